@@ -1,0 +1,332 @@
+"""Multi-scale entropy in closed form: mean-field propagation of variances through a population of networks.
+
+Reference: Sun et al., "MAE-DET", ICML 2022, Eq. 2-5. The paper draws weights and an image from N(0, 1), runs one
+forward pass and takes half the log-variance of each stage's last pre-activation map. Here that log-variance is
+predicted. In the order of their weight:
+
+- A convolution of fan-in f maps mean square q to variance f*q; a ReLU halves a variance to its mean square.
+- Zero padding removes part of the fan-in at the borders. The variance map stays the product of a column and a row
+  vector, so that two 1-D profiles per network carry it; networks of the same kernels and depths share theirs.
+- Finite width: E[log] lies below log E. Given its input, the energies of a layer's n channels are independent with
+  variance 4 Cov(rho) around a unit mean, so the logarithm of their mean loses 2 Cov(rho) / n. Here rho is the
+  correlation of the pre-activations at two far positions; it starts at 0 for a white image and every ReLU maps it by
+  the arc-cosine kernel of degree 1 (Cho and Saul, "Kernel methods for deep learning", 2009), and Cov follows from the
+  kernel of degree 2: Cov(0) = 0, Cov(1) = 5/4. Nothing is fitted.
+- A residual branch adds its own variance: log(1 + shortcut / main) for every block.
+- A depthwise convolution keeps the spread of the channels' energies, which multiplies its loss by 1 + 4 Cov(rho).
+- A squeeze-and-excitation gate is not homogeneous, so its effect would depend on the arbitrary constants gamma of
+  Eq. 4; it stands at its symmetric point 1/2 (what it is for a map of small mean).
+
+All results are the same to the last bit for an architecture whatever population it stands in: sums run over the
+layer axis, element by element, and logarithms come from tables or `math.log`.
+
+Shapes: N architectures, L layer rows, B block positions, U distinct profiles.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nasray.spaces.layers import Floats, LayerTable
+
+SizeFactor = Literal["log-channels", "map-size", "none"]
+NUM_LEVELS = 5
+MULTI_SCALE = (0.0, 0.0, 1.0, 1.0, 6.0)
+SINGLE_SCALE = (0.0, 0.0, 0.0, 0.0, 1.0)
+
+Ints = NDArray[np.int64]
+
+
+def entropy_score(
+    table: LayerTable,
+    *,
+    weights: tuple[float, ...] = MULTI_SCALE,
+    size_factor: SizeFactor = "log-channels",
+    residual: bool = True,
+    image_hw: tuple[int, int] = (384, 384),
+) -> Floats:
+    """Multi-scale entropy Z of Eq. 5, (N,).
+
+    Args:
+        table: the layers of N architectures, at any image size (only kernels, strides and widths are read).
+        weights: alpha of C1 to C5.
+        size_factor: what Eq. 4's "multiplied by the size of the feature map" is read as. "log-channels" adds the log
+            of the channels, as the released code does; "map-size" multiplies by height times width, as the text says.
+        residual: whether the shortcuts take part (the deployed network) or not (Eq. 2's vanilla network).
+        image_hw: height and width in pixels of the image.
+    """
+    entropies = level_entropies(table, residual=residual, image_hw=image_hw)
+    return weigh_levels(entropies, level_widths(table), weights, size_factor, image_hw)
+
+
+def weigh_levels(
+    entropies: Floats,
+    widths: Floats,
+    weights: tuple[float, ...],
+    size_factor: SizeFactor,
+    image_hw: tuple[int, int],
+) -> Floats:
+    """Eq. 5 over (5, N) level entropies and (5, N) level widths; see `entropy_score`."""
+    if len(weights) != NUM_LEVELS:
+        raise ValueError(f"weights are alpha of C1 to C5, five numbers; got {len(weights)}: {weights}")
+    score = np.zeros(entropies.shape[1])
+    height, width = image_hw
+    for level in range(NUM_LEVELS):
+        height, width = (height + 1) // 2, (width + 1) // 2
+        if not weights[level]:
+            continue
+        if size_factor == "log-channels":
+            term = entropies[level] + _log_table(int(widths[level].max()))[widths[level].astype(np.int64)]
+        elif size_factor == "map-size":
+            term = entropies[level] * (height * width)
+        else:
+            term = entropies[level]
+        score = score + weights[level] * term
+    return score
+
+
+def log_width_score(table: LayerTable, weights: tuple[float, ...] = MULTI_SCALE) -> Floats:
+    """The released code's formula, (N,): half the sum of log fan-in up to each stage, plus the log of its width.
+
+    It ignores ReLUs, borders, finite width and shortcuts. Reference: alibaba/lightweight-neural-architecture-search,
+    score "madnas".
+    """
+    main = np.flatnonzero(table.role == "main")
+    logs = _log_table(int(max(table.in_channels.max(), table.kernel.max())))
+    log_fan_in = 2 * logs[table.kernel[main].astype(np.int64)]
+    log_fan_in += np.where(table.depthwise[main][:, None], 0.0, logs[table.in_channels[main].astype(np.int64)])
+    running = (0.5 * log_fan_in * table.repeats[main]).cumsum(axis=0)
+    last = [np.flatnonzero(table.level[main] <= level)[-1] for level in range(1, NUM_LEVELS + 1)]
+    return weigh_levels(running[last], level_widths(table), weights, "log-channels", (1, 1))
+
+
+def level_widths(table: LayerTable) -> Floats:
+    """(5, N) output channels of C1 to C5. A level that a network skips (ResNet's C1) has those of the one before."""
+    widths = np.zeros((NUM_LEVELS, table.repeats.shape[1]))
+    for row in np.flatnonzero(table.role == "main"):
+        present = table.repeats[row] > 0
+        widths[table.level[row] - 1 :, present] = table.out_channels[row, present]
+    return widths
+
+
+def level_entropies(table: LayerTable, *, residual: bool = True, image_hw: tuple[int, int] = (384, 384)) -> Floats:
+    """H(C1) to H(C5): (5, N) predicted half log-variances of the last pre-activation map of each level."""
+    rows = np.flatnonzero(table.role == "main")  # M of them
+    block = table.block[rows]
+    starts = np.flatnonzero(np.r_[True, np.diff(block) > 0])  # (B,) into `rows`
+    ends = np.r_[starts[1:], len(rows)] - 1
+    block_of_row = np.cumsum(np.r_[False, np.diff(block) > 0])
+    repeats, out_channels = table.repeats[rows], np.maximum(table.out_channels[rows], 1.0)
+    here = repeats > 0
+    count = repeats[ends].astype(np.int64)  # (B, N)
+
+    log_gain, gain = _gains(table, rows, here)
+    log_gain_b = np.add.reduceat(log_gain, starts)
+    relu = (here & table.relu_out[rows][:, None]).astype(np.int64)
+    period = np.add.reduceat(relu, starts)  # (B, N) ReLUs in one repetition of a block
+    after = (period * count).cumsum(axis=0)  # (B, N) ReLUs passed at each block's end
+    before = relu.cumsum(axis=0) - relu  # within its block, of a row
+    before -= before[starts][block_of_row]
+    first = (after - period * count)[block_of_row] + before
+
+    # Finite width: the losses at first + t * period for t in [0, count) are a difference of two prefix sums.
+    losses, sums = _loss_tables(1 << int(after.max() + 8).bit_length())
+    kind = (2 * table.depthwise[rows] + table.relu_out[rows])[:, None]
+    row_period, row_count = period[block_of_row], count[block_of_row]
+    end = first + row_period * np.maximum(row_count - 1, 0)
+    summed = sums[kind, row_period, end + _PAD] - sums[kind, row_period, first - row_period + _PAD]
+    if (silent := (row_period == 0) & here).any():  # no ReLU in a repetition: the same loss count times
+        summed = np.where(silent, losses[kind, first] * row_count, summed)
+    loss = np.add.reduceat(np.where(here, summed / out_channels, 0.0), starts)
+
+    extra = _residual_gains(table, rows, starts, ends, gain) if residual else np.zeros_like(log_gain_b)
+    variance = (count * (log_gain_b + extra) - loss).cumsum(axis=0)
+    # At the last map of a level the variance is read before the ReLU and before the shortcut is added.
+    relu_at_end = table.relu_out[rows[ends]][:, None].astype(np.int64)
+    at = np.maximum(after - relu_at_end, 0)
+    reading = (losses[relu_at_end, at] - losses[0, at]) / out_channels[ends] - extra
+
+    borders = _border_losses(table, image_hw)
+    entropies = np.zeros((NUM_LEVELS, repeats.shape[1]))
+    last = np.zeros(repeats.shape[1])
+    for index, level in enumerate(table.level[rows[ends]] - 1):
+        last = np.where(count[index] > 0, reading[index], last)
+        entropies[level:] = 0.5 * (variance[index] + last + borders[level])
+    return entropies
+
+
+def _gains(table: LayerTable, rows: Ints, here: NDArray[np.bool_]) -> tuple[Floats, Floats]:
+    """(M, N) log of a layer's gain of variance, 0 where absent, and (M, N) the gain itself, 1 where absent."""
+    kernel, channels = table.kernel[rows], table.in_channels[rows]
+    dense = ~table.depthwise[rows][:, None]
+    logs = _log_table(int(max(channels.max(), kernel.max())))
+    log_gain = 2 * logs[kernel.astype(np.int64)] + np.where(dense, logs[channels.astype(np.int64)], 0.0)
+    relu_in = np.repeat(table.relu_in[rows][:, None], here.shape[1], axis=1)
+    # A row whose predecessor in the block is absent reads what that one would have read.
+    same_block = np.r_[False, np.diff(table.block[rows]) == 0]
+    for row in np.flatnonzero(same_block & np.r_[False, (here[1:] & ~here[:-1]).any(axis=1)]):
+        relu_in[row] = np.where(here[row - 1], relu_in[row], relu_in[row - 1])
+    gates = np.isin(table.block[rows], table.block[table.role == "gate"]) & table.depthwise[rows]
+    halvings = relu_in + 2.0 * gates[:, None]
+    log_gain = np.where(here, log_gain - halvings * _LOG2, 0.0)
+    gain = np.where(here, kernel * kernel * np.where(dense, channels, 1.0) * _HALF_POWERS[halvings.astype(int)], 1.0)
+    return log_gain, gain
+
+
+def _residual_gains(table: LayerTable, rows: Ints, starts: Ints, ends: Ints, gain: Floats) -> Floats:
+    """(B, N) log(1 + shortcut / main) of one repetition of each block."""
+    last = rows[ends]
+    shortcut = table.skip[last].copy()
+    for row in np.flatnonzero(table.role == "shortcut"):
+        index = np.searchsorted(table.block[last], table.block[row])
+        shortcut[index] += (table.repeats[row] > 0) * table.in_channels[row]
+    # A stream that ends in a ReLU carries half its variance as mean square.
+    shortcut *= np.where(table.relu_out[last], 0.5, 1.0)[:, None]
+    ratio = shortcut / np.multiply.reduceat(gain, starts)
+    return 2 * ratio / (2 + ratio)  # log1p to third order; the ratio is below 0.01
+
+
+_LOG2 = math.log(2.0)
+_PAD = 4  # room in front of the prefix sums for the term before the first
+
+
+_HALF_POWERS = 0.5 ** np.arange(4.0)
+
+
+@lru_cache(maxsize=8)
+def _loss_tables(most: int) -> tuple[Floats, Floats]:
+    """Losses of log-variance times width, by kind of layer and by the number of ReLUs before it.
+
+    Returns:
+        (4, most) losses, and (4, 4, most + pad) their prefix sums with strides 0 (unused) to 3. The kinds are
+        0 linear, 1 followed by a ReLU, 2 and 3 the same for depthwise layers.
+    """
+    losses = np.zeros((4, most))
+    correlation = 0.0
+    for relus in range(most):
+        theta = math.acos(min(correlation, 1.0))
+        sine = math.sqrt(max(1.0 - correlation * correlation, 0.0))
+        degree_two = (3 * sine * correlation + (math.pi - theta) * (1 + 2 * correlation**2)) / (2 * math.pi)
+        covariance = degree_two - 0.25
+        losses[:2, relus] = correlation**2, 2 * covariance
+        losses[2:, relus] = losses[:2, relus] * (1 + 4 * covariance)
+        correlation = (sine + (math.pi - theta) * correlation) / math.pi
+    sums = np.zeros((4, 4, most + _PAD))
+    for period in (1, 2, 3):
+        for relus in range(most):
+            sums[:, period, relus + _PAD] = losses[:, relus] + sums[:, period, relus + _PAD - period]
+    return losses, sums
+
+
+@lru_cache(maxsize=32)
+def _log_table_of(size: int) -> Floats:
+    return np.array([-math.inf, *(math.log(n) for n in range(1, size))])
+
+
+def _log_table(largest: int) -> Floats:
+    """Natural logarithms of 0 (minus infinity) to at least `largest`."""
+    return _log_table_of(1 << (largest + 1).bit_length())
+
+
+def _blocks(table: LayerTable) -> Iterator[Ints]:
+    """Row indices of each block position in order."""
+    edges = np.flatnonzero(np.diff(table.block)) + 1
+    yield from np.split(np.arange(len(table.block)), edges)
+
+
+def _border_losses(table: LayerTable, image_hw: tuple[int, int]) -> Floats:
+    """(5, N) log of the mean of the variance map of each level over what it would be without borders."""
+    losses = _profile_losses(table, image_hw[0])
+    return losses * 2 if image_hw[0] == image_hw[1] else losses + _profile_losses(table, image_hw[1])
+
+
+class _Profiles:
+    """Variance profiles along one image axis, each computed once per process.
+
+    A profile is known by what it came from: (profile before, kernel, convolutions, stride). A search meets the same
+    few thousand again and again.
+    """
+
+    capacity = 200_000
+
+    def __init__(self, length: int) -> None:
+        self.length = length
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget all but the flat profile of the image, number 0."""
+        self.profiles = [np.ones(self.length)]
+        self.log_means = np.zeros(1024)
+        self.known: dict[int, int] = {}
+
+    def follow(self, codes: list[int], spatial: int, stride: int) -> list[int]:
+        """The numbers of the profiles that U `codes` (profile, place, kernel, repeats: the last three in 8 bits each) lead to."""
+        missing = [code for code in codes if code not in self.known]
+        by_shape: dict[tuple[int, int], list[int]] = {}
+        for code in missing:
+            before, kernel = code >> 24, (code >> 8) & 255
+            by_shape.setdefault((len(self.profiles[before]), kernel), []).append(code)
+        for (_, kernel), group in by_shape.items():
+            turns = np.array([code & 255 for code in group])
+            batch = np.stack([self.profiles[code >> 24] for code in group], axis=1)
+            if stride == 2:
+                batch = _box(batch, kernel)[::2]
+                for _ in range(spatial - 1):
+                    batch = _box(batch, kernel)
+            else:
+                for turn in range(int(turns.max())):
+                    now = turns > turn
+                    part = batch[:, now]
+                    for _ in range(spatial):
+                        part = _box(part, kernel)
+                    batch[:, now] = part
+            means = batch.sum(axis=0) / len(batch)
+            for code, profile, mean in zip(group, batch.T, means.tolist(), strict=True):
+                number = len(self.profiles)
+                if number == len(self.log_means):
+                    self.log_means = np.concatenate([self.log_means, np.zeros(number)])
+                self.known[code] = number
+                self.log_means[number] = math.log(mean)
+                self.profiles.append(np.ascontiguousarray(profile))
+        return [self.known[code] for code in codes]
+
+
+_profiles_of = lru_cache(maxsize=8)(_Profiles)
+
+
+def _profile_losses(table: LayerTable, length: int) -> Floats:
+    """(5, N) log of the mean of the 1-D variance profile, for an image of `length` pixels on that axis."""
+    store = _profiles_of(length)
+    if len(store.profiles) > store.capacity:
+        store.clear()
+    num = table.repeats.shape[1]
+    which = np.zeros(num, dtype=np.int64)  # (N,) the profile of each architecture
+    losses = np.zeros((NUM_LEVELS, num))
+    for rows in _blocks(table):
+        spatial = [r for r in rows if table.role[r] == "main" and (table.kernel[r] > 1).any()]
+        if spatial:
+            repeats = table.repeats[rows[-1]].astype(np.int64)
+            kernel = np.maximum(table.kernel[spatial[0]], 1).astype(np.int64)
+            stride = int(table.stride[spatial[0]])
+            place = len(spatial) + 2 * stride
+            code = (((which << 8) + place << 8) + kernel << 8) + repeats
+            moves = repeats > 0
+            distinct, inverse = np.unique(code[moves], return_inverse=True)
+            which[moves] = np.array(store.follow(distinct.tolist(), len(spatial), stride), dtype=np.int64)[inverse]
+        losses[table.level[rows[-1]] - 1 :] = store.log_means[which]
+    return losses
+
+
+def _box(profiles: Floats, kernel: int) -> Floats:
+    """Convolve (positions, U) profiles with a box of odd width `kernel` over its width, zeros outside."""
+    out = profiles.copy()
+    for reach in range(1, kernel // 2 + 1):
+        out[reach:] += profiles[:-reach]
+        out[:-reach] += profiles[reach:]
+    return out / kernel

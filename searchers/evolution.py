@@ -1,0 +1,111 @@
+"""Evolution with mutation, crossover and random newcomers.
+
+Reference: Algorithm 1 of Sun et al., "MAE-DET", ICML 2022 (steady state, mutation alone) and Chen et al., "DetNAS",
+NeurIPS 2019 (mutation and crossover half by half); the shares are options.
+
+Differs from MAE-DET's listing in: architectures are asked for in batches, so that a batch is bred from the population
+before it; those that are invalid, over the budget or already seen do not count as evaluations; every architecture is
+evaluated once.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nasray.searchers.base import NO_PARENT, Searcher
+from nasray.spaces import NasrayError, Population
+
+
+class Evolution(Searcher):
+    """Keep the best, breed from them, forget the rest.
+
+    Args:
+        space: what can be built.
+        population_size: how many survive.
+        parents: how many of the best may breed; all that survive by default.
+        mutation: share of children that are mutants.
+        crossover: share of children that are crossed from two parents; the rest of the children are random newcomers.
+        options: see `Searcher`.
+    """
+
+    def __init__(
+        self,
+        space: Any,
+        *,
+        population_size: int = 256,
+        parents: int | None = None,
+        mutation: float = 1.0,
+        crossover: float = 0.0,
+        **options: Any,
+    ) -> None:
+        super().__init__(space, **options)
+        if population_size < 2 or not 1 <= (parents or 1) <= population_size:
+            raise NasrayError(
+                f"evolution needs population_size >= 2 and 1 <= parents <= population_size, "
+                f"got population_size={population_size}, parents={parents}"
+            )
+        if min(mutation, crossover) < 0 or mutation + crossover > 1 + 1e-9:
+            raise NasrayError(
+                f"evolution needs shares mutation >= 0 and crossover >= 0 with a sum of at most 1, "
+                f"got mutation={mutation}, crossover={crossover}"
+            )
+        self.population_size = population_size
+        self.num_parents = parents or population_size
+        self.mutation, self.crossover = mutation, crossover
+        self.fine = False
+        self.pending_seeds: Population | None = None
+        self.genes: Population = np.empty((0, space.num_genes), dtype=np.int64)
+        self.values: NDArray[np.float64] = np.empty((0, len(self.objectives)))
+        self.numbers: NDArray[np.int64] = np.empty(0, dtype=np.int64)
+
+    def population(self) -> Population:
+        """(P, G) the survivors, best first."""
+        return self.genes
+
+    def _propose(self, num: int) -> tuple[Population, NDArray[np.int64]]:
+        if self.pending_seeds is None:  # the first batch starts with the seeds themselves
+            self.pending_seeds = self._seeds(num)
+            return self.pending_seeds, np.full((len(self.pending_seeds), 2), NO_PARENT)
+        if not len(self.genes):  # nothing told yet: mutants of the seeds
+            picked = self.rng.integers(len(self.pending_seeds), size=num)
+            mutants = self.space.mutate(self.pending_seeds[picked], self.rng)
+            return mutants, np.full((num, 2), NO_PARENT)
+        kind = self.rng.random(num)
+        first, second = (self._pick(num) for _ in range(2))
+        parents = np.stack([self.numbers[first], np.full(num, NO_PARENT)], axis=1)
+        is_mutant = kind < self.mutation
+        is_cross = ~is_mutant & (kind < self.mutation + self.crossover)
+        is_new = ~is_mutant & ~is_cross
+        children = np.empty((num, self.space.num_genes), dtype=np.int64)
+        children[is_mutant] = self.space.mutate(self.genes[first[is_mutant]], self.rng, fine=self.fine)
+        if is_cross.any():
+            pair = self.genes[first[is_cross]], self.genes[second[is_cross]]
+            children[is_cross] = self.space.crossover(*pair, self.rng)
+            parents[is_cross, 1] = self.numbers[second[is_cross]]
+        if is_new.any():
+            children[is_new] = self.space.sample(int(is_new.sum()), self.rng)
+            parents[is_new] = NO_PARENT
+        return children, parents
+
+    def _pick(self, num: int) -> NDArray[np.int64]:
+        return self.rng.integers(min(self.num_parents, len(self.genes)), size=num)
+
+    def _learn(self, genes: Population, values: NDArray[np.float64], numbers: NDArray[np.int64]) -> None:
+        self.genes = np.concatenate([self.genes, genes])
+        self.values = np.concatenate([self.values, values])
+        self.numbers = np.concatenate([self.numbers, numbers])
+        self._keep(self._ranking()[: self.population_size])
+
+    def _ranking(self) -> NDArray[np.int64]:
+        """Indices of the population, best first; ties go to the earlier evaluation."""
+        return np.lexsort((self.numbers, -self.values[:, 0]))
+
+    def _keep(self, indices: NDArray[np.int64]) -> None:
+        self.genes, self.values, self.numbers = self.genes[indices], self.values[indices], self.numbers[indices]
+
+    def _state(self) -> dict[str, Any]:
+        names = ("genes", "values", "numbers", "pending_seeds", "fine")
+        return {name: getattr(self, name) for name in names}

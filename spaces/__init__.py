@@ -1,0 +1,32 @@
+"""What can be built: search spaces."""
+
+from nasray.spaces.architecture import Architecture
+from nasray.spaces.base import Costs, Gene, Population, Space, row_keys
+from nasray.spaces.budget import Budget, CostFunction
+from nasray.spaces.errors import InfeasibleError, NasrayError
+from nasray.spaces.layers import LayerTable
+from nasray.spaces.staged import BasicSpace, BottleneckSpace, InvertedGatedSpace, InvertedSpace, staged_layers
+
+SPACES: dict[str, type[Space]] = {
+    space.family: space for space in (BottleneckSpace, BasicSpace, InvertedSpace, InvertedGatedSpace)
+}
+
+__all__ = [
+    "SPACES",
+    "Architecture",
+    "BasicSpace",
+    "BottleneckSpace",
+    "Budget",
+    "CostFunction",
+    "Costs",
+    "Gene",
+    "InfeasibleError",
+    "InvertedGatedSpace",
+    "InvertedSpace",
+    "LayerTable",
+    "NasrayError",
+    "Population",
+    "Space",
+    "row_keys",
+    "staged_layers",
+]

@@ -1,0 +1,60 @@
+"""Architectures: what users see, save and build from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """One point of a space as a frozen, JSON-serialisable value.
+
+    Two architectures are equal, and have the same `id`, exactly if their canonical JSON is the same.
+
+    Attributes:
+        text: the canonical JSON (sorted keys, no spaces) of `{"family": ..., "spec": ...}`. Use `create` or
+            `from_json` to make one; they canonicalise.
+    """
+
+    text: str
+
+    @classmethod
+    def create(cls, family: str, spec: Mapping[str, Any]) -> Architecture:
+        """Make an architecture of `family` (which network builder) from a JSON-serialisable `spec`."""
+        return cls(json.dumps({"family": family, "spec": spec}, sort_keys=True, separators=(",", ":")))
+
+    @classmethod
+    def from_json(cls, text: str) -> Architecture:
+        """Read what `text` holds, in any JSON formatting.
+
+        Raises:
+            ValueError: if it is not a JSON object with exactly the keys `family` and `spec`.
+        """
+        value = json.loads(text)
+        if not isinstance(value, dict) or set(value) != {"family", "spec"}:
+            raise ValueError(f'an architecture is a JSON object with the keys "family" and "spec", got {text[:80]!r}')
+        return cls.create(value["family"], value["spec"])
+
+    @property
+    def family(self) -> str:
+        """The network family, which names the builder in `nasray.models`."""
+        return json.loads(self.text)["family"]
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """The family's own description of the network (a fresh copy)."""
+        return json.loads(self.text)["spec"]
+
+    @property
+    def id(self) -> str:
+        """16 hexadecimal digits, the same in every process and on every machine (SHA-256 of the canonical JSON)."""
+        return text_id(self.text)
+
+
+def text_id(text: str) -> str:
+    """The `Architecture.id` of a canonical JSON text."""
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

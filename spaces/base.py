@@ -1,0 +1,229 @@
+"""The contract of a search space: genes as integer rows, every operation vectorised over a population.
+
+Shapes: N architectures in a population, G genes in a row. A population is an (N, G) int64 array.
+"""
+
+from __future__ import annotations
+
+from abc import ABC
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nasray.spaces.architecture import Architecture, text_id
+
+if TYPE_CHECKING:
+    import optuna
+
+Population = NDArray[np.int64]
+Mask = NDArray[np.bool_]
+Costs = dict[str, NDArray[np.float64]]
+
+
+@dataclass(frozen=True)
+class Gene:
+    """One column of a population.
+
+    Attributes:
+        name: unique within its space; also the parameter's name in Ray Tune and Optuna.
+        values: the allowed integers, ascending, without repetition.
+        log: whether samplers should draw it uniformly in the logarithm (widths) instead of uniformly.
+        ordered: whether neighbours are alike (widths, depths) or the values are mere labels (kinds of operation).
+    """
+
+    name: str
+    values: tuple[int, ...]
+    log: bool = False
+    ordered: bool = True
+
+    def __post_init__(self) -> None:
+        if not self.values or list(self.values) != sorted(set(self.values)):
+            raise ValueError(f"gene {self.name!r}: values must be ascending and distinct, got {self.values}")
+        if self.log and (self.step is None or self.values[0] != self.step):
+            raise ValueError(f"gene {self.name!r}: log needs values step, 2*step, 3*step, ..., got {self.values}")
+
+    @cached_property
+    def step(self) -> int | None:
+        """The common difference of the values, or None where they are irregular or a single one."""
+        steps = set(np.diff(self.values).tolist())
+        return steps.pop() if len(steps) == 1 else None
+
+    def draw(self, num: int, rng: np.random.Generator) -> NDArray[np.int64]:
+        """(num,) allowed values, uniform, or uniform in the logarithm where `log` is set."""
+        if not self.log:
+            return np.asarray(self.values, dtype=np.int64)[rng.integers(len(self.values), size=num)]
+        # The value i * step stands for the interval [i, i + 1), so that every value has a share.
+        index = np.exp(rng.uniform(0.0, np.log(len(self.values) + 1.0), size=num)).astype(np.int64)
+        return index.clip(1, len(self.values)) * self.values[0]
+
+    def to_tune(self) -> Any:
+        """The gene as a Ray Tune search domain with the same values."""
+        from ray import tune
+
+        if self.step is None or not self.ordered:
+            return tune.choice(list(self.values))
+        # Tune's lograndint shuts its upper end out; a log gene is carried as the multiple of its step.
+        if self.log:
+            return tune.lograndint(1, len(self.values) + 1)
+        return tune.qrandint(self.values[0], self.values[-1], self.step)
+
+    def from_tune(self, value: int) -> int:
+        """The gene's value from a sampled value of `to_tune`'s domain."""
+        return int(value) * self.values[0] if self.log else int(value)
+
+    def suggest(self, trial: optuna.trial.BaseTrial) -> int:
+        """The gene as an Optuna suggestion with the same values."""
+        if self.step is None or not self.ordered:
+            return int(trial.suggest_categorical(self.name, self.values))
+        if self.log:
+            return trial.suggest_int(self.name, 1, len(self.values), log=True) * self.values[0]
+        return trial.suggest_int(self.name, self.values[0], self.values[-1], step=self.step)
+
+
+class Space(ABC):  # noqa: B024  every method has a default: a space can be as small as its genes
+    """What can be built.
+
+    A space is its `genes` and, where genes depend on each other, `repair`: a projection that maps any row of allowed
+    values to a valid row and leaves valid rows alone. Everything else follows from these two, and is overridden where
+    a paper has rules of its own. `sample`, `to_tune` and `suggest` describe the same set of architectures.
+
+    Attributes:
+        family: names the space and the network builder of its architectures.
+        genes: the columns of a population.
+        image_hw: height and width in pixels of the input for which `cost` counts.
+    """
+
+    family: str
+    genes: tuple[Gene, ...]
+    image_hw: tuple[int, int] = (800, 1280)
+
+    @cached_property
+    def num_genes(self) -> int:
+        """G, the length of a row."""
+        return len(self.genes)
+
+    def repair(self, population: Population) -> Population:
+        """Map rows of allowed values to valid rows; identity on valid rows, so repairing twice changes nothing."""
+        return population
+
+    def is_valid(self, population: Population) -> Mask:
+        """(N,) whether each row is an architecture of this space. Budgets are not the space's business."""
+        allowed = np.ones(len(population), dtype=bool)
+        for column, table in zip(population.T, self._allowed, strict=True):
+            inside = (column >= 0) & (column < len(table))
+            allowed &= inside & table[np.where(inside, column, 0)]
+        if not allowed.any():
+            return allowed
+        safe = population if allowed.all() else np.where(allowed[:, None], population, population[allowed][0])
+        return allowed & (self.repair(safe) == safe).all(axis=1)
+
+    @cached_property
+    def _allowed(self) -> list[Mask]:
+        """For each gene the (max + 1,) table of allowed values."""
+        tables = []
+        for gene in self.genes:
+            if gene.values[0] < 0:
+                raise ValueError(f"gene {gene.name!r}: values must not be negative, got {gene.values[0]}")
+            table = np.zeros(gene.values[-1] + 1, dtype=bool)
+            table[list(gene.values)] = True
+            tables.append(table)
+        return tables
+
+    def sample(self, num: int, rng: np.random.Generator) -> Population:
+        """(num, G) valid rows."""
+        return self.repair(np.stack([gene.draw(num, rng) for gene in self.genes], axis=1))
+
+    def mutate(self, population: Population, rng: np.random.Generator, *, fine: bool = False) -> Population:
+        """(N, G) valid rows, each a mutant of its row: one gene, chosen uniformly, is drawn anew.
+
+        A mutant can equal its parent. `fine` asks for small steps; the default has only one kind.
+        """
+        del fine
+        fresh = np.stack([gene.draw(len(population), rng) for gene in self.genes], axis=1)
+        chosen = rng.integers(self.num_genes, size=len(population))
+        mutants = population.copy()
+        rows = np.arange(len(population))
+        mutants[rows, chosen] = fresh[rows, chosen]
+        return self.repair(mutants)
+
+    def crossover(self, first: Population, second: Population, rng: np.random.Generator) -> Population:
+        """(N, G) valid rows: every gene comes from either parent with probability 1/2."""
+        return self.repair(np.where(rng.random(first.shape) < 0.5, first, second))
+
+    def cost(self, population: Population) -> Costs:
+        """Exact costs, each an (N,) float array, at `image_hw`. A space without costs returns none."""
+        del population
+        return {}
+
+    def start(self) -> Population:
+        """(K, G) rows from which an evolution starts; none (K = 0) means: from a random sample."""
+        return np.empty((0, self.num_genes), dtype=np.int64)
+
+    def to_architecture(self, row: NDArray[np.int64]) -> Architecture:
+        """The architecture of one valid (G,) row."""
+        return Architecture.create(
+            self.family, {gene.name: int(value) for gene, value in zip(self.genes, row, strict=True)}
+        )
+
+    def from_architecture(self, architecture: Architecture) -> NDArray[np.int64]:
+        """The (G,) row of an architecture of this space.
+
+        Raises:
+            ValueError: if the architecture is of another family or not in this space.
+        """
+        spec = self._own_spec(architecture)
+        return self.checked_row(np.array([spec.get(gene.name, -1) for gene in self.genes], dtype=np.int64))
+
+    def _own_spec(self, architecture: Architecture) -> dict[str, Any]:
+        if architecture.family != self.family:
+            raise ValueError(f"architecture of family {architecture.family!r} in a space of family {self.family!r}")
+        return architecture.spec
+
+    def checked_row(self, row: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The row itself if it is valid; else a ValueError that names the offending genes."""
+        if not self.is_valid(row[None])[0]:
+            bad = [
+                f"{gene.name}={value}"
+                for gene, value in zip(self.genes, row, strict=True)
+                if int(value) not in gene.values
+            ]
+            raise ValueError(
+                f"not an architecture of space {self.family!r}: "
+                + (", ".join(bad) + " not allowed" if bad else f"genes that do not fit each other in {row.tolist()}")
+            )
+        return row
+
+    def texts(self, population: Population) -> list[str]:
+        """The canonical JSON text of every row's architecture."""
+        return [self.to_architecture(row).text for row in population]
+
+    def ids(self, population: Population) -> list[str]:
+        """The `Architecture.id` of every row."""
+        return [text_id(text) for text in self.texts(population)]
+
+    def to_tune(self) -> dict[str, Any]:
+        """A Ray Tune `param_space`; `from_tune` maps a sampled config to a row."""
+        return {gene.name: gene.to_tune() for gene in self.genes}
+
+    def from_tune(self, config: Mapping[str, Any]) -> NDArray[np.int64]:
+        """The valid (G,) row of a config that Ray Tune sampled from `to_tune`."""
+        return self.repair(np.array([[gene.from_tune(config[gene.name]) for gene in self.genes]], dtype=np.int64))[0]
+
+    def suggest(self, trial: optuna.trial.BaseTrial) -> NDArray[np.int64]:
+        """A valid (G,) row from an Optuna trial, define by run."""
+        return self.repair(np.array([[gene.suggest(trial) for gene in self.genes]], dtype=np.int64))[0]
+
+
+def row_keys(population: Population) -> NDArray[np.uint64]:
+    """(N,) 64-bit keys that are equal for equal rows, and for different rows differ but with probability 2^-64."""
+    key = np.full(len(population), 0x9E3779B97F4A7C15, dtype=np.uint64)
+    for column in population.T:  # splitmix64's finaliser over the running key
+        key ^= column.astype(np.uint64)
+        key = (key ^ (key >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        key = (key ^ (key >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        key ^= key >> np.uint64(31)
+    return key

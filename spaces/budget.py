@@ -1,0 +1,57 @@
+"""Budgets: bounds on costs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nasray.spaces.base import Costs, Mask, Population
+
+CostFunction = Callable[[Population], Costs]
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Upper and lower bounds on costs, both inclusive.
+
+    Attributes:
+        upper: cost name to the largest value allowed.
+        lower: cost name to the smallest value allowed.
+    """
+
+    upper: Mapping[str, float] = field(default_factory=dict)
+    lower: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def names(self) -> list[str]:
+        """The costs that are bounded, in a fixed order."""
+        return list(dict.fromkeys([*self.upper, *self.lower]))
+
+    def violations(self, costs: Costs) -> NDArray[np.float64]:
+        """(N, B) how far each bound is overstepped, relative to the bound; 0 where it is met.
+
+        The columns are the upper bounds, then the lower bounds, in the order they were given. A NaN cost violates
+        its bounds infinitely.
+        """
+        columns = [(costs[name] - bound) / max(abs(bound), 1e-12) for name, bound in self.upper.items()]
+        columns += [(bound - costs[name]) / max(abs(bound), 1e-12) for name, bound in self.lower.items()]
+        if not columns:
+            return np.zeros((len(next(iter(costs.values()), ())), 0))
+        return np.nan_to_num(np.maximum(np.stack(columns, axis=1), 0.0), nan=np.inf, posinf=np.inf)
+
+    def admits(self, costs: Costs, num: int) -> Mask:
+        """(num,) whether all bounds are met by each of `num` architectures with these costs."""
+        admitted = np.ones(num, dtype=bool)
+        for name, bound in self.upper.items():
+            admitted &= costs[name] <= bound
+        for name, bound in self.lower.items():
+            admitted &= costs[name] >= bound
+        return admitted
+
+    def __str__(self) -> str:
+        parts = [f"{name} <= {bound:g}" for name, bound in self.upper.items()]
+        parts += [f"{name} >= {bound:g}" for name, bound in self.lower.items()]
+        return ", ".join(parts) or "none"

@@ -1,0 +1,131 @@
+"""The layers of a population of networks as arrays: one description from which costs, scores and latency follow.
+
+Shapes: N architectures; L layer rows, each one convolution (or fully connected layer) of one block position. A block
+position that is repeated (`repeats` times) is described once. Rows stand in the order in which data walks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nasray.spaces.base import Costs
+
+Floats = NDArray[np.float64]
+Role = Literal["main", "shortcut", "gate"]
+
+
+@dataclass(frozen=True)
+class LayerTable:
+    """L rows of layers for N architectures. All numbers are float64 and exact.
+
+    Attributes:
+        block: (L,) index of the block position; rows of one position are repeated together.
+        level: (L,) 1 for C1 (stride 2) to 5 for C5 (stride 32).
+        role: (L,) "main" for the block's main branch, "shortcut" for its projection, "gate" for squeeze-and-excitation.
+        kernel: (L, N) kernel height = width.
+        in_channels: (L, N).
+        out_channels: (L, N).
+        repeats: (L, N) how often the row occurs; 0 where an architecture lacks it.
+        depthwise: (L,) whether every channel has a filter of its own.
+        stride: (L,).
+        relu_in: (L,) whether the input has passed a ReLU (else it is linear, or the image).
+        relu_out: (L,) whether the output passes a ReLU before the next main row (at a block's end: after the addition).
+        out_hw: (L, 2) height and width of the output map in pixels.
+        pooled_elements: (L, N) input elements of the average pool before a strided projection, or of the stem's pool.
+        skip: (L, N) 1 in the last main row of a block position whose shortcut is the identity.
+    """
+
+    block: NDArray[np.int64]
+    level: NDArray[np.int64]
+    role: NDArray[np.str_]
+    kernel: Floats
+    in_channels: Floats
+    out_channels: Floats
+    repeats: Floats
+    depthwise: NDArray[np.bool_]
+    stride: NDArray[np.int64]
+    relu_in: NDArray[np.bool_]
+    relu_out: NDArray[np.bool_]
+    out_hw: NDArray[np.int64]
+    pooled_elements: Floats
+    skip: Floats
+
+    @property
+    def fan_in(self) -> Floats:
+        """(L, N) inputs of one output value."""
+        return self.kernel**2 * np.where(self.depthwise[:, None], 1.0, self.in_channels)
+
+    @property
+    def macs(self) -> Floats:
+        """(L, N) multiply-adds of convolutions and fully connected layers; biases and norms are not counted."""
+        return self.fan_in * self.out_channels * self.out_hw.prod(axis=1)[:, None] * self.repeats
+
+    @property
+    def params(self) -> Floats:
+        """(L, N) weights, and 2 per channel of batch norm, or 1 per channel of bias in gates."""
+        per_channel = np.where(self.role == "gate", 1.0, 2.0)[:, None]
+        return (self.fan_in + per_channel) * self.out_channels * self.repeats
+
+    def cost(self) -> Costs:
+        """`gmacs`, `params_m` and `layers` (main-branch layers, the stem included), each (N,)."""
+        main = self.role == "main"
+        return {
+            "gmacs": self.macs.sum(axis=0) / 1e9,
+            "params_m": self.params.sum(axis=0) / 1e6,
+            "layers": self.repeats[main].sum(axis=0),
+        }
+
+    def gmacs_mmcv(self) -> Floats:
+        """(N,) gmacs as mmcv's counter counts: also 2 per batch-norm output element, 1 per pooling input element."""
+        normed = (self.role != "gate")[:, None] * self.out_channels * self.out_hw.prod(axis=1)[:, None] * self.repeats
+        return (self.macs + 2.0 * normed + self.pooled_elements * self.repeats).sum(axis=0) / 1e9
+
+
+@dataclass
+class LayerRows:
+    """Collects rows for a `LayerTable`."""
+
+    rows: list[dict] = field(default_factory=list)
+
+    def add(
+        self,
+        *,
+        block: int,
+        level: int,
+        kernel: Floats | float,
+        in_channels: Floats,
+        out_channels: Floats,
+        repeats: Floats | float,
+        out_hw: tuple[int, int],
+        role: Role = "main",
+        depthwise: bool = False,
+        stride: int = 1,
+        relu_in: bool = True,
+        relu_out: bool = True,
+        pooled_elements: Floats | float = 0.0,
+        skip: Floats | float = 0.0,
+    ) -> None:
+        """Append one row; see `LayerTable` for the fields."""
+        fields = locals()
+        fields.pop("self")
+        self.rows.append(fields)
+
+    def table(self, num: int) -> LayerTable:
+        """The rows as a table of `num` architectures."""
+
+        def per_architecture(name: str) -> Floats:
+            out = np.empty((len(self.rows), num))
+            for line, row in zip(out, self.rows, strict=True):
+                line[:] = row[name]
+            return out
+
+        def per_row(name: str) -> NDArray:
+            return np.array([row[name] for row in self.rows])
+
+        wide = ("kernel", "in_channels", "out_channels", "repeats", "pooled_elements", "skip")
+        narrow = ("block", "level", "role", "depthwise", "stride", "relu_in", "relu_out", "out_hw")
+        return LayerTable(**{n: per_architecture(n) for n in wide}, **{n: per_row(n) for n in narrow})

@@ -1,0 +1,497 @@
+"""Networks of stages: residual bottlenecks, residual basic blocks, inverted residuals. The spaces of MAE-DET.
+
+Reference: Sun et al., "MAE-DET: Revisiting Maximum Entropy Principle in Zero-Shot NAS for Efficient Object
+Detection", ICML 2022; mutation from Algorithm 2 and Appendix A, initial structure from Table 15.
+
+Differs from the paper in:
+- Depth counts blocks. A "ResBlock" of the paper's Tables 10-15 is two blocks, so their "# layers" is doubled here.
+- "Blocks deeper than 10 will be divided into two blocks equally": applies to a part's depth in blocks, while its
+  stage has a free part; otherwise the depth stays at 10. A part whose depth falls to zero vanishes if its stage has
+  others, so that a division can be undone.
+- The stem counts as a block that can be chosen for mutation; only its width mutates (Algorithm 2 does not say).
+- The kind of block is fixed within a space (the paper's "block type" has one value in each of its experiments).
+
+Genes: stem width, then for every part of every stage: kernel, width, mid, depth. A stage C2..C5 has one to three
+parts; the first part's first block halves the resolution; an absent part is all zeros and stands last. `mid` is the
+bottleneck's width, the expansion ratio of an inverted residual, and absent from basic blocks.
+
+Shapes: N architectures, S parts in all, P genes of a part.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nasray.spaces.architecture import Architecture
+from nasray.spaces.base import Costs, Gene, Population, Space
+from nasray.spaces.layers import Floats, LayerRows, LayerTable
+
+Ints = NDArray[np.int64]
+
+WIDTH_SCALES = np.array([1 / 1.5, 1 / 1.25, 1.0, 1.25, 1.5, 2.0])
+DEPTH_STEPS = np.array([-2, -1, 1, 2])
+WIDTH_STEP = 8
+LEVELS = (2, 3, 4, 5)
+
+
+class StagedSpace(Space):
+    """Networks of a stem and four stages (C2 to C5).
+
+    Args:
+        image_hw: height and width in pixels of the input for which `cost` counts.
+        kernels: allowed kernel sizes.
+        max_width: largest output width of a part.
+        max_stem_width: largest width of the stem.
+        max_depth: largest depth of a part in blocks; deeper ones are divided.
+        parts: how many parts the stages C2, C3, C4, C5 may have.
+    """
+
+    mid_kind: ClassVar[str | None]
+    block: ClassVar[str]
+
+    def __init__(
+        self,
+        *,
+        image_hw: tuple[int, int] = (800, 1280),
+        kernels: Sequence[int] = (3, 5),
+        max_width: int = 2048,
+        max_stem_width: int = 128,
+        max_depth: int = 10,
+        parts: tuple[int, int, int, int] = (1, 2, 2, 3),
+    ) -> None:
+        self.image_hw = (int(image_hw[0]), int(image_hw[1]))
+        self.kernels = tuple(sorted(kernels))
+        self.max_depth = max_depth
+        self.level_of_part = np.repeat(LEVELS, parts)
+        first = np.r_[True, np.diff(self.level_of_part) > 0]
+        self.is_first = first
+        self.genes = (Gene("stem.width", _multiples(max_stem_width), log=True),)
+        for part, level in enumerate(self.level_of_part):
+            place = f"c{level}.{part - int(np.flatnonzero(self.level_of_part == level)[0])}"
+            kernel = Gene(f"{place}.kernel", self.kernels)
+            width = Gene(f"{place}.width", _multiples(max_width), log=True)
+            depth = Gene(f"{place}.depth", tuple(range(1 if first[part] else 0, max_depth + 1)))
+            self.genes += (kernel, width, *self.mid_genes(place), depth)
+
+    def mid_genes(self, place: str) -> tuple[Gene, ...]:
+        """The genes of a part that only this kind of block has."""
+        del place
+        return ()
+
+    @cached_property
+    def _genes_per_part(self) -> int:
+        return (self.num_genes - 1) // len(self.level_of_part)
+
+    def split(self, population: Population) -> tuple[Ints, Ints]:
+        """(N,) stem widths and (N, S, P) parts: kernel, width, [mid,] depth. Views into the population."""
+        return population[:, 0], population[:, 1:].reshape(len(population), len(self.level_of_part), self._genes_per_part)
+
+    @staticmethod
+    def join(stem: Ints, parts: Ints) -> Population:
+        """The inverse of `split`."""
+        return np.concatenate([stem[:, None], parts.reshape(len(parts), parts.shape[1] * parts.shape[2])], axis=1)
+
+    # ---- the set of architectures -------------------------------------------------------------------------------
+
+    def repair(self, population: Population) -> Population:
+        """Absent parts become all zeros and move behind the present ones of their stage."""
+        stem, parts = self.split(population)
+        parts = parts * (parts[:, :, -1:] > 0)
+        for level in LEVELS:
+            where = np.flatnonzero(self.level_of_part == level)
+            # A stable sort of so few rows: bubble the absent ones to the end.
+            for end in range(len(where) - 1, 0, -1):
+                for left, right in zip(where[:end], where[1 : end + 1], strict=True):
+                    swap = (parts[:, left, -1] == 0) & (parts[:, right, -1] > 0)
+                    parts[swap, left], parts[swap, right] = parts[swap, right], parts[swap, left]
+        return self.join(stem, parts)
+
+    @cached_property
+    def _allowed(self) -> list[NDArray[np.bool_]]:
+        tables = super().__dict__.get("_tables")
+        if tables is None:
+            tables = Space._allowed.func(self)  # type: ignore[attr-defined]
+            optional = np.repeat(~self.is_first, self._genes_per_part)
+            for table, can_be_absent in zip(tables[1:], optional, strict=True):
+                table[0] |= can_be_absent
+        return tables
+
+    def sample(self, num: int, rng: np.random.Generator) -> Population:
+        """(num, G) valid rows; further parts of a stage are present with probability 1/10."""
+        population = super().sample(num, rng)
+        stem, parts = self.split(population)
+        parts[(rng.random(parts.shape[:2]) >= 0.1) & ~self.is_first] = 0
+        return self.repair(self.join(stem, parts))
+
+    def suggest(self, trial: Any) -> Ints:
+        """A valid row, define by run: an absent part's other genes are not suggested."""
+        row = [self.genes[0].suggest(trial)]
+        for part in range(len(self.level_of_part)):
+            start = 1 + part * self._genes_per_part
+            *others, depth_gene = self.genes[start : start + self._genes_per_part]
+            depth = depth_gene.suggest(trial)
+            row += [*(gene.suggest(trial) if depth else 0 for gene in others), depth]
+        return self.repair(np.array([row], dtype=np.int64))[0]
+
+    # ---- variation ----------------------------------------------------------------------------------------------
+
+    def mutate(self, population: Population, rng: np.random.Generator, *, fine: bool = False) -> Population:
+        """One block position, chosen uniformly, gets a new kernel, widths times a scale, and (coarse) a new depth.
+
+        Algorithm 2 with the ranges of Appendix A: kernel uniform over the allowed ones, widths times one of
+        {1/1.5, 1/1.25, 1, 1.25, 1.5, 2}, depth plus one of {-2, -1, 1, 2}. `fine` leaves the depth alone.
+        """
+        num = len(population)
+        stem, parts = (array.copy() for array in self.split(population))
+        present = parts[:, :, -1] > 0
+        # The chosen position: 0 is the stem, i the i-th present part.
+        chosen = (rng.random(num) * (1 + present.sum(axis=1))).astype(np.int64)
+        hit = present & (present.cumsum(axis=1) == chosen[:, None])
+        on_stem = chosen == 0
+        stem[on_stem] = self._scaled(stem, rng, self.genes[0])[on_stem]
+
+        rows = np.flatnonzero(~on_stem)
+        columns = hit[rows].argmax(axis=1)
+        target = parts[rows, columns]
+        target[:, 0] = np.asarray(self.kernels)[rng.integers(len(self.kernels), size=len(rows))]
+        target[:, 1] = self._scaled(target[:, 1], rng, self.genes[2])
+        self.mutate_mid(target, rng)
+        steps = DEPTH_STEPS[rng.integers(len(DEPTH_STEPS), size=len(rows))]
+        if not fine:
+            target[:, -1] += steps
+        parts[rows, columns] = target
+        if not fine:
+            self._settle_depths(parts)
+        return self.repair(self.join(stem, parts))
+
+    def mutate_mid(self, target: Ints, rng: np.random.Generator) -> None:
+        """Mutate in place what only this kind of block has; `target` is (M, P)."""
+
+    def _scaled(self, widths: Ints, rng: np.random.Generator, gene: Gene) -> Ints:
+        scale = WIDTH_SCALES[rng.integers(len(WIDTH_SCALES), size=len(widths))]
+        steps = np.floor(widths * scale / WIDTH_STEP + 0.5).astype(np.int64)
+        return (steps * WIDTH_STEP).clip(gene.values[0], gene.values[-1])
+
+    def _settle_depths(self, parts: Ints) -> None:
+        """Bring mutated depths into range in place: divide what is too deep, drop or mend what is too shallow."""
+        depth = parts[:, :, -1]
+        for level in LEVELS:
+            where = np.flatnonzero(self.level_of_part == level)
+            num_present = (parts[:, where, 0] > 0).sum(axis=1)
+            shallow = (depth[:, where] < 1) & (parts[:, where, 0] > 0)
+            # A part that mutated away vanishes if its stage has another; repair() moves the others up.
+            gone = shallow & (num_present > 1)[:, None]
+            depth[:, where] = np.where(gone, 0, np.where(shallow, 1, depth[:, where]))
+            free = num_present < len(where)
+            for index, part in enumerate(where):
+                deep = depth[:, part] > self.max_depth
+                divide = np.flatnonzero(deep & free)
+                if len(divide):  # at most one part of a stage mutates, so one is free at the end
+                    behind, ahead = where[index + 2 :], where[index + 1 : -1]
+                    parts[np.ix_(divide, behind)] = parts[np.ix_(divide, ahead)]
+                    parts[divide, where[index + 1]] = parts[divide, part]
+                    total = depth[divide, part].copy()
+                    depth[divide, part] = (total + 1) // 2
+                    depth[divide, where[index + 1]] = total // 2
+                depth[deep & ~free, part] = self.max_depth
+
+    def crossover(self, first: Population, second: Population, rng: np.random.Generator) -> Population:
+        """Stem and whole stages come from either parent with probability 1/2 each."""
+        pick = rng.random((len(first), 1 + len(LEVELS))) < 0.5
+        stage = np.searchsorted(LEVELS, self.level_of_part) + 1
+        column_stage = np.r_[0, np.repeat(stage, self._genes_per_part)]
+        return np.where(pick[:, column_stage], first, second)
+
+    # ---- architectures and costs --------------------------------------------------------------------------------
+
+    def start(self) -> Population:
+        """(1, G) the paper's initial structure."""
+        row = np.zeros((1, self.num_genes), dtype=np.int64)
+        stem, parts = self.split(row)
+        stem_width, stages = self.initial_stages()
+        row[0, 0] = stem_width
+        for part, values in zip(np.flatnonzero(self.is_first), stages, strict=True):
+            parts[0, part] = values
+        return self.join(row[:, 0], parts)
+
+    @abstractmethod
+    def initial_stages(self) -> tuple[int, list[tuple[int, ...]]]:
+        """The stem's width and the genes of the first part of C2 to C5 from which a search starts."""
+
+    def to_architecture(self, row: Ints) -> Architecture:
+        """The architecture of one valid (G,) row."""
+        return Architecture(self.texts(row[None])[0])
+
+    def texts(self, population: Population) -> list[str]:
+        """The canonical JSON text of every row's architecture.
+
+        Written out by hand, since 100,000 of them are made in a search; a test holds it against `json.dumps`.
+        """
+        names = ["kernel", "width", *([self.mid_kind] if self.mid_kind else []), "depth"]
+        order = sorted(range(len(names)), key=names.__getitem__)  # "stride" sorts between "kernel" and "width"
+        before = [i for i in order if names[i] < "stride"]
+        after = [i for i in order if names[i] > "stride"]
+        templates = [
+            "{"
+            + "".join(f'"{names[i]}":%d,' for i in before)
+            + f'"stride":{2 if first else 1}'
+            + "".join(f',"{names[i]}":%d' for i in after)
+            + "}"
+            for first in self.is_first
+        ]
+        stem, parts = self.split(population)
+        columns = parts[:, :, [*before, *after]].tolist()
+        depths = parts[:, :, -1].tolist()
+        return [
+            f'{{"family":"{self.family}","spec":{{"stages":['
+            + ",".join([t % tuple(c) for t, c, d in zip(templates, column, depth, strict=True) if d])
+            + f'],"stem":{{"kernel":3,"width":{width}}}}}}}'
+            for width, column, depth in zip(stem.tolist(), columns, depths, strict=True)
+        ]
+
+    def from_architecture(self, architecture: Architecture) -> Ints:
+        """The (G,) row of an architecture; ValueError where it is not in this space."""
+        spec = self._own_spec(architecture)
+        row = np.zeros((1, self.num_genes), dtype=np.int64)
+        row[0, 0] = spec["stem"]["width"]
+        parts = row[:, 1:].reshape(1, len(self.level_of_part), self._genes_per_part)
+        level, index = 1, -1
+        for stage in spec["stages"]:
+            level += stage["stride"] == 2
+            index = int(np.flatnonzero(self.level_of_part == level)[0]) if stage["stride"] == 2 else index + 1
+            if index >= len(self.level_of_part) or self.level_of_part[index] != level:
+                raise ValueError(f"not an architecture of space {self.family!r}: C{level} has too many parts")
+            mid = [stage[self.mid_kind]] if self.mid_kind else []
+            parts[0, index] = [stage["kernel"], stage["width"], *mid, stage["depth"]]
+        if spec["stem"] != {"kernel": 3, "width": spec["stem"]["width"]}:
+            raise ValueError(f"not an architecture of space {self.family!r}: its stem is {spec['stem']}")
+        return self.checked_row(row[0])
+
+    def cost(self, population: Population) -> Costs:
+        """`gmacs`, `params_m` and `layers` of the backbone at `image_hw`, each (N,)."""
+        return self.layers(population).cost()
+
+    def layers(self, population: Population, image_hw: tuple[int, int] | None = None) -> LayerTable:
+        """The layers of the whole population."""
+        stem, parts = self.split(population)
+        parts_t = parts.transpose(1, 2, 0).astype(np.float64)
+        strides = np.where(self.is_first, 2, 1)
+        return staged_layers(self.block, stem.astype(np.float64), parts_t, strides, image_hw or self.image_hw)
+
+
+def staged_layers(
+    block: str,
+    stem: Floats,
+    parts: Floats,
+    strides: Sequence[int] | Ints,
+    image_hw: tuple[int, int],
+    *,
+    stem_kernel: int = 3,
+    stem_pool: bool = False,
+    shortcut: str = "pool",
+) -> LayerTable:
+    """The layer table of staged networks.
+
+    Args:
+        block: "bottleneck", "basic", "inverted" or "inverted-se".
+        stem: (N,) widths of the stem, whose stride is 2.
+        parts: (S, P, N) kernel, width, [mid,] depth of every part; depth 0 where a part is absent.
+        strides: (S,) 1 or 2, of the first block of each part.
+        image_hw: height and width of the input in pixels.
+        stem_kernel: the stem's kernel size.
+        stem_pool: whether a 3x3 max-pool of stride 2 follows the stem (ResNet).
+        shortcut: "pool" (average pool, then 1x1 projection) or "stride" (strided 1x1 projection).
+    """
+    rows = LayerRows()
+    num = len(stem)
+    hw = _halved(image_hw)
+    pooled = stem * (hw[0] * hw[1]) if stem_pool else 0.0
+    image = np.full(num, 3.0)
+    rows.add(
+        block=0, level=1, kernel=stem_kernel, in_channels=image, out_channels=stem, repeats=1.0, out_hw=hw,
+        stride=2, relu_in=False, pooled_elements=pooled,
+    )  # fmt: skip
+    level, width = 1, stem
+    if stem_pool:
+        level, hw = 2, _halved(hw)
+    add = {"bottleneck": _bottleneck, "basic": _basic}.get(block, _inverted)
+    gated = block == "inverted-se"
+    for index, (part, stride) in enumerate(zip(parts, strides, strict=True)):
+        kernel, out, depth = part[0], part[1], part[-1]
+        mid = part[2] if len(part) == 4 else out
+        in_hw = hw
+        if stride == 2:
+            hw = _halved(hw)
+        level += stride == 2
+        if not depth.any():  # rows that no architecture has are left out
+            continue
+        present = (depth > 0).astype(np.float64)
+        common = {"level": level, "kernel": kernel, "mid": mid, "out": out, "out_hw": hw, "gated": gated}
+        add(rows, block=2 * index + 1, width=width, in_hw=in_hw, stride=stride, repeats=present,
+            pool=shortcut == "pool", **common)  # fmt: skip
+        if (depth > 1).any():
+            add(rows, block=2 * index + 2, width=out, in_hw=hw, stride=1, repeats=np.maximum(depth - 1, 0.0),
+                pool=False, **common)  # fmt: skip
+        width = np.where(depth > 0, out, width)
+    return rows.table(num)
+
+
+def _halved(hw: tuple[int, int]) -> tuple[int, int]:
+    return (hw[0] + 1) // 2, (hw[1] + 1) // 2
+
+
+def _shortcut(rows: LayerRows, *, block: int, level: int, width: Floats, out: Floats, in_hw: tuple[int, int],
+              out_hw: tuple[int, int], stride: int, repeats: Floats, pool: bool) -> Floats:  # fmt: skip
+    """Add the projection where there is one; (N,) 1 where the shortcut is the identity instead.
+
+    The first block of a part always has a projection in the paper's networks (Table 10's 60.1 M parameters need it);
+    ResNets have one only where the shape changes.
+    """
+    if block % 2 == 0:
+        return np.ones_like(width)
+    identity = np.zeros_like(width) if pool or stride == 2 else (width == out).astype(np.float64)
+    if not identity.all():
+        rows.add(
+            block=block, level=level, kernel=1.0, in_channels=width, out_channels=out, repeats=repeats * (1 - identity),
+            out_hw=out_hw, role="shortcut", stride=stride,
+            pooled_elements=width * (in_hw[0] * in_hw[1]) if pool and stride == 2 else 0.0,
+        )  # fmt: skip
+    return identity
+
+
+def _bottleneck(rows: LayerRows, *, block: int, level: int, width: Floats, kernel: Floats, mid: Floats, out: Floats,
+                in_hw: tuple[int, int], out_hw: tuple[int, int], stride: int, repeats: Floats, pool: bool,
+                gated: bool) -> None:  # fmt: skip
+    """1x1, kxk (with the stride), 1x1; a projection where the shape changes."""
+    del gated
+    common = {"block": block, "level": level, "repeats": repeats}
+    skip = _shortcut(rows, block=block, level=level, width=width, out=out, in_hw=in_hw, out_hw=out_hw, stride=stride,
+                     repeats=repeats, pool=pool)  # fmt: skip
+    rows.add(**common, kernel=1.0, in_channels=width, out_channels=mid, out_hw=in_hw)
+    rows.add(**common, kernel=kernel, in_channels=mid, out_channels=mid, out_hw=out_hw, stride=stride)
+    rows.add(**common, kernel=1.0, in_channels=mid, out_channels=out, out_hw=out_hw, skip=skip)
+
+
+def _basic(rows: LayerRows, *, block: int, level: int, width: Floats, kernel: Floats, mid: Floats, out: Floats,
+           in_hw: tuple[int, int], out_hw: tuple[int, int], stride: int, repeats: Floats, pool: bool,
+           gated: bool) -> None:  # fmt: skip
+    """kxk (with the stride), kxk; a projection where the shape changes."""
+    del mid, gated
+    common = {"block": block, "level": level, "repeats": repeats, "kernel": kernel, "out_hw": out_hw}
+    skip = _shortcut(rows, block=block, level=level, width=width, out=out, in_hw=in_hw, out_hw=out_hw, stride=stride,
+                     repeats=repeats, pool=pool)  # fmt: skip
+    rows.add(**common, in_channels=width, out_channels=out, stride=stride)
+    rows.add(**common, in_channels=out, out_channels=out, skip=skip)
+
+
+def _inverted(rows: LayerRows, *, block: int, level: int, width: Floats, kernel: Floats, mid: Floats, out: Floats,
+              in_hw: tuple[int, int], out_hw: tuple[int, int], stride: int, repeats: Floats, pool: bool,
+              gated: bool) -> None:  # fmt: skip
+    """1x1 expansion (none at ratio 1), depthwise kxk (with the stride), [gate,] linear 1x1 projection."""
+    del pool
+    common = {"block": block, "level": level}
+    hidden = width * mid
+    from_stem = block == 1
+    expanded = repeats * (mid > 1)
+    rows.add(**common, kernel=1.0, in_channels=width, out_channels=hidden, out_hw=in_hw, repeats=expanded,
+             relu_in=from_stem)  # fmt: skip
+    # Without an expansion a depthwise layer reads the linear stream; relu_in then holds for those with one, and the
+    # scores correct for the others.
+    rows.add(**common, kernel=kernel, in_channels=hidden, out_channels=hidden, out_hw=out_hw, stride=stride,
+             depthwise=True, repeats=repeats)  # fmt: skip
+    if gated:
+        squeezed = gate_width(hidden)
+        rows.add(**common, kernel=1.0, in_channels=hidden, out_channels=squeezed, out_hw=(1, 1), repeats=repeats,
+                 role="gate")  # fmt: skip
+        rows.add(**common, kernel=1.0, in_channels=squeezed, out_channels=hidden, out_hw=(1, 1), repeats=repeats,
+                 role="gate")  # fmt: skip
+    skip = (width == out) * 1.0 if stride == 1 else 0.0
+    rows.add(**common, kernel=1.0, in_channels=hidden, out_channels=out, out_hw=out_hw, repeats=repeats,
+             relu_out=False, skip=skip)  # fmt: skip
+
+
+def gate_width(hidden: Floats) -> Floats:
+    """Channels of the squeezed vector: a quarter of the hidden width, a multiple of 8, at least 8 (MobileNetV3)."""
+    return np.maximum(8.0, np.floor(hidden / 4 / 8 + 0.5) * 8)
+
+
+def _multiples(largest: int) -> tuple[int, ...]:
+    if largest % WIDTH_STEP or largest < 2 * WIDTH_STEP:
+        raise ValueError(f"widths are multiples of {WIDTH_STEP} from {WIDTH_STEP}; got a largest one of {largest}")
+    return tuple(range(WIDTH_STEP, largest + 1, WIDTH_STEP))
+
+
+class BottleneckSpace(StagedSpace):
+    """Residual bottlenecks, ResNet-50-like. `mid` is the bottleneck's width, a multiple of 8 up to `max_mid`."""
+
+    family = "bottleneck"
+    block = "bottleneck"
+    mid_kind = "bottleneck"
+
+    def __init__(self, *, max_mid: int = 512, **options: Any) -> None:
+        self.max_mid = max_mid
+        super().__init__(**options)
+
+    def mid_genes(self, place: str) -> tuple[Gene, ...]:
+        """The bottleneck's width."""
+        return (Gene(f"{place}.bottleneck", _multiples(self.max_mid), log=True),)
+
+    def mutate_mid(self, target: Ints, rng: np.random.Generator) -> None:
+        """The bottleneck's width times one of the width scales."""
+        target[:, 2] = self._scaled(target[:, 2], rng, self.genes[3])
+
+    def initial_stages(self) -> tuple[int, list[tuple[int, ...]]]:
+        """Table 15."""
+        return 64, [(3, 256, 64, 2), (3, 512, 128, 2), (3, 1024, 256, 2), (3, 2048, 512, 2)]
+
+
+class BasicSpace(StagedSpace):
+    """Residual basic blocks (two kxk convolutions), ResNet-18-like. The widths are ResNet-18's at the start."""
+
+    family = "basic"
+    block = "basic"
+    mid_kind = None
+
+    def __init__(self, *, max_width: int = 1024, **options: Any) -> None:
+        super().__init__(max_width=max_width, **options)
+
+    def initial_stages(self) -> tuple[int, list[tuple[int, ...]]]:
+        """One block a stage, ResNet-18's widths."""
+        return 64, [(3, 64, 1), (3, 128, 1), (3, 256, 1), (3, 512, 1)]
+
+
+class InvertedSpace(StagedSpace):
+    """Inverted residuals, MobileNetV2-like (Appendix B): expansion 1, 3 or 6, linear projection."""
+
+    family = "inverted"
+    block = "inverted"
+    mid_kind = "expansion"
+    expansions = (1, 3, 6)
+
+    def __init__(self, *, max_width: int = 512, max_stem_width: int = 64, **options: Any) -> None:
+        super().__init__(max_width=max_width, max_stem_width=max_stem_width, **options)
+
+    def mid_genes(self, place: str) -> tuple[Gene, ...]:
+        """The expansion ratio."""
+        return (Gene(f"{place}.expansion", self.expansions),)
+
+    def mutate_mid(self, target: Ints, rng: np.random.Generator) -> None:
+        """A new expansion ratio, uniform."""
+        target[:, 2] = np.asarray(self.expansions)[rng.integers(len(self.expansions), size=len(target))]
+
+    def initial_stages(self) -> tuple[int, list[tuple[int, ...]]]:
+        """MobileNetV2's narrow widths, one block a stage."""
+        return 32, [(3, 24, 6, 1), (3, 32, 6, 1), (3, 96, 6, 1), (3, 160, 6, 1)]
+
+
+class InvertedGatedSpace(InvertedSpace):
+    """Inverted residuals with squeeze-and-excitation between the depthwise convolution and the projection."""
+
+    family = "inverted-se"
+    block = "inverted-se"
