@@ -1,0 +1,9 @@
+"""Where it runs: searches on Ray Tune, run folders, job submission. Importing this starts nothing."""
+
+from nasray.cluster.files import write_atomic
+from nasray.cluster.ordering import OrderedSearch
+from nasray.cluster.run import run_search
+from nasray.cluster.run_folder import RunFolder
+from nasray.cluster.session import Resources, ray_session
+
+__all__ = ["OrderedSearch", "Resources", "RunFolder", "ray_session", "run_search", "write_atomic"]

@@ -87,6 +87,7 @@ class Searcher(ABC):
         self.rng = np.random.default_rng(seed)
         self.num_told = 0
         self.seen: set[int] = set()
+        self.refused = 0  # candidates refused since the last admissible one, within one `ask`
         if not 1 <= len(objectives) <= self.max_objectives:
             raise NasrayError(
                 f"searcher {type(self).__name__} takes 1 to {self.max_objectives} objectives, got {len(objectives)}: "
@@ -109,19 +110,22 @@ class Searcher(ABC):
         """
         genes: list[Population] = []
         parents: list[NDArray[np.int64]] = []
-        found, tried = 0, 0
+        found, tried, self.refused = 0, 0, 0
         while found < num:
-            # A little more than is missing, so that a few refusals do not cost another round.
-            candidates, origin = self._propose(num - found + (num - found) // 4)
+            # More than is missing, by the share that was refused so far, so that few rounds are needed.
+            missing = num - found
+            share = max((found + 1) / (tried + 1), 1 / 16)
+            candidates, origin = self._propose(int(missing * min(1.25 / share, 16.0)) + 1)
             if not len(candidates):
                 break
-            accepted = self._admissible(candidates, num - found)
+            accepted = self._admissible(candidates, missing)
             self.seen.update(row_keys(candidates[accepted]).tolist())
             genes.append(candidates[accepted])
             parents.append(origin[accepted])
             found += len(accepted)
-            tried = 0 if len(accepted) else tried + len(candidates)
-            if tried > self.max_tries:
+            tried += len(candidates)
+            self.refused = 0 if len(accepted) else self.refused + len(candidates)
+            if self.refused > self.max_tries:
                 if not self.seen:
                     raise self._infeasible(tried)
                 break

@@ -28,8 +28,11 @@ class Evolution(Searcher):
         parents: how many of the best may breed; all that survive by default.
         mutation: share of children that are mutants.
         crossover: share of children that are crossed from two parents; the rest of the children are random newcomers.
+        mutations_per_child: how often a mutant is mutated. Two let depth move between stages under a tight budget.
         options: see `Searcher`.
     """
+
+    _patience = 20_000  # candidates refused in a row after which half of the children are random newcomers
 
     def __init__(
         self,
@@ -39,6 +42,7 @@ class Evolution(Searcher):
         parents: int | None = None,
         mutation: float = 1.0,
         crossover: float = 0.0,
+        mutations_per_child: int = 1,
         **options: Any,
     ) -> None:
         super().__init__(space, **options)
@@ -54,7 +58,9 @@ class Evolution(Searcher):
             )
         self.population_size = population_size
         self.num_parents = parents or population_size
-        self.mutation, self.crossover = mutation, crossover
+        if mutations_per_child < 1:
+            raise NasrayError(f"evolution needs mutations_per_child >= 1, got {mutations_per_child}")
+        self.mutation, self.crossover, self.mutations_per_child = mutation, crossover, mutations_per_child
         self.fine = False
         self.pending_seeds: Population | None = None
         self.genes: Population = np.empty((0, space.num_genes), dtype=np.int64)
@@ -71,16 +77,18 @@ class Evolution(Searcher):
             return self.pending_seeds, np.full((len(self.pending_seeds), 2), NO_PARENT)
         if not len(self.genes):  # nothing told yet: mutants of the seeds
             picked = self.rng.integers(len(self.pending_seeds), size=num)
-            mutants = self.space.mutate(self.pending_seeds[picked], self.rng)
+            mutants = self._mutate(self.pending_seeds[picked])
             return mutants, np.full((num, 2), NO_PARENT)
         kind = self.rng.random(num)
+        if self.refused > self._patience:  # the population's neighbourhood is used up
+            kind[num // 2 :] = 2.0
         first, second = (self._pick(num) for _ in range(2))
         parents = np.stack([self.numbers[first], np.full(num, NO_PARENT)], axis=1)
         is_mutant = kind < self.mutation
         is_cross = ~is_mutant & (kind < self.mutation + self.crossover)
         is_new = ~is_mutant & ~is_cross
         children = np.empty((num, self.space.num_genes), dtype=np.int64)
-        children[is_mutant] = self.space.mutate(self.genes[first[is_mutant]], self.rng, fine=self.fine)
+        children[is_mutant] = self._mutate(self.genes[first[is_mutant]])
         if is_cross.any():
             pair = self.genes[first[is_cross]], self.genes[second[is_cross]]
             children[is_cross] = self.space.crossover(*pair, self.rng)
@@ -89,6 +97,11 @@ class Evolution(Searcher):
             children[is_new] = self.space.sample(int(is_new.sum()), self.rng)
             parents[is_new] = NO_PARENT
         return children, parents
+
+    def _mutate(self, genes: Population) -> Population:
+        for _ in range(self.mutations_per_child):
+            genes = self.space.mutate(genes, self.rng, fine=self.fine)
+        return genes
 
     def _pick(self, num: int) -> NDArray[np.int64]:
         return self.rng.integers(min(self.num_parents, len(self.genes)), size=num)

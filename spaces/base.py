@@ -219,11 +219,15 @@ class Space(ABC):  # noqa: B024  every method has a default: a space can be as s
 
 
 def row_keys(population: Population) -> NDArray[np.uint64]:
-    """(N,) 64-bit keys that are equal for equal rows, and for different rows differ but with probability 2^-64."""
-    key = np.full(len(population), 0x9E3779B97F4A7C15, dtype=np.uint64)
-    for column in population.T:  # splitmix64's finaliser over the running key
-        key ^= column.astype(np.uint64)
-        key = (key ^ (key >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        key = (key ^ (key >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        key ^= key >> np.uint64(31)
-    return key
+    """(N,) 64-bit keys that are equal for equal rows and, but with a probability of about 2^-64, differ otherwise."""
+    num_genes = population.shape[1]
+    key = (population.astype(np.uint64) * _mix(np.arange(1, num_genes + 1, dtype=np.uint64))).sum(axis=1)
+    return _mix(key)
+
+
+def _mix(value: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """The finaliser of the generator splitmix64, a bijection of 64-bit numbers."""
+    value = value * np.uint64(0x9E3779B97F4A7C15)
+    value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return value ^ (value >> np.uint64(31))

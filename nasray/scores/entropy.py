@@ -82,7 +82,7 @@ def weigh_levels(
         if not weights[level]:
             continue
         if size_factor == "log-channels":
-            term = entropies[level] + _log_table(int(widths[level].max()))[widths[level].astype(np.int64)]
+            term = entropies[level] + _log_table(int(widths[level].max(initial=1)))[widths[level].astype(np.int64)]
         elif size_factor == "map-size":
             term = entropies[level] * (height * width)
         else:
@@ -98,7 +98,7 @@ def log_width_score(table: LayerTable, weights: tuple[float, ...] = MULTI_SCALE)
     score "madnas".
     """
     main = np.flatnonzero(table.role == "main")
-    logs = _log_table(int(max(table.in_channels.max(), table.kernel.max())))
+    logs = _log_table(int(max(table.in_channels.max(initial=1), table.kernel.max(initial=1))))
     log_fan_in = 2 * logs[table.kernel[main].astype(np.int64)]
     log_fan_in += np.where(table.depthwise[main][:, None], 0.0, logs[table.in_channels[main].astype(np.int64)])
     running = (0.5 * log_fan_in * table.repeats[main]).cumsum(axis=0)
@@ -109,9 +109,9 @@ def log_width_score(table: LayerTable, weights: tuple[float, ...] = MULTI_SCALE)
 def level_widths(table: LayerTable) -> Floats:
     """(5, N) output channels of C1 to C5. A level that a network skips (ResNet's C1) has those of the one before."""
     widths = np.zeros((NUM_LEVELS, table.repeats.shape[1]))
-    for row in np.flatnonzero(table.role == "main"):
-        present = table.repeats[row] > 0
-        widths[table.level[row] - 1 :, present] = table.out_channels[row, present]
+    for rows in _blocks(table):
+        width, level = table.out_channels[rows[-1]], table.level[rows[-1]] - 1
+        widths[level:] = np.where(table.repeats[rows[-1]] > 0, width, widths[level])
     return widths
 
 
@@ -136,7 +136,7 @@ def level_entropies(table: LayerTable, *, residual: bool = True, image_hw: tuple
     first = (after - period * count)[block_of_row] + before
 
     # Finite width: the losses at first + t * period for t in [0, count) are a difference of two prefix sums.
-    losses, sums = _loss_tables(1 << int(after.max() + 8).bit_length())
+    losses, sums = _loss_tables(1 << int(after.max(initial=0) + 8).bit_length())
     kind = (2 * table.depthwise[rows] + table.relu_out[rows])[:, None]
     row_period, row_count = period[block_of_row], count[block_of_row]
     end = first + row_period * np.maximum(row_count - 1, 0)
@@ -165,7 +165,7 @@ def _gains(table: LayerTable, rows: Ints, here: NDArray[np.bool_]) -> tuple[Floa
     """(M, N) log of a layer's gain of variance, 0 where absent, and (M, N) the gain itself, 1 where absent."""
     kernel, channels = table.kernel[rows], table.in_channels[rows]
     dense = ~table.depthwise[rows][:, None]
-    logs = _log_table(int(max(channels.max(), kernel.max())))
+    logs = _log_table(int(max(channels.max(initial=1), kernel.max(initial=1))))
     log_gain = 2 * logs[kernel.astype(np.int64)] + np.where(dense, logs[channels.astype(np.int64)], 0.0)
     relu_in = np.repeat(table.relu_in[rows][:, None], here.shape[1], axis=1)
     # A row whose predecessor in the block is absent reads what that one would have read.

@@ -1,0 +1,102 @@
+"""Any searcher as a Ray Tune search algorithm."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+from ray.tune.search import Searcher as TuneSearcher
+
+from nasray.cluster.files import write_atomic
+from nasray.cluster.ordering import OrderedSearch
+from nasray.cluster.recorder import Recorder
+from nasray.cluster.run_folder import RunFolder
+from nasray.cluster.trial import pack_genes, unpack
+from nasray.spaces import NasrayError
+
+
+class TuneSearchAlgorithm(TuneSearcher):
+    """Hands batches to Tune's trials and their results, in order, to the searcher and the run folder.
+
+    Safe against all that Tune does after a crash: a batch that is reported twice counts once, one that is reported
+    late waits for its turn, and what Tune's snapshot has forgotten comes back from the history.
+
+    Args:
+        search: what to run; it may be part of the way already.
+        folder: the run.
+    """
+
+    def __init__(self, search: OrderedSearch, folder: RunFolder) -> None:
+        super().__init__(metric="batch", mode="max")
+        self.search = search
+        self.recorder = Recorder(folder, search)
+        self.handed_out: dict[int, str] = {}  # batch -> trial
+        self.batch_of_trial: dict[str, int] = {}
+        self.failed: str | None = None
+
+    def set_search_properties(self, metric: str | None, mode: str | None, config: dict, **spec: Any) -> bool:
+        """Nothing to take over: the experiment says it all."""
+        return True
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """The next batch; None while all that are due are being evaluated; FINISHED at the end."""
+        if self.failed is not None or self.search.is_finished:
+            return TuneSearcher.FINISHED
+        for index, proposal in self.search.pending.items():
+            if index not in self.handed_out and index not in self.search.waiting:
+                self.handed_out[index] = trial_id
+                self.batch_of_trial[trial_id] = index
+                return {"batch": index, "genes": pack_genes(proposal.genes)}
+        no_more = self.search.exhausted or self.search.num_asked >= self.search.evaluations
+        return TuneSearcher.FINISHED if no_more else None
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Take the result of a trial."""
+        index = self.batch_of_trial.pop(trial_id, None)
+        if index is not None and self.handed_out.get(index) == trial_id:
+            del self.handed_out[index]
+        if error or not result or "metrics" not in result:
+            self.failed = trial_id
+            return
+        trial = {
+            "batch": result["batch"],
+            "trial": trial_id,
+            **{name: result[name] for name in ("started", "seconds", "host", "process")},
+        }
+        self._trials = {**getattr(self, "_trials", {}), result["batch"]: trial}
+        for batch in self.search.receive(result["batch"], unpack(result["metrics"])):
+            self.recorder.write(batch, self._trials.pop(batch.index, {"batch": batch.index}))
+            self.search.tell(batch)
+            self.recorder.show(batch)
+        if self.search.is_finished:
+            self.recorder.finish()
+
+    def catch_up(self) -> int:
+        """Replay what the history has beyond the search's state; the number of evaluations it holds in all."""
+        told = self.search.num_batches_told
+        for batch in self.recorder.folder.read_batches():
+            self.recorder.load(batch)
+            if batch.index >= told:
+                self.search.replay(batch.index, batch.genes, batch.metrics)
+        self.search.fill()
+        return self.search.num_told
+
+    def save(self, checkpoint_path: str) -> None:
+        """Write the state for Tune's checkpoint."""
+        write_atomic(Path(checkpoint_path), pickle.dumps(self.search.state_dict()))
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Continue from Tune's checkpoint and, beyond it, from the history.
+
+        The run folder is the one that the checkpoint lies in, so a run can be moved.
+        """
+        folder = RunFolder(Path(checkpoint_path).absolute().parents[2])
+        state = pickle.loads(Path(checkpoint_path).read_bytes())
+        self.search.load_state_dict(state)
+        self.recorder = Recorder(folder, self.search)
+        self.handed_out, self.batch_of_trial, self.failed = {}, {}, None
+        in_history = len(list(folder.history.glob("*.parquet")))
+        if self.search.num_batches_told > in_history:
+            raise NasrayError(f"{checkpoint_path} is ahead of the history in {folder.history}")
+        self.catch_up()

@@ -1,0 +1,36 @@
+"""Files that are whole or absent: written aside, flushed to the disk, then renamed."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from pathlib import Path
+
+from nasray.spaces import NasrayError
+
+
+def write_atomic(path: Path, content: bytes) -> None:
+    """Write a file so that a reader, or a crash at any moment, sees the old content or the new, never a part.
+
+    Raises:
+        NasrayError: if the disk is full, the quota is spent, or the folder cannot be written.
+    """
+    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(aside, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            aside.unlink(missing_ok=True)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise NasrayError(
+                f"disk full while writing {path}: {error.strerror}. Nothing that was written before is lost; "
+                "make room, then `nasray resume` the run"
+            ) from error
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise NasrayError(f"cannot write {path}: {error.strerror}. Choose a folder that you may write") from error
+        raise

@@ -1,0 +1,129 @@
+"""The order of asking and telling, which makes a parallel search repeatable.
+
+Batch k is asked for as soon as batch k - c is told, c being the number of batches in flight, and batches are told in
+the order in which they were asked for. So every batch is a function of the seed and the batches told before it:
+neither the order in which workers finish nor a crash changes the search.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from nasray.searchers import Metrics, Proposal, Searcher
+from nasray.spaces import NasrayError, Population
+
+
+class ToldBatch(NamedTuple):
+    """A batch at the moment at which it is told."""
+
+    index: int
+    proposal: Proposal
+    metrics: Metrics
+
+
+class OrderedSearch:
+    """A searcher, its batches in flight, and the results that wait for their turn.
+
+    Args:
+        searcher: asked and told by this object alone.
+        evaluations: how many architectures to evaluate in all.
+        batch_size: architectures in a batch; the last one can be smaller.
+        in_flight: batches asked for and not yet told, c.
+    """
+
+    def __init__(self, searcher: Searcher, *, evaluations: int, batch_size: int, in_flight: int) -> None:
+        for name, value in (("evaluations", evaluations), ("batch_size", batch_size), ("in_flight", in_flight)):
+            if value < 1:
+                raise NasrayError(f"{name} must be at least 1, got {value}")
+        self.searcher = searcher
+        self.evaluations, self.batch_size, self.in_flight = evaluations, batch_size, in_flight
+        self.pending: dict[int, Proposal] = {}
+        self.waiting: dict[int, Metrics] = {}
+        self.num_batches_asked = 0
+        self.num_asked = 0
+        self.exhausted = False
+
+    @property
+    def num_batches_told(self) -> int:
+        """Batches told; they are the batches 0 to this number."""
+        return self.num_batches_asked - len(self.pending)
+
+    @property
+    def num_told(self) -> int:
+        """Architectures told."""
+        return self.searcher.num_told
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether everything that will ever be asked for is told."""
+        return not self.pending and (self.exhausted or self.num_asked >= self.evaluations)
+
+    def fill(self) -> None:
+        """Ask for batches until `in_flight` are pending, or nothing is left to ask for."""
+        while len(self.pending) < self.in_flight and self.num_asked < self.evaluations and not self.exhausted:
+            wanted = min(self.batch_size, self.evaluations - self.num_asked)
+            proposal = self.searcher.ask(wanted)
+            self.exhausted = len(proposal) < wanted
+            if len(proposal):
+                self.pending[self.num_batches_asked] = proposal
+                self.num_batches_asked += 1
+                self.num_asked += len(proposal)
+
+    def receive(self, index: int, metrics: Metrics) -> list[ToldBatch]:
+        """Take the results of batch `index`; give the batches whose turn has come, in order, without telling them.
+
+        Results of a batch that was told already, or received before, change nothing.
+        """
+        if index in self.pending:
+            self.waiting.setdefault(index, metrics)
+        due = []
+        for turn in range(self.num_batches_told, self.num_batches_asked):
+            if turn not in self.waiting:
+                break
+            due.append(ToldBatch(turn, self.pending[turn], self.waiting[turn]))
+        return due
+
+    def tell(self, batch: ToldBatch) -> None:
+        """Tell the searcher the next batch in order, and ask for the one that becomes due with it."""
+        assert batch.index == self.num_batches_told
+        self.searcher.tell(batch.proposal.genes, batch.metrics)
+        del self.pending[batch.index]
+        self.waiting.pop(batch.index, None)
+        self.fill()
+
+    def replay(self, index: int, genes: Population, metrics: Metrics) -> None:
+        """Tell batch `index` from a history.
+
+        Raises:
+            NasrayError: if it is not the batch that this search would have asked for.
+        """
+        self.fill()
+        proposal = self.pending.get(index)
+        if index != self.num_batches_told or proposal is None or not np.array_equal(proposal.genes, genes):
+            raise NasrayError(
+                f"batch {index} of the history is not what this search asks for: the history was written with another "
+                "experiment (seed, space, searcher, batch size) or another version of nasray. "
+                "Resume with the experiment and version that began the run"
+            )
+        self.tell(ToldBatch(index, proposal, metrics))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that influences what comes next, picklable."""
+        return {
+            "searcher": self.searcher.state_dict(),
+            "pending": {k: (p.genes, p.parents) for k, p in self.pending.items()},
+            "waiting": dict(self.waiting),
+            "num_batches_asked": self.num_batches_asked,
+            "num_asked": self.num_asked,
+            "exhausted": self.exhausted,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue exactly as the search that gave `state`."""
+        self.searcher.load_state_dict(state["searcher"])
+        self.pending = {k: Proposal(*arrays) for k, arrays in state["pending"].items()}
+        self.waiting = dict(state["waiting"])
+        self.num_batches_asked, self.num_asked = state["num_batches_asked"], state["num_asked"]
+        self.exhausted = state["exhausted"]

@@ -1,0 +1,174 @@
+"""What happens when a batch is told: history, TensorBoard, best.json, progress."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nasray.cluster.ordering import OrderedSearch, ToldBatch
+from nasray.cluster.progress import ProgressLine
+from nasray.cluster.run_folder import HistoryBatch, RunFolder
+from nasray.cluster.tensorboard import EventWriter
+from nasray.searchers import Metrics, Searcher, pareto_front
+from nasray.spaces import Costs, Population
+
+NUM_BEST = 10
+BEST_INTERVAL = 5.0  # least seconds between two writes of best.json while the search goes on
+
+
+class Recorder:
+    """Keeps a run folder in step with a search. Picklable: open files are opened again where they are needed.
+
+    Args:
+        folder: the run.
+        search: the search that is recorded.
+    """
+
+    def __init__(self, folder: RunFolder, search: OrderedSearch) -> None:
+        self.folder, self.searcher = folder, search.searcher
+        self.total = search.evaluations
+        self.leaders = _Leaders(search.searcher)
+        self._live: _Live | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_live": None}
+
+    def load(self, batch: HistoryBatch) -> None:
+        """Take in a batch that an earlier session recorded."""
+        self.leaders.add(batch.genes, batch.costs, batch.metrics)
+
+    def write(self, batch: ToldBatch, trial: dict[str, Any]) -> None:
+        """Put a batch on disk, before it is told to the searcher."""
+        costs = self.searcher.cost(batch.proposal.genes)
+        self.folder.write_batch(batch, self.searcher.space, costs)
+        self.folder.write_trial(batch.index, trial)
+        self.leaders.add(batch.proposal.genes, costs, batch.metrics)
+
+    def show(self, batch: ToldBatch) -> None:
+        """Show a batch that was told."""
+        if self._live is None:
+            self._live = _Live(self, first=self.searcher.num_told - len(batch.proposal))
+        self._live.show(batch)
+
+    def finish(self) -> None:
+        """Write best.json and close what is open."""
+        if len(self.leaders.genes):
+            self.folder.write_best(self.leaders.describe(self.searcher.num_told))
+        if self._live is not None:
+            self._live.close()
+            self._live = None
+
+
+class _Live:
+    """The open ends of a recorder: event file, progress line."""
+
+    def __init__(self, recorder: Recorder, *, first: int) -> None:
+        self.recorder = recorder
+        self.events = EventWriter(recorder.folder.tensorboard, first_step=first)
+        if not first:
+            self.events.hyperparameters(recorder.folder.description())
+        self.progress = ProgressLine(recorder.folder.path.name, recorder.total, done=first)
+        self.first, self.begin = first, time.monotonic()
+        self.last_best = 0.0
+
+    def show(self, batch: ToldBatch) -> None:
+        searcher, leaders = self.recorder.searcher, self.recorder.leaders
+        done = searcher.num_told
+        objectives = searcher.objective_values(batch.proposal.genes, batch.metrics)
+        scalars = {"speed/evaluations_per_second": (done - self.first) / max(time.monotonic() - self.begin, 1e-9)}
+        for column, objective in zip(objectives.T, searcher.objectives, strict=True):
+            finite = column[np.isfinite(column)] * objective.sign
+            if len(finite):
+                scalars[f"{objective.name}/batch_mean"] = float(finite.mean())
+                scalars[f"{objective.name}/batch_spread"] = float(finite.std())
+        best = leaders.best()
+        scalars.update({f"{name}/best": value for name, value in best["metrics"].items()})
+        scalars.update({f"best_cost/{name}": value for name, value in best["costs"].items()})
+        if len(searcher.objectives) > 1:
+            scalars["pareto_front/size"] = float(len(leaders.genes))
+        population = searcher.population()
+        scalars["population/diversity"] = diversity(population if len(population) else batch.proposal.genes)
+        self.events.scalars(done, scalars)
+        if time.monotonic() - self.last_best > BEST_INTERVAL:
+            self.recorder.folder.write_best(leaders.describe(done))
+            self.last_best = time.monotonic()
+        self.progress.update(done, leaders.summary())
+
+    def close(self) -> None:
+        self.progress.update(self.recorder.searcher.num_told, self.recorder.leaders.summary(), final=True)
+        self.events.close()
+
+
+class _Leaders:
+    """The best architectures so far: the first few by one objective, or the Pareto front of several."""
+
+    def __init__(self, searcher: Searcher) -> None:
+        self.searcher = searcher
+        self.genes: Population = np.empty((0, searcher.space.num_genes), dtype=np.int64)
+        self.values: NDArray[np.float64] = np.empty((0, len(searcher.objectives)))
+        self.numbers: NDArray[np.int64] = np.empty(0, dtype=np.int64)
+        self.costs: Costs = {}
+        self.metrics: Metrics = {}
+        self.count = 0
+
+    def add(self, genes: Population, costs: Costs, metrics: Metrics) -> None:
+        values = self.searcher.objective_values(genes, {**costs, **metrics})
+        numbers = np.arange(self.count, self.count + len(genes))
+        self.count += len(genes)
+        all_values = np.concatenate([self.values, values])
+        all_numbers = np.concatenate([self.numbers, numbers])
+        if values.shape[1] == 1:
+            keep = np.lexsort((all_numbers, -all_values[:, 0]))[:NUM_BEST]
+        else:
+            front = np.flatnonzero(pareto_front(all_values))
+            keep = front[np.lexsort((all_numbers[front], -all_values[front, 0]))]
+        self.genes = np.concatenate([self.genes, genes])[keep]
+        self.values, self.numbers = all_values[keep], all_numbers[keep]
+
+        def merged(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+            empty = np.empty(0)
+            return {name: np.concatenate([old.get(name, empty), new[name]])[keep] for name in new}
+
+        self.costs, self.metrics = merged(self.costs, costs), merged(self.metrics, metrics)
+
+    def entry(self, index: int) -> dict[str, Any]:
+        architecture = self.searcher.space.to_architecture(self.genes[index])
+        return {
+            "id": architecture.id,
+            "evaluation": int(self.numbers[index]),
+            "metrics": {name: float(values[index]) for name, values in self.metrics.items()},
+            "costs": {name: float(values[index]) for name, values in self.costs.items()},
+            "architecture": {"family": architecture.family, "spec": architecture.spec},
+        }
+
+    def best(self) -> dict[str, Any]:
+        return self.entry(0)
+
+    def summary(self) -> str:
+        best = self.entry(0)
+        numbers = {**{o.name: best["metrics"].get(o.name) for o in self.searcher.objectives}, **best["costs"]}
+        what = "best" if len(self.searcher.objectives) == 1 else f"front {len(self.genes)}, first"
+        return f"{what} " + " ".join(f"{name} {value:.5g}" for name, value in numbers.items() if value is not None)
+
+    def describe(self, evaluations: int) -> dict[str, Any]:
+        image_hw = list(self.searcher.space.image_hw)
+        return {
+            "objectives": [{"name": o.name, "direction": o.direction} for o in self.searcher.objectives],
+            "evaluations": evaluations,
+            "cost_scope": {"scope": "backbone", "image_hw": image_hw, "gmacs": "multiply-adds of convolutions / 1e9"},
+            "best": [self.entry(index) for index in range(len(self.genes))],
+        }
+
+
+def diversity(population: Population) -> float:
+    """Mean probability, over the genes, that two members drawn at random differ; 0 for clones, below 1."""
+    if not len(population):
+        return 0.0
+    total = 0.0
+    for column in population.T:
+        _, counts = np.unique(column, return_counts=True)
+        total += 1.0 - float(((counts / len(population)) ** 2).sum())
+    return total / population.shape[1]

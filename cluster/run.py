@@ -1,0 +1,165 @@
+"""Run a search on Ray Tune, from its beginning or from wherever it was."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import pickle
+import sys
+from pathlib import Path
+from typing import Any
+
+from nasray.cluster.ordering import OrderedSearch
+from nasray.cluster.run_folder import RunFolder
+from nasray.cluster.session import Resources, ray_session
+from nasray.searchers import Searcher
+from nasray.spaces import NasrayError
+
+TUNE_ENVIRONMENT = {
+    # One run has one log, which the recorder writes: Tune's would cost five files and 10 ms a trial.
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    # Interrupts are the user's; the history is whole at every moment.
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+}
+
+
+def run_search(
+    searcher: Searcher,
+    evaluator: Any,
+    folder: RunFolder,
+    *,
+    evaluations: int,
+    batch_size: int = 256,
+    in_flight: int = 2,
+    resources: Resources | None = None,
+) -> dict[str, Any]:
+    """Search until `evaluations` architectures are evaluated, and give the content of best.json.
+
+    A folder that holds part of the search already is continued: the searcher must then be made as it was made the
+    first time.
+
+    Args:
+        searcher: fresh, never asked.
+        evaluator: see `nasray.cluster.trial.Evaluator`.
+        folder: an open run.
+        evaluations: architectures to evaluate in all.
+        batch_size: architectures in one trial; 256 and more where one costs microseconds, 1 where it is a training.
+        in_flight: trials at a time. The search depends on it (a batch is bred from what was told `in_flight` batches
+            earlier), so it belongs to the experiment, not to the machine.
+        resources: what a trial needs, and where.
+
+    Raises:
+        NasrayError: for every mistake that the user can mend; the run can be continued after it.
+    """
+    resources = resources or Resources()
+    search = OrderedSearch(searcher, evaluations=evaluations, batch_size=batch_size, in_flight=in_flight)
+    search.fill()  # an infeasible budget shows here, before anything expensive starts
+
+    from nasray.cluster.adapter import TuneSearchAlgorithm
+
+    os.environ.update(TUNE_ENVIRONMENT)
+    algorithm = TuneSearchAlgorithm(search, folder)
+    done = algorithm.catch_up()
+    if done:
+        _say(f"{folder.path}: {done:,} of {evaluations:,} evaluations are in the history")
+    if search.is_finished:
+        algorithm.recorder.finish()
+        return folder.read_best()
+    with ray_session(resources) as what_is_there:
+        _say(what_is_there)
+        tuner = _tuner(algorithm, evaluator, folder, resources, continued=done > 0)
+        _quiet_tune()
+        grid = tuner.fit()
+        _raise_errors(grid, folder)
+    return folder.read_best()
+
+
+def _tuner(algorithm: Any, evaluator: Any, folder: RunFolder, resources: Resources, *, continued: bool) -> Any:
+    """A Tuner that continues Tune's newest folder where it is sound, or begins one beside it."""
+    from ray import tune
+
+    from nasray.cluster.trial import BatchTrial
+
+    trainable = tune.with_resources(
+        tune.with_parameters(BatchTrial, evaluator=evaluator), {"cpu": resources.cpus, "gpu": resources.gpus}
+    )
+    trainable.__name__ = BatchTrial.__name__
+    newest = max(folder.tune.glob("search-*"), default=None, key=lambda path: int(path.name.rpartition("-")[2]))
+    if newest is not None:
+        fault = tune_state_fault(newest)
+        if fault is None:
+            return tune.Tuner.restore(
+                str(newest), trainable=trainable, resume_unfinished=False, resume_errored=False, restart_errored=False
+            )
+        if continued:
+            _say(f"Tune's checkpoint {newest} is not used: {fault}. The history is complete; Tune begins a new folder")
+    number = 0 if newest is None else int(newest.name.rpartition("-")[2]) + 1
+    return tune.Tuner(
+        trainable,
+        tune_config=tune.TuneConfig(search_alg=algorithm, num_samples=-1, reuse_actors=True),
+        run_config=tune.RunConfig(
+            name=f"search-{number:03d}",
+            storage_path=str(folder.tune),
+            verbose=0,
+            failure_config=tune.FailureConfig(max_failures=resources.retries),
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+        ),
+    )
+
+
+def tune_state_fault(experiment: Path) -> str | None:
+    """Why Tune's folder cannot be continued, or None if it can.
+
+    Tune itself takes a torn file for an empty experiment, or waits for ever, so every file it will read is read here.
+    """
+    try:
+        for name in ("tuner.pkl", "trainable.pkl"):
+            if not (experiment / name).stat().st_size:
+                return f"{name} is empty"
+        with open(experiment / "tuner.pkl", "rb") as file:
+            pickle.load(file)
+        for pattern, read in (
+            ("experiment_state-*.json", lambda path: json.loads(path.read_text())),
+            ("searcher-state-*.pkl", lambda path: pickle.loads(path.read_bytes())),
+            ("search_gen_state-*.json", lambda path: path.stat().st_size or _empty(path)),
+        ):
+            paths = sorted(experiment.glob(pattern))
+            if not paths:
+                return f"it has no {pattern}"
+            for path in paths:
+                read(path)
+    except Exception as error:  # whatever a torn pickle raises
+        return f"{type(error).__name__}: {error}"
+    return None
+
+
+def _empty(path: Path) -> None:
+    raise EOFError(f"{path.name} is empty")
+
+
+def _raise_errors(grid: Any, folder: RunFolder) -> None:
+    # A trial that failed in an earlier session and whose batch is in the history by now is no error.
+    failed = [result.error for result in grid if result.error is not None]
+    finished = folder.path / "best.json"
+    if failed and not (finished.is_file() and _is_complete(folder)):
+        raise NasrayError(
+            f"an evaluation failed, and failed again when it was tried again: {str(failed[-1]).strip()}\n"
+            f"All finished batches are in {folder.history}; mend the cause, then `nasray resume {folder.path}`"
+        )
+
+
+def _is_complete(folder: RunFolder) -> bool:
+    best = folder.read_best()
+    return best["evaluations"] >= sum(1 for batch in folder.read_batches() for _ in batch.ids)
+
+
+def _quiet_tune() -> None:
+    logging.getLogger("ray.tune").setLevel(logging.ERROR)
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

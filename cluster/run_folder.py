@@ -1,0 +1,230 @@
+"""A run on disk: everything that resuming, reporting, training and exporting need.
+
+    experiment.yaml     the resolved configuration, seed, versions, git revision
+    history/000012.parquet   batch 12: id, genes, costs, metrics, batch, parents; the same bytes in every run of the
+                        same experiment
+    trials/000012.json  where and when batch 12 was evaluated
+    tune/               Ray Tune's own folders, one for each time that it began anew
+    tensorboard/        event files
+    best.json           the winners, or the Pareto front
+    report/             report.html and its figures
+
+The history is the truth: a part file is written when its batch is told, in order, before anything depends on it.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+from numpy.typing import NDArray
+
+from nasray.cluster.files import write_atomic
+from nasray.cluster.ordering import ToldBatch
+from nasray.searchers import Metrics
+from nasray.spaces import Costs, NasrayError, Population, Space
+
+FORMAT = 1
+_GENES, _PARENTS = "genes", "parents"
+_COST_PREFIX, _METRIC_PREFIX = "cost.", "metric."
+
+
+class HistoryBatch(NamedTuple):
+    """One part file: ids (N), genes (N, G), parents (N, 2), and (N,) arrays of costs and metrics."""
+
+    index: int
+    ids: list[str]
+    genes: Population
+    parents: NDArray[np.int64]
+    costs: Costs
+    metrics: Metrics
+
+
+class RunFolder:
+    """A run's folder. Nothing is kept open, nothing is cached.
+
+    Args:
+        path: the folder; see `create` and `open`.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path).absolute()
+
+    @classmethod
+    def create(cls, path: Path | str, description: dict[str, Any]) -> RunFolder:
+        """Begin a run in a folder that is empty or does not exist.
+
+        Raises:
+            NasrayError: if something is in the folder already.
+        """
+        run = cls(path)
+        if run.path.exists() and (not run.path.is_dir() or any(run.path.iterdir())):
+            hint = "`nasray resume` continues it" if run.is_run() else "it holds something else"
+            raise NasrayError(f"run folder {path} exists and is not empty: {hint}; or choose another with --folder")
+        try:
+            for folder in (run.history, run.trials, run.tune, run.tensorboard):
+                folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise NasrayError(
+                f"cannot make run folder {path}: {error.strerror}. Choose one that you may write, with --folder"
+            ) from error
+        content = yaml.safe_dump({"format": FORMAT, **description}, sort_keys=False, allow_unicode=True)
+        write_atomic(run.path / "experiment.yaml", content.encode())
+        return run
+
+    @classmethod
+    def open(cls, path: Path | str) -> RunFolder:
+        """A run that was begun before.
+
+        Raises:
+            NasrayError: if the folder is no run, or was written by a newer version.
+        """
+        run = cls(path)
+        if not run.is_run():
+            raise NasrayError(
+                f"{path} is no run: it has no experiment.yaml. Name the folder that `nasray search` made, "
+                "such as runs/maedet-m"
+            )
+        found = run.description().get("format")
+        if not isinstance(found, int) or found > FORMAT:
+            raise NasrayError(
+                f"{path} was written by a newer version of nasray (run format {found}, this version reads up to "
+                f"{FORMAT}). Upgrade nasray"
+            )
+        return run
+
+    def is_run(self) -> bool:
+        """Whether the folder holds a run."""
+        return (self.path / "experiment.yaml").is_file()
+
+    @property
+    def history(self) -> Path:
+        """Parquet part files, one for each batch."""
+        return self.path / "history"
+
+    @property
+    def trials(self) -> Path:
+        """Where and when each batch was evaluated."""
+        return self.path / "trials"
+
+    @property
+    def tune(self) -> Path:
+        """Ray Tune's own folders."""
+        return self.path / "tune"
+
+    @property
+    def tensorboard(self) -> Path:
+        """Event files."""
+        return self.path / "tensorboard"
+
+    def description(self) -> dict[str, Any]:
+        """The content of experiment.yaml."""
+        try:
+            content = yaml.safe_load((self.path / "experiment.yaml").read_text())
+        except yaml.YAMLError as error:
+            raise NasrayError(f"{self.path / 'experiment.yaml'} is not valid YAML: {error}. Restore it") from error
+        if not isinstance(content, dict):
+            raise NasrayError(f"{self.path / 'experiment.yaml'} holds no experiment. Restore it")
+        return content
+
+    def write_batch(self, batch: ToldBatch, space: Space, costs: Costs) -> None:
+        """Write the part file of a batch."""
+        genes, parents = batch.proposal.genes, batch.proposal.parents
+        # The narrow type is chosen by the space, so that equal batches have equal bytes.
+        gene_type = pa.int16() if max(g.values[-1] for g in space.genes) < 2**15 else pa.int64()
+        columns = {
+            "id": pa.array(space.ids(genes), pa.string()),
+            _GENES: _list_column(genes, gene_type),
+            **{_COST_PREFIX + name: pa.array(value, pa.float64()) for name, value in costs.items()},
+            **{_METRIC_PREFIX + name: pa.array(value, pa.float64()) for name, value in batch.metrics.items()},
+            "batch": pa.array(np.full(len(genes), batch.index), pa.int32()),
+            _PARENTS: _list_column(parents, pa.int64()),
+        }
+        sink = io.BytesIO()
+        pq.write_table(pa.table(columns), sink, compression="zstd")
+        write_atomic(self.history / f"{batch.index:06d}.parquet", sink.getvalue())
+
+    def write_trial(self, index: int, record: dict[str, Any]) -> None:
+        """Write where and when a batch was evaluated."""
+        write_atomic(self.trials / f"{index:06d}.json", json.dumps(record).encode())
+
+    def read_trials(self) -> list[dict[str, Any]]:
+        """The records of `write_trial`, by batch."""
+        return [json.loads(path.read_text()) for path in sorted(self.trials.glob("*.json"))]
+
+    def read_batches(self) -> Iterator[HistoryBatch]:
+        """All batches in order.
+
+        Raises:
+            NasrayError: if a part file is corrupt or missing.
+        """
+        for expected, path in enumerate(sorted(self.history.glob("*.parquet"))):
+            if path.stem != f"{expected:06d}":
+                raise NasrayError(
+                    f"history part file {self.history / f'{expected:06d}.parquet'} is missing, though later ones are "
+                    "there. Restore it, or move the later ones away: the search then repeats them"
+                )
+            try:
+                table = pq.read_table(path)
+                yield _history_batch(expected, table)
+            except (pa.ArrowException, OSError, KeyError, ValueError) as error:
+                raise NasrayError(
+                    f"history part file {path} is corrupt: {error}. Restore it, or move it and all later ones away: "
+                    "the search then repeats them. Nothing was changed"
+                ) from error
+
+    def read_history(self) -> HistoryBatch:
+        """All batches as one, with index -1."""
+        batches = list(self.read_batches())
+        if not batches:
+            raise NasrayError(f"{self.path} has no finished batch yet. `nasray resume` continues the search")
+        return HistoryBatch(
+            -1,
+            [key for batch in batches for key in batch.ids],
+            np.concatenate([batch.genes for batch in batches]),
+            np.concatenate([batch.parents for batch in batches]),
+            {name: np.concatenate([batch.costs[name] for batch in batches]) for name in batches[0].costs},
+            {name: np.concatenate([batch.metrics[name] for batch in batches]) for name in batches[0].metrics},
+        )
+
+    def write_best(self, best: dict[str, Any]) -> None:
+        """Write best.json."""
+        write_atomic(self.path / "best.json", json.dumps(best, indent=1).encode())
+
+    def read_best(self) -> dict[str, Any]:
+        """The content of best.json.
+
+        Raises:
+            NasrayError: if no batch has been finished yet.
+        """
+        path = self.path / "best.json"
+        if not path.is_file():
+            raise NasrayError(f"{self.path} has no finished batch yet. `nasray resume` continues the search")
+        return json.loads(path.read_text())
+
+
+def _list_column(values: NDArray[np.int64], item: pa.DataType) -> pa.Array:
+    flat = pa.array(values.reshape(-1), pa.int64()).cast(item)
+    return pa.FixedSizeListArray.from_arrays(flat, values.shape[1])
+
+
+def _history_batch(index: int, table: pa.Table) -> HistoryBatch:
+    def rows(name: str) -> NDArray[np.int64]:
+        column = table.column(name).combine_chunks()
+        flat = np.asarray(column.flatten().to_numpy(zero_copy_only=False), dtype=np.int64)
+        return flat.reshape(table.num_rows, column.type.list_size)
+
+    def named(prefix: str) -> dict[str, NDArray[np.float64]]:
+        names = [name for name in table.column_names if name.startswith(prefix)]
+        return {name.removeprefix(prefix): table.column(name).to_numpy() for name in names}
+
+    return HistoryBatch(
+        index, table.column("id").to_pylist(), rows(_GENES), rows(_PARENTS), named(_COST_PREFIX), named(_METRIC_PREFIX)
+    )

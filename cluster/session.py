@@ -1,0 +1,133 @@
+"""A Ray session for a run: an existing cluster, or a small local one that leaves nothing behind."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import socket
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from nasray.spaces import NasrayError
+
+OBJECT_STORE_BYTES = 128 * 2**20
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What trials need and where they run.
+
+    Attributes:
+        cpus: CPU cores of one trial.
+        gpus: GPUs of one trial; a fraction lets several share one.
+        retries: how often a trial that failed is started again before the run stops.
+        address: of a running Ray cluster ("auto", or host:port); by default the one that this process belongs to
+            (RAY_ADDRESS), else one of its own on this machine.
+        local_cpus: cores of that own one; all of this machine's by default.
+    """
+
+    cpus: float = 1.0
+    gpus: float = 0.0
+    retries: int = 3
+    address: str | None = None
+    local_cpus: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.cpus <= 0 or self.gpus < 0 or self.retries < 0:
+            raise NasrayError(
+                f"resources need cpus > 0, gpus >= 0, retries >= 0; got cpus={self.cpus}, gpus={self.gpus}, "
+                f"retries={self.retries}"
+            )
+
+
+@contextlib.contextmanager
+def ray_session(resources: Resources) -> Iterator[str]:
+    """Be connected to Ray; gives one line that says what is there and what a trial needs.
+
+    Raises:
+        NasrayError: if the cluster cannot be reached, or no node of it can hold a trial.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    import ray
+
+    if ray.is_initialized():
+        yield _preflight(resources)
+        return
+    address = resources.address or os.environ.get("RAY_ADDRESS")
+    with contextlib.ExitStack() as stack:
+        if address:
+            _connect(address)
+        else:
+            folder = tempfile.mkdtemp(prefix="nr-", dir="/tmp" if os.path.isdir("/tmp") else None)
+            stack.callback(shutil.rmtree, folder, ignore_errors=True)
+            with _environment(RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0", RAY_enable_metrics_collection="0"):
+                ray.init(
+                    num_cpus=resources.local_cpus,
+                    include_dashboard=False,
+                    object_store_memory=OBJECT_STORE_BYTES,
+                    _temp_dir=folder,
+                    logging_level="warning",
+                    log_to_driver=True,
+                )
+        stack.callback(ray.shutdown)
+        yield _preflight(resources)
+
+
+@contextlib.contextmanager
+def _environment(**values: str) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def _connect(address: str) -> None:
+    import ray
+
+    unreachable = (
+        f"no Ray cluster at {address!r}: {{}}. Start one with `ray start --head`, correct the address, "
+        "or leave it out to run on this machine alone"
+    )
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        try:
+            socket.create_connection((host, int(port)), timeout=5).close()
+        except OSError as error:
+            raise NasrayError(unreachable.format(error)) from error
+    try:
+        ray.init(address=address, logging_level="warning", log_to_driver=True)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise NasrayError(unreachable.format(str(error).splitlines()[0])) from error
+
+
+def _preflight(resources: Resources) -> str:
+    import ray
+
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    total = ray.cluster_resources()
+    fits = sum(
+        int(
+            min(
+                node["Resources"].get("CPU", 0.0) / resources.cpus,
+                node["Resources"].get("GPU", 0.0) / resources.gpus if resources.gpus else float("inf"),
+            )
+            + 1e-9
+        )
+        for node in nodes
+    )
+    has = f"{len(nodes)} node{'s' * (len(nodes) != 1)}, {total.get('CPU', 0):g} CPUs, {total.get('GPU', 0):g} GPUs"
+    needs = f"{resources.cpus:g} CPUs, {resources.gpus:g} GPUs"
+    if not fits:
+        raise NasrayError(
+            f"no node of the cluster can hold a trial: it needs {needs}; the cluster has {has}. "
+            "Lower --resources.cpus or --resources.gpus, or add nodes"
+        )
+    return f"cluster: {has}; a trial needs {needs}; {fits} trial{'s' * (fits != 1)} at once"

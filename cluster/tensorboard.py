@@ -1,0 +1,56 @@
+"""Event files of a run for TensorBoard, written without importing torch."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+
+class EventWriter:
+    """Writes scalars by evaluation count; every call is on disk when it returns.
+
+    Args:
+        folder: the event files' folder.
+        first_step: the step from which on what other files of the folder hold is superseded, after a resume.
+    """
+
+    def __init__(self, folder: Path, *, first_step: int = 0) -> None:
+        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+        from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+        self._event = Event
+        self._writer = EventFileWriter(str(folder), max_queue_size=1, flush_secs=3600)
+        if first_step:
+            start = SessionLog(status=SessionLog.SessionStatus.START)
+            self._writer.add_event(Event(wall_time=time.time(), step=first_step, session_log=start))
+
+    def scalars(self, step: int, values: dict[str, float]) -> None:
+        """Write one value of each tag."""
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        summary = Summary(value=[Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()])
+        self._writer.add_event(self._event(wall_time=time.time(), step=step, summary=summary))
+        self._writer.flush()
+
+    def hyperparameters(self, values: dict[str, Any]) -> None:
+        """Write nested hyper-parameters, flattened to dotted names, for the HParams tab."""
+        from tensorboard.plugins.hparams.summary_v2 import hparams_pb
+
+        summary = hparams_pb(_flat(values), trial_id="search")
+        self._writer.add_event(self._event(wall_time=time.time(), summary=summary))
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._writer.close()
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, dict):
+            flat.update(_flat(value, f"{prefix}{name}."))
+        else:
+            flat[prefix + name] = value if isinstance(value, bool | int | float | str) else str(value)
+    return flat

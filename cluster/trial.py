@@ -1,0 +1,97 @@
+"""One trial: a batch of architectures, evaluated by an actor that is used again for the next."""
+
+from __future__ import annotations
+
+import base64
+import os
+import pickle
+import socket
+import time
+import zlib
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from ray import tune
+
+from nasray.searchers import Metrics
+from nasray.spaces import Population
+
+
+class Evaluator(Protocol):
+    """Turns a batch of architectures into metrics.
+
+    It is pickled once, sent to every node, and then called in the trial actors. The same architecture must get the
+    same metrics wherever and whenever it is evaluated; random numbers come from (seed, architecture id).
+    """
+
+    def __call__(self, genes: Population) -> Metrics:
+        """Metrics of (N, G) valid rows: each an (N,) float array. NaN means that there is no value."""
+        ...
+
+
+def pack(arrays: dict[str, NDArray[Any]]) -> str:
+    """Arrays as a short text, so that Tune's records stay small."""
+    return base64.b85encode(zlib.compress(pickle.dumps(arrays, protocol=5), 1)).decode()
+
+
+def unpack(text: str) -> dict[str, NDArray[Any]]:
+    """The inverse of `pack`."""
+    return pickle.loads(zlib.decompress(base64.b85decode(text)))
+
+
+def pack_genes(genes: Population) -> str:
+    """(N, G) rows as a short text."""
+    small = len(genes) == 0 or genes.max() < 2**15
+    return pack({"genes": genes.astype(np.int16 if small else np.int64)})
+
+
+def checked_metrics(metrics: Any, num: int) -> Metrics:
+    """What an evaluator returned, as (num,) float arrays.
+
+    Raises:
+        TypeError, ValueError: if it is something else; the message is for the evaluator's author.
+    """
+    if not isinstance(metrics, dict) or not metrics:
+        raise TypeError(f"an evaluator returns a dict of metrics, got {type(metrics).__name__}")
+    arrays = {str(name): np.asarray(values, dtype=np.float64) for name, values in metrics.items()}
+    for name, values in arrays.items():
+        if values.shape != (num,):
+            raise ValueError(f"metric {name!r} must have shape ({num},), one value a row; got {values.shape}")
+    return arrays
+
+
+class BatchTrial(tune.Trainable):
+    """Evaluates the batch in its config, once, and is done."""
+
+    def setup(self, config: dict[str, Any], evaluator: Evaluator | None = None) -> None:
+        """Take the evaluator (once for each actor) and the first batch."""
+        self.evaluator = evaluator
+        self.batch = config
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Take the next batch; the evaluator, with all that it has loaded, stays."""
+        self.batch = new_config
+        return True
+
+    def step(self) -> dict[str, Any]:
+        """Evaluate."""
+        assert self.evaluator is not None
+        genes = unpack(self.batch["genes"])["genes"].astype(np.int64)
+        started = time.time()
+        metrics = checked_metrics(self.evaluator(genes), len(genes))
+        return {
+            "done": True,
+            "batch": self.batch["batch"],
+            "metrics": pack(metrics),
+            "started": started,
+            "seconds": time.time() - started,
+            "host": socket.gethostname(),
+            "process": os.getpid(),
+        }
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Nothing to save: a batch is evaluated whole or again."""
+
+    def load_checkpoint(self, checkpoint: Any) -> None:
+        """Nothing to load."""
