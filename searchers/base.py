@@ -145,6 +145,14 @@ class Searcher(ABC):
         self.num_told += len(genes)
         self._learn(genes, values, numbers)
 
+    def check_feasible(self) -> None:
+        """Find an architecture within the budget, or raise `InfeasibleError`; leaves the searcher as it was."""
+        state = self.rng.bit_generator.state
+        try:
+            self._seeds(1)
+        finally:
+            self.rng.bit_generator.state = state
+
     def state_dict(self) -> dict[str, Any]:
         """Everything that influences what comes next, picklable."""
         return {

@@ -1,0 +1,192 @@
+"""Published architectures by name, and the layer table of any staged architecture. Needs no PyTorch.
+
+References: Sun et al., "MAE-DET", ICML 2022, Tables 1 and 10-15; He et al., "Deep residual learning for image
+recognition", CVPR 2016, Table 1; Sandler et al., "MobileNetV2", CVPR 2018, Table 2.
+
+Differs from the papers in:
+- Depth counts blocks. A "ResBlock" of MAE-DET's tables is two blocks, so their "# layers" is doubled.
+- ResNets have their stride in the 3x3 convolution (as MAE-DET's baselines and torchvision have), and no classifier.
+- MobileNetV2 ends with its last block: the 1x1 convolution to 1280 channels belongs to the classifier.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from nasray.spaces import Architecture, LayerTable, NasrayError, staged_layers
+
+MID_KEYS: dict[str, str | None] = {
+    "bottleneck": "bottleneck",
+    "basic": None,
+    "inverted": "expansion",
+    "inverted-se": "expansion",
+}
+"""The families of staged networks, and the key of a stage that only this kind of block has."""
+
+
+def layer_table(architecture: Architecture, image_hw: tuple[int, int]) -> LayerTable:
+    """The layers of one staged architecture (N = 1), whether or not a space holds it.
+
+    Args:
+        architecture: of one of the families in `MID_KEYS`.
+        image_hw: height and width of the input in pixels.
+
+    Raises:
+        NasrayError: if it is of another family, or its spec is not one of a staged network.
+    """
+    spec = staged_spec(architecture)
+    mid = MID_KEYS[architecture.family]
+    keys = ("kernel", "width", *([mid] if mid else []), "depth")
+    parts = np.array([[stage[key] for key in keys] for stage in spec["stages"]], dtype=np.float64)
+    stem = spec["stem"]
+    return staged_layers(
+        architecture.family,
+        np.array([stem["width"]], dtype=np.float64),
+        parts[:, :, None],
+        [stage["stride"] for stage in spec["stages"]],
+        image_hw,
+        stem_kernel=stem["kernel"],
+        stem_pool=stem["pool"],
+        shortcut=spec["shortcut"],
+    )
+
+
+def staged_spec(architecture: Architecture) -> dict[str, Any]:
+    """The checked spec of a staged architecture: `stem` (with `pool`), `stages`, `shortcut`; defaults filled in.
+
+    Raises:
+        NasrayError: naming the first key or value that is not understood.
+    """
+    family, spec = architecture.family, architecture.spec
+    if family not in MID_KEYS:
+        raise NasrayError(
+            f"family {family!r} is not one of staged networks, which are: {', '.join(MID_KEYS)}"
+            + _did_you_mean(str(family), MID_KEYS)
+        )
+    if not isinstance(spec, dict):
+        raise NasrayError(f"the spec of a staged network is an object with the keys stem and stages, got {spec!r}")
+    _check_keys(spec, "spec", needed=("stem", "stages"), optional=("shortcut",))
+    shortcut = spec.get("shortcut", "pool")
+    if shortcut not in ("pool", "stride"):
+        raise NasrayError(f'spec.shortcut is "pool" or "stride", got {shortcut!r}')
+    _check_keys(spec["stem"], "spec.stem", needed=("kernel", "width"), optional=("pool",))
+    pool = spec["stem"].get("pool", False)
+    if not isinstance(pool, bool):
+        raise NasrayError(f"spec.stem.pool is true or false, got {pool!r}")
+    _check_numbers(spec["stem"], "spec.stem", ("kernel", "width"))
+    if not isinstance(spec["stages"], list) or not spec["stages"]:
+        raise NasrayError(f"spec.stages is a list of at least one stage, got {spec['stages']!r}")
+    mid = MID_KEYS[family]
+    needed = ("kernel", "width", "depth", "stride", *([mid] if mid else []))
+    for index, stage in enumerate(spec["stages"]):
+        _check_keys(stage, f"spec.stages[{index}]", needed=needed)
+        _check_numbers(stage, f"spec.stages[{index}]", needed)
+        if stage["stride"] > 2:
+            raise NasrayError(f"spec.stages[{index}].stride is 1 or 2, got {stage['stride']}")
+    levels = 1 + pool + sum(stage["stride"] == 2 for stage in spec["stages"])
+    if levels != 5:
+        raise NasrayError(f"a staged network ends at C5 (stride 32); the strides of this one end at C{levels}")
+    return {"stem": {**spec["stem"], "pool": pool}, "stages": spec["stages"], "shortcut": shortcut}
+
+
+def _check_keys(value: Any, place: str, *, needed: tuple[str, ...], optional: tuple[str, ...] = ()) -> None:
+    if not isinstance(value, dict):
+        raise NasrayError(f"{place} is an object with the keys {', '.join(needed)}; got {value!r}")
+    known = (*needed, *optional)
+    for key in value:
+        if key not in known:
+            raise NasrayError(
+                f"{place} has an unknown key {key!r}; its keys are {', '.join(known)}" + _did_you_mean(key, known)
+            )
+    if missing := [key for key in needed if key not in value]:
+        raise NasrayError(f"{place} lacks {', '.join(missing)}")
+
+
+def _check_numbers(value: dict[str, Any], place: str, keys: tuple[str, ...]) -> None:
+    for key in keys:
+        number = value[key]
+        if not isinstance(number, int) or isinstance(number, bool) or number < 1:
+            raise NasrayError(f"{place}.{key} is a whole number of at least 1, got {number!r}")
+    if value["kernel"] % 2 == 0:
+        raise NasrayError(f"{place}.kernel is odd, got {value['kernel']}")
+
+
+def _did_you_mean(word: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(word, list(known), n=1)
+    return f". Did you mean {near[0]!r}?" if near else ""
+
+
+def _bottlenecks(stem: int, stages: list[tuple[int, int, int, int, int]]) -> Architecture:
+    """From rows as MAE-DET's tables have them: kernel, out, stride, bottleneck, depth in blocks."""
+    names = ("kernel", "width", "stride", "bottleneck", "depth")
+    rows = [dict(zip(names, stage, strict=True)) for stage in stages]
+    return Architecture.create("bottleneck", {"stem": {"kernel": 3, "width": stem}, "stages": rows})
+
+
+def _resnet(family: str, depths: tuple[int, int, int, int]) -> Architecture:
+    expansion = 4 if family == "bottleneck" else 1
+    stages = []
+    for width, stride, depth in zip((64, 128, 256, 512), (1, 2, 2, 2), depths, strict=True):
+        stage = {"kernel": 3, "width": expansion * width, "stride": stride, "depth": depth}
+        stages.append(stage | ({"bottleneck": width} if family == "bottleneck" else {}))
+    stem = {"kernel": 7, "width": 64, "pool": True}
+    return Architecture.create(family, {"stem": stem, "stages": stages, "shortcut": "stride"})
+
+
+def _mobilenet_v2() -> Architecture:
+    table = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
+    names = ("expansion", "width", "depth", "stride")
+    stages = [{"kernel": 3, **dict(zip(names, row, strict=True))} for row in table]
+    return Architecture.create("inverted", {"stem": {"kernel": 3, "width": 32}, "stages": stages})
+
+
+ARCHITECTURES: dict[str, Architecture] = {
+    # MAE-DET, Table 13
+    "maedet-s": _bottlenecks(32, [(5, 48, 2, 32, 2), (3, 272, 2, 120, 4), (5, 1024, 2, 80, 10), (3, 2048, 2, 240, 10)]),
+    # MAE-DET, Table 12
+    "maedet-m": _bottlenecks(
+        64, [(3, 120, 2, 64, 2), (5, 512, 2, 72, 10), (5, 1632, 2, 112, 10), (5, 2048, 2, 184, 8)]
+    ),
+    # MAE-DET, Table 14
+    "maedet-l": _bottlenecks(
+        80, [(3, 144, 2, 80, 2), (5, 608, 2, 88, 12), (5, 1912, 2, 136, 12), (5, 2400, 2, 220, 10)]
+    ),
+    # MAE-DET, Table 10
+    "maedet-single-scale": _bottlenecks(
+        96,
+        [
+            (5, 208, 2, 32, 4),
+            (5, 560, 2, 56, 2),
+            (5, 1264, 2, 112, 4),
+            (5, 1712, 2, 224, 6),
+            (5, 2048, 1, 224, 6),
+            (5, 2048, 1, 256, 8),
+        ],
+    ),
+    # MAE-DET, Table 11
+    "maedet-multi-scale-coarse": _bottlenecks(
+        32, [(5, 128, 2, 24, 2), (5, 512, 2, 72, 10), (5, 1632, 2, 112, 10), (5, 2048, 2, 216, 8)]
+    ),
+    # MAE-DET, Table 15
+    "maedet-initial": _bottlenecks(
+        64, [(3, 256, 2, 64, 2), (3, 512, 2, 128, 2), (3, 1024, 2, 256, 2), (3, 2048, 2, 512, 2)]
+    ),
+    "resnet18": _resnet("basic", (2, 2, 2, 2)),
+    "resnet34": _resnet("basic", (3, 4, 6, 3)),
+    "resnet50": _resnet("bottleneck", (3, 4, 6, 3)),
+    "resnet101": _resnet("bottleneck", (3, 4, 23, 3)),
+    "mobilenet-v2": _mobilenet_v2(),
+}
+
+PUBLISHED: dict[str, dict[str, float]] = {
+    "maedet-s": {"gmacs": 48.7, "params_m": 21.2},
+    "maedet-m": {"gmacs": 89.9, "params_m": 25.8},
+    "maedet-l": {"gmacs": 152.9, "params_m": 43.9},
+    "resnet50": {"gmacs": 83.6, "params_m": 23.5},
+    "resnet101": {"gmacs": 159.5, "params_m": 42.4},
+}
+"""MAE-DET, Table 1: figures of the backbone, `gmacs` at 1280x800 pixels (the paper's "FLOPs")."""

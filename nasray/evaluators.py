@@ -1,0 +1,171 @@
+"""Evaluators that come with nasray: zero-shot scores of backbones.
+
+Every evaluator is picklable, deterministic for each architecture, and imports torch only when it is called and needs it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from nasray.scores.entropy import (
+    MULTI_SCALE,
+    SINGLE_SCALE,
+    SizeFactor,
+    entropy_score,
+    level_entropies,
+    level_widths,
+    log_width_score,
+    weigh_levels,
+)
+from nasray.searchers import Metrics
+from nasray.spaces import Architecture, Population
+from nasray.spaces.staged import StagedSpace
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class ClosedFormEntropy:
+    """Multi-scale entropy in closed form; see `nasray.scores.entropy`.
+
+    Attributes:
+        space: what the genes mean.
+        weights: alpha of C1 to C5.
+        size_factor: see `entropy_score`.
+        residual: whether shortcuts take part.
+        image_hw: height and width in pixels of the image.
+    """
+
+    space: StagedSpace
+    weights: tuple[float, ...] = MULTI_SCALE
+    size_factor: SizeFactor = "log-channels"
+    residual: bool = True
+    image_hw: tuple[int, int] = (384, 384)
+
+    def __call__(self, genes: Population) -> Metrics:
+        """`score`, and the single-scale entropy of C5 as `entropy_c5`."""
+        table = self.space.layers(genes)
+        entropies = level_entropies(table, residual=self.residual, image_hw=self.image_hw)
+        widths = level_widths(table)
+        return {
+            "score": weigh_levels(entropies, widths, self.weights, self.size_factor, self.image_hw),
+            "entropy_c5": weigh_levels(entropies, widths, SINGLE_SCALE, self.size_factor, self.image_hw),
+        }
+
+
+@dataclass(frozen=True)
+class LogWidth:
+    """The released code's formula; see `log_width_score`."""
+
+    space: StagedSpace
+    weights: tuple[float, ...] = MULTI_SCALE
+
+    def __call__(self, genes: Population) -> Metrics:
+        """`score`."""
+        return {"score": log_width_score(self.space.layers(genes), self.weights)}
+
+
+@dataclass(frozen=True)
+class SampledEntropy:
+    """Multi-scale entropy by forward passes with random weights (Eq. 3-5 to the letter).
+
+    Attributes:
+        space: what the genes mean.
+        repeats: passes to average.
+        seed: of the random numbers, together with the architecture's id.
+        device: "cuda", "cpu", or "auto" for a GPU where the trial has one.
+        weights: alpha of C1 to C5.
+        size_factor: see `entropy_score`.
+        residual: whether shortcuts take part.
+        image_hw: height and width in pixels of the image.
+    """
+
+    space: StagedSpace
+    repeats: int = 1
+    seed: int = 0
+    device: str = "auto"
+    weights: tuple[float, ...] = MULTI_SCALE
+    size_factor: SizeFactor = "log-channels"
+    residual: bool = True
+    image_hw: tuple[int, int] = (384, 384)
+
+    def __call__(self, genes: Population) -> Metrics:
+        """`score`."""
+        from nasray.scores.sampled import sampled_entropy
+
+        device = _device(self.device)
+        scores = []
+        for row in genes:
+            architecture = self.space.to_architecture(row)
+            scores.append(
+                sampled_entropy(
+                    architecture,
+                    generator=_generator(self.seed, architecture, device),
+                    repeats=self.repeats,
+                    weights=self.weights,
+                    size_factor=self.size_factor,
+                    residual=self.residual,
+                    image_hw=self.image_hw,
+                    device=device,
+                )
+            )
+        return {"score": np.array(scores)}
+
+
+@dataclass(frozen=True)
+class Proxy:
+    """A zero-shot proxy of image classification (the paper's Table 9) on the built backbone.
+
+    Attributes:
+        space: what the genes mean.
+        proxy: "zen", "naswot" or "synflow".
+        seed: of the random numbers, together with the architecture's id.
+        device: "cuda", "cpu", or "auto" for a GPU where the trial has one.
+        batch_size: images.
+        image_hw: height and width in pixels of an image.
+    """
+
+    space: StagedSpace
+    proxy: str
+    seed: int = 0
+    device: str = "auto"
+    batch_size: int = 16
+    image_hw: tuple[int, int] = (224, 224)
+
+    def __call__(self, genes: Population) -> Metrics:
+        """`score`."""
+        import torch
+
+        from nasray.models import build
+        from nasray.scores.naswot import naswot_score
+        from nasray.scores.synflow import synflow_score
+        from nasray.scores.zen import zen_score
+
+        function = {"zen": zen_score, "naswot": naswot_score, "synflow": synflow_score}[self.proxy]
+        device = _device(self.device)
+        scores = []
+        for row in genes:
+            architecture = self.space.to_architecture(row)
+            generator = _generator(self.seed, architecture, device)
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(generator.initial_seed())
+                network = build(architecture).to(device)
+            score = function(network, generator=generator, image_hw=self.image_hw, batch_size=self.batch_size)
+            scores.append(float(score))
+        return {"score": np.array(scores)}
+
+
+def _device(name: str) -> torch.device:
+    import torch
+
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else torch.device(name)
+
+
+def _generator(seed: int, architecture: Architecture, device: torch.device) -> torch.Generator:
+    import torch
+
+    return torch.Generator(device=device).manual_seed((seed << 32 ^ int(architecture.id, 16)) % 2**63)

@@ -1,0 +1,395 @@
+"""Experiments: one frozen, validated configuration of a search, from YAML and the command line.
+
+`Experiment` is what a user writes; `space()`, `searcher()`, `evaluator()` make the objects that run. Unknown keys are
+errors with a suggestion. Whatever an experiment is made of is looked up in registries, never imported by name.
+"""
+
+from __future__ import annotations
+
+import difflib
+import platform
+import subprocess
+from dataclasses import dataclass, field
+from importlib import resources as package_files
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import yaml
+from pydantic import Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass as checked
+
+from nasray._version import __version__
+from nasray.cluster.session import Resources as TrialResources
+from nasray.evaluators import ClosedFormEntropy, LogWidth, Proxy, SampledEntropy
+from nasray.searchers import SEARCHERS, Objective, Searcher
+from nasray.spaces import SPACES, Budget, NasrayError
+from nasray.spaces.staged import StagedSpace
+
+if TYPE_CHECKING:
+    from nasray.cluster.trial import Evaluator
+
+EVALUATORS = {
+    "entropy": "multi-scale entropy in closed form (MAE-DET)",
+    "single-scale-entropy": "entropy of C5 alone in closed form",
+    "sampled-entropy": "multi-scale entropy by forward passes with random weights (MAE-DET, Eq. 3-5)",
+    "log-width": "the released MAE-DET code's formula",
+    "zen": "Zen-score (Lin et al., ICCV 2021)",
+    "naswot": "NASWOT (Mellor et al., ICML 2021)",
+    "synflow": "SynFlow (Tanaka et al., NeurIPS 2020)",
+}
+
+_STRICT: Any = {"extra": "forbid"}
+
+SpaceName = Literal["bottleneck", "basic", "inverted", "inverted-se"]
+SearcherName = Literal["random", "evolution", "coarse-to-fine", "pareto-evolution", "optuna-tpe", "optuna-nsga2"]
+EvaluatorName = Literal["entropy", "single-scale-entropy", "sampled-entropy", "log-width", "zen", "naswot", "synflow"]
+
+
+@checked(frozen=True, config=_STRICT)
+class SpaceOptions:
+    """What can be built.
+
+    Attributes:
+        name: the family of blocks.
+        image_size: height and width in pixels for which costs are counted.
+        kernels: allowed kernel sizes.
+        max_width: largest output width; the space's own default if left out.
+        max_depth: blocks of one part; deeper ones are divided.
+        parts: how many parts C2, C3, C4 and C5 may have.
+    """
+
+    name: SpaceName = "bottleneck"
+    image_size: tuple[int, int] = (800, 1280)
+    kernels: tuple[int, ...] = (3, 5)
+    max_width: int | None = None
+    max_depth: int = 10
+    parts: tuple[int, int, int, int] = (1, 2, 2, 3)
+
+
+@checked(frozen=True, config=_STRICT)
+class SearcherOptions:
+    """How the search decides what to try next. Options that the named searcher does not have are refused.
+
+    Attributes:
+        name: the algorithm.
+        population_size: survivors of an evolution.
+        parents: how many of the best may breed.
+        mutation: share of mutants among the children.
+        crossover: share of crossed children; the rest are random newcomers.
+        mutations_per_child: how often a mutant is mutated.
+        fine_after: coarse-to-fine: evaluations of the coarse half; half of all if left out.
+        keep: coarse-to-fine: survivors of half time.
+    """
+
+    name: SearcherName = "coarse-to-fine"
+    population_size: int | None = None
+    parents: int | None = None
+    mutation: float | None = None
+    crossover: float | None = None
+    mutations_per_child: int | None = None
+    fine_after: int | None = None
+    keep: int | None = None
+
+
+@checked(frozen=True, config=_STRICT)
+class EvaluatorOptions:
+    """What an architecture is worth.
+
+    Attributes:
+        name: the score.
+        image_size: height and width in pixels of the score's image.
+        weights: alpha of C1 to C5 (entropies).
+        size_factor: how the size of a feature map enters an entropy; see the docs on scores.
+        residual: whether an entropy counts the shortcuts.
+        repeats: forward passes to average (sampled-entropy).
+        batch_size: images of a proxy.
+        device: where a score that needs a network runs.
+    """
+
+    name: EvaluatorName = "entropy"
+    image_size: tuple[int, int] | None = None
+    weights: tuple[float, float, float, float, float] | None = None
+    size_factor: Literal["log-channels", "map-size", "none"] | None = None
+    residual: bool | None = None
+    repeats: int | None = None
+    batch_size: int | None = None
+    device: Literal["auto", "cpu", "cuda"] | None = None
+
+
+@checked(frozen=True, config=_STRICT)
+class BudgetOptions:
+    """Bounds on the backbone's costs at the space's image size; what is left out is unbounded.
+
+    Attributes:
+        gmacs: most multiply-adds of convolutions, / 1e9.
+        params_m: most parameters, / 1e6.
+        layers: most layers of the main branch, the stem included.
+        latency_ms: most measured latency of one image, from the device's block table.
+        min_gmacs: least multiply-adds, / 1e9.
+        min_params_m: least parameters, / 1e6.
+        min_layers: least layers.
+    """
+
+    gmacs: float | None = None
+    params_m: float | None = None
+    layers: float | None = None
+    latency_ms: float | None = None
+    min_gmacs: float | None = None
+    min_params_m: float | None = None
+    min_layers: float | None = None
+
+
+@checked(frozen=True, config=_STRICT)
+class ResourceOptions:
+    """What a trial needs and where it runs.
+
+    Attributes:
+        cpus: CPU cores of one trial.
+        gpus: GPUs of one trial; fractions share one.
+        retries: how often a failed trial is started again.
+        address: of a running Ray cluster, "auto" or host:port; by default RAY_ADDRESS, else this machine alone.
+        local_cpus: cores to use on this machine; all by default.
+    """
+
+    cpus: float = 1.0
+    gpus: float = 0.0
+    retries: int = 3
+    address: str | None = None
+    local_cpus: int | None = None
+
+
+@checked(frozen=True, config=_STRICT)
+class Experiment:
+    """One search, completely described.
+
+    Attributes:
+        name: of the experiment, and of its run folder.
+        seed: same seed, same search.
+        evaluations: architectures to evaluate.
+        batch_size: architectures in one trial.
+        in_flight: trials at a time; part of the experiment, since the search depends on it.
+        minimise: costs to minimise beside maximising the score (multi-objective searchers).
+        reference: a named architecture to set the winner beside in the report.
+        space: what can be built.
+        searcher: how to search it.
+        evaluator: what an architecture is worth.
+        budget: bounds on costs.
+        resources: what a trial needs and where it runs.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    seed: int = 0
+    evaluations: Annotated[int, Field(ge=1)] = 10_000
+    batch_size: Annotated[int, Field(ge=1)] = 1024
+    in_flight: Annotated[int, Field(ge=1)] = 2
+    minimise: tuple[str, ...] = ()
+    reference: str | None = None
+    space: SpaceOptions = field(default_factory=SpaceOptions)
+    searcher: SearcherOptions = field(default_factory=SearcherOptions)
+    evaluator: EvaluatorOptions = field(default_factory=EvaluatorOptions)
+    budget: BudgetOptions = field(default_factory=BudgetOptions)
+    resources: ResourceOptions = field(default_factory=ResourceOptions)
+
+    def __post_init__(self) -> None:
+        make_searcher(self)  # whatever does not fit together is refused here, before anything is written
+        make_evaluator(self)
+
+
+_ADAPTER: TypeAdapter[Experiment] = TypeAdapter(Experiment)
+
+
+def make_space(experiment: Experiment) -> StagedSpace:
+    """The experiment's space."""
+    options = experiment.space
+    kwargs: dict[str, Any] = {"max_width": options.max_width} if options.max_width else {}
+    return SPACES[options.name](  # type: ignore[return-value]
+        image_hw=options.image_size,
+        kernels=options.kernels,
+        max_depth=options.max_depth,
+        parts=options.parts,
+        **kwargs,
+    )
+
+
+def make_searcher(experiment: Experiment) -> Searcher:
+    """A fresh searcher."""
+    kind = SEARCHERS[experiment.searcher.name]
+    options = _given(experiment.searcher)
+    if experiment.searcher.name == "coarse-to-fine":
+        options.setdefault("fine_after", max(experiment.evaluations // 2, 1))
+    _refuse_foreign(options, _arguments(kind), f"searcher {experiment.searcher.name!r}")
+    space = make_space(experiment)
+    bounds = {name: value for name, value in vars(experiment.budget).items() if value is not None}
+    budget = Budget(
+        upper={name: value for name, value in bounds.items() if not name.startswith("min_")},
+        lower={name.removeprefix("min_"): value for name, value in bounds.items() if name.startswith("min_")},
+    )
+    cost = space.cost
+    if "latency_ms" in budget.upper:
+        from nasray.latency import LatencyCost
+
+        cost = LatencyCost(space)  # type: ignore[assignment]
+    objectives = (Objective("score"), *(Objective(name, "min") for name in experiment.minimise))
+    return kind(space, budget=budget, cost=cost, objectives=objectives, seed=experiment.seed, **options)
+
+
+def make_evaluator(experiment: Experiment) -> Evaluator:
+    """The experiment's evaluator."""
+    options = _given(experiment.evaluator)
+    if "image_size" in options:
+        options["image_hw"] = options.pop("image_size")
+    name = experiment.evaluator.name
+    space = make_space(experiment)
+    preset: dict[str, Any] = {}
+    kind: Any
+    if name in ("entropy", "single-scale-entropy"):
+        kind = ClosedFormEntropy
+        if name == "single-scale-entropy":
+            preset["weights"] = (0.0, 0.0, 0.0, 0.0, 1.0)
+    elif name == "sampled-entropy":
+        kind, preset["seed"] = SampledEntropy, experiment.seed
+    elif name == "log-width":
+        kind = LogWidth
+    else:
+        kind, preset["proxy"], preset["seed"] = Proxy, name, experiment.seed
+    _refuse_foreign(options, set(kind.__dataclass_fields__) - set(preset), f"evaluator {name!r}")
+    return kind(space, **preset, **options)
+
+
+def trial_resources(experiment: Experiment) -> TrialResources:
+    """What a trial needs and where it runs."""
+    return TrialResources(**vars(experiment.resources))
+
+
+def _given(options: Any) -> dict[str, Any]:
+    return {name: value for name, value in vars(options).items() if name != "name" and value is not None}
+
+
+def _arguments(kind: type[Searcher]) -> set[str]:
+    """Keyword arguments that a searcher and its bases take."""
+    import inspect
+
+    names = {
+        parameter.name
+        for cls in kind.__mro__
+        if "__init__" in vars(cls)
+        for parameter in inspect.signature(cls.__init__).parameters.values()
+        if parameter.kind is parameter.KEYWORD_ONLY
+    }
+    return names
+
+
+def _refuse_foreign(options: dict[str, Any], known: set[str], whose: str) -> None:
+    for name in options:
+        if name not in known:
+            allowed = ", ".join(sorted(known - {"space", "budget", "cost", "objectives", "seed"})) or "none"
+            raise NasrayError(f"{whose} has no option {name!r}; it has: {allowed}. Remove it, or choose another")
+
+
+# ---- reading and writing -----------------------------------------------------------------------------------------
+
+
+def experiment_names() -> list[str]:
+    """The experiments that come with nasray."""
+    folder = package_files.files("nasray.experiments")
+    return sorted(item.name.removesuffix(".yaml") for item in folder.iterdir() if item.name.endswith(".yaml"))
+
+
+def load_experiment(name_or_path: str) -> Experiment:
+    """An experiment that comes with nasray, or one from a YAML file.
+
+    Raises:
+        NasrayError: if there is none, or it is not valid; the message names the key and what is allowed.
+    """
+    if name_or_path.endswith((".yaml", ".yml")) or "/" in name_or_path:
+        path = Path(name_or_path)
+        if not path.is_file():
+            raise NasrayError(f"no experiment file {name_or_path}. {_shipped()}")
+        text = path.read_text()
+        default_name = path.stem
+    elif name_or_path in experiment_names():
+        text = (package_files.files("nasray.experiments") / f"{name_or_path}.yaml").read_text()
+        default_name = name_or_path
+    else:
+        raise NasrayError(f"unknown experiment {name_or_path!r}{did_you_mean(name_or_path, experiment_names())} {_shipped()}")
+    try:
+        content = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise NasrayError(f"{name_or_path} is not valid YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise NasrayError(f"{name_or_path} must hold a mapping of keys to values, got {type(content).__name__}")
+    content.setdefault("name", default_name)
+    return parse_experiment(content, name_or_path)
+
+
+def parse_experiment(content: dict[str, Any], source: str) -> Experiment:
+    """An experiment from nested dicts; `source` names them in errors."""
+    try:
+        return _ADAPTER.validate_python(content)
+    except ValidationError as error:
+        raise NasrayError(f"{source}: " + "; ".join(_explain(item) for item in error.errors())) from error
+
+
+def _explain(item: Any) -> str:
+    if isinstance(inner := item.get("ctx", {}).get("error"), NasrayError):
+        return str(inner)
+    path = [str(part) for part in item["loc"] if part != "Experiment"]
+    where = ".".join(path)
+    if item["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+        owner: Any = Experiment
+        for part in path[:-1]:
+            owner = {
+                "space": SpaceOptions,
+                "searcher": SearcherOptions,
+                "evaluator": EvaluatorOptions,
+                "budget": BudgetOptions,
+                "resources": ResourceOptions,
+            }.get(part, owner)
+        known = list(owner.__dataclass_fields__)
+        return f"unknown key {where!r}{did_you_mean(path[-1], known)} Allowed here: {', '.join(known)}"
+    return f"{where}: {item['msg']}, got {item.get('input')!r}"
+
+
+def did_you_mean(word: str, known: list[str]) -> str:
+    """A suggestion to append to "unknown ...", ending in a full stop."""
+    close = difflib.get_close_matches(word, known, n=1)
+    return f"; did you mean {close[0]!r}?" if close else "."
+
+
+def _shipped() -> str:
+    return f"Experiments that come with nasray: {', '.join(experiment_names())}. A path to a YAML file also does"
+
+
+def describe_experiment(experiment: Experiment) -> dict[str, Any]:
+    """The content of a run's experiment.yaml."""
+    return {
+        "experiment": _ADAPTER.dump_python(experiment, mode="json"),
+        "versions": {
+            "nasray": __version__,
+            "python": platform.python_version(),
+            **{name: version(name) for name in ("ray", "torch", "numpy", "optuna")},
+        },
+        "git_revision": _git_revision(),
+    }
+
+
+def experiment_of_run(description: dict[str, Any], source: str) -> Experiment:
+    """The experiment that a run's experiment.yaml holds."""
+    content = description.get("experiment")
+    if not isinstance(content, dict):
+        raise NasrayError(
+            f"{source} was begun from Python with parts of its own; continue it there, with nasray.search(..., "
+            "resume=True)"
+        )
+    return parse_experiment(content, source)
+
+
+def _git_revision() -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=5, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

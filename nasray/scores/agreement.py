@@ -1,0 +1,260 @@
+"""How well scores rank architectures alike: rank correlations, and the closed form against literal forward passes.
+
+References: Kendall, "The treatment of ties in ranking problems", Biometrika 1945 (tau-b); Efron, "Bootstrap methods",
+Annals of Statistics 1979 (percentile intervals).
+
+Shapes: N items to rank, B bootstrap resamples, R repeats of a sampled score.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import multiprocessing
+import os
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from nasray.scores.entropy import (
+    MULTI_SCALE,
+    SizeFactor,
+    entropy_score,
+    level_entropies,
+    log_width_score,
+)
+from nasray.searchers import RandomSearch
+from nasray.spaces import Architecture, Budget
+
+if TYPE_CHECKING:
+    from nasray.spaces.staged import StagedSpace
+
+Floats = NDArray[np.float64]
+
+
+def rank_agreement(x: ArrayLike, y: ArrayLike, *, num_bootstrap: int = 2000, seed: int = 0) -> dict[str, Any]:
+    """Kendall's tau-b and Spearman's rho of two rankings, with 95 % percentile bootstrap intervals over the items.
+
+    Args:
+        x: (N,) scores; ties are allowed.
+        y: (N,) scores of the same items.
+        num_bootstrap: number of resamples; 0 leaves the intervals out (None).
+        seed: of the resampling.
+
+    Returns:
+        `num`, and under `kendall` and `spearman` each `value`, `low` and `high`. NaN where one side is constant;
+        resamples in which a side is constant are left out of the intervals.
+
+    Raises:
+        ValueError: for unequal shapes, fewer than two items, or NaN among them.
+    """
+    first, second = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
+    if first.ndim != 1 or first.shape != second.shape or len(first) < 2:
+        raise ValueError(f"rank agreement needs two (N,) arrays, N >= 2; got shapes {first.shape} and {second.shape}")
+    if np.isnan(first).any() or np.isnan(second).any():
+        raise ValueError("rank agreement of NaN is undefined; drop these items from both sides")
+    num = len(first)
+    rng = np.random.default_rng(seed)
+    resampled = rng.multinomial(num, np.full(num, 1 / num), size=num_bootstrap).astype(np.float64)
+    counts = np.concatenate([np.ones((1, num)), resampled])
+    result: dict[str, Any] = {"num": num}
+    for name, values in _rank_correlations(first, second, counts).items():
+        inside = values[1:][~np.isnan(values[1:])]
+        low, high = np.quantile(inside, [0.025, 0.975]).tolist() if len(inside) else (None, None)
+        result[name] = {"value": float(values[0]), "low": low, "high": high}
+    return result
+
+
+def _rank_correlations(x: Floats, y: Floats, counts: Floats) -> dict[str, Floats]:
+    """Kendall's tau-b and Spearman's rho, each (B,), of B multisets in which item i occurs counts[b, i] times.
+
+    Both follow from the (N, N) signs of differences: repeated items are tied with each other and cancel, and an
+    item's centred mid-rank is half the count-weighted sum of its signs.
+    """
+    sign_x, sign_y = np.sign(x[:, None] - x), np.sign(y[:, None] - y)
+
+    def pairs(matrix: Floats) -> Floats:
+        return ((counts @ matrix) * counts).sum(axis=1)
+
+    def weighted(first: Floats, second: Floats) -> Floats:
+        return (counts * first * second).sum(axis=1)
+
+    rank_x, rank_y = counts @ sign_x.T / 2, counts @ sign_y.T / 2
+    with np.errstate(invalid="ignore", divide="ignore"):
+        tau = pairs(sign_x * sign_y) / np.sqrt(pairs(np.abs(sign_x)) * pairs(np.abs(sign_y)))
+        rho = weighted(rank_x, rank_y) / np.sqrt(weighted(rank_x, rank_x) * weighted(rank_y, rank_y))
+    return {"kendall": tau, "spearman": rho}
+
+
+def agreement_report(
+    space: StagedSpace,
+    budget: Budget,
+    *,
+    num: int = 200,
+    repeats: int = 16,
+    seed: int = 0,
+    image_hw: tuple[int, int] = (384, 384),
+    weights: tuple[float, ...] = MULTI_SCALE,
+    size_factor: SizeFactor = "log-channels",
+    residual: bool = True,
+    workers: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, Any]:
+    """Compare the closed-form entropy with the mean of literal forward passes on random architectures.
+
+    The result depends on the arguments alone, not on `workers`: every pass has a generator of its own, seeded from
+    (seed, architecture, repeat), and runs on one thread. With several workers call it from a script's
+    `if __name__ == "__main__":`, since they are fresh processes.
+
+    Args:
+        space: a space of staged networks.
+        budget: give it a lower bound on `gmacs` (such as 70 to 91): over all costs every score ranks well.
+        num: how many random architectures within the budget.
+        repeats: forward passes per architecture, at least 2.
+        seed: of architectures, passes and intervals.
+        image_hw: height and width in pixels at which entropies are taken; costs count at the space's own.
+        weights: alpha of C1 to C5.
+        size_factor: as in `nasray.scores.entropy.entropy_score`.
+        residual: whether the shortcuts take part, in both.
+        workers: processes; the number of processors by default, 0 or 1 for this process alone.
+        progress: is told (architectures done, architectures in all).
+
+    Returns:
+        A JSON-serialisable dictionary:
+        `agreement`: for `closed_form`, `log_width`, `params_m`, `gmacs`, `layers` what `rank_agreement` gives against
+        the mean of all passes; for `one_pass` the first pass against the mean of the others.
+        `one_pass_kendall_mean`: tau of a pass against the mean of the others, averaged over the passes.
+        `difference`: `mean`, `standard_error` and `sd` over architectures of closed form minus sampled mean.
+        `level_difference`: the mean of the same for H(C1) to H(C5), unweighted.
+        `sampled_sd`: standard deviation of one pass, pooled within architectures.
+        `sampled_mean_sd`: that of the mean of all passes, `sampled_sd` over the root of `repeats`.
+        `architectures`: id, scores and costs of each; and the settings.
+
+    Raises:
+        ValueError: for fewer than 2 architectures or repeats.
+        InfeasibleError: if no architecture meets the budget.
+    """
+    if num < 2 or repeats < 2:
+        raise ValueError(f"an agreement report needs num >= 2 and repeats >= 2, got num={num} and repeats={repeats}")
+    genes = RandomSearch(space, budget=budget, seed=seed).ask(num).genes
+    texts = space.texts(genes)
+    tasks = [(text, seed, repeats, image_hw, residual) for text in texts]
+    passes = []
+    for levels in _mapped(tasks, os.cpu_count() or 1 if workers is None else workers):
+        passes.append(levels)
+        if progress is not None:
+            progress(len(passes), len(tasks))
+    sampled_levels = np.stack(passes)  # (N, R, 5)
+    sampled = _weighed(texts, sampled_levels, weights, size_factor, image_hw)  # (N, R)
+
+    table, costs = space.layers(genes), space.cost(genes)
+    scores = {
+        "closed_form": entropy_score(
+            table, weights=weights, size_factor=size_factor, residual=residual, image_hw=image_hw
+        ),
+        "log_width": log_width_score(table, weights),
+        "params_m": costs["params_m"],
+        "gmacs": costs["gmacs"],
+        "layers": costs["layers"],
+    }
+    mean = sampled.mean(axis=1)
+    others = (sampled.sum(axis=1, keepdims=True) - sampled) / (repeats - 1)
+    one_pass = [rank_agreement(sampled[:, r], others[:, r], num_bootstrap=0) for r in range(repeats)]
+    agreement = {name: rank_agreement(score, mean, seed=seed) for name, score in scores.items()}
+    agreement["one_pass"] = rank_agreement(sampled[:, 0], others[:, 0], seed=seed)
+    difference = scores["closed_form"] - mean
+    closed_levels = level_entropies(table, residual=residual, image_hw=image_hw)  # (5, N)
+    within = float(np.sqrt(sampled.var(axis=1, ddof=1).mean()))
+    return {
+        "family": space.family,
+        "budget": str(budget),
+        "num": len(texts),
+        "repeats": repeats,
+        "seed": seed,
+        "image_hw": list(image_hw),
+        "cost_image_hw": list(space.image_hw),
+        "weights": list(weights),
+        "size_factor": size_factor,
+        "residual": residual,
+        "agreement": agreement,
+        "one_pass_kendall_mean": float(np.mean([result["kendall"]["value"] for result in one_pass])),
+        "difference": {
+            "mean": float(difference.mean()),
+            "standard_error": float(difference.std(ddof=1) / np.sqrt(len(difference))),
+            "sd": float(difference.std(ddof=1)),
+        },
+        "level_difference": (closed_levels.T - sampled_levels.mean(axis=1)).mean(axis=0).tolist(),
+        "sampled_sd": within,
+        "sampled_mean_sd": within / repeats**0.5,
+        "architectures": [
+            {"id": architecture_id, "sampled": passes_of_one.tolist()}
+            | {name: float(score[index]) for name, score in scores.items()}
+            for index, (architecture_id, passes_of_one) in enumerate(zip(space.ids(genes), sampled, strict=True))
+        ],
+    }
+
+
+def pass_seed(seed: int, architecture_id: str, repeat: int) -> int:
+    """The seed of one forward pass, in [0, 2^63), the same in every process."""
+    digest = hashlib.sha256(f"{seed}:{architecture_id}:{repeat}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+_Task = tuple[str, int, int, tuple[int, int], bool]
+
+
+def _weighed(
+    texts: list[str],
+    levels: Floats,
+    weights: tuple[float, ...],
+    size_factor: SizeFactor,
+    image_hw: tuple[int, int],
+) -> Floats:
+    """(N, R, 5) level entropies to (N, R) scores."""
+    from nasray.scores.sampled import weigh_sampled
+
+    rows = [
+        weigh_sampled(Architecture.from_json(text), passes, weights, size_factor, image_hw)
+        for text, passes in zip(texts, levels, strict=True)
+    ]
+    return np.stack(rows)
+
+
+def _mapped(tasks: Iterable[_Task], workers: int) -> Iterator[Floats]:
+    """The (R, 5) level entropies of every task, in order."""
+    if workers <= 1:
+        import torch
+
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            yield from map(_sampled_levels, tasks)
+        finally:
+            torch.set_num_threads(threads)
+        return
+    # PyTorch does not survive a fork once it has run on several threads.
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _use_one_thread) as pool:
+        yield from pool.map(_sampled_levels, tasks)
+
+
+def _use_one_thread() -> None:
+    import torch
+
+    torch.set_num_threads(1)
+
+
+def _sampled_levels(task: _Task) -> Floats:
+    import torch
+
+    from nasray.scores.sampled import sampled_level_entropies
+
+    text, seed, repeats, image_hw, residual = task
+    architecture = Architecture.from_json(text)
+    architecture_id = architecture.id
+    rows = []
+    for repeat in range(repeats):
+        generator = torch.Generator().manual_seed(pass_seed(seed, architecture_id, repeat))
+        rows.append(sampled_level_entropies(architecture, generator=generator, image_hw=image_hw, residual=residual))
+    return np.stack(rows)

@@ -1,0 +1,97 @@
+"""Searches: from an experiment, or from a space and an evaluator of your own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from nasray._version import __version__
+from nasray.cluster import Resources, RunFolder, run_search
+from nasray.experiment import (
+    Experiment,
+    describe_experiment,
+    experiment_of_run,
+    make_evaluator,
+    make_searcher,
+    trial_resources,
+)
+from nasray.searchers import Evolution, Metrics, Searcher
+from nasray.spaces import Population, Space
+
+
+def search(
+    space: Space,
+    evaluator: Callable[[Population], Metrics],
+    *,
+    folder: str | Path,
+    evaluations: int,
+    searcher: Searcher | None = None,
+    seed: int = 0,
+    batch_size: int = 256,
+    in_flight: int = 2,
+    resources: Resources | None = None,
+    resume: bool = False,
+) -> dict[str, Any]:
+    """Search a space of your own, and give the content of the run's best.json.
+
+    Args:
+        space: what can be built.
+        evaluator: maps an (N, G) population to metrics, each an (N,) array; a searcher maximises "score" unless told
+            otherwise. Picklable; the same architecture gets the same metrics wherever it is evaluated.
+        folder: the run's folder, empty or absent; with `resume`, the run to continue.
+        evaluations: architectures to evaluate.
+        searcher: fresh, over the same space; mutation and crossover half by half by default.
+        seed: of the default searcher.
+        batch_size: architectures in one trial.
+        in_flight: trials at a time; the search depends on it.
+        resources: what a trial needs and where it runs.
+        resume: continue the run in `folder`. All other arguments must be as they were.
+
+    Raises:
+        NasrayError: for every mistake that can be mended; the message says how.
+    """
+    searcher = searcher or Evolution(space, seed=seed, mutation=0.5, crossover=0.5)
+    description = {
+        "space": space.family,
+        "searcher": type(searcher).__name__,
+        "evaluations": evaluations,
+        "batch_size": batch_size,
+        "in_flight": in_flight,
+        "versions": {"nasray": __version__},
+    }
+    searcher.check_feasible()
+    run = RunFolder.open(folder) if resume else RunFolder.create(folder, description)
+    options: dict[str, Any] = {
+        "evaluations": evaluations, "batch_size": batch_size, "in_flight": in_flight, "resources": resources,
+    }  # fmt: skip
+    return run_search(searcher, evaluator, run, **options)
+
+
+def search_experiment(experiment: Experiment, folder: str | Path) -> dict[str, Any]:
+    """Begin an experiment's search in an empty folder; gives the content of best.json."""
+    run_parts = _parts(experiment)
+    return run_search(*run_parts, RunFolder.create(folder, describe_experiment(experiment)), **_options(experiment))
+
+
+def resume_experiment(folder: str | Path, resources: Resources | None = None) -> dict[str, Any]:
+    """Continue a run; gives the content of best.json. `resources` replaces those of the experiment."""
+    run = RunFolder.open(folder)
+    experiment = experiment_of_run(run.description(), str(folder))
+    options = _options(experiment)
+    return run_search(*_parts(experiment), run, **{**options, "resources": resources or options["resources"]})
+
+
+def _parts(experiment: Experiment) -> tuple[Searcher, Any]:
+    searcher = make_searcher(experiment)
+    searcher.check_feasible()
+    return searcher, make_evaluator(experiment)
+
+
+def _options(experiment: Experiment) -> dict[str, Any]:
+    return {
+        "evaluations": experiment.evaluations,
+        "batch_size": experiment.batch_size,
+        "in_flight": experiment.in_flight,
+        "resources": trial_resources(experiment),
+    }
