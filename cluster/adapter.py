@@ -13,7 +13,6 @@ from nasray.cluster.ordering import OrderedSearch
 from nasray.cluster.recorder import Recorder
 from nasray.cluster.run_folder import RunFolder
 from nasray.cluster.trial import pack_genes, unpack
-from nasray.spaces import NasrayError
 
 
 class TuneSearchAlgorithm(TuneSearcher):
@@ -24,13 +23,13 @@ class TuneSearchAlgorithm(TuneSearcher):
 
     Args:
         search: what to run; it may be part of the way already.
-        folder: the run.
+        recorder: keeps the run folder in step with it.
     """
 
-    def __init__(self, search: OrderedSearch, folder: RunFolder) -> None:
+    def __init__(self, search: OrderedSearch, recorder: Recorder) -> None:
         super().__init__(metric="batch", mode="max")
-        self.search = search
-        self.recorder = Recorder(folder, search)
+        self.search, self.recorder = search, recorder
+        self.records: dict[int, dict[str, Any]] = {}  # batch -> where and when, until it is told
         self.handed_out: dict[int, str] = {}  # batch -> trial
         self.batch_of_trial: dict[str, int] = {}
         self.failed: str | None = None
@@ -59,28 +58,14 @@ class TuneSearchAlgorithm(TuneSearcher):
         if error or not result or "metrics" not in result:
             self.failed = trial_id
             return
-        trial = {
-            "batch": result["batch"],
-            "trial": trial_id,
-            **{name: result[name] for name in ("started", "seconds", "host", "process")},
-        }
-        self._trials = {**getattr(self, "_trials", {}), result["batch"]: trial}
+        where = {name: result[name] for name in ("batch", "started", "seconds", "host", "process")}
+        self.records[result["batch"]] = {**where, "trial": trial_id}
         for batch in self.search.receive(result["batch"], unpack(result["metrics"])):
-            self.recorder.write(batch, self._trials.pop(batch.index, {"batch": batch.index}))
+            self.recorder.write(batch, self.records.pop(batch.index, {"batch": batch.index}))
             self.search.tell(batch)
             self.recorder.show(batch)
         if self.search.is_finished:
             self.recorder.finish()
-
-    def catch_up(self) -> int:
-        """Replay what the history has beyond the search's state; the number of evaluations it holds in all."""
-        told = self.search.num_batches_told
-        for batch in self.recorder.folder.read_batches():
-            self.recorder.load(batch)
-            if batch.index >= told:
-                self.search.replay(batch.index, batch.genes, batch.metrics)
-        self.search.fill()
-        return self.search.num_told
 
     def save(self, checkpoint_path: str) -> None:
         """Write the state for Tune's checkpoint."""
@@ -92,11 +77,7 @@ class TuneSearchAlgorithm(TuneSearcher):
         The run folder is the one that the checkpoint lies in, so a run can be moved.
         """
         folder = RunFolder(Path(checkpoint_path).absolute().parents[2])
-        state = pickle.loads(Path(checkpoint_path).read_bytes())
-        self.search.load_state_dict(state)
+        self.search.load_state_dict(pickle.loads(Path(checkpoint_path).read_bytes()))
         self.recorder = Recorder(folder, self.search)
-        self.handed_out, self.batch_of_trial, self.failed = {}, {}, None
-        in_history = len(list(folder.history.glob("*.parquet")))
-        if self.search.num_batches_told > in_history:
-            raise NasrayError(f"{checkpoint_path} is ahead of the history in {folder.history}")
-        self.catch_up()
+        self.handed_out, self.batch_of_trial, self.records, self.failed = {}, {}, {}, None
+        self.recorder.catch_up()

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from nasray.cluster.ordering import OrderedSearch, ToldBatch
 from nasray.cluster.progress import ProgressLine
-from nasray.cluster.run_folder import HistoryBatch, RunFolder
+from nasray.cluster.run_folder import RunFolder
 from nasray.cluster.tensorboard import EventWriter
 from nasray.searchers import Metrics, Searcher, pareto_front
-from nasray.spaces import Costs, Population
+from nasray.spaces import Costs, NasrayError, Population
 
 NUM_BEST = 10
 BEST_INTERVAL = 5.0  # least seconds between two writes of best.json while the search goes on
@@ -28,7 +28,7 @@ class Recorder:
     """
 
     def __init__(self, folder: RunFolder, search: OrderedSearch) -> None:
-        self.folder, self.searcher = folder, search.searcher
+        self.folder, self.search, self.searcher = folder, search, search.searcher
         self.total = search.evaluations
         self.leaders = _Leaders(search.searcher)
         self._live: _Live | None = None
@@ -36,9 +36,25 @@ class Recorder:
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_live": None}
 
-    def load(self, batch: HistoryBatch) -> None:
-        """Take in a batch that an earlier session recorded."""
-        self.leaders.add(batch.genes, batch.costs, batch.metrics)
+    def catch_up(self) -> int:
+        """Replay what the history has beyond the search's state; the number of evaluations told then.
+
+        Raises:
+            NasrayError: if the history is damaged, or is not that of this search.
+        """
+        told, found = self.search.num_batches_told, 0
+        for batch in self.folder.read_batches():
+            self.leaders.add(batch.genes, batch.costs, batch.metrics)
+            if batch.index >= told:
+                self.search.replay(batch.index, batch.genes, batch.metrics)
+            found += 1
+        if found < told:
+            raise NasrayError(
+                f"Tune's checkpoint has told {told} batches, the history in {self.folder.history} holds {found}: "
+                "part files are missing. Restore them, or move tune/ away: the search then repeats them"
+            )
+        self.search.fill()
+        return self.search.num_told
 
     def write(self, batch: ToldBatch, trial: dict[str, Any]) -> None:
         """Put a batch on disk, before it is told to the searcher."""
@@ -70,15 +86,18 @@ class _Live:
         self.events = EventWriter(recorder.folder.tensorboard, first_step=first)
         if not first:
             self.events.hyperparameters(recorder.folder.description())
-        self.progress = ProgressLine(recorder.folder.path.name, recorder.total, done=first)
-        self.first, self.begin = first, time.monotonic()
+        # The first batch was under way before this was made: rates count from its end.
+        self.first, self.begin = recorder.searcher.num_told, time.monotonic()
+        self.progress = ProgressLine(recorder.folder.path.name, recorder.total, done=self.first)
         self.last_best = 0.0
 
     def show(self, batch: ToldBatch) -> None:
         searcher, leaders = self.recorder.searcher, self.recorder.leaders
         done = searcher.num_told
         objectives = searcher.objective_values(batch.proposal.genes, batch.metrics)
-        scalars = {"speed/evaluations_per_second": (done - self.first) / max(time.monotonic() - self.begin, 1e-9)}
+        scalars = {}
+        if done > self.first:
+            scalars["speed/evaluations_per_second"] = (done - self.first) / (time.monotonic() - self.begin)
         for column, objective in zip(objectives.T, searcher.objectives, strict=True):
             finite = column[np.isfinite(column)] * objective.sign
             if len(finite):

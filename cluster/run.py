@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import logging
 import os
 import pickle
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
 from nasray.cluster.ordering import OrderedSearch
+from nasray.cluster.recorder import Recorder
 from nasray.cluster.run_folder import RunFolder
 from nasray.cluster.session import Resources, ray_session
 from nasray.searchers import Searcher
@@ -59,29 +62,40 @@ def run_search(
     search = OrderedSearch(searcher, evaluations=evaluations, batch_size=batch_size, in_flight=in_flight)
     search.fill()  # an infeasible budget shows here, before anything expensive starts
 
-    from nasray.cluster.adapter import TuneSearchAlgorithm
-
-    os.environ.update(TUNE_ENVIRONMENT)
-    algorithm = TuneSearchAlgorithm(search, folder)
-    done = algorithm.catch_up()
+    recorder = Recorder(folder, search)
+    done = recorder.catch_up()
     if done:
         _say(f"{folder.path}: {done:,} of {evaluations:,} evaluations are in the history")
     if search.is_finished:
-        algorithm.recorder.finish()
+        recorder.finish()
         return folder.read_best()
+    os.environ.update(TUNE_ENVIRONMENT)
+    # Importing Tune takes seconds of this process's time, starting Ray seconds of others': side by side.
+    importing = threading.Thread(target=importlib.import_module, args=["nasray.cluster.adapter"])
+    importing.start()
     with ray_session(resources) as what_is_there:
+        importing.join()
         _say(what_is_there)
-        tuner = _tuner(algorithm, evaluator, folder, resources, continued=done > 0)
+        tuner = _tuner(search, recorder, evaluator, folder, resources, continued=done > 0)
         _quiet_tune()
         grid = tuner.fit()
         _raise_errors(grid, folder)
     return folder.read_best()
 
 
-def _tuner(algorithm: Any, evaluator: Any, folder: RunFolder, resources: Resources, *, continued: bool) -> Any:
+def _tuner(
+    search: OrderedSearch,
+    recorder: Recorder,
+    evaluator: Any,
+    folder: RunFolder,
+    resources: Resources,
+    *,
+    continued: bool,
+) -> Any:
     """A Tuner that continues Tune's newest folder where it is sound, or begins one beside it."""
     from ray import tune
 
+    from nasray.cluster.adapter import TuneSearchAlgorithm
     from nasray.cluster.trial import BatchTrial
 
     trainable = tune.with_resources(
@@ -100,7 +114,7 @@ def _tuner(algorithm: Any, evaluator: Any, folder: RunFolder, resources: Resourc
     number = 0 if newest is None else int(newest.name.rpartition("-")[2]) + 1
     return tune.Tuner(
         trainable,
-        tune_config=tune.TuneConfig(search_alg=algorithm, num_samples=-1, reuse_actors=True),
+        tune_config=tune.TuneConfig(search_alg=TuneSearchAlgorithm(search, recorder), num_samples=-1, reuse_actors=True),
         run_config=tune.RunConfig(
             name=f"search-{number:03d}",
             storage_path=str(folder.tune),

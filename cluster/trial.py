@@ -32,12 +32,12 @@ class Evaluator(Protocol):
 
 def pack(arrays: dict[str, NDArray[Any]]) -> str:
     """Arrays as a short text, so that Tune's records stay small."""
-    return base64.b85encode(zlib.compress(pickle.dumps(arrays, protocol=5), 1)).decode()
+    return base64.b64encode(zlib.compress(pickle.dumps(arrays, protocol=5), 1)).decode()
 
 
 def unpack(text: str) -> dict[str, NDArray[Any]]:
     """The inverse of `pack`."""
-    return pickle.loads(zlib.decompress(base64.b85decode(text)))
+    return pickle.loads(zlib.decompress(base64.b64decode(text)))
 
 
 def pack_genes(genes: Population) -> str:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -190,3 +191,30 @@ PUBLISHED: dict[str, dict[str, float]] = {
     "resnet101": {"gmacs": 159.5, "params_m": 42.4},
 }
 """MAE-DET, Table 1: figures of the backbone, `gmacs` at 1280x800 pixels (the paper's "FLOPs")."""
+
+
+def find_architecture(name: str) -> Architecture:
+    """A named architecture, the one in a JSON file, or the winner of a run's folder.
+
+    Raises:
+        NasrayError: if `name` is none of these.
+    """
+    if name in ARCHITECTURES:
+        return ARCHITECTURES[name]
+    path = Path(name)
+    if path.is_dir():
+        from nasray.cluster import RunFolder
+
+        best = RunFolder.open(path).read_best()["best"][0]["architecture"]
+        return Architecture.create(best["family"], best["spec"])
+    if path.is_file():
+        try:
+            return Architecture.from_json(path.read_text())
+        except ValueError as error:
+            raise NasrayError(f"{name} holds no architecture: {error}") from error
+    close = difflib.get_close_matches(name, ARCHITECTURES, n=1)
+    hint = f"; did you mean {close[0]!r}?" if close else "."
+    raise NasrayError(
+        f"unknown architecture {name!r}{hint} Named ones: {', '.join(ARCHITECTURES)}. "
+        "A JSON file of an architecture and a run's folder also do"
+    )

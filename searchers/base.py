@@ -180,7 +180,9 @@ class Searcher(ABC):
     def _propose(self, num: int) -> tuple[Population, NDArray[np.int64]]:
         """About `num` valid candidates (M, G) and their parents (M, 2). An empty answer ends the search."""
 
-    def _learn(self, genes: Population, values: NDArray[np.float64], numbers: NDArray[np.int64]) -> None:
+    def _learn(  # noqa: B027  random search has nothing to learn
+        self, genes: Population, values: NDArray[np.float64], numbers: NDArray[np.int64]
+    ) -> None:
         """Take in (N, G) genes with (N, O) values, larger is better, and (N,) evaluation numbers."""
 
     def _state(self) -> dict[str, Any]:

@@ -46,7 +46,7 @@ class Evolution(Searcher):
         **options: Any,
     ) -> None:
         super().__init__(space, **options)
-        if population_size < 2 or not 1 <= (parents or 1) <= population_size:
+        if population_size < 2 or not 1 <= (1 if parents is None else parents) <= population_size:
             raise NasrayError(
                 f"evolution needs population_size >= 2 and 1 <= parents <= population_size, "
                 f"got population_size={population_size}, parents={parents}"

@@ -91,11 +91,13 @@ def front_numbers(values: Values, *, enough: int | None = None) -> NDArray[np.in
 def crowding_distances(values: Values) -> NDArray[np.float64]:
     """(N,) NSGA-II's crowding distance of points of one front; infinite at either end of every objective."""
     distances = np.zeros(len(values))
+    if not len(values):
+        return distances
     for column in values.T:
         order = np.argsort(column, kind="stable")
         ranked = column[order]
-        spread = ranked[-1] - ranked[0] if len(ranked) else 0.0
         distances[order[[0, -1]]] = np.inf
-        if np.isfinite(spread) and spread > 0:
-            distances[order[1:-1]] += (ranked[2:] - ranked[:-2]) / spread
+        # A column with an infinity has no scale.
+        if np.isfinite(ranked[[0, -1]]).all() and ranked[-1] > ranked[0]:
+            distances[order[1:-1]] += (ranked[2:] - ranked[:-2]) / (ranked[-1] - ranked[0])
     return distances

@@ -64,12 +64,13 @@ class Gene:
         """The gene as a Ray Tune search domain with the same values."""
         from ray import tune
 
-        if self.step is None or not self.ordered:
+        if not self.ordered or not (self.log or self.step == 1):
             return tune.choice(list(self.values))
-        # Tune's lograndint shuts its upper end out; a log gene is carried as the multiple of its step.
+        # Tune's integers shut their upper end out; a log gene is carried as the multiple of its step. Its qrandint
+        # rounds to multiples of the step, which 3, 5, 7 are not.
         if self.log:
             return tune.lograndint(1, len(self.values) + 1)
-        return tune.qrandint(self.values[0], self.values[-1], self.step)
+        return tune.randint(self.values[0], self.values[-1] + 1)
 
     def from_tune(self, value: int) -> int:
         """The gene's value from a sampled value of `to_tune`'s domain."""
@@ -84,7 +85,7 @@ class Gene:
         return trial.suggest_int(self.name, self.values[0], self.values[-1], step=self.step)
 
 
-class Space(ABC):  # noqa: B024  every method has a default: a space can be as small as its genes
+class Space(ABC):
     """What can be built.
 
     A space is its `genes` and, where genes depend on each other, `repair`: a projection that maps any row of allowed
@@ -176,12 +177,20 @@ class Space(ABC):  # noqa: B024  every method has a default: a space can be as s
             ValueError: if the architecture is of another family or not in this space.
         """
         spec = self._own_spec(architecture)
-        return self.checked_row(np.array([spec.get(gene.name, -1) for gene in self.genes], dtype=np.int64))
+        row = np.array([spec.get(gene.name, -1) for gene in self.genes], dtype=np.int64)
+        return self._same(self.checked_row(row), architecture)
 
     def _own_spec(self, architecture: Architecture) -> dict[str, Any]:
         if architecture.family != self.family:
             raise ValueError(f"architecture of family {architecture.family!r} in a space of family {self.family!r}")
         return architecture.spec
+
+    def _same(self, row: NDArray[np.int64], architecture: Architecture) -> NDArray[np.int64]:
+        if (own := self.to_architecture(row)) != architecture:
+            raise ValueError(
+                f"not an architecture of space {self.family!r}: {architecture.text} would read as {own.text}"
+            )
+        return row
 
     def checked_row(self, row: NDArray[np.int64]) -> NDArray[np.int64]:
         """The row itself if it is valid; else a ValueError that names the offending genes."""

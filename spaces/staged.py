@@ -23,13 +23,14 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from functools import cached_property
+from itertools import pairwise
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nasray.spaces.architecture import Architecture
-from nasray.spaces.base import Costs, Gene, Population, Space
+from nasray.spaces.base import Costs, Gene, Mask, Population, Space
 from nasray.spaces.layers import Floats, LayerRows, LayerTable
 
 Ints = NDArray[np.int64]
@@ -90,7 +91,9 @@ class StagedSpace(Space):
 
     def split(self, population: Population) -> tuple[Ints, Ints]:
         """(N,) stem widths and (N, S, P) parts: kernel, width, [mid,] depth. Views into the population."""
-        return population[:, 0], population[:, 1:].reshape(len(population), len(self.level_of_part), self._genes_per_part)
+        return population[:, 0], population[:, 1:].reshape(
+            len(population), len(self.level_of_part), self._genes_per_part
+        )
 
     @staticmethod
     def join(stem: Ints, parts: Ints) -> Population:
@@ -107,20 +110,25 @@ class StagedSpace(Space):
             where = np.flatnonzero(self.level_of_part == level)
             # A stable sort of so few rows: bubble the absent ones to the end.
             for end in range(len(where) - 1, 0, -1):
-                for left, right in zip(where[:end], where[1 : end + 1], strict=True):
+                for left, right in pairwise(where[: end + 1]):
                     swap = (parts[:, left, -1] == 0) & (parts[:, right, -1] > 0)
                     parts[swap, left], parts[swap, right] = parts[swap, right], parts[swap, left]
         return self.join(stem, parts)
 
     @cached_property
     def _allowed(self) -> list[NDArray[np.bool_]]:
-        tables = super().__dict__.get("_tables")
-        if tables is None:
-            tables = Space._allowed.func(self)  # type: ignore[attr-defined]
-            optional = np.repeat(~self.is_first, self._genes_per_part)
-            for table, can_be_absent in zip(tables[1:], optional, strict=True):
-                table[0] |= can_be_absent
+        tables = super()._allowed
+        optional = np.repeat(~self.is_first, self._genes_per_part)
+        for table, can_be_absent in zip(tables[1:], optional, strict=True):
+            table[0] |= can_be_absent
         return tables
+
+    def is_valid(self, population: Population) -> Mask:
+        """(N,) whether each row is an architecture of this space."""
+        _, parts = self.split(population)
+        # The tables let any zero of a part that can be absent through; a part is absent as a whole or not at all.
+        whole = ((parts > 0).all(axis=2) | (parts == 0).all(axis=2)).all(axis=1)
+        return super().is_valid(population) & whole
 
     def sample(self, num: int, rng: np.random.Generator) -> Population:
         """(num, G) valid rows; further parts of a stage are present with probability 1/10."""
@@ -197,7 +205,7 @@ class StagedSpace(Space):
                     parts[np.ix_(divide, behind)] = parts[np.ix_(divide, ahead)]
                     parts[divide, where[index + 1]] = parts[divide, part]
                     total = depth[divide, part].copy()
-                    depth[divide, part] = (total + 1) // 2
+                    depth[divide, part] = np.minimum((total + 1) // 2, self.max_depth)  # 3 blocks where 1 is allowed
                     depth[divide, where[index + 1]] = total // 2
                 depth[deep & ~free, part] = self.max_depth
 
@@ -211,14 +219,18 @@ class StagedSpace(Space):
     # ---- architectures and costs --------------------------------------------------------------------------------
 
     def start(self) -> Population:
-        """(1, G) the paper's initial structure."""
+        """(1, G) the paper's initial structure; what this space does not allow of it becomes the nearest allowed."""
         row = np.zeros((1, self.num_genes), dtype=np.int64)
-        stem, parts = self.split(row)
+        _, parts = self.split(row)
         stem_width, stages = self.initial_stages()
         row[0, 0] = stem_width
         for part, values in zip(np.flatnonzero(self.is_first), stages, strict=True):
             parts[0, part] = values
-        return self.join(row[:, 0], parts)
+        row = self.join(row[:, 0], parts)
+        for column, gene, chosen in zip(row.T, self.genes, row[0] > 0, strict=True):
+            if chosen:
+                column[0] = min(gene.values, key=lambda value: abs(value - column[0]))
+        return row
 
     @abstractmethod
     def initial_stages(self) -> tuple[int, list[tuple[int, ...]]]:
@@ -258,20 +270,25 @@ class StagedSpace(Space):
     def from_architecture(self, architecture: Architecture) -> Ints:
         """The (G,) row of an architecture; ValueError where it is not in this space."""
         spec = self._own_spec(architecture)
+        try:
+            row = self._row(spec)
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"not an architecture of space {self.family!r}: malformed spec {spec}") from error
+        return self._same(self.checked_row(row), architecture)
+
+    def _row(self, spec: dict[str, Any]) -> Ints:
         row = np.zeros((1, self.num_genes), dtype=np.int64)
         row[0, 0] = spec["stem"]["width"]
         parts = row[:, 1:].reshape(1, len(self.level_of_part), self._genes_per_part)
         level, index = 1, -1
         for stage in spec["stages"]:
             level += stage["stride"] == 2
-            index = int(np.flatnonzero(self.level_of_part == level)[0]) if stage["stride"] == 2 else index + 1
+            index = int(np.searchsorted(self.level_of_part, level)) if stage["stride"] == 2 else index + 1
             if index >= len(self.level_of_part) or self.level_of_part[index] != level:
                 raise ValueError(f"not an architecture of space {self.family!r}: C{level} has too many parts")
             mid = [stage[self.mid_kind]] if self.mid_kind else []
             parts[0, index] = [stage["kernel"], stage["width"], *mid, stage["depth"]]
-        if spec["stem"] != {"kernel": 3, "width": spec["stem"]["width"]}:
-            raise ValueError(f"not an architecture of space {self.family!r}: its stem is {spec['stem']}")
-        return self.checked_row(row[0])
+        return row[0]
 
     def cost(self, population: Population) -> Costs:
         """`gmacs`, `params_m` and `layers` of the backbone at `image_hw`, each (N,)."""
@@ -381,7 +398,7 @@ def _bottleneck(rows: LayerRows, *, block: int, level: int, width: Floats, kerne
 def _basic(rows: LayerRows, *, block: int, level: int, width: Floats, kernel: Floats, mid: Floats, out: Floats,
            in_hw: tuple[int, int], out_hw: tuple[int, int], stride: int, repeats: Floats, pool: bool,
            gated: bool) -> None:  # fmt: skip
-    """kxk (with the stride), kxk; a projection where the shape changes."""
+    """Two kxk, the first with the stride; a projection where the shape changes."""
     del mid, gated
     common = {"block": block, "level": level, "repeats": repeats, "kernel": kernel, "out_hw": out_hw}
     skip = _shortcut(rows, block=block, level=level, width=width, out=out, in_hw=in_hw, out_hw=out_hw, stride=stride,

@@ -90,7 +90,9 @@ class Backbone(nn.Module):
         if zero_init_residual:
             for module in self.modules():
                 if isinstance(module, Residual) and module.shortcut is not None:
-                    nn.init.zeros_(module.main[-1].weight)
+                    norm = module.main[-1]
+                    assert isinstance(norm, nn.BatchNorm2d)
+                    nn.init.zeros_(norm.weight)
 
     def forward(self, images: Tensor) -> OrderedDict[str, Tensor]:
         """Map (B, 3, H, W) images to an ordered dictionary from "c2" (or the level asked for) to (B, C, H', W')."""

@@ -154,7 +154,8 @@ def agreement_report(
         "closed_form": entropy_score(
             table, weights=weights, size_factor=size_factor, residual=residual, image_hw=image_hw
         ),
-        "log_width": log_width_score(table, weights),
+        # One by one: the released code's logarithms know no absent layers.
+        "log_width": np.concatenate([log_width_score(space.layers(row[None], image_hw), weights) for row in genes]),
         "params_m": costs["params_m"],
         "gmacs": costs["gmacs"],
         "layers": costs["layers"],

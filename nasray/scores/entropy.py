@@ -13,7 +13,9 @@ predicted. In the order of their weight:
   the arc-cosine kernel of degree 1 (Cho and Saul, "Kernel methods for deep learning", 2009), and Cov follows from the
   kernel of degree 2: Cov(0) = 0, Cov(1) = 5/4. Nothing is fitted.
 - A residual branch adds its own variance: log(1 + shortcut / main) for every block.
-- A depthwise convolution keeps the spread of the channels' energies, which multiplies its loss by 1 + 4 Cov(rho).
+- A depthwise convolution keeps the spread of the channels' energies, which multiplies its loss by 1 + 4 Cov(rho), or
+  by 1 + 2 rho^2 if it reads a linear map (no expansion).
+- In narrow layers the losses are no longer small: one of x to first order is taken as x / (1 + x).
 - A squeeze-and-excitation gate is not homogeneous, so its effect would depend on the arbitrary constants gamma of
   Eq. 4; it stands at its symmetric point 1/2 (what it is for a map of small mean).
 
@@ -101,7 +103,8 @@ def log_width_score(table: LayerTable, weights: tuple[float, ...] = MULTI_SCALE)
     logs = _log_table(int(max(table.in_channels.max(initial=1), table.kernel.max(initial=1))))
     log_fan_in = 2 * logs[table.kernel[main].astype(np.int64)]
     log_fan_in += np.where(table.depthwise[main][:, None], 0.0, logs[table.in_channels[main].astype(np.int64)])
-    running = (0.5 * log_fan_in * table.repeats[main]).cumsum(axis=0)
+    here = table.repeats[main] > 0  # an absent row's logarithms are minus infinity
+    running = (0.5 * np.where(here, log_fan_in, 0.0) * table.repeats[main]).cumsum(axis=0)
     last = [np.flatnonzero(table.level[main] <= level)[-1] for level in range(1, NUM_LEVELS + 1)]
     return weigh_levels(running[last], level_widths(table), weights, "log-channels", (1, 1))
 
@@ -126,31 +129,41 @@ def level_entropies(table: LayerTable, *, residual: bool = True, image_hw: tuple
     here = repeats > 0
     count = repeats[ends].astype(np.int64)  # (B, N)
 
-    log_gain, gain = _gains(table, rows, here)
+    log_gain, gain, relu_in = _gains(table, rows, here)
     log_gain_b = np.add.reduceat(log_gain, starts)
-    relu = (here & table.relu_out[rows][:, None]).astype(np.int64)
-    period = np.add.reduceat(relu, starts)  # (B, N) ReLUs in one repetition of a block
-    after = (period * count).cumsum(axis=0)  # (B, N) ReLUs passed at each block's end
-    before = relu.cumsum(axis=0) - relu  # within its block, of a row
+    # ReLUs in one repetition of a block (B, 1 or N), and in it before a row (M, 1 or N): the same for all
+    # architectures unless some lack a row of a block that they have (an inverted residual without expansion).
+    relu = table.relu_out[rows][:, None].astype(np.int64)
+    if (here != (count > 0)[block_of_row]).any():
+        relu = relu * here
+    period = np.add.reduceat(relu, starts)
+    before = relu.cumsum(axis=0) - relu
     before -= before[starts][block_of_row]
-    first = (after - period * count)[block_of_row] + before
+    passed = period * count
+    after = passed.cumsum(axis=0)  # (B, N) ReLUs passed at each block's end
+    first = (after - passed)[block_of_row] + before
 
     # Finite width: the losses at first + t * period for t in [0, count) are a difference of two prefix sums.
-    losses, sums = _loss_tables(1 << int(after.max(initial=0) + 8).bit_length())
+    most = 1 << int(after.max(initial=0) + 8).bit_length()
+    losses, sums = _loss_tables(most)
     kind = (2 * table.depthwise[rows] + table.relu_out[rows])[:, None]
-    row_period, row_count = period[block_of_row], count[block_of_row]
-    end = first + row_period * np.maximum(row_count - 1, 0)
-    summed = sums[kind, row_period, end + _PAD] - sums[kind, row_period, first - row_period + _PAD]
+    if table.depthwise.any():
+        kind = kind + 2 * (table.depthwise[rows][:, None] & ~relu_in)
+    row_period, turns = period[block_of_row], np.maximum(count - 1, 0)[block_of_row]
+    line = (kind * 4 + row_period) * (most + _PAD) + _PAD + first
+    summed = sums.ravel().take(line + row_period * turns) - sums.ravel().take(line - row_period)
     if (silent := (row_period == 0) & here).any():  # no ReLU in a repetition: the same loss count times
-        summed = np.where(silent, losses[kind, first] * row_count, summed)
-    loss = np.add.reduceat(np.where(here, summed / out_channels, 0.0), starts)
+        summed = np.where(silent, losses[kind, first] * (turns + 1), summed)
+    mean_loss = summed / ((turns + 1) * out_channels)
+    loss = np.add.reduceat(repeats * _narrow(mean_loss), starts)
 
     extra = _residual_gains(table, rows, starts, ends, gain) if residual else np.zeros_like(log_gain_b)
     variance = (count * (log_gain_b + extra) - loss).cumsum(axis=0)
     # At the last map of a level the variance is read before the ReLU and before the shortcut is added.
     relu_at_end = table.relu_out[rows[ends]][:, None].astype(np.int64)
     at = np.maximum(after - relu_at_end, 0)
-    reading = (losses[relu_at_end, at] - losses[0, at]) / out_channels[ends] - extra
+    width = out_channels[ends]
+    reading = _narrow(losses[relu_at_end, at] / width) - _narrow(losses[0, at] / width) - extra
 
     borders = _border_losses(table, image_hw)
     entropies = np.zeros((NUM_LEVELS, repeats.shape[1]))
@@ -161,8 +174,19 @@ def level_entropies(table: LayerTable, *, residual: bool = True, image_hw: tuple
     return entropies
 
 
-def _gains(table: LayerTable, rows: Ints, here: NDArray[np.bool_]) -> tuple[Floats, Floats]:
-    """(M, N) log of a layer's gain of variance, 0 where absent, and (M, N) the gain itself, 1 where absent."""
+def _narrow(loss: Floats) -> Floats:
+    """The loss of a narrow layer from its first-order term.
+
+    A positive mean of n of relative variance v loses v/2 of its logarithm to first order, and log(1 + v)/2 if it is
+    log-normal; here by its rational approximation, which needs no logarithm.
+    """
+    return loss / (1.0 + loss)
+
+
+def _gains(
+    table: LayerTable, rows: Ints, here: NDArray[np.bool_]
+) -> tuple[Floats, Floats, NDArray[np.bool_]]:
+    """Each (M, N): log of a layer's gain of variance (0 where absent), the gain (1 where absent), a ReLU before it."""
     kernel, channels = table.kernel[rows], table.in_channels[rows]
     dense = ~table.depthwise[rows][:, None]
     logs = _log_table(int(max(channels.max(initial=1), kernel.max(initial=1))))
@@ -176,7 +200,7 @@ def _gains(table: LayerTable, rows: Ints, here: NDArray[np.bool_]) -> tuple[Floa
     halvings = relu_in + 2.0 * gates[:, None]
     log_gain = np.where(here, log_gain - halvings * _LOG2, 0.0)
     gain = np.where(here, kernel * kernel * np.where(dense, channels, 1.0) * _HALF_POWERS[halvings.astype(int)], 1.0)
-    return log_gain, gain
+    return log_gain, gain, relu_in
 
 
 def _residual_gains(table: LayerTable, rows: Ints, starts: Ints, ends: Ints, gain: Floats) -> Floats:
@@ -204,10 +228,11 @@ def _loss_tables(most: int) -> tuple[Floats, Floats]:
     """Losses of log-variance times width, by kind of layer and by the number of ReLUs before it.
 
     Returns:
-        (4, most) losses, and (4, 4, most + pad) their prefix sums with strides 0 (unused) to 3. The kinds are
-        0 linear, 1 followed by a ReLU, 2 and 3 the same for depthwise layers.
+        (6, most) losses, and (6, 4, most + pad) their prefix sums with strides 0 (unused) to 3. The kinds are
+        0 linear, 1 followed by a ReLU, 2 and 3 the same for depthwise layers behind a ReLU, 4 and 5 for depthwise
+        layers behind a linear map.
     """
-    losses = np.zeros((4, most))
+    losses = np.zeros((6, most))
     correlation = 0.0
     for relus in range(most):
         theta = math.acos(min(correlation, 1.0))
@@ -215,9 +240,10 @@ def _loss_tables(most: int) -> tuple[Floats, Floats]:
         degree_two = (3 * sine * correlation + (math.pi - theta) * (1 + 2 * correlation**2)) / (2 * math.pi)
         covariance = degree_two - 0.25
         losses[:2, relus] = correlation**2, 2 * covariance
-        losses[2:, relus] = losses[:2, relus] * (1 + 4 * covariance)
+        losses[2:4, relus] = losses[:2, relus] * (1 + 4 * covariance)
+        losses[4:, relus] = losses[:2, relus] * (1 + 2 * correlation**2)
         correlation = (sine + (math.pi - theta) * correlation) / math.pi
-    sums = np.zeros((4, 4, most + _PAD))
+    sums = np.zeros((6, 4, most + _PAD))
     for period in (1, 2, 3):
         for relus in range(most):
             sums[:, period, relus + _PAD] = losses[:, relus] + sums[:, period, relus + _PAD - period]
@@ -249,52 +275,72 @@ def _border_losses(table: LayerTable, image_hw: tuple[int, int]) -> Floats:
 class _Profiles:
     """Variance profiles along one image axis, each computed once per process.
 
-    A profile is known by what it came from: (profile before, kernel, convolutions, stride). A search meets the same
-    few thousand again and again.
+    A profile is known by what it came from: the profile before, the kernel, how often, with which convolutions. A
+    search meets the same few thousand again and again.
+
+    Args:
+        length: pixels of the image along the axis.
     """
 
-    capacity = 200_000
+    capacity = 50_000
+    kernels, repeats = 4, 16  # columns of a table: kernel // 2 and repeats are below these
 
     def __init__(self, length: int) -> None:
-        self.length = length
-        self.clear()
-
-    def clear(self) -> None:
-        """Forget all but the flat profile of the image, number 0."""
-        self.profiles = [np.ones(self.length)]
+        self.profiles = [np.ones(length)]  # number 0 is the image
         self.log_means = np.zeros(1024)
-        self.known: dict[int, int] = {}
+        # (spatial convolutions, stride) -> (profiles, kernels * repeats) number of the profile behind, 0 if unknown
+        self.behind: dict[tuple[int, int], NDArray[np.int32]] = {}
 
-    def follow(self, codes: list[int], spatial: int, stride: int) -> list[int]:
-        """The numbers of the profiles that U `codes` (profile, place, kernel, repeats: the last three in 8 bits each) lead to."""
-        missing = [code for code in codes if code not in self.known]
-        by_shape: dict[tuple[int, int], list[int]] = {}
-        for code in missing:
-            before, kernel = code >> 24, (code >> 8) & 255
-            by_shape.setdefault((len(self.profiles[before]), kernel), []).append(code)
-        for (_, kernel), group in by_shape.items():
-            turns = np.array([code & 255 for code in group])
-            batch = np.stack([self.profiles[code >> 24] for code in group], axis=1)
-            if stride == 2:
-                batch = _box(batch, kernel)[::2]
-                for _ in range(spatial - 1):
-                    batch = _box(batch, kernel)
-            else:
-                for turn in range(int(turns.max())):
-                    now = turns > turn
-                    part = batch[:, now]
-                    for _ in range(spatial):
-                        part = _box(part, kernel)
-                    batch[:, now] = part
-            means = batch.sum(axis=0) / len(batch)
-            for code, profile, mean in zip(group, batch.T, means.tolist(), strict=True):
-                number = len(self.profiles)
-                if number == len(self.log_means):
-                    self.log_means = np.concatenate([self.log_means, np.zeros(number)])
-                self.known[code] = number
-                self.log_means[number] = math.log(mean)
-                self.profiles.append(np.ascontiguousarray(profile))
-        return [self.known[code] for code in codes]
+    def follow(self, before: Ints, kernel: Ints, repeats: Ints, place: tuple[int, int]) -> Ints:
+        """(N,) numbers of the profiles behind a block position; where repeats is 0 they stay as they are."""
+        if place not in self.behind:
+            self.behind[place] = np.zeros((len(self.log_means), self.kernels * self.repeats), dtype=np.int32)
+        column = (kernel // 2) * self.repeats + repeats
+        after = self.behind[place][before, column]
+        unknown = (after == 0) & (repeats > 0)
+        if unknown.any():
+            codes = np.unique(before[unknown] * self.behind[place].shape[1] + column[unknown])
+            self._add(codes, place)
+            after = self.behind[place][before, column]
+        return np.where(repeats > 0, after, before).astype(np.int64)
+
+    def _add(self, codes: Ints, place: tuple[int, int]) -> None:
+        """Compute the profiles of U distinct codes (number before, column)."""
+        width = self.kernels * self.repeats
+        number, kernel, repeats = codes // width, codes % width // self.repeats * 2 + 1, codes % self.repeats
+        lengths = np.array([len(self.profiles[n]) for n in number.tolist()])
+        for shape in np.unique(lengths * 64 + kernel).tolist():
+            group = np.flatnonzero(lengths * 64 + kernel == shape)
+            batch = np.stack([self.profiles[n] for n in number[group].tolist()], axis=1)
+            batch = _box_chain(batch, shape % 64, repeats[group], place)
+            means = (batch.sum(axis=0) / len(batch)).tolist()
+            new = np.arange(len(self.profiles), len(self.profiles) + len(group))
+            self._grow(len(self.profiles) + len(group))
+            self.profiles.extend(np.ascontiguousarray(batch.T))
+            self.log_means[new] = [math.log(mean) for mean in means]
+            self.behind[place][number[group], codes[group] % width] = new
+
+    def _grow(self, size: int) -> None:
+        while size > len(self.log_means):
+            self.log_means = np.concatenate([self.log_means, np.zeros_like(self.log_means)])
+            self.behind = {place: np.concatenate([t, np.zeros_like(t)]) for place, t in self.behind.items()}
+
+
+def _box_chain(profiles: Floats, kernel: int, repeats: Ints, place: tuple[int, int]) -> Floats:
+    """(positions, U) profiles behind `repeats` (U,) repetitions of a block."""
+    spatial, stride = place
+    if stride == 2:  # such positions occur once
+        profiles = _box(profiles, kernel)[::2]
+        for _ in range(spatial - 1):
+            profiles = _box(profiles, kernel)
+        return profiles
+    for turn in range(int(repeats.max())):
+        now = repeats > turn
+        part = profiles[:, now]
+        for _ in range(spatial):
+            part = _box(part, kernel)
+        profiles[:, now] = part
+    return profiles
 
 
 _profiles_of = lru_cache(maxsize=8)(_Profiles)
@@ -302,23 +348,23 @@ _profiles_of = lru_cache(maxsize=8)(_Profiles)
 
 def _profile_losses(table: LayerTable, length: int) -> Floats:
     """(5, N) log of the mean of the 1-D variance profile, for an image of `length` pixels on that axis."""
-    store = _profiles_of(length)
-    if len(store.profiles) > store.capacity:
-        store.clear()
     num = table.repeats.shape[1]
+    kernels, repeats = int(table.kernel.max(initial=1)), int(table.repeats.max(initial=0))
+    store = _profiles_of(length)
+    if kernels // 2 >= store.kernels or repeats >= store.repeats:  # beyond the tables: a store of its own
+        store = _Profiles(length)
+        store.kernels, store.repeats = kernels // 2 + 1, repeats + 1
+    elif len(store.profiles) > store.capacity:
+        _profiles_of.cache_clear()
+        store = _profiles_of(length)
     which = np.zeros(num, dtype=np.int64)  # (N,) the profile of each architecture
     losses = np.zeros((NUM_LEVELS, num))
     for rows in _blocks(table):
-        spatial = [r for r in rows if table.role[r] == "main" and (table.kernel[r] > 1).any()]
+        spatial = [row for row in rows if table.role[row] == "main" and (table.kernel[row] > 1).any()]
         if spatial:
-            repeats = table.repeats[rows[-1]].astype(np.int64)
-            kernel = np.maximum(table.kernel[spatial[0]], 1).astype(np.int64)
-            stride = int(table.stride[spatial[0]])
-            place = len(spatial) + 2 * stride
-            code = (((which << 8) + place << 8) + kernel << 8) + repeats
-            moves = repeats > 0
-            distinct, inverse = np.unique(code[moves], return_inverse=True)
-            which[moves] = np.array(store.follow(distinct.tolist(), len(spatial), stride), dtype=np.int64)[inverse]
+            kernel = table.kernel[spatial[0]].astype(np.int64)
+            place = (len(spatial), int(table.stride[spatial[0]]))
+            which = store.follow(which, kernel, table.repeats[rows[-1]].astype(np.int64), place)
         losses[table.level[rows[-1]] - 1 :] = store.log_means[which]
     return losses
 

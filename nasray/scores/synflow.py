@@ -46,10 +46,9 @@ def synflow_score(
             elif isinstance(child, nn.ReLU6):
                 setattr(parent, name, nn.ReLU())
     weights = list(network.parameters())
-    with torch.no_grad():
-        for weight in weights:
-            weight.abs_()
-    weights = [weight.requires_grad_() for weight in weights]
+    for weight in weights:
+        weight.data.abs_()
+        weight.requires_grad_(True)
     images = torch.ones((1, 3, *image_hw), dtype=torch.float64, device=weights[0].device)
     with torch.enable_grad():
         flow = last_map(network(images)).sum()

@@ -46,7 +46,7 @@ def zen_score(
 
     for block in list(network.modules()):
         if getattr(block, "shortcut", None) is not None:
-            block.shortcut = None
+            block.register_module("shortcut", None)
     norms = [layer for layer in network.modules() if isinstance(layer, nn.BatchNorm2d)]
     images = random_images(network, generator, batch_size, image_hw)
     noise = random_images(network, generator, batch_size, image_hw)

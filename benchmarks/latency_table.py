@@ -1,0 +1,66 @@
+"""How far the latency table's predictions are from whole networks, measured on this device, and how fast they are.
+
+python benchmarks/latency_table.py --image-size 224x224 --min-gmacs 1 --max-gmacs 7 --num 12
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+
+import numpy as np
+
+from nasray.latency import Setting, space_table, table_error
+from nasray.spaces import SPACES, Budget
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--space", default="bottleneck", choices=sorted(SPACES))
+    parser.add_argument("--image-size", default="224x224", help="height x width in pixels")
+    parser.add_argument("--min-gmacs", type=float, default=0.0)
+    parser.add_argument("--max-gmacs", type=float, default=7.0)
+    parser.add_argument("--max-layers", type=float, default=100)
+    parser.add_argument("--num", type=int, default=12, help="architectures")
+    parser.add_argument("--repeats", type=int, default=10, help="passes of each network")
+    parser.add_argument("--population", type=int, default=100_000, help="architectures of the timed prediction")
+    parser.add_argument("--batch-size", type=int, default=1)
+    parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
+    parser.add_argument("--dtype", default="float32", choices=["float32", "float16", "bfloat16"])
+    parser.add_argument("--channels-last", action="store_true")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", action="store_true", help="print the figures as JSON")
+    known = parser.parse_args()
+
+    image_hw = tuple(int(side) for side in known.image_size.split("x"))
+    space = SPACES[known.space](image_hw=image_hw)
+    setting = Setting.here(
+        image_hw, batch_size=known.batch_size, device=known.device, dtype=known.dtype, channels_last=known.channels_last
+    )
+    begin = time.perf_counter()
+    table = space_table(space, setting)
+    build_s = time.perf_counter() - begin
+    budget = Budget({"gmacs": known.max_gmacs, "layers": known.max_layers}, {"gmacs": known.min_gmacs})
+    result = table_error(space, table, known.num, known.seed, budget=budget, repeats=known.repeats)
+    layers = space.layers(space.sample(known.population, np.random.default_rng(known.seed)))
+    begin = time.perf_counter()
+    table.predict(layers)
+    result |= {"build_s": build_s, "entries": len(table.entries), "predict_s": time.perf_counter() - begin}
+    if known.json:
+        print(json.dumps(result, indent=1))
+        return
+    where = f"{setting.device_name}, {setting.threads} threads"
+    print(f"{where}, {setting.dtype}, batch {setting.batch_size}, {known.image_size}")
+    print(f"{len(table.entries)} entries, {build_s:.1f} s to make or load them")
+    print(f"{known.population:,} predictions in {result['predict_s']:.2f} s")
+    print("gmacs  measured (spread)  predicted ms")
+    columns = (result[name] for name in ("gmacs", "measured_ms", "spread_ms", "predicted_ms"))
+    for gmacs, measured, spread, predicted in zip(*columns, strict=True):
+        print(f"{gmacs:5.2f}  {measured:8.1f} ({spread:5.1f})  {predicted:8.1f}")
+    print(f"mean absolute error {result['mape_percent']:.1f} %, bias {result['bias_percent']:+.1f} %")
+    print(f"Kendall {result['kendall']:.3f}, Spearman {result['spearman']:.3f}")
+
+
+if __name__ == "__main__":
+    main()

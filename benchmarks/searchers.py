@@ -1,0 +1,77 @@
+"""Best score per searcher over several seeds, on the same budget of evaluations, in this process (no Ray).
+
+`python benchmarks/searchers.py [--evaluations 1000] [--seeds 5] [--json]`.
+"""
+
+import argparse
+import json
+import time
+from dataclasses import replace
+
+import numpy as np
+
+from nasray.cluster import OrderedSearch
+from nasray.experiment import SearcherOptions, load_experiment, make_evaluator, make_searcher
+
+SEARCHERS = {
+    "random": SearcherOptions(name="random"),
+    "evolution": SearcherOptions(name="evolution", population_size=64, mutations_per_child=2),
+    "coarse-to-fine": SearcherOptions(name="coarse-to-fine", population_size=64, mutations_per_child=2),
+    "optuna-tpe": SearcherOptions(name="optuna-tpe"),
+    "optuna-nsga2": SearcherOptions(name="optuna-nsga2"),
+}
+
+
+def best_of(experiment):
+    search = OrderedSearch(
+        make_searcher(experiment), evaluations=experiment.evaluations, batch_size=experiment.batch_size, in_flight=1
+    )
+    evaluator = make_evaluator(experiment)
+    best = -np.inf
+    search.fill()
+    while not search.is_finished:
+        index, proposal = next(iter(search.pending.items()))
+        metrics = evaluator(proposal.genes)
+        best = max(best, float(metrics["score"].max()))
+        for batch in search.receive(index, metrics):
+            search.tell(batch)
+    return best
+
+
+def main(name, evaluations, seeds, batch_size):
+    rows = {}
+    for searcher, options in SEARCHERS.items():
+        begin = time.process_time()
+        scores = [
+            best_of(
+                replace(load_experiment(name), searcher=options, seed=seed, evaluations=evaluations, batch_size=batch_size)
+            )
+            for seed in range(seeds)
+        ]
+        rows[searcher] = {
+            "mean": float(np.mean(scores)),
+            "sd": float(np.std(scores, ddof=1)) if seeds > 1 else 0.0,
+            "best": max(scores),
+            "scores": scores,
+            "cpu_seconds_per_search": (time.process_time() - begin) / seeds,
+        }
+    return {"experiment": name, "evaluations": evaluations, "batch_size": batch_size, "seeds": seeds, "searchers": rows}
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--experiment", default="maedet-m")
+    parser.add_argument("--evaluations", type=int, default=1000)
+    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    result = main(options.experiment, options.evaluations, options.seeds, options.batch_size)
+    if options.json:
+        print(json.dumps(result, indent=1))
+    else:
+        print(f"{'searcher':16} {'mean':>9} {'sd':>7} {'best':>9} {'CPU s':>7}")
+        for name, row in result["searchers"].items():
+            print(
+                f"{name:16} {row['mean']:9.1f} {row['sd']:7.1f} {row['best']:9.1f} {row['cpu_seconds_per_search']:7.1f}"
+            )

@@ -1,0 +1,126 @@
+import collections
+import json
+import subprocess
+import sys
+
+import numpy as np
+import optuna
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nasray.spaces import SPACES, Architecture, BottleneckSpace, Gene, Space, row_keys
+
+GENES = {
+    "two": Gene("gene", (3, 5)),
+    "consecutive": Gene("gene", (0, 1, 2, 3)),
+    "steps": Gene("gene", (3, 5, 7)),
+    "irregular": Gene("gene", (1, 3, 6)),
+    "single": Gene("gene", (4,)),
+    "labels": Gene("gene", (0, 1, 2), ordered=False),
+    "log": Gene("gene", (8, 16, 24), log=True),
+}
+
+
+class Plain(Space):
+    """As small as a space can be: genes alone."""
+
+    family = "plain"
+    genes = (Gene("width", (8, 16, 24), log=True), Gene("kind", (0, 2), ordered=False))
+
+
+@pytest.mark.parametrize("values", [(), (3, 1), (1, 1, 2)])
+def test_gene_refuses_values_that_do_not_ascend(values):
+    with pytest.raises(ValueError, match="ascending and distinct"):
+        Gene("gene", values)
+
+
+@pytest.mark.parametrize("values", [(8, 16, 32), (1, 3, 5), (4,)])
+def test_log_gene_needs_multiples_of_its_step(values):
+    with pytest.raises(ValueError, match="log needs values"):
+        Gene("gene", values, log=True)
+
+
+@pytest.mark.parametrize("gene", GENES.values(), ids=GENES)
+def test_numpy_tune_and_optuna_draw_exactly_the_values(gene):
+    rng = np.random.default_rng(0)
+    assert set(gene.draw(300, rng).tolist()) == set(gene.values)
+    assert {gene.from_tune(value) for value in np.ravel(gene.to_tune().sample(size=300, random_state=rng))} == set(
+        gene.values
+    )
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    assert {gene.suggest(study.ask()) for _ in range(100)} == set(gene.values)
+
+
+def test_log_gene_is_uniform_in_the_logarithm():
+    gene = Gene("width", tuple(range(8, 2049, 8)), log=True)
+    values = gene.draw(20_000, np.random.default_rng(0))
+    # Value 8*i stands for [i, i + 1) of [1, 257): the lower half of the logarithm ends at sqrt(257) = 16.03.
+    assert np.mean(values < 16 * 8) == pytest.approx(np.log(16) / np.log(257), abs=0.015)
+    assert values.max() > 2000
+
+
+def test_plain_space_follows_from_its_genes():
+    space, rng = Plain(), np.random.default_rng(0)
+    rows = space.sample(200, rng)
+    assert sorted({tuple(row) for row in rows.tolist()}) == [(w, k) for w in (8, 16, 24) for k in (0, 2)]
+    assert ((space.mutate(rows, rng) != rows).sum(axis=1) <= 1).all()
+    children = space.crossover(rows[:100], rows[100:], rng)
+    assert ((children == rows[:100]) | (children == rows[100:])).all()
+    assert space.cost(rows) == {}
+    assert space.start().shape == (0, 2)
+    assert space.to_architecture(rows[0]).spec == {"width": rows[0, 0], "kind": rows[0, 1]}
+
+
+def test_checked_row_names_what_is_wrong():
+    with pytest.raises(ValueError, match="width=9, kind=1 not allowed"):
+        Plain().checked_row(np.array([9, 1]))
+
+
+@pytest.mark.parametrize("spec", [{"width": 8}, {"width": 8.5, "kind": 0}, {"width": 8, "kind": 0, "more": 1}])
+def test_from_architecture_refuses_other_specs(spec):
+    with pytest.raises(ValueError, match="not an architecture of space 'plain'"):
+        Plain().from_architecture(Architecture.create("plain", spec))
+
+
+@pytest.mark.parametrize("text", ["[]", '{"family": "a"}', '{"family": "a", "spec": {}, "more": 1}', "nonsense"])
+def test_from_json_refuses_what_is_no_architecture(text):
+    with pytest.raises(ValueError):  # noqa: PT011  json has messages of its own
+        Architecture.from_json(text)
+
+
+def test_architectures_are_equal_whatever_the_order_of_their_keys():
+    first = Architecture.create("a", {"x": 1, "y": [2, {"z": 3, "w": 4}]})
+    second = Architecture.from_json('{"spec": {"y": [2, {"w": 4, "z": 3}], "x": 1},\n "family": "a"}')
+    assert first == second
+    assert first.id == second.id
+    assert first.id != Architecture.create("b", first.spec).id
+
+
+def test_ids_never_change():
+    # History files and run folders hold these: sha256sum of the text, first 16 digits.
+    assert Architecture.create("a", {}).id == "13e89a5bf143fac9"
+    space = BottleneckSpace()
+    assert space.to_architecture(space.start()[0]).id == "3feb396000a49acc"
+
+
+def test_ids_are_the_same_in_a_fresh_process():
+    code = (
+        "import numpy as np\nfrom nasray.spaces import SPACES\n"
+        "print([SPACES[f]().ids(SPACES[f]().sample(3, np.random.default_rng(1))) for f in sorted(SPACES)])"
+    )
+    there = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    here = [SPACES[f]().ids(SPACES[f]().sample(3, np.random.default_rng(1))) for f in sorted(SPACES)]
+    assert json.loads(there.replace("'", '"')) == here
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(st.lists(st.integers(0, 12), min_size=3, max_size=3), min_size=1, max_size=30))
+def test_row_keys_are_equal_exactly_for_equal_rows(rows):
+    keys = row_keys(np.array(rows)).tolist()
+    by_key = collections.defaultdict(set)
+    for key, row in zip(keys, rows, strict=True):
+        by_key[key].add(tuple(row))
+    assert all(len(same) == 1 for same in by_key.values())
+    assert len(by_key) == len({tuple(row) for row in rows})

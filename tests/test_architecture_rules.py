@@ -1,0 +1,98 @@
+"""The rules of the house that a reader of one file cannot see: docs/architecture.md."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+ROOMS = ("spaces", "searchers", "cluster", "nasray")  # a room imports itself and the rooms before it
+FILES = [path.relative_to(ROOT) for room in ROOMS for path in sorted((ROOT / room).rglob("*.py"))]
+each_file = pytest.mark.parametrize("path", FILES, ids=str)
+
+# Functions of numpy.random that make or name a generator instead of using the global one.
+GENERATORS = {"default_rng", "Generator", "SeedSequence", "BitGenerator", "PCG64", "Philox", "RandomState"}
+
+
+def tree_of(path):
+    return ast.parse((ROOT / path).read_text(), filename=str(path))
+
+
+def imported_modules(path):
+    """Full names of all modules (and of the names imported from them), wherever in the file they are imported."""
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno} relative import; write the full name"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def room_of(module):
+    """The room of a module of ours, by its imported name; None for others."""
+    first, second = [*module.split("."), ""][:2]
+    if first != "nasray":
+        return None
+    return second if second in ROOMS[:-1] else "nasray"
+
+
+def dotted(node):
+    """The dotted name of an expression such as `np.random.rand`, or an empty string."""
+    parts = []
+    while isinstance(node, ast.Attribute):
+        parts.append(node.attr)
+        node = node.value
+    return ".".join([node.id, *reversed(parts)]) if isinstance(node, ast.Name) else ""
+
+
+def test_there_are_files():
+    assert len(FILES) > 20
+
+
+@each_file
+def test_imports_only_go_down(path):
+    allowed = ROOMS[: ROOMS.index(path.parts[0]) + 1]
+    above = [module for module in imported_modules(path) if room_of(module) not in (None, *allowed)]
+    assert not above, f"{path} is in {path.parts[0]}/ and imports {', '.join(above)}"
+
+
+@each_file
+def test_rooms_are_imported_by_their_full_names(path):
+    bare = [module for module in imported_modules(path) if module.split(".")[0] in ROOMS[:-1]]
+    assert not bare, f"{path} imports {', '.join(bare)}; write nasray.{bare[0]}"
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if path.parts[0] == "cluster"], ids=str)
+def test_cluster_names_no_detector_and_no_score(path):
+    # Imports of any kind are covered above; this finds names in strings, such as those of importlib.
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            for name in ("nasray.models", "nasray.scores", "nasray.evaluators", "torchvision"):
+                assert name not in node.value, f"{path}:{node.lineno} names {name}"
+        names = [getattr(node, "id", ""), getattr(node, "attr", ""), getattr(node, "name", "")]
+        assert not any("detector" in str(name).lower() for name in names), f"{path}:{node.lineno} names a detector"
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if path.name != "testing.py"], ids=str)
+def test_no_random_state_of_modules(path):
+    assert not {"random"} & set(imported_modules(path)), f"{path} imports random; take a numpy.random.Generator"
+    tree = tree_of(path)
+    forked = set()  # what stands inside `with torch.random.fork_rng(...)` may seed: torch gives layers no generator
+    for node in ast.walk(tree):
+        if isinstance(node, ast.With) and any(
+            isinstance(item.context_expr, ast.Call) and dotted(item.context_expr.func).endswith("fork_rng")
+            for item in node.items
+        ):
+            forked.update(ast.walk(node))
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call) or node in forked:
+            continue
+        name = dotted(node.func)
+        for prefix in ("np.random.", "numpy.random."):
+            function = name.removeprefix(prefix)
+            assert function == name or function in GENERATORS, f"{path}:{node.lineno} calls {name}"
+        assert name not in ("torch.manual_seed", "torch.seed"), f"{path}:{node.lineno} calls {name}"
+        if name in ("torch.rand", "torch.randn", "torch.randint", "torch.randperm"):
+            keywords = {keyword.arg for keyword in node.keywords}
+            assert "generator" in keywords, f"{path}:{node.lineno} calls {name} without a generator"
+        assert name != "hash", f"{path}:{node.lineno} calls hash(), which differs between processes"
