@@ -121,12 +121,11 @@ def follow_job(address: str, job: str, *, poll: float = 1.0) -> str:
 def _client(address: str) -> Iterator[Any]:
     """A client of the cluster at `address`; what goes wrong with it becomes a NasrayError."""
     from ray.dashboard.modules.job.sdk import JobSubmissionClient
+    from ray.exceptions import RayError
 
-    # A head whose user has a token asks every client for it; the client sends it only in this mode.
-    if Path("~/.ray/auth_token").expanduser().is_file() or "RAY_AUTH_TOKEN" in os.environ:
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
+    token = _token()
     try:
-        yield JobSubmissionClient(address)
+        yield JobSubmissionClient(address, headers={"Authorization": f"Bearer {token}"} if token else None)
     except NasrayError:
         raise
     except (ConnectionError, OSError) as error:
@@ -134,7 +133,7 @@ def _client(address: str) -> Iterator[Any]:
             f"no Ray dashboard at {address}: {str(error).splitlines()[0]}. Start the head with `ray start --head` (it "
             "prints the address), and check that this machine reaches its port, 8265 by default"
         ) from error
-    except RuntimeError as error:
+    except (RuntimeError, RayError) as error:
         text = str(error)
         if "401" in text or "nauthorized" in text or "uthentication" in text:
             raise NasrayError(
@@ -144,3 +143,11 @@ def _client(address: str) -> Iterator[Any]:
         if "does not exist" in text or "404" in text:
             raise NasrayError(f"the cluster at {address} knows no such job: {text.splitlines()[0]}") from error
         raise NasrayError(f"the cluster at {address} refused: {text.splitlines()[0]}") from error
+
+
+def _token() -> str | None:
+    """The token that a head wants which was started by a user who has one; sent whatever this process's own mode is."""
+    if token := os.environ.get("RAY_AUTH_TOKEN"):
+        return token
+    path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH", "~/.ray/auth_token")).expanduser()
+    return path.read_text().strip() if path.is_file() else None

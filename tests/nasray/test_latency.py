@@ -1,0 +1,275 @@
+import json
+import pickle
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from nasray import latency
+from nasray.architectures import ARCHITECTURES, layer_table
+from nasray.experiment import make_searcher, parse_experiment
+from nasray.latency import CHANNELS, LatencyCost, LatencyTable, Setting, measure, measure_architecture, table_error
+from nasray.searchers import Evolution
+from nasray.spaces import SPACES, Architecture, Budget, NasrayError
+
+HW = (64, 64)
+SETTING = Setting("cpu", "a processor", "float32", 1, 1, "0", HW)
+
+
+def small_space(name="bottleneck", **options):
+    options = {"max_mid": 32, **options} if name == "bottleneck" else options
+    return SPACES[name](image_hw=HW, max_width=64, max_stem_width=32, max_depth=3, kernels=(3,), **options)
+
+
+def synthetic(setting, block, in_channels, out_channels, estimate_ms=0.0):
+    """A latency that grows with the work and is no power of it."""
+    del setting, estimate_ms
+    return 0.01 + 1e-6 * block.macs(in_channels, out_channels) ** 0.9
+
+
+@pytest.fixture
+def cache(monkeypatch, tmp_path):
+    monkeypatch.setenv("NASRAY_CACHE", str(tmp_path))
+    monkeypatch.setattr(latency, "block_latency", synthetic)
+    return tmp_path
+
+
+def one_convolution(in_channels, out_channels):
+    """Layers of the initial architecture's first 1x1 convolution alone, for N pairs of channels."""
+    layers = layer_table(ARCHITECTURES["maedet-initial"], HW)
+    row = int(np.flatnonzero((layers.role == "main") & (layers.kernel[:, 0] == 1))[0])
+    pick = {name: getattr(layers, name)[row : row + 1] for name in layers.__dataclass_fields__}
+    ones = np.ones((1, len(in_channels)))
+    wide = {name: ones * pick[name] for name in ("kernel", "pooled_elements", "skip")}
+    wide |= {"in_channels": ones * in_channels, "out_channels": ones * out_channels, "repeats": ones}
+    return type(layers)(**{**pick, **wide})
+
+
+@pytest.mark.parametrize("name", sorted(SPACES))
+def test_predicts_every_family_of_blocks_independently_of_the_batch(cache, name):
+    space = small_space(name)
+    table = latency.space_table(space, SETTING)
+    population = space.sample(300, np.random.default_rng(1))
+    together = table.predict(space.layers(population))
+    assert (together > 0).all()
+    parts = [table.predict(space.layers(part)) for part in np.array_split(population, 7)]
+    np.testing.assert_array_equal(np.concatenate(parts), together)
+    alone = [table.predict(space.layers(row[None]))[0] for row in population[:40]]
+    np.testing.assert_array_equal(alone, together[:40])
+    order = np.random.default_rng(2).permutation(300)
+    np.testing.assert_array_equal(table.predict(space.layers(population[order])), together[order])
+
+
+def test_interpolation_hits_the_entries_and_is_bilinear_in_logarithms_between(monkeypatch):
+    monkeypatch.setattr(latency, "block_latency", synthetic)
+    table = LatencyTable(SETTING)
+    nodes = CHANNELS[(CHANNELS >= 8) & (CHANNELS <= 512)]
+    i, j = (grid.ravel() for grid in np.meshgrid(nodes, nodes))
+    layers = one_convolution(i, j)
+    table.ensure(layers)
+    [(block, _)] = next(iter(latency._terms(layers))).blocks()
+    entries = [table.entries[block.key(a, b)] for a, b in zip(i.tolist(), j.tolist(), strict=True)]
+    np.testing.assert_allclose(table.predict(layers), entries, rtol=1e-14)
+    # 16 lies half way between 8 and 32 in the logarithm, 64 between 32 and 128.
+    corners = [table.entries[block.key(a, b)] for a in (8, 32) for b in (32, 128)]
+    middle = table.predict(one_convolution(np.array([16]), np.array([64])))
+    np.testing.assert_allclose(middle, np.prod(corners) ** 0.25, rtol=1e-14)
+
+
+def test_more_channels_take_longer(monkeypatch):
+    monkeypatch.setattr(latency, "block_latency", synthetic)
+    table = LatencyTable(SETTING)
+    widths = np.arange(8, 513, 8)
+    for layers in (one_convolution(widths, np.full(64, 40)), one_convolution(np.full(64, 40), widths)):
+        table.ensure(layers)
+        assert (np.diff(table.predict(layers)) > 0).all()
+
+
+def test_layers_count_as_often_as_they_occur(monkeypatch):
+    monkeypatch.setattr(latency, "block_latency", lambda *_: 1.0)
+    table = LatencyTable(SETTING)
+    layers = layer_table(ARCHITECTURES["resnet50"], HW)
+    table.ensure(layers)
+    # 1 stem, 16 blocks of 3 convolutions and an addition, 4 projections.
+    np.testing.assert_allclose(table.predict(layers), 1 + 16 * 4 + 4, rtol=1e-12)
+
+
+def test_missing_entries_are_nan_not_guesses():
+    assert np.isnan(LatencyTable(SETTING).predict(one_convolution(np.array([8]), np.array([8])))).all()
+
+
+def test_table_file_round_trip_and_growth_leave_predictions_alone(cache):
+    space = small_space()
+    table = latency.space_table(space, SETTING)
+    layers = space.layers(space.sample(100, np.random.default_rng(0)))
+    before = table.predict(layers)
+    again = LatencyTable.open(SETTING)
+    assert again.entries == table.entries
+    np.testing.assert_array_equal(again.predict(layers), before)
+    num = len(again.entries)
+    again.ensure(SPACES["bottleneck"](image_hw=HW).layers(latency._corners(SPACES["bottleneck"](image_hw=HW))))
+    assert len(again.entries) > num
+    np.testing.assert_array_equal(LatencyTable.open(SETTING).predict(layers), before)
+    assert not LatencyTable.open(replace(SETTING, dtype="bfloat16")).entries
+
+
+def test_entries_on_disk_win_over_those_measured_meanwhile(cache):
+    key = "conv 1x1 stride 1 8x8 8-8"
+    first, second = LatencyTable.open(SETTING), LatencyTable.open(SETTING)
+    first.entries[key], second.entries[key] = 1.0, 2.0
+    first.save()
+    second.save()
+    assert second.entries[key] == LatencyTable.open(SETTING).entries[key] == 1.0
+
+
+@pytest.mark.parametrize("damage", ["{", "[]", '{"format": 1}', "nan", "setting"])
+def test_broken_table_is_set_aside_and_made_anew(cache, capsys, damage):
+    space = small_space()
+    table = latency.space_table(space, SETTING)
+    content = table.path.read_text()
+    if damage == "nan":
+        damage = content.replace(": 0.", ": -0.", 1)
+    elif damage == "setting":
+        damage = content.replace("a processor", "another")
+    table.path.write_text(damage)
+    capsys.readouterr()
+    again = latency.space_table(space, SETTING)
+    message = capsys.readouterr().err
+    assert str(table.path) in message
+    assert "measured anew" in message
+    assert again.path.read_text() == content
+    assert again.path.with_name(again.path.name + ".broken").read_text() == damage
+
+
+def test_heavy_entries_are_scaled_not_measured(monkeypatch, capsys):
+    calls = []
+    monkeypatch.setattr(latency, "block_latency", lambda _, block, i, j, *__: calls.append((i, j)) or 1.0 * i * j)
+    table = LatencyTable(SETTING)
+    layers = one_convolution(np.array([8, 2048]), np.array([8, 2048]))
+    table.ensure(layers)
+    assert (8, 32) in calls
+    assert (2048, 2048) not in calls
+    assert "too heavy" in capsys.readouterr().err
+    np.testing.assert_allclose(table.predict(layers), [64.0, 2048.0**2], rtol=1e-12)
+
+
+def test_cost_builds_nothing_before_it_is_asked_and_survives_pickling(cache):
+    space = small_space()
+    cost = pickle.loads(pickle.dumps(LatencyCost(space, device="cpu")))
+    empty = cost(np.empty((0, space.num_genes), dtype=np.int64))
+    assert empty["latency_ms"].shape == (0,)
+    assert not list(cache.rglob("*.json"))
+    population = space.sample(20, np.random.default_rng(0))
+    costs = cost(population)
+    assert set(costs) == {*space.cost(population), "latency_ms"}
+    assert len(list(cache.rglob("*.json"))) == 1
+    copy = pickle.loads(pickle.dumps(cost))
+    np.testing.assert_array_equal(copy(population)["latency_ms"], costs["latency_ms"])
+
+
+def test_evolution_keeps_a_latency_budget(cache):
+    space = small_space()
+    cost = LatencyCost(space, device="cpu")
+    bound = float(np.median(cost(space.sample(200, np.random.default_rng(0)))["latency_ms"]))
+
+    def run():
+        searcher = Evolution(space, budget=Budget({"latency_ms": bound}), cost=LatencyCost(space, device="cpu"))
+        asked = []
+        for _ in range(4):
+            genes = searcher.ask(50).genes
+            searcher.tell(genes, {"score": space.cost(genes)["gmacs"]})
+            asked.append(genes)
+        return np.concatenate(asked)
+
+    genes = run()
+    assert (cost(genes)["latency_ms"] <= bound).all()
+    np.testing.assert_array_equal(run(), genes)
+
+
+def test_experiment_with_a_latency_budget(cache):
+    content = {
+        "name": "fast", "evaluations": 50, "searcher": {"name": "evolution"}, "budget": {"latency_ms": 1.0},
+        "space": {"name": "inverted", "image_size": list(HW), "kernels": [3], "max_width": 64},
+    }  # fmt: skip
+    searcher = make_searcher(parse_experiment(content, "test"))
+    assert not list(cache.rglob("*.json"))
+    genes = searcher.ask(50).genes
+    assert (searcher.cost(genes)["latency_ms"] <= 1.0).all()
+
+
+def test_measures_a_network_and_leaves_it_and_the_random_state_alone():
+    network = torch.nn.Conv2d(3, 8, 3)
+    weight, state = network.weight.clone(), torch.get_rng_state()
+    result = measure(network, HW, batch_size=2, device="cpu", dtype="bfloat16", repeats=5, channels_last=True)
+    assert 0 < result["min_ms"] <= result["median_ms"]
+    assert result["fps"] == pytest.approx(2000 / result["median_ms"])
+    assert (result["device"], result["dtype"], result["batch_size"]) == ("cpu", "bfloat16", 2)
+    assert network.training
+    assert network.weight.dtype == torch.float32
+    assert torch.equal(network.weight, weight)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_real_blocks_predict_a_real_network(monkeypatch, tmp_path):
+    monkeypatch.setenv("NASRAY_CACHE", str(tmp_path))
+    monkeypatch.setattr(latency, "ENTRY_SECONDS", 0.001)
+    stages = [{"depth": 1, "expansion": 3, "kernel": 3, "stride": 2, "width": 8} for _ in range(4)]
+    architecture = Architecture.create("inverted-se", {"stem": {"kernel": 3, "width": 8}, "stages": stages})
+    state = torch.get_rng_state()
+    result = measure_architecture(architecture, image_hw=HW, device="cpu", with_table=True)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert json.loads(json.dumps(result)) == result
+    assert result["predicted_ms"] > 0
+    assert result["error_percent"] == pytest.approx(100 * (result["predicted_ms"] / result["median_ms"] - 1))
+
+
+@pytest.mark.parametrize("family", ["bottleneck", "basic"])
+def test_every_block_of_resnets_can_be_measured(monkeypatch, family):
+    monkeypatch.setattr(latency, "ENTRY_SECONDS", 0.001)
+    name = {"bottleneck": "resnet50", "basic": "resnet18"}[family]
+    layers = layer_table(ARCHITECTURES[name], (32, 32))
+    setting = Setting.here((32, 32), device="cpu")
+    for block in {entry[0] for entry in latency._needed(layers)}:
+        in_channels = 1 if block.kind == "add" else 8
+        assert latency.block_latency(setting, block, in_channels, 8) > 0
+
+
+def test_table_error_is_complete(cache):
+    result = table_error(small_space(), LatencyTable(Setting.here(HW, device="cpu")), num=3, repeats=1)
+    assert len(result["measured_ms"]) == len(result["predicted_ms"]) == result["num"] == 3
+    assert json.loads(json.dumps(result)) == result
+    assert -1 <= result["kendall"] <= 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"dtype": "int8"}, "float32, float16, bfloat16; got 'int8'"),
+        ({"device": "tpu"}, "auto, cpu, cuda; got 'tpu'"),
+        ({"batch_size": 0}, "at least 1; got 0"),
+    ],
+)
+def test_says_what_is_allowed(options, message):
+    with pytest.raises(NasrayError, match=message):
+        Setting.here(HW, **options)
+
+
+def test_says_that_there_is_no_gpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(NasrayError, match="'cuda' is not available"):
+        Setting.here(HW, device="cuda")
+
+
+def test_says_that_a_space_has_no_layers():
+    with pytest.raises(NasrayError, match="has none"):
+        LatencyCost(object())
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_measures_on_a_gpu(dtype):
+    result = measure_architecture(ARCHITECTURES["resnet18"], image_hw=HW, device="cuda", dtype=dtype)
+    assert result["device"] == "cuda"
+    assert result["threads"] == 0
+    assert result["median_ms"] > 0
