@@ -10,7 +10,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from pathlib import Path
 
 import psutil
 
@@ -33,7 +32,7 @@ def memory(root):
 def main(name, extra):
     with tempfile.TemporaryDirectory() as folder:
         begin = time.monotonic()
-        command = [sys.executable, "-m", "nasray", "search", name, "--folder", str(Path(folder) / name), "--json", *extra]
+        command = [sys.executable, "-m", "nasray", "search", name, "--folder", f"{folder}/{name}", "--json", *extra]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         peak_pss = peak_rss = 0
         root = psutil.Process(process.pid)

@@ -42,12 +42,8 @@ def main(name, evaluations, seeds, batch_size):
     rows = {}
     for searcher, options in SEARCHERS.items():
         begin = time.process_time()
-        scores = [
-            best_of(
-                replace(load_experiment(name), searcher=options, seed=seed, evaluations=evaluations, batch_size=batch_size)
-            )
-            for seed in range(seeds)
-        ]
+        common = {"searcher": options, "evaluations": evaluations, "batch_size": batch_size}
+        scores = [best_of(replace(load_experiment(name), seed=seed, **common)) for seed in range(seeds)]
         rows[searcher] = {
             "mean": float(np.mean(scores)),
             "sd": float(np.std(scores, ddof=1)) if seeds > 1 else 0.0,

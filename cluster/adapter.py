@@ -38,7 +38,7 @@ class TuneSearchAlgorithm(TuneSearcher):
         """Nothing to take over: the experiment says it all."""
         return True
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+    def suggest(self, trial_id: str) -> Any:
         """The next batch; None while all that are due are being evaluated; FINISHED at the end."""
         if self.failed is not None or self.search.is_finished:
             return TuneSearcher.FINISHED

@@ -33,7 +33,7 @@ def submit_job(address: str, command: Sequence[str]) -> str:
         NasrayError: if there is no command, or the cluster cannot be reached or refuses.
     """
     if not command:
-        raise NasrayError("submit needs a nasray command after --, such as: nasray submit --address URL -- search maedet-m")
+        raise NasrayError("submit needs a command after --, such as: nasray submit --address URL -- search maedet-m")
     with tempfile.TemporaryDirectory(prefix="nasray-job-") as folder:
         arguments = [_ship(argument, Path(folder)) for argument in command]
         lay_out_package(Path(folder) / "nasray")

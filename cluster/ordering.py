@@ -7,7 +7,8 @@ neither the order in which workers finish nor a crash changes the search.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -15,7 +16,8 @@ from nasray.searchers import Metrics, Proposal, Searcher
 from nasray.spaces import NasrayError, Population
 
 
-class ToldBatch(NamedTuple):
+@dataclass(frozen=True)
+class ToldBatch:
     """A batch at the moment at which it is told."""
 
     index: int

@@ -114,7 +114,9 @@ def _tuner(
     number = 0 if newest is None else int(newest.name.rpartition("-")[2]) + 1
     return tune.Tuner(
         trainable,
-        tune_config=tune.TuneConfig(search_alg=TuneSearchAlgorithm(search, recorder), num_samples=-1, reuse_actors=True),
+        tune_config=tune.TuneConfig(
+            search_alg=TuneSearchAlgorithm(search, recorder), num_samples=-1, reuse_actors=True
+        ),
         run_config=tune.RunConfig(
             name=f"search-{number:03d}",
             storage_path=str(folder.tune),
@@ -139,20 +141,18 @@ def tune_state_fault(experiment: Path) -> str | None:
         for pattern, read in (
             ("experiment_state-*.json", lambda path: json.loads(path.read_text())),
             ("searcher-state-*.pkl", lambda path: pickle.loads(path.read_bytes())),
-            ("search_gen_state-*.json", lambda path: path.stat().st_size or _empty(path)),
+            ("search_gen_state-*.json", Path.read_bytes),
         ):
             paths = sorted(experiment.glob(pattern))
             if not paths:
                 return f"it has no {pattern}"
             for path in paths:
+                if not path.stat().st_size:
+                    return f"{path.name} is empty"
                 read(path)
     except Exception as error:  # whatever a torn pickle raises
         return f"{type(error).__name__}: {error}"
     return None
-
-
-def _empty(path: Path) -> None:
-    raise EOFError(f"{path.name} is empty")
 
 
 def _raise_errors(grid: Any, folder: RunFolder) -> None:

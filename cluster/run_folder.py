@@ -17,8 +17,9 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -36,7 +37,8 @@ _GENES, _PARENTS = "genes", "parents"
 _COST_PREFIX, _METRIC_PREFIX = "cost.", "metric."
 
 
-class HistoryBatch(NamedTuple):
+@dataclass(frozen=True)
+class HistoryBatch:
     """One part file: ids (N), genes (N, G), parents (N, 2), and (N,) arrays of costs and metrics."""
 
     index: int

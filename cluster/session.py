@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import shutil
 import socket
@@ -68,7 +69,7 @@ def ray_session(resources: Resources) -> Iterator[str]:
                     include_dashboard=False,
                     object_store_memory=OBJECT_STORE_BYTES,
                     _temp_dir=folder,
-                    logging_level="error",
+                    logging_level=logging.ERROR,
                     log_to_driver=True,
                 )
         stack.callback(ray.shutdown)
@@ -103,7 +104,7 @@ def _connect(address: str) -> None:
         except OSError as error:
             raise NasrayError(unreachable.format(error)) from error
     try:
-        ray.init(address=address, logging_level="error", log_to_driver=True)
+        ray.init(address=address, logging_level=logging.ERROR, log_to_driver=True)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise NasrayError(unreachable.format(str(error).splitlines()[0])) from error
 

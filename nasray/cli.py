@@ -91,7 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("experiment", help="whose space and evaluator; a name or a YAML file")
     sub.add_argument("--architectures", type=int, default=200)
     sub.add_argument("--repeats", type=int, default=16, help="sampled passes of each architecture")
-    sub.add_argument("--min-gmacs", type=float, help="lower end of the random architectures (default: 10/13 of the budget)")
+    sub.add_argument("--min-gmacs", type=float, help="lower end of the random architectures (10/13 of the upper)")
     sub.add_argument("--max-gmacs", type=float, help="upper end (default: the experiment's budget)")
     sub.add_argument("--seed", type=int, default=0)
     sub.add_argument("--workers", type=int, help="processes; one a core by default")
@@ -204,17 +204,20 @@ def _cost(known: Any) -> None:
     for name in known.architecture:
         table = layer_table(find_architecture(name), image_hw)
         cost = {key: float(value[0]) for key, value in table.cost().items()}
-        rows.append({"name": name, **cost, "gmacs_mmcv": float(table.gmacs_mmcv()[0]), "published": PUBLISHED.get(name)})
+        gmacs_mmcv = float(table.gmacs_mmcv()[0])
+        rows.append({"name": name, **cost, "gmacs_mmcv": gmacs_mmcv, "published": PUBLISHED.get(name)})
     note = {
         "scope": "backbone",
         "image_hw": list(image_hw),
         "gmacs": "multiply-adds of convolutions and fully connected layers / 1e9",
-        "gmacs_mmcv": "as mmcv counts: also 2 per batch-norm output, 1 per pooling input; the paper's figures for MAE-DET",
+        "gmacs_mmcv": "as mmcv counts, and so the paper: also 2 per batch-norm output, 1 per pooling input",
     }
     if known.json:
         print(json.dumps({"convention": note, "architectures": rows}, indent=1))
         return
-    print(f"backbone at {image_hw[0]}x{image_hw[1]}; gmacs = multiply-adds of convolutions / 1e9; gmacs_mmcv = {note['gmacs_mmcv']}")
+    print(f"backbone at {image_hw[0]}x{image_hw[1]} (height x width)")
+    print(f"gmacs: {note['gmacs']}")
+    print(f"gmacs_mmcv: {note['gmacs_mmcv']}\n")
     table_rows = []
     for row in rows:
         published = row["published"] if image_hw in ((800, 1280), (1280, 800)) else None
@@ -378,15 +381,18 @@ def _image_hw(text: str) -> tuple[int, int]:
     match = re.fullmatch(r"(\d+)(?:x(\d+))?", text)
     height, width = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
     if min(height, width) < 32:
-        raise NasrayError(f"image size must be HEIGHTxWIDTH in pixels, each at least 32, such as 800x1280; got {text!r}")
+        raise NasrayError(
+            f"image size must be HEIGHTxWIDTH in pixels, each at least 32, such as 800x1280; got {text!r}"
+        )
     return height, width
 
 
 def _print_table(head: list[str], rows: list[list[str]]) -> None:
     widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
     for row in [head, *rows]:
-        cells = [cell.ljust(w) if i == 0 or len(head) == 2 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))]
-        print("  ".join(cells).rstrip())
+        left = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+        right = [cell.rjust(width) for cell, width in zip(row, widths, strict=True)]
+        print("  ".join(left if len(head) == 2 else left[:1] + right[1:]).rstrip())
 
 
 if __name__ == "__main__":

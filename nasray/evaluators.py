@@ -1,12 +1,14 @@
 """Evaluators that come with nasray: zero-shot scores of backbones.
 
-Every evaluator is picklable, deterministic for each architecture, and imports torch only when it is called and needs it.
+Every evaluator is picklable and deterministic for each architecture, and imports torch only if it needs it and is
+called.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,7 +16,6 @@ from nasray.scores.entropy import (
     MULTI_SCALE,
     SINGLE_SCALE,
     SizeFactor,
-    entropy_score,
     level_entropies,
     level_widths,
     log_width_score,
@@ -145,7 +146,11 @@ class Proxy:
         from nasray.scores.synflow import synflow_score
         from nasray.scores.zen import zen_score
 
-        function = {"zen": zen_score, "naswot": naswot_score, "synflow": synflow_score}[self.proxy]
+        function: Any = {
+            "zen": partial(zen_score, batch_size=self.batch_size),
+            "naswot": partial(naswot_score, batch_size=self.batch_size),
+            "synflow": synflow_score,  # one image of ones
+        }[self.proxy]
         device = _device(self.device)
         scores = []
         for row in genes:
@@ -154,8 +159,7 @@ class Proxy:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(generator.initial_seed())
                 network = build(architecture).to(device)
-            score = function(network, generator=generator, image_hw=self.image_hw, batch_size=self.batch_size)
-            scores.append(float(score))
+            scores.append(float(function(network, generator=generator, image_hw=self.image_hw)))
         return {"score": np.array(scores)}
 
 

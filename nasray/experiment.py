@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import platform
 import subprocess
-from dataclasses import dataclass, field
+from dataclasses import field
 from importlib import resources as package_files
 from importlib.metadata import version
 from pathlib import Path
@@ -23,7 +23,7 @@ from nasray._version import __version__
 from nasray.cluster.session import Resources as TrialResources
 from nasray.evaluators import ClosedFormEntropy, LogWidth, Proxy, SampledEntropy
 from nasray.searchers import SEARCHERS, Objective, Searcher
-from nasray.spaces import SPACES, Budget, NasrayError
+from nasray.spaces import SPACES, Budget, CostFunction, NasrayError
 from nasray.spaces.staged import StagedSpace
 
 if TYPE_CHECKING:
@@ -194,6 +194,7 @@ class Experiment:
     def __post_init__(self) -> None:
         make_searcher(self)  # whatever does not fit together is refused here, before anything is written
         make_evaluator(self)
+        trial_resources(self)
 
 
 _ADAPTER: TypeAdapter[Experiment] = TypeAdapter(Experiment)
@@ -203,7 +204,8 @@ def make_space(experiment: Experiment) -> StagedSpace:
     """The experiment's space."""
     options = experiment.space
     kwargs: dict[str, Any] = {"max_width": options.max_width} if options.max_width else {}
-    return SPACES[options.name](  # type: ignore[return-value]
+    kind: Any = SPACES[options.name]
+    return kind(
         image_hw=options.image_size,
         kernels=options.kernels,
         max_depth=options.max_depth,
@@ -225,11 +227,11 @@ def make_searcher(experiment: Experiment) -> Searcher:
         upper={name: value for name, value in bounds.items() if not name.startswith("min_")},
         lower={name.removeprefix("min_"): value for name, value in bounds.items() if name.startswith("min_")},
     )
-    cost = space.cost
-    if "latency_ms" in budget.upper:
+    cost: CostFunction = space.cost
+    if "latency_ms" in budget.upper or "latency_ms" in experiment.minimise:
         from nasray.latency import LatencyCost
 
-        cost = LatencyCost(space)  # type: ignore[assignment]
+        cost = LatencyCost(space)
     objectives = (Objective("score"), *(Objective(name, "min") for name in experiment.minimise))
     return kind(space, budget=budget, cost=cost, objectives=objectives, seed=experiment.seed, **options)
 
@@ -274,7 +276,7 @@ def _arguments(kind: type[Searcher]) -> set[str]:
         parameter.name
         for cls in kind.__mro__
         if "__init__" in vars(cls)
-        for parameter in inspect.signature(cls.__init__).parameters.values()
+        for parameter in inspect.signature(vars(cls)["__init__"]).parameters.values()
         if parameter.kind is parameter.KEYWORD_ONLY
     }
     return names
@@ -312,7 +314,8 @@ def load_experiment(name_or_path: str) -> Experiment:
         text = (package_files.files("nasray.experiments") / f"{name_or_path}.yaml").read_text()
         default_name = name_or_path
     else:
-        raise NasrayError(f"unknown experiment {name_or_path!r}{did_you_mean(name_or_path, experiment_names())} {_shipped()}")
+        hint = did_you_mean(name_or_path, experiment_names())
+        raise NasrayError(f"unknown experiment {name_or_path!r}{hint} {_shipped()}")
     try:
         content = yaml.safe_load(text)
     except yaml.YAMLError as error:
@@ -387,8 +390,9 @@ def experiment_of_run(description: dict[str, Any], source: str) -> Experiment:
 
 def _git_revision() -> str | None:
     try:
+        here = Path(__file__).parent
         done = subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=5, check=True
+            ["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, timeout=5, check=True
         )
     except (OSError, subprocess.SubprocessError):
         return None

@@ -43,7 +43,9 @@ def export_backbone(architecture: Architecture, path: Path) -> dict[str, Any]:
     from nasray.models import backbone, build
 
     if path.suffix != ".py" or not path.stem.isidentifier() or not path.absolute().parent.is_dir():
-        raise NasrayError(f"export writes a Python module into an existing folder, such as backbone.py; got {str(path)!r}")
+        raise NasrayError(
+            f"export writes a Python module into an existing folder, such as backbone.py; got {str(path)!r}"
+        )
     network = build(architecture).eval()
     source = inspect.getsource(backbone)
     body = source[source.index("from __future__") :]

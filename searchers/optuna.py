@@ -30,7 +30,7 @@ class OptunaSearch(Searcher):
         options: see `Searcher`.
     """
 
-    max_tries = 20_000
+    max_tries = 1_000  # a suggestion takes milliseconds, and its infeasible ones teach the sampler
 
     def __init__(self, space: Any, *, seed: int = 0, **options: Any) -> None:
         import optuna

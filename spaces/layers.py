@@ -7,7 +7,7 @@ position that is repeated (`repeats` times) is described once. Rows stand in the
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -128,4 +128,6 @@ class LayerRows:
 
         wide = ("kernel", "in_channels", "out_channels", "repeats", "pooled_elements", "skip")
         narrow = ("block", "level", "role", "depthwise", "stride", "relu_in", "relu_out", "out_hw")
-        return LayerTable(**{n: per_architecture(n) for n in wide}, **{n: per_row(n) for n in narrow})
+        columns: dict[str, Any] = {name: per_architecture(name) for name in wide}
+        columns.update({name: per_row(name) for name in narrow})
+        return LayerTable(**columns)

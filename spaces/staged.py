@@ -349,7 +349,14 @@ def staged_layers(
         if not depth.any():  # rows that no architecture has are left out
             continue
         present = (depth > 0).astype(np.float64)
-        common = {"level": level, "kernel": kernel, "mid": mid, "out": out, "out_hw": hw, "gated": gated}
+        common: dict[str, Any] = {
+            "level": level,
+            "kernel": kernel,
+            "mid": mid,
+            "out": out,
+            "out_hw": hw,
+            "gated": gated,
+        }
         add(rows, block=2 * index + 1, width=width, in_hw=in_hw, stride=stride, repeats=present,
             pool=shortcut == "pool", **common)  # fmt: skip
         if (depth > 1).any():
@@ -387,7 +394,7 @@ def _bottleneck(rows: LayerRows, *, block: int, level: int, width: Floats, kerne
                 gated: bool) -> None:  # fmt: skip
     """1x1, kxk (with the stride), 1x1; a projection where the shape changes."""
     del gated
-    common = {"block": block, "level": level, "repeats": repeats}
+    common: dict[str, Any] = {"block": block, "level": level, "repeats": repeats}
     skip = _shortcut(rows, block=block, level=level, width=width, out=out, in_hw=in_hw, out_hw=out_hw, stride=stride,
                      repeats=repeats, pool=pool)  # fmt: skip
     rows.add(**common, kernel=1.0, in_channels=width, out_channels=mid, out_hw=in_hw)
@@ -400,7 +407,7 @@ def _basic(rows: LayerRows, *, block: int, level: int, width: Floats, kernel: Fl
            gated: bool) -> None:  # fmt: skip
     """Two kxk, the first with the stride; a projection where the shape changes."""
     del mid, gated
-    common = {"block": block, "level": level, "repeats": repeats, "kernel": kernel, "out_hw": out_hw}
+    common: dict[str, Any] = {"block": block, "level": level, "repeats": repeats, "kernel": kernel, "out_hw": out_hw}
     skip = _shortcut(rows, block=block, level=level, width=width, out=out, in_hw=in_hw, out_hw=out_hw, stride=stride,
                      repeats=repeats, pool=pool)  # fmt: skip
     rows.add(**common, in_channels=width, out_channels=out, stride=stride)
@@ -412,7 +419,7 @@ def _inverted(rows: LayerRows, *, block: int, level: int, width: Floats, kernel:
               gated: bool) -> None:  # fmt: skip
     """1x1 expansion (none at ratio 1), depthwise kxk (with the stride), [gate,] linear 1x1 projection."""
     del pool
-    common = {"block": block, "level": level}
+    common: dict[str, Any] = {"block": block, "level": level}
     hidden = width * mid
     from_stem = block == 1
     expanded = repeats * (mid > 1)

@@ -1,0 +1,1 @@
+"""Zero-shot scores: entropies in closed form and sampled, comparison proxies, rank agreement."""

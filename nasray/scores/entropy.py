@@ -183,9 +183,7 @@ def _narrow(loss: Floats) -> Floats:
     return loss / (1.0 + loss)
 
 
-def _gains(
-    table: LayerTable, rows: Ints, here: NDArray[np.bool_]
-) -> tuple[Floats, Floats, NDArray[np.bool_]]:
+def _gains(table: LayerTable, rows: Ints, here: NDArray[np.bool_]) -> tuple[Floats, Floats, NDArray[np.bool_]]:
     """Each (M, N): log of a layer's gain of variance (0 where absent), the gain (1 where absent), a ReLU before it."""
     kernel, channels = table.kernel[rows], table.in_channels[rows]
     dense = ~table.depthwise[rows][:, None]

@@ -21,7 +21,8 @@ def load_drive():
 
 def start(folder, *, evaluations=160, in_flight=2, seconds=0.01):
     command = [sys.executable, str(DRIVE), str(folder), str(evaluations), str(in_flight), str(seconds)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
+    pipe, out = subprocess.PIPE, subprocess.STDOUT
+    return subprocess.Popen(command, stdout=pipe, stderr=out, text=True, start_new_session=True)
 
 
 def num_parts(folder) -> int:

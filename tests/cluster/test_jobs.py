@@ -1,5 +1,6 @@
 """A local head with its dashboard: submit, status, logs, stop, resume."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -9,6 +10,7 @@ import sys
 import tempfile
 import time
 import urllib.request
+from dataclasses import replace
 
 import psutil
 import pytest
@@ -58,10 +60,8 @@ def head():
     finally:
         family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
         for member in family:
-            try:
+            with contextlib.suppress(psutil.NoSuchProcess):
                 member.kill()
-            except psutil.NoSuchProcess:
-                pass
         psutil.wait_procs(family, timeout=20)
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -79,15 +79,16 @@ def test_a_search_is_submitted_stopped_and_continued(head, tmp_path, capsys):
         "budget: {gmacs: 48.38, layers: 79}\n"
     )
     yaml = str(tmp_path / "mine.yaml")
-    job = command_line(capsys, "submit", "--address", head, "--", "search", yaml, "--seed", "4", "--folder", str(folder))
-    job = job.strip()
+    search = ["search", yaml, "--seed", "4", "--folder", str(folder)]
+    job = command_line(capsys, "submit", "--address", head, "--", *search).strip()
 
     def status():
         return json.loads(command_line(capsys, "job", "status", job, "--address", head, "--json"))["status"]
 
     deadline = time.monotonic() + 150
     while common.num_parts(folder) < 10:
-        assert time.monotonic() < deadline and status() in ("PENDING", "RUNNING"), log(capsys, head, job)
+        assert status() in ("PENDING", "RUNNING"), log(capsys, head, job)
+        assert time.monotonic() < deadline
         time.sleep(0.2)
     assert status() == "RUNNING"
     assert "a trial needs 1 CPU" in log(capsys, head, job)
@@ -99,8 +100,6 @@ def test_a_search_is_submitted_stopped_and_continued(head, tmp_path, capsys):
     assert "evaluations are in the history" in printed
     assert "winner:" in printed
     experiment = load_experiment(yaml)
-    from dataclasses import replace
-
     assert common.history_bytes(folder) == in_process(replace(experiment, seed=4), tmp_path / "expected")
 
 

@@ -1,9 +1,12 @@
 """A search that is killed and resumed ends as one that was not."""
 
 import json
+import pickle
 import shutil
 
 import pytest
+
+from nasray.cluster.run import tune_state_fault
 
 from . import common
 
@@ -20,15 +23,15 @@ def test_history_is_byte_identical_after_kills(tmp_path, in_flight):
         common.wait_until(lambda: (folder / "experiment.yaml").exists(), process)
         common.wait_until(lambda: any((folder / "tune").glob("search-*/*")), process)
         common.kill(process)
-    # The driver, in the middle of the search.
-    process = common.start(folder, in_flight=in_flight)
-    common.wait_until(lambda: common.num_parts(folder) >= 6, process)
-    common.kill(process)
-    # A trial actor, then the driver, late in the search.
+    # A trial actor, then the driver in the middle of the search.
     (tmp_path / "suicide").touch()
     process = common.start(folder, in_flight=in_flight)
-    common.wait_until(lambda: common.num_parts(folder) >= 14, process)
+    common.wait_until(lambda: common.num_parts(folder) >= 7, process)
     assert not (tmp_path / "suicide").exists()
+    common.kill(process)
+    # The driver, late in the search.
+    process = common.start(folder, in_flight=in_flight)
+    common.wait_until(lambda: common.num_parts(folder) >= 15, process)
     common.kill(process)
     # To the end.
     output = common.finish(common.start(folder, in_flight=in_flight))
@@ -41,22 +44,42 @@ def test_history_is_byte_identical_after_kills(tmp_path, in_flight):
     assert common.history_bytes(folder) == expected
 
 
-@pytest.mark.parametrize("victim", ["tuner.pkl", "experiment_state-*.json", "searcher-state-*.pkl"])
-def test_torn_tune_state_is_no_harm(tmp_path, victim):
+FILES = ("tuner.pkl", "trainable.pkl", "experiment_state-x.json", "searcher-state-x.pkl", "search_gen_state-x.json")
+
+
+def write_tune_state(experiment):
+    experiment.mkdir(parents=True)
+    for name in FILES:
+        (experiment / name).write_bytes(pickle.dumps(None) if name.endswith("pkl") else b"{}")
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("harm", ["torn", "empty", "absent"])
+def test_a_damaged_tune_folder_is_recognised(tmp_path, name, harm):
+    write_tune_state(tmp_path / "search-000")
+    path = tmp_path / "search-000" / name
+    assert tune_state_fault(path.parent) is None
+    if harm == "absent":
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[: 1 if harm == "torn" else 0])
+    fault = tune_state_fault(path.parent)
+    if harm == "torn" and name in ("trainable.pkl", "search_gen_state-x.json"):
+        return  # Tune is given these anew
+    assert fault is not None
+
+
+def test_a_damaged_tune_folder_is_no_harm(tmp_path):
     expected = common.uninterrupted(tmp_path / "expected")
     folder = tmp_path / "run"
     shutil.copytree(tmp_path / "expected", folder)
     for name in sorted(expected)[8:]:  # a run that was stopped after eight batches
         (folder / "history" / name).unlink()
-    experiment = folder / "tune" / "search-000"
-    experiment.mkdir(parents=True)
-    for name in ("tuner.pkl", "trainable.pkl", "experiment_state-x.json", "searcher-state-x.pkl", "search_gen_state-x.json"):
-        (experiment / name).write_bytes(b"\x80\x05N." if name.endswith("pkl") else b"{}")
-    for path in experiment.glob(victim):
-        path.write_bytes(path.read_bytes()[:1])
+    write_tune_state(folder / "tune" / "search-000")
+    (folder / "tune" / "search-000" / "searcher-state-x.pkl").write_bytes(b"\x80")
     output = common.finish(common.start(folder))
     assert "is not used" in output
-    assert "search-001" in " ".join(str(p) for p in (folder / "tune").iterdir())
+    assert (folder / "tune" / "search-001").is_dir()
     assert common.history_bytes(folder) == expected
 
 

@@ -1,0 +1,235 @@
+"""Bad input: one message, exit status 2, nothing written or lost. And what the cheap commands print."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+import yaml
+
+from nasray.architectures import ARCHITECTURES
+from nasray.cli import main
+from nasray.experiment import experiment_names, load_experiment, make_searcher, parse_experiment
+from nasray.models import build
+from nasray.spaces import NasrayError
+
+
+@pytest.fixture(autouse=True)
+def in_a_folder_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("NASRAY_RUNS", raising=False)
+
+
+def refused(capsys, *arguments):
+    """The one message of a command that is refused."""
+    try:
+        status = main(list(arguments))
+    except SystemExit as stop:  # argparse and tyro
+        status = stop.code
+    assert status == 2
+    captured = capsys.readouterr()
+    assert "Traceback" not in captured.err
+    return captured.err
+
+
+def figures(capsys, *arguments):
+    assert main([*arguments, "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_unknown_experiment(capsys, tmp_path):
+    assert "did you mean 'maedet-m'" in refused(capsys, "search", "maedet-mm")
+    assert "no experiment file" in refused(capsys, "search", "mine.yaml")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"budgets": {}}, "unknown key 'budgets'; did you mean 'budget'?"),
+        ({"budget": {"gmac": 3}}, "unknown key 'budget.gmac'; did you mean 'gmacs'?"),
+        ({"seed": "three"}, "seed: Input should be a valid integer"),
+        ({"searcher": {"name": "genetic"}}, "searcher.name: Input should be 'random'"),
+        ({"searcher": {"name": "random", "keep": 3}}, "searcher 'random' has no option 'keep'"),
+        ({"evaluator": {"name": "entropy", "repeats": 3}}, "evaluator 'entropy' has no option 'repeats'"),
+        ({"searcher": {"name": "evolution", "parents": 300}}, "parents <= population_size"),
+        ({"minimise": ["gmacs"]}, "takes 1 to 1 objectives, got 2"),
+        ({"space": {"max_width": 100}}, "multiples of 8"),
+        ({"evaluations": 0}, "greater than or equal to 1"),
+        ({"name": "../../etc"}, "name: String should match"),
+        ({"resources": {"cpus": 0}}, "resources need cpus > 0"),
+    ],
+)
+def test_mistakes_in_an_experiment(capsys, tmp_path, content, message):
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(content))
+    assert message in refused(capsys, "search", "mine.yaml")
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.yaml"]
+
+
+def test_not_yaml(capsys, tmp_path):
+    (tmp_path / "mine.yaml").write_text("a: [")
+    assert "not valid YAML" in refused(capsys, "search", "mine.yaml")
+    (tmp_path / "mine.yaml").write_text("- a")
+    assert "must hold a mapping" in refused(capsys, "search", "mine.yaml")
+
+
+def test_unknown_option(capsys, tmp_path):
+    assert "--budget.gmac" in refused(capsys, "search", "maedet-m", "--budget.gmac", "60")
+    assert "unrecognised" in refused(capsys, "cost", "maedet-m", "--imagesize", "3")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_budget_that_nothing_meets_is_found_out_before_ray_starts(capsys, tmp_path):
+    message = refused(capsys, "search", "maedet-m", "--budget.gmacs", "0.001")
+    assert "no architecture of space 'bottleneck' meets the budget (gmacs <= 0.001" in message
+    tried = int(message.partition("tried ")[2].partition(",")[0])
+    assert tried < 1_000_000
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_run_folders(capsys, tmp_path):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "precious").write_text("mine")
+    assert "exists and is not empty" in refused(capsys, "search", "maedet-tiny", "--folder", "full")
+    assert "is no run" in refused(capsys, "resume", "full")
+    assert "is no run" in refused(capsys, "report", "full")
+    assert "is no run" in refused(capsys, "resume", "absent")
+    (tmp_path / "newer").mkdir()
+    (tmp_path / "newer" / "experiment.yaml").write_text("format: 2\n")
+    assert "newer version of nasray" in refused(capsys, "resume", "newer")
+    assert (tmp_path / "full" / "precious").read_text() == "mine"
+
+
+def test_a_corrupt_history_is_named_and_left_alone(capsys, tmp_path):
+    from nasray.cluster import OrderedSearch, RunFolder
+    from nasray.cluster.recorder import Recorder
+    from nasray.experiment import describe_experiment, make_evaluator
+
+    experiment = load_experiment("maedet-tiny")
+    search = OrderedSearch(make_searcher(experiment), evaluations=2048, batch_size=128, in_flight=2)
+    recorder = Recorder(RunFolder.create(tmp_path / "run", describe_experiment(experiment)), search)
+    search.fill()
+    for index in range(3):
+        for batch in search.receive(index, make_evaluator(experiment)(search.pending[index].genes)):
+            recorder.write(batch, {})
+            search.tell(batch)
+    part = tmp_path / "run" / "history" / "000001.parquet"
+    part.write_bytes(part.read_bytes()[:100])
+    assert "000001.parquet is corrupt" in refused(capsys, "resume", "run")
+    assert part.stat().st_size == 100
+    part.write_bytes(b"")
+    assert "000001.parquet is corrupt" in refused(capsys, "resume", "run")
+
+
+def test_unreachable_cluster(capsys):
+    message = refused(capsys, "search", "maedet-tiny", "--resources.address", "127.0.0.1:9")
+    assert "no Ray cluster at '127.0.0.1:9'" in message
+
+
+def test_a_full_disk(tmp_path):
+    """With a limit on the size of files, which the system reports as it reports a full disk."""
+    code = (
+        "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100));"
+        "from nasray.cli import main; sys.exit(main(sys.argv[1:]))"
+    )
+    command = [sys.executable, "-c", code, "search", "maedet-tiny", "--folder", str(tmp_path / "run")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.count("nasray: disk full while writing") == 1
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize("size", ["800", "800x", "0x0", "8x8", "ax3"])
+def test_image_sizes(capsys, size):
+    if size == "800":
+        assert main(["cost", "maedet-m", "--image-size", size]) == 0
+    else:
+        assert "HEIGHTxWIDTH" in refused(capsys, "cost", "maedet-m", "--image-size", size)
+
+
+def test_unknown_architecture(capsys, tmp_path):
+    assert "did you mean 'maedet-m'" in refused(capsys, "cost", "maedet-n")
+    (tmp_path / "a.json").write_text("{}")
+    assert "holds no architecture" in refused(capsys, "cost", "a.json")
+
+
+def test_cost_prints_the_papers_figures(capsys):
+    names = ["maedet-s", "maedet-m", "maedet-l", "resnet50", "resnet101"]
+    shown = figures(capsys, "cost", *names)
+    assert shown["convention"]["image_hw"] == [800, 1280]
+    # Sun et al., "MAE-DET", Table 1.
+    paper = {"maedet-s": (48.7, 21.2), "maedet-m": (89.9, 25.8), "maedet-l": (152.9, 43.9)}
+    paper |= {"resnet50": (83.6, 23.5), "resnet101": (159.5, 42.4)}
+    for row in shown["architectures"]:
+        gmacs, params_m = paper[row["name"]]
+        assert row["gmacs"] == pytest.approx(gmacs, rel=0.01)
+        assert row["gmacs_mmcv"] == pytest.approx(gmacs, rel=0.01)
+        assert row["params_m"] == pytest.approx(params_m, rel=0.01)
+    assert main(["cost", "maedet-m"]) == 0
+    assert "89.93" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("what", ["spaces", "searchers", "evaluators", "experiments", "architectures"])
+def test_list(capsys, what):
+    assert len(figures(capsys, "list", what)) >= 4
+    assert main(["list", what]) == 0
+
+
+@pytest.mark.parametrize("name", experiment_names())
+def test_every_shipped_experiment_loads_and_is_feasible(name):
+    experiment = load_experiment(name)
+    make_searcher(experiment).check_feasible()
+    assert experiment.reference is None or experiment.reference in ARCHITECTURES
+
+
+@pytest.mark.parametrize("name", ["maedet-m", "resnet50", "mobilenet-v2"])
+def test_export_needs_no_nasray(capsys, tmp_path, name):
+    shown = figures(capsys, "export", name, "--to", "exported.py")
+    assert shown["max_difference"] == 0.0
+    network = build(ARCHITECTURES[name]).eval()
+    torch.save(network.state_dict(), "weights.pt")
+    images = torch.rand(1, 3, 65, 97, generator=torch.Generator().manual_seed(3))
+    torch.save(images, "images.pt")
+    code = (
+        "import sys; sys.modules['nasray'] = None\n"
+        "import torch, exported\n"
+        "network = exported.build().eval()\n"
+        "network.load_state_dict(torch.load('weights.pt'))\n"
+        "torch.save(dict(network(torch.load('images.pt'))), 'features.pt')\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+    with torch.no_grad():
+        for level, ours in network(images).items():
+            assert torch.equal(ours, torch.load("features.pt")[level])
+
+
+def test_export_refuses_odd_targets(capsys):
+    assert "writes a Python module" in refused(capsys, "export", "maedet-m", "--to", "model.onnx")
+    assert "writes a Python module" in refused(capsys, "export", "maedet-m", "--to", "no/such/folder.py")
+
+
+def test_a_run_begun_from_python_cannot_be_continued_by_the_command_line(tmp_path, capsys):
+    from nasray.cluster import RunFolder
+
+    RunFolder.create(tmp_path / "run", {"space": "mine"})
+    assert "begun from Python" in refused(capsys, "resume", "run")
+
+
+def test_the_command_line_starts_without_ray_and_torch():
+    code = (
+        "import sys; from nasray.cli import main; main(['list', 'experiments', '--json']);"
+        "sys.exit(str([name for name in ('ray', 'torch', 'matplotlib', 'optuna') if name in sys.modules]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stderr.strip() == "[]"
+
+
+def test_overrides_reach_the_experiment():
+    from nasray.cli import _override
+
+    experiment = _override(load_experiment("maedet-m"), ["--budget.gmacs", "60", "--seed", "3"], "nasray")
+    assert (experiment.budget.gmacs, experiment.seed, experiment.budget.layers) == (60.0, 3, 91.0)
+    with pytest.raises(NasrayError, match="sed"):
+        parse_experiment({"name": "x", "sed": 1}, "x")

@@ -1,0 +1,151 @@
+"""What the README and the docs say is so: their commands parse, their example runs, their tables match the code."""
+
+import dataclasses
+import importlib.util
+import inspect
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from nasray import experiment as experiments
+from nasray.cli import _override, _parser
+from nasray.searchers import SEARCHERS
+from nasray.spaces import SPACES
+from nasray.spaces.testing import check_space
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+EXAMPLE = ROOT / "examples" / "custom_space.py"
+OPTIONS = {
+    "": experiments.Experiment,
+    "space.": experiments.SpaceOptions,
+    "searcher.": experiments.SearcherOptions,
+    "evaluator.": experiments.EvaluatorOptions,
+    "budget.": experiments.BudgetOptions,
+    "resources.": experiments.ResourceOptions,
+}
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", page.read_text(), re.DOTALL | re.MULTILINE)
+
+
+def command_lines() -> list[tuple[str, str]]:
+    """(page, command) for every nasray command line of the fenced blocks, also behind `&&`."""
+    lines = [(page, line) for page in PAGES for block in blocks(page, "bash") for line in block.splitlines()]
+    parts = [(page.name, part.strip()) for page, line in lines for part in line.split("&&")]
+    return [(page, part) for page, part in parts if re.match(r"(\S*/)?nasray ", part)]
+
+
+@pytest.mark.parametrize(("page", "line"), command_lines())
+def test_command_line_parses(page, line):
+    del page
+    check_arguments(shlex.split(line, comments=True)[1:])
+
+
+def check_arguments(arguments):
+    known, rest = _parser().parse_known_args(arguments)
+    name = known.run.__name__
+    if name == "_submit":
+        assert known.command[0] == "--"
+        check_arguments(known.command[1:])
+    elif name == "_search":
+        _override(experiments.load_experiment(known.experiment), rest, "nasray search")
+    elif name == "_resume":
+        _override(experiments.ResourceOptions(), rest, "nasray resume")
+    else:
+        assert not rest
+
+
+def test_pages_have_commands():
+    assert {page for page, _ in command_lines()} >= {"README.md", "running.md", "benchmarks.md"}
+
+
+def test_command_is_refused():
+    with pytest.raises(SystemExit):
+        check_arguments(["search", "maedet-m", "--budgt.gmacs", "60"])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_inline_commands_exist(page):
+    for command in re.findall(r"`nasray ([a-z]+)[^`]*`", page.read_text()):
+        with pytest.raises(SystemExit) as end:
+            _parser().parse_args([command, "--help"])
+        assert end.value.code == 0, command
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
+        assert (page.parent / target).is_file(), target
+
+
+@pytest.mark.parametrize(
+    "script", sorted(set(re.findall(r"benchmarks/\w+\.py", (ROOT / "docs/benchmarks.md").read_text())))
+)
+def test_benchmarks_exist(script):
+    assert (ROOT / script).is_file()
+
+
+def test_readme_has_the_two_commands():
+    text = (ROOT / "README.md").read_text()
+    for mark, last in (("main job", "nasray search maedet-m"), ("tests", "pytest -n 2")):
+        (command,) = re.findall(rf"^<!-- {mark} -->\n```bash\n(.*)\n```$", text, re.MULTILINE)
+        assert command.split("&& ")[-1] == f".venv/bin/{last}"
+
+
+def test_readme_embeds_the_example():
+    code = EXAMPLE.read_text()
+    assert code in blocks(ROOT / "README.md", "python")
+    assert len(code.splitlines()) < 40
+
+
+def test_example_space_keeps_the_contract():
+    spec = importlib.util.spec_from_file_location("custom_space", EXAMPLE)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    check_space(module.AnchorSpace())
+
+
+def test_example_runs(tmp_path):
+    done = subprocess.run(
+        [sys.executable, EXAMPLE, tmp_path / "run", "600"], capture_output=True, text=True, timeout=240, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "'score'" in done.stdout
+    assert len(list((tmp_path / "run" / "history").glob("*.parquet"))) == 3
+
+
+def test_yaml_of_the_docs_loads(tmp_path):
+    (tmp_path / "mine.yaml").write_text(blocks(ROOT / "docs/running.md", "yaml")[0])
+    assert experiments.load_experiment(str(tmp_path / "mine.yaml")).space.name == "basic"
+
+
+@pytest.mark.parametrize("prefix", OPTIONS)
+def test_running_lists_every_key(prefix):
+    """The table of keys holds every field with the text of its docstring."""
+    text = (ROOT / "docs/running.md").read_text()
+    options = OPTIONS[prefix]
+    described = inspect.cleandoc(options.__doc__).split("Attributes:")[1]
+    described = dict(re.findall(r"^\s+(\w+): (.*?)(?=^\s+\w+: |\Z)", described, re.DOTALL | re.MULTILINE))
+    for field in dataclasses.fields(options):
+        if f"{field.name}." in OPTIONS:
+            continue
+        (row,) = re.findall(rf"^\| `{prefix}{field.name}` \|[^|]*\| (.*) \|$", text, re.MULTILINE)
+        assert row == " ".join(described[field.name].split())
+
+
+def test_pages_name_every_part():
+    spaces, scores, running = ((ROOT / "docs" / f"{name}.md").read_text() for name in ("spaces", "scores", "running"))
+    assert all(f"| `{name}` |" in spaces for name in SPACES)
+    assert all(f"| `{name}` |" in running for name in SEARCHERS)
+    assert all(f"`{name}`" in scores for name in experiments.EVALUATORS)
+
+
+def test_constraints_hold_no_addresses():
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    assert all(re.fullmatch(r"[a-z0-9._-]+==[A-Za-z0-9.]+", line) for line in lines)
