@@ -14,12 +14,9 @@ import numpy as np
 
 from nasray.scores.entropy import (
     MULTI_SCALE,
-    SINGLE_SCALE,
     SizeFactor,
-    level_entropies,
-    level_widths,
+    entropy_score,
     log_width_score,
-    weigh_levels,
 )
 from nasray.searchers import Metrics
 from nasray.spaces import Architecture, Population
@@ -48,14 +45,15 @@ class ClosedFormEntropy:
     image_hw: tuple[int, int] = (384, 384)
 
     def __call__(self, genes: Population) -> Metrics:
-        """`score`, and the single-scale entropy of C5 as `entropy_c5`."""
-        table = self.space.layers(genes)
-        entropies = level_entropies(table, residual=self.residual, image_hw=self.image_hw)
-        widths = level_widths(table)
-        return {
-            "score": weigh_levels(entropies, widths, self.weights, self.size_factor, self.image_hw),
-            "entropy_c5": weigh_levels(entropies, widths, SINGLE_SCALE, self.size_factor, self.image_hw),
-        }
+        """`score`."""
+        score = entropy_score(
+            self.space.layers(genes),
+            weights=self.weights,
+            size_factor=self.size_factor,
+            residual=self.residual,
+            image_hw=self.image_hw,
+        )
+        return {"score": score}
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ position that is repeated (`repeats` times) is described once. Rows stand in the
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -54,10 +55,10 @@ class LayerTable:
     pooled_elements: Floats
     skip: Floats
 
-    @property
+    @cached_property
     def fan_in(self) -> Floats:
         """(L, N) inputs of one output value."""
-        return self.kernel**2 * np.where(self.depthwise[:, None], 1.0, self.in_channels)
+        return self.kernel * self.kernel * np.where(self.depthwise[:, None], 1.0, self.in_channels)
 
     @property
     def macs(self) -> Floats:
