@@ -129,9 +129,10 @@ def _client(address: str) -> Iterator[Any]:
     except NasrayError:
         raise
     except (ConnectionError, OSError) as error:
+        reason = str(error).splitlines()[0].rstrip(".")
         raise NasrayError(
-            f"no Ray dashboard at {address}: {str(error).splitlines()[0]}. Start the head with `ray start --head` (it "
-            "prints the address), and check that this machine reaches its port, 8265 by default"
+            f"no Ray dashboard at {address}: {reason}. Start the head with `ray start --head` (it prints the address), "
+            "and check that this machine reaches its port, 8265 by default"
         ) from error
     except (RuntimeError, RayError) as error:
         text = str(error)

@@ -104,7 +104,7 @@ def _tuner(
     trainable.__name__ = BatchTrial.__name__
     newest = max(folder.tune.glob("search-*"), default=None, key=lambda path: int(path.name.rpartition("-")[2]))
     if newest is not None:
-        fault = tune_state_fault(newest)
+        fault = tune_state_fault(newest, num_batches=search.num_batches_told)
         if fault is None:
             return tune.Tuner.restore(
                 str(newest), trainable=trainable, resume_unfinished=False, resume_errored=False, restart_errored=False
@@ -127,8 +127,11 @@ def _tuner(
     )
 
 
-def tune_state_fault(experiment: Path) -> str | None:
+def tune_state_fault(experiment: Path, num_batches: int | None = None) -> str | None:
     """Why Tune's folder cannot be continued, or None if it can.
+
+    `num_batches` is what the history holds: a folder that knows of more is not continued either, so that what was
+    taken out of the history is searched again.
 
     Tune itself takes a torn file for an empty experiment, or waits for ever, so every file it will read is read here.
     """
@@ -150,6 +153,9 @@ def tune_state_fault(experiment: Path) -> str | None:
                 if not path.stat().st_size:
                     return f"{path.name} is empty"
                 read(path)
+        state = pickle.loads(max(experiment.glob("searcher-state-*.pkl")).read_bytes())
+        if num_batches is not None and state["num_batches_asked"] - len(state["pending"]) > num_batches:
+            return "it is ahead of the history"
     except Exception as error:  # whatever a torn pickle raises
         return f"{type(error).__name__}: {error}"
     return None

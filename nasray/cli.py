@@ -288,6 +288,8 @@ def _submit(known: Any) -> None:
     from nasray.cluster.jobs import follow_job, submit_job
 
     command = known.command[1:] if known.command[:1] == ["--"] else known.command
+    if known.json and known.follow:
+        raise NasrayError("submit takes --json or --follow, not both: a job's log is no JSON")
     job = submit_job(known.address, command)
     if known.json:
         print(json.dumps({"job": job, "address": known.address}))
@@ -302,8 +304,10 @@ def _job(known: Any) -> None:
     from nasray.cluster.jobs import follow_job, job_logs, job_status, stop_job
 
     if known.action == "logs":
-        if known.follow:
+        if known.follow and not known.json:
             follow_job(known.address, known.job)
+        elif known.json:
+            print(json.dumps({"job": known.job, "log": job_logs(known.address, known.job)}))
         else:
             print(job_logs(known.address, known.job), end="")
         return

@@ -13,7 +13,7 @@ from dataclasses import field
 from importlib import resources as package_files
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 import yaml
 from pydantic import Field, TypeAdapter, ValidationError
@@ -41,9 +41,13 @@ EVALUATORS = {
 
 _STRICT: Any = {"extra": "forbid"}
 
-SpaceName = Literal["bottleneck", "basic", "inverted", "inverted-se"]
-SearcherName = Literal["random", "evolution", "coarse-to-fine", "pareto-evolution", "optuna-tpe", "optuna-nsga2"]
-EvaluatorName = Literal["entropy", "single-scale-entropy", "sampled-entropy", "log-width", "zen", "naswot", "synflow"]
+if TYPE_CHECKING:
+    SpaceName: TypeAlias = str
+    SearcherName: TypeAlias = str
+    EvaluatorName: TypeAlias = str
+else:  # a new entry of a registry is allowed here without another line
+    SpaceName, SearcherName = Literal[tuple(SPACES)], Literal[tuple(SEARCHERS)]
+    EvaluatorName = Literal[tuple(EVALUATORS)]
 
 
 @checked(frozen=True, config=_STRICT)
@@ -368,13 +372,31 @@ def describe_experiment(experiment: Experiment) -> dict[str, Any]:
     """The content of a run's experiment.yaml."""
     return {
         "experiment": _ADAPTER.dump_python(experiment, mode="json"),
-        "versions": {
-            "nasray": __version__,
-            "python": platform.python_version(),
-            **{name: version(name) for name in ("ray", "torch", "numpy", "optuna")},
-        },
+        "versions": describe_versions(),
         "git_revision": _git_revision(),
     }
+
+
+def version_changes(description: dict[str, Any]) -> list[str]:
+    """What differs between the code that began a run and this code; each a line for the user who continues it."""
+    before, now = description.get("versions", {}), describe_versions()
+    lines = [
+        f"the run was begun with {name} {before.get(name)}, this is {now[name]}"
+        for name in ("nasray", "numpy", "optuna")  # what a zero-shot search's numbers can depend on
+        if before.get(name) != now[name]
+    ]
+    revision = _git_revision()
+    if revision and description.get("git_revision") and description["git_revision"] != revision:
+        lines.append(f"the run was begun at revision {description['git_revision'][:12]}, this is {revision[:12]}")
+    if lines:
+        lines.append("if scores changed in between, the run's later part does not compare with its earlier one")
+    return lines
+
+
+def describe_versions() -> dict[str, str]:
+    """Versions of nasray, Python and what they compute with."""
+    others = {name: version(name) for name in ("ray", "torch", "numpy", "optuna")}
+    return {"nasray": __version__, "python": platform.python_version(), **others}
 
 
 def experiment_of_run(description: dict[str, Any], source: str) -> Experiment:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from nasray.experiment import (
     make_evaluator,
     make_searcher,
     trial_resources,
+    version_changes,
 )
 from nasray.searchers import Evolution, Metrics, Searcher
 from nasray.spaces import Population, Space
@@ -78,6 +80,8 @@ def resume_experiment(folder: str | Path, resources: Resources | None = None) ->
     """Continue a run; gives the content of best.json. `resources` replaces those of the experiment."""
     run = RunFolder.open(folder)
     experiment = experiment_of_run(run.description(), str(folder))
+    for line in version_changes(run.description()):
+        print(f"nasray: {line}", file=sys.stderr)
     options = _options(experiment)
     return run_search(*_parts(experiment), run, **{**options, "resources": resources or options["resources"]})
 
