@@ -14,6 +14,10 @@ from nasray.cluster.recorder import Recorder
 from nasray.cluster.run_folder import RunFolder
 from nasray.cluster.trial import pack_genes, unpack
 
+FAILURES: list[Exception] = []
+"""What went wrong while results were recorded, for `run_search` to raise: after a restore Tune holds a searcher that
+nobody else can reach."""
+
 
 class TuneSearchAlgorithm(TuneSearcher):
     """Hands batches to Tune's trials and their results, in order, to the searcher and the run folder.
@@ -32,7 +36,7 @@ class TuneSearchAlgorithm(TuneSearcher):
         self.records: dict[int, dict[str, Any]] = {}  # batch -> where and when, until it is told
         self.handed_out: dict[int, str] = {}  # batch -> trial
         self.batch_of_trial: dict[str, int] = {}
-        self.failed: str | None = None
+        self.stopped = False
 
     def set_search_properties(self, metric: str | None, mode: str | None, config: dict, **spec: Any) -> bool:
         """Nothing to take over: the experiment says it all."""
@@ -40,7 +44,7 @@ class TuneSearchAlgorithm(TuneSearcher):
 
     def suggest(self, trial_id: str) -> Any:
         """The next batch; None while all that are due are being evaluated; FINISHED at the end."""
-        if self.failed is not None or self.search.is_finished:
+        if self.stopped or self.search.is_finished:
             return TuneSearcher.FINISHED
         for index, proposal in self.search.pending.items():
             if index not in self.handed_out and index not in self.search.waiting:
@@ -55,9 +59,19 @@ class TuneSearchAlgorithm(TuneSearcher):
         index = self.batch_of_trial.pop(trial_id, None)
         if index is not None and self.handed_out.get(index) == trial_id:
             del self.handed_out[index]
-        if error or not result or "metrics" not in result:
-            self.failed = trial_id
+        if self.stopped:
             return
+        try:
+            if error or not result or "metrics" not in result:
+                self.stopped = True
+                self.recorder.finish()
+            else:
+                self._take(trial_id, result)
+        except Exception as failure:  # Tune would wrap it, or go on without the batch
+            self.stopped = True
+            FAILURES.append(failure)
+
+    def _take(self, trial_id: str, result: dict[str, Any]) -> None:
         where = {name: result[name] for name in ("batch", "started", "seconds", "host", "process")}
         self.records[result["batch"]] = {**where, "trial": trial_id}
         for batch in self.search.receive(result["batch"], unpack(result["metrics"])):
@@ -79,5 +93,5 @@ class TuneSearchAlgorithm(TuneSearcher):
         folder = RunFolder(Path(checkpoint_path).absolute().parents[2])
         self.search.load_state_dict(pickle.loads(Path(checkpoint_path).read_bytes()))
         self.recorder = Recorder(folder, self.search)
-        self.handed_out, self.batch_of_trial, self.records, self.failed = {}, {}, {}, None
+        self.handed_out, self.batch_of_trial, self.records, self.stopped = {}, {}, {}, False
         self.recorder.catch_up()

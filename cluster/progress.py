@@ -1,4 +1,4 @@
-"""One line that tells how far a search is: rewritten in place on a terminal, a new line now and then in a log."""
+"""One line that tells how far long work is: rewritten in place on a terminal, a new line now and then in a log."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ class ProgressLine:
 
     Args:
         name: what is running.
-        total: evaluations in all.
-        done: evaluations that an earlier session did.
+        total: how many there are to do, of whatever is counted, at least 1.
+        done: those that an earlier session did.
         stream: where to print; standard error by default.
         interval: least seconds between two lines, by default 0.2 on a terminal, 10 in a log.
     """
@@ -29,17 +29,30 @@ class ProgressLine:
         self.last = 0.0
         self.width = 0
 
-    def update(self, done: int, best: str, *, final: bool = False) -> None:
-        """Tell that `done` evaluations are done and what the best is."""
+    def update(self, done: int, text: str = "", *, share: float | None = None, final: bool = False) -> None:
+        """Tell how many are done.
+
+        Args:
+            done: of `total`.
+            text: what else there is to tell, such as the best so far.
+            share: of this session's work, in (0, 1], where some take longer than others; the time left follows
+                from it instead of from the rate.
+            final: print whatever the interval, with the time it took, and end the line.
+        """
         now = time.monotonic()
         if not final and now - self.last < self.interval:
             return
         self.last = now
         elapsed = now - self.begin
         rate = (done - self.first) / elapsed if elapsed > 0 else 0.0
-        left = (self.total - done) / rate if rate > 0 else float("inf")
+        if share is not None:
+            left = elapsed * (1 - share) / share
+        else:
+            left = (self.total - done) / rate if rate > 0 else float("inf")
         eta = f"in {_clock(elapsed)}" if final else f"ETA {_clock(left)}"
-        line = f"{self.name}  {done:,}/{self.total:,} {done / self.total:4.0%}  {best}  {rate:,.3g}/s  {eta}"
+        counted = f"{done:,}/{self.total:,} {done / self.total:4.0%}"
+        speed = f"{rate:,.0f}/s" if rate >= 100 else f"{rate:.3g}/s"
+        line = "  ".join(part for part in (self.name, counted, text, speed, eta) if part)
         if self.on_terminal:
             self.stream.write("\r" + line.ljust(self.width) + ("\n" if final else ""))
             self.width = len(line)

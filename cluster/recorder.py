@@ -69,10 +69,21 @@ class Recorder:
             self._live = _Live(self, first=self.searcher.num_told - len(batch.proposal))
         self._live.show(batch)
 
+    def describe(self) -> dict[str, Any]:
+        """The content of best.json."""
+        objectives, image_hw = self.searcher.objectives, list(self.searcher.space.image_hw)
+        return {
+            "objectives": [{"name": o.name, "direction": o.direction} for o in objectives],
+            "evaluations": self.searcher.num_told,
+            "finished": self.search.is_finished,
+            "cost_scope": {"scope": "backbone", "image_hw": image_hw, "gmacs": "multiply-adds of convolutions / 1e9"},
+            "best": [self.leaders.entry(index) for index in range(len(self.leaders.genes))],
+        }
+
     def finish(self) -> None:
         """Write best.json and close what is open."""
         if len(self.leaders.genes):
-            self.folder.write_best(self.leaders.describe(self.searcher.num_told))
+            self.folder.write_best(self.describe())
         if self._live is not None:
             self._live.close()
             self._live = None
@@ -112,7 +123,7 @@ class _Live:
         scalars["population/diversity"] = diversity(population if len(population) else batch.proposal.genes)
         self.events.scalars(done, scalars)
         if time.monotonic() - self.last_best > BEST_INTERVAL:
-            self.recorder.folder.write_best(leaders.describe(done))
+            self.recorder.folder.write_best(self.recorder.describe())
             self.last_best = time.monotonic()
         self.progress.update(done, leaders.summary())
 
@@ -171,15 +182,6 @@ class _Leaders:
         numbers = {**{o.name: best["metrics"].get(o.name) for o in self.searcher.objectives}, **best["costs"]}
         what = "best" if len(self.searcher.objectives) == 1 else f"front {len(self.genes)}, first"
         return f"{what} " + " ".join(f"{name} {value:.5g}" for name, value in numbers.items() if value is not None)
-
-    def describe(self, evaluations: int) -> dict[str, Any]:
-        image_hw = list(self.searcher.space.image_hw)
-        return {
-            "objectives": [{"name": o.name, "direction": o.direction} for o in self.searcher.objectives],
-            "evaluations": evaluations,
-            "cost_scope": {"scope": "backbone", "image_hw": image_hw, "gmacs": "multiply-adds of convolutions / 1e9"},
-            "best": [self.entry(index) for index in range(len(self.genes))],
-        }
 
 
 def diversity(population: Population) -> float:

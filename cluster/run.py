@@ -76,10 +76,7 @@ def run_search(
     with ray_session(resources) as what_is_there:
         importing.join()
         _say(what_is_there)
-        tuner = _tuner(search, recorder, evaluator, folder, resources, continued=done > 0)
-        _quiet_tune()
-        grid = tuner.fit()
-        _raise_errors(grid, folder)
+        _fit(_tuner(search, recorder, evaluator, folder, resources, continued=done > 0), folder)
     return folder.read_best()
 
 
@@ -161,24 +158,33 @@ def tune_state_fault(experiment: Path, num_batches: int | None = None) -> str | 
     return None
 
 
+def _fit(tuner: Any, folder: RunFolder) -> None:
+    from nasray.cluster.adapter import FAILURES
+
+    for name in ("ray.tune", "ray.train"):  # what matters of their warnings and tracebacks is in the error raised here
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    FAILURES.clear()
+    try:
+        grid = tuner.fit()
+    except Exception as error:
+        if FAILURES:
+            raise FAILURES[0] from error
+        raise
+    if FAILURES:
+        raise FAILURES[0]
+    _raise_errors(grid, folder)
+
+
 def _raise_errors(grid: Any, folder: RunFolder) -> None:
-    # A trial that failed in an earlier session and whose batch is in the history by now is no error.
-    failed = [result.error for result in grid if result.error is not None]
-    finished = folder.path / "best.json"
-    if failed and not (finished.is_file() and _is_complete(folder)):
-        raise NasrayError(
-            f"an evaluation failed, and failed again when it was tried again: {str(failed[-1]).strip()}\n"
-            f"All finished batches are in {folder.history}; mend the cause, then `nasray resume {folder.path}`"
-        )
-
-
-def _is_complete(folder: RunFolder) -> bool:
-    best = folder.read_best()
-    return best["evaluations"] >= sum(1 for batch in folder.read_batches() for _ in batch.ids)
-
-
-def _quiet_tune() -> None:
-    logging.getLogger("ray.tune").setLevel(logging.ERROR)
+    best = folder.path / "best.json"
+    if best.is_file() and folder.read_best()["finished"]:  # errors of an earlier session do not count any more
+        return
+    errors = [str(result.error).strip() for result in grid if result.error is not None]
+    what = f"an evaluation failed, and failed again when it was tried again: {errors[-1]}" if errors else "it stopped"
+    raise NasrayError(
+        f"the search is not finished: {what}\nAll finished batches are in {folder.history}; mend the cause, then "
+        f"`nasray resume {folder.path}`"
+    )
 
 
 def _say(line: str) -> None:

@@ -125,7 +125,9 @@ def _preflight(resources: Resources) -> str:
         for node in nodes
     )
     has = f"{len(nodes)} node{'s' * (len(nodes) != 1)}, {total.get('CPU', 0):g} CPUs, {total.get('GPU', 0):g} GPUs"
-    needs = f"{resources.cpus:g} CPUs, {resources.gpus:g} GPUs"
+    needs = f"{resources.cpus:g} CPU{'s' * (resources.cpus != 1)}" + (
+        f", {resources.gpus:g} GPU{'s' * (resources.gpus != 1)}" if resources.gpus else ""
+    )
     if not fits:
         raise NasrayError(
             f"no node of the cluster can hold a trial: it needs {needs}; the cluster has {has}. "

@@ -252,6 +252,7 @@ def _export(known: Any) -> None:
 
 
 def _agreement(known: Any) -> None:
+    from nasray.cluster.progress import ProgressLine
     from nasray.experiment import load_experiment, make_space
     from nasray.scores.agreement import agreement_report
     from nasray.spaces import Budget
@@ -261,10 +262,12 @@ def _agreement(known: Any) -> None:
     most = known.max_gmacs or experiment.budget.gmacs or 91.0
     least = known.min_gmacs if known.min_gmacs is not None else most * 10 / 13
     upper = {"gmacs": most, **({"layers": experiment.budget.layers} if experiment.budget.layers else {})}
+    line = ProgressLine("agreement", known.architectures)
     result = agreement_report(
         make_space(experiment), Budget(upper, {"gmacs": least}), num=known.architectures, repeats=known.repeats,
         seed=known.seed, image_hw=evaluator.image_size or (384, 384), weights=evaluator.weights or (0, 0, 1, 1, 6),
         size_factor=evaluator.size_factor or "log-channels", workers=known.workers,
+        progress=lambda done, total: line.update(done, final=done == total),
     )  # fmt: skip
     if known.json:
         print(json.dumps(result, indent=1))

@@ -1,4 +1,9 @@
+import atexit
 import os
+import shutil
+import tempfile
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-os.environ.setdefault("NASRAY_CACHE", os.path.join(os.path.dirname(__file__), ".cache"))
+if "NASRAY_CACHE" not in os.environ:  # workers of pytest-xdist inherit their parent's
+    os.environ["NASRAY_CACHE"] = tempfile.mkdtemp(prefix="nasray-cache-")
+    atexit.register(shutil.rmtree, os.environ["NASRAY_CACHE"], ignore_errors=True)

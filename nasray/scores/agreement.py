@@ -26,7 +26,7 @@ from nasray.scores.entropy import (
     log_width_score,
 )
 from nasray.searchers import RandomSearch
-from nasray.spaces import Architecture, Budget
+from nasray.spaces import Architecture, Budget, NasrayError
 
 if TYPE_CHECKING:
     from nasray.spaces.staged import StagedSpace
@@ -137,7 +137,7 @@ def agreement_report(
         InfeasibleError: if no architecture meets the budget.
     """
     if num < 2 or repeats < 2:
-        raise ValueError(f"an agreement report needs num >= 2 and repeats >= 2, got num={num} and repeats={repeats}")
+        raise NasrayError(f"an agreement report needs num >= 2 and repeats >= 2, got num={num} and repeats={repeats}")
     genes = RandomSearch(space, budget=budget, seed=seed).ask(num).genes
     texts = space.texts(genes)
     tasks = [(text, seed, repeats, image_hw, residual) for text in texts]
@@ -154,8 +154,7 @@ def agreement_report(
         "closed_form": entropy_score(
             table, weights=weights, size_factor=size_factor, residual=residual, image_hw=image_hw
         ),
-        # One by one: the released code's logarithms know no absent layers.
-        "log_width": np.concatenate([log_width_score(space.layers(row[None], image_hw), weights) for row in genes]),
+        "log_width": log_width_score(table, weights),
         "params_m": costs["params_m"],
         "gmacs": costs["gmacs"],
         "layers": costs["layers"],

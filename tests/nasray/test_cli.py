@@ -205,6 +205,14 @@ def test_export_needs_no_nasray(capsys, tmp_path, name):
             assert torch.equal(ours, torch.load("features.pt")[level])
 
 
+def test_agreement_tells_how_far_it_is(capsys):
+    options = ["--architectures", "2", "--repeats", "2", "--max-gmacs", "1", "--min-gmacs", "0", "--workers", "1"]
+    assert main(["agreement", "maedet-tiny", *options, "--json"]) == 0
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["num"] == 2
+    assert captured.err.splitlines()[-1].startswith("agreement  2/2 100%  ")
+
+
 def test_export_refuses_odd_targets(capsys):
     assert "writes a Python module" in refused(capsys, "export", "maedet-m", "--to", "model.onnx")
     assert "writes a Python module" in refused(capsys, "export", "maedet-m", "--to", "no/such/folder.py")

@@ -6,10 +6,22 @@ import numpy as np
 import pytest
 import torch
 
-from nasray import latency
 from nasray.architectures import ARCHITECTURES, layer_table
 from nasray.experiment import make_searcher, parse_experiment
-from nasray.latency import CHANNELS, LatencyCost, LatencyTable, Setting, measure, measure_architecture, table_error
+from nasray.latency import (
+    CHANNELS,
+    LatencyCost,
+    LatencyTable,
+    Setting,
+    block_latency,
+    measure,
+    measure_architecture,
+    space_table,
+    table_error,
+)
+from nasray.latency.blocks import terms
+from nasray.latency.space import _corners
+from nasray.latency.table import _needed
 from nasray.searchers import Evolution
 from nasray.spaces import SPACES, Architecture, Budget, NasrayError
 
@@ -31,7 +43,7 @@ def synthetic(setting, block, in_channels, out_channels, estimate_ms=0.0):
 @pytest.fixture
 def cache(monkeypatch, tmp_path):
     monkeypatch.setenv("NASRAY_CACHE", str(tmp_path))
-    monkeypatch.setattr(latency, "block_latency", synthetic)
+    monkeypatch.setattr("nasray.latency.table.block_latency", synthetic)
     return tmp_path
 
 
@@ -49,7 +61,7 @@ def one_convolution(in_channels, out_channels):
 @pytest.mark.parametrize("name", sorted(SPACES))
 def test_predicts_every_family_of_blocks_independently_of_the_batch(cache, name):
     space = small_space(name)
-    table = latency.space_table(space, SETTING)
+    table = space_table(space, SETTING)
     population = space.sample(300, np.random.default_rng(1))
     together = table.predict(space.layers(population))
     assert (together > 0).all()
@@ -62,13 +74,13 @@ def test_predicts_every_family_of_blocks_independently_of_the_batch(cache, name)
 
 
 def test_interpolation_hits_the_entries_and_is_bilinear_in_logarithms_between(monkeypatch):
-    monkeypatch.setattr(latency, "block_latency", synthetic)
+    monkeypatch.setattr("nasray.latency.table.block_latency", synthetic)
     table = LatencyTable(SETTING)
     nodes = CHANNELS[(CHANNELS >= 8) & (CHANNELS <= 512)]
     i, j = (grid.ravel() for grid in np.meshgrid(nodes, nodes))
     layers = one_convolution(i, j)
     table.ensure(layers)
-    [(block, _)] = next(iter(latency._terms(layers))).blocks()
+    [(block, _)] = next(iter(terms(layers))).blocks()
     entries = [table.entries[block.key(a, b)] for a, b in zip(i.tolist(), j.tolist(), strict=True)]
     np.testing.assert_allclose(table.predict(layers), entries, rtol=1e-14)
     # 16 lies half way between 8 and 32 in the logarithm, 64 between 32 and 128.
@@ -78,7 +90,7 @@ def test_interpolation_hits_the_entries_and_is_bilinear_in_logarithms_between(mo
 
 
 def test_more_channels_take_longer(monkeypatch):
-    monkeypatch.setattr(latency, "block_latency", synthetic)
+    monkeypatch.setattr("nasray.latency.table.block_latency", synthetic)
     table = LatencyTable(SETTING)
     widths = np.arange(8, 513, 8)
     for layers in (one_convolution(widths, np.full(64, 40)), one_convolution(np.full(64, 40), widths)):
@@ -87,7 +99,7 @@ def test_more_channels_take_longer(monkeypatch):
 
 
 def test_layers_count_as_often_as_they_occur(monkeypatch):
-    monkeypatch.setattr(latency, "block_latency", lambda *_: 1.0)
+    monkeypatch.setattr("nasray.latency.table.block_latency", lambda *_: 1.0)
     table = LatencyTable(SETTING)
     layers = layer_table(ARCHITECTURES["resnet50"], HW)
     table.ensure(layers)
@@ -101,14 +113,14 @@ def test_missing_entries_are_nan_not_guesses():
 
 def test_table_file_round_trip_and_growth_leave_predictions_alone(cache):
     space = small_space()
-    table = latency.space_table(space, SETTING)
+    table = space_table(space, SETTING)
     layers = space.layers(space.sample(100, np.random.default_rng(0)))
     before = table.predict(layers)
     again = LatencyTable.open(SETTING)
     assert again.entries == table.entries
     np.testing.assert_array_equal(again.predict(layers), before)
     num = len(again.entries)
-    again.ensure(SPACES["bottleneck"](image_hw=HW).layers(latency._corners(SPACES["bottleneck"](image_hw=HW))))
+    again.ensure(SPACES["bottleneck"](image_hw=HW).layers(_corners(SPACES["bottleneck"](image_hw=HW))))
     assert len(again.entries) > num
     np.testing.assert_array_equal(LatencyTable.open(SETTING).predict(layers), before)
     assert not LatencyTable.open(replace(SETTING, dtype="bfloat16")).entries
@@ -126,7 +138,7 @@ def test_entries_on_disk_win_over_those_measured_meanwhile(cache):
 @pytest.mark.parametrize("damage", ["{", "[]", '{"format": 1}', "nan", "setting"])
 def test_broken_table_is_set_aside_and_made_anew(cache, capsys, damage):
     space = small_space()
-    table = latency.space_table(space, SETTING)
+    table = space_table(space, SETTING)
     content = table.path.read_text()
     if damage == "nan":
         damage = content.replace(": 0.", ": -0.", 1)
@@ -134,7 +146,7 @@ def test_broken_table_is_set_aside_and_made_anew(cache, capsys, damage):
         damage = content.replace("a processor", "another")
     table.path.write_text(damage)
     capsys.readouterr()
-    again = latency.space_table(space, SETTING)
+    again = space_table(space, SETTING)
     message = capsys.readouterr().err
     assert str(table.path) in message
     assert "measured anew" in message
@@ -144,7 +156,9 @@ def test_broken_table_is_set_aside_and_made_anew(cache, capsys, damage):
 
 def test_heavy_entries_are_scaled_not_measured(monkeypatch, capsys):
     calls = []
-    monkeypatch.setattr(latency, "block_latency", lambda _, block, i, j, *__: calls.append((i, j)) or 1.0 * i * j)
+    monkeypatch.setattr(
+        "nasray.latency.table.block_latency", lambda _, block, i, j, *__: calls.append((i, j)) or 1.0 * i * j
+    )
     table = LatencyTable(SETTING)
     layers = one_convolution(np.array([8, 2048]), np.array([8, 2048]))
     table.ensure(layers)
@@ -213,7 +227,7 @@ def test_measures_a_network_and_leaves_it_and_the_random_state_alone():
 
 def test_real_blocks_predict_a_real_network(monkeypatch, tmp_path):
     monkeypatch.setenv("NASRAY_CACHE", str(tmp_path))
-    monkeypatch.setattr(latency, "ENTRY_SECONDS", 0.001)
+    monkeypatch.setattr("nasray.latency.blocks.ENTRY_SECONDS", 0.001)
     stages = [{"depth": 1, "expansion": 3, "kernel": 3, "stride": 2, "width": 8} for _ in range(4)]
     architecture = Architecture.create("inverted-se", {"stem": {"kernel": 3, "width": 8}, "stages": stages})
     state = torch.get_rng_state()
@@ -226,13 +240,13 @@ def test_real_blocks_predict_a_real_network(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("family", ["bottleneck", "basic"])
 def test_every_block_of_resnets_can_be_measured(monkeypatch, family):
-    monkeypatch.setattr(latency, "ENTRY_SECONDS", 0.001)
+    monkeypatch.setattr("nasray.latency.blocks.ENTRY_SECONDS", 0.001)
     name = {"bottleneck": "resnet50", "basic": "resnet18"}[family]
     layers = layer_table(ARCHITECTURES[name], (32, 32))
     setting = Setting.here((32, 32), device="cpu")
-    for block in {entry[0] for entry in latency._needed(layers)}:
+    for block in {entry[0] for entry in _needed(layers)}:
         in_channels = 1 if block.kind == "add" else 8
-        assert latency.block_latency(setting, block, in_channels, 8) > 0
+        assert block_latency(setting, block, in_channels, 8) > 0
 
 
 def test_table_error_is_complete(cache):

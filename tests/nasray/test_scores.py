@@ -26,6 +26,7 @@ from nasray.scores.naswot import naswot_score
 from nasray.scores.sampled import sampled_entropy, sampled_level_entropies
 from nasray.scores.synflow import synflow_score
 from nasray.scores.zen import zen_score
+from nasray.searchers import RandomSearch
 from nasray.spaces import SPACES, Architecture, Budget, NasrayError
 
 FACTS = Path(__file__).parents[2].parent / "shared" / "facts" / "mae-det.json"
@@ -343,11 +344,13 @@ def test_rank_agreement_of_extremes():
         rank_agreement(x, x[:-1])
 
 
+AGREEMENT_SPACE = SPACES["inverted"](image_hw=(320, 320))
+AGREEMENT_BUDGET = Budget(upper={"gmacs": 0.2}, lower={"gmacs": 0.05})
+
+
 def report(**changes):
-    space = SPACES["inverted"](image_hw=(320, 320))
-    budget = Budget(upper={"gmacs": 0.2}, lower={"gmacs": 0.05})
     options = {"num": 6, "repeats": 2, "image_hw": (48, 48), "workers": 1} | changes
-    return agreement_report(space, budget, **options)
+    return agreement_report(AGREEMENT_SPACE, AGREEMENT_BUDGET, **options)
 
 
 def test_agreement_report():
@@ -359,6 +362,9 @@ def test_agreement_report():
     rows = result["architectures"]
     assert len({row["id"] for row in rows}) == 6
     assert all(0.05 <= row["gmacs"] <= 0.2 for row in rows)
+    genes = RandomSearch(AGREEMENT_SPACE, budget=AGREEMENT_BUDGET, seed=0).ask(6).genes
+    alone = [log_width_score(AGREEMENT_SPACE.layers(row[None], (48, 48)))[0] for row in genes]
+    assert [row["log_width"] for row in rows] == alone
     gaps = [row["closed_form"] - np.mean(row["sampled"]) for row in rows]
     assert result["difference"]["mean"] == pytest.approx(np.mean(gaps))
     spread = [np.var(row["sampled"], ddof=1) for row in rows]

@@ -1,0 +1,35 @@
+"""Latency measured on this device: of a whole network, and of layer blocks that predict a population's.
+
+Reference: the block tables of Cai et al., "ProxylessNAS", ICLR 2019, Section 3.3, and Wu et al., "FBNet", CVPR 2019,
+Section 3.2. Differs from both in: a table holds a coarse grid of channel counts and is interpolated between them.
+
+A network's latency is predicted as the sum of its layer blocks, each measured alone: convolution, norm and activation
+as they stand in the network, the pool of a projection, the addition of a shortcut, the means and products of a gate.
+The sum knows nothing of caches that a neighbour has warmed or emptied, nor of an input whose size is odd (an entry of
+stride 2 is measured from twice its output). `table_error` tells what that amounts to.
+
+From the bottom up: `setting` (what a latency depends on), `measuring` (a network), `blocks` (a layer block), `table`
+(a setting's blocks, and predictions), `space` (the table as a search's cost), `architecture` (measured and predicted).
+"""
+
+from nasray.latency.architecture import measure_architecture, table_error
+from nasray.latency.blocks import Block, block_latency
+from nasray.latency.measuring import measure
+from nasray.latency.setting import DTYPES, Setting
+from nasray.latency.space import LatencyCost, space_table
+from nasray.latency.table import CHANNELS, LatencyTable, cache_folder
+
+__all__ = [
+    "CHANNELS",
+    "DTYPES",
+    "Block",
+    "LatencyCost",
+    "LatencyTable",
+    "Setting",
+    "block_latency",
+    "cache_folder",
+    "measure",
+    "measure_architecture",
+    "space_table",
+    "table_error",
+]

@@ -1,0 +1,109 @@
+"""Architectures measured as whole networks, and what the table says of them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from nasray.latency.measuring import measure
+from nasray.latency.setting import Setting
+from nasray.latency.table import LatencyTable
+from nasray.spaces import Architecture, Budget
+from nasray.spaces.staged import StagedSpace
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def table_error(
+    space: StagedSpace, table: LatencyTable, num: int = 20, seed: int = 0, *, budget: Budget | None = None,
+    repeats: int = 10,
+) -> dict[str, Any]:  # fmt: skip
+    """Hold a table's predictions against whole networks, measured: random architectures of a space.
+
+    Args:
+        space: what to draw from.
+        table: what predicts; entries that it lacks are measured.
+        num: how many architectures, at least 2.
+        seed: of the architectures.
+        budget: bounds on the space's costs, for architectures like those of a search.
+        repeats: passes of each network.
+
+    Returns:
+        A JSON-serialisable dictionary: `mape_percent` (mean absolute error, percent of the measured latency),
+        `bias_percent` (the mean error; positive where the table says too much), `kendall` and `spearman` between
+        predicted and measured, `predicted_ms`, `measured_ms` (medians), `spread_ms`, `min_ms`, `gmacs`, and the
+        setting. `mape_min_percent` and `bias_min_percent` are against `min_ms`, which a busy machine disturbs less.
+    """
+    from nasray.models import build
+    from nasray.scores.agreement import rank_agreement
+    from nasray.searchers import RandomSearch
+
+    setting = table.setting
+    genes = RandomSearch(space, budget=budget, seed=seed).ask(num).genes
+    layers = space.layers(genes, setting.image_hw)
+    table.ensure(layers)
+    predicted_ms = table.predict(layers)
+    results = [
+        measure(
+            _without_drawing(build, space.to_architecture(row)), setting.image_hw, batch_size=setting.batch_size,
+            device=setting.device, dtype=setting.dtype, channels_last=setting.channels_last, repeats=repeats,
+        )
+        for row in genes
+    ]  # fmt: skip
+    measured_ms = np.array([result["median_ms"] for result in results])
+    error = 100 * (predicted_ms / measured_ms - 1)
+    min_ms = np.array([result["min_ms"] for result in results])
+    error_min = 100 * (predicted_ms / min_ms - 1)
+    ranks = rank_agreement(predicted_ms, measured_ms, num_bootstrap=0)
+    return {
+        "num": len(genes),
+        "mape_percent": float(np.abs(error).mean()),
+        "bias_percent": float(error.mean()),
+        "mape_min_percent": float(np.abs(error_min).mean()),
+        "bias_min_percent": float(error_min.mean()),
+        "kendall": ranks["kendall"]["value"],
+        "spearman": ranks["spearman"]["value"],
+        "measured_ms": measured_ms.tolist(),
+        "predicted_ms": predicted_ms.tolist(),
+        "spread_ms": [result["spread_ms"] for result in results],
+        "min_ms": min_ms.tolist(),
+        "gmacs": layers.cost()["gmacs"].tolist(),
+        "seed": seed,
+        **setting.description(),
+    }
+
+
+def measure_architecture(
+    architecture: Architecture, *, image_hw: tuple[int, int], batch_size: int = 1, device: str = "auto",
+    dtype: str = "float32", with_table: bool = False,
+) -> dict[str, Any]:  # fmt: skip
+    """What `measure` gives for an architecture's backbone, as one flat JSON-serialisable dictionary.
+
+    `with_table` adds `predicted_ms` from the device's block table (whose missing entries for this architecture are
+    measured first) and `error_percent`, positive where the table says too much.
+
+    Raises:
+        NasrayError: for what the device cannot do, or an architecture of which no network can be built.
+    """
+    from nasray.architectures import layer_table
+    from nasray.models import build
+
+    setting = Setting.here(image_hw, batch_size=batch_size, device=device, dtype=dtype)
+    network = _without_drawing(build, architecture)
+    result = measure(network, image_hw, batch_size=batch_size, device=setting.device, dtype=dtype)
+    if with_table:
+        table, layers = LatencyTable.open(setting), layer_table(architecture, setting.image_hw)
+        table.ensure(layers)
+        result["predicted_ms"] = float(table.predict(layers)[0])
+        result["error_percent"] = 100 * (result["predicted_ms"] / result["median_ms"] - 1)
+    return result
+
+
+def _without_drawing(build: Any, architecture: Architecture) -> nn.Module:
+    """The network, with the user's random state left as it was."""
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        return build(architecture)
