@@ -22,15 +22,14 @@ def populations(experiment):
     """The survivors of an evolution at ten moments."""
     searcher, evaluator = make_searcher(experiment), make_evaluator(experiment)
     search = OrderedSearch(searcher, evaluations=experiment.evaluations, batch_size=experiment.batch_size, in_flight=2)
-    search.fill()
     every = max(experiment.evaluations // experiment.batch_size // 10, 1)
     kept = []
-    while not search.is_finished:
-        index, proposal = next(iter(search.pending.items()))
-        for batch in search.receive(index, evaluator(proposal.genes)):
-            search.tell(batch)
-            if batch.index % every == 0:
-                kept.append(searcher.population())
+
+    def keep(batch):
+        if batch.index and batch.index % every == 0:
+            kept.append(searcher.population())
+
+    search.run(evaluator, keep)
     return searcher, evaluator, kept
 
 

@@ -27,15 +27,9 @@ def best_of(experiment):
         make_searcher(experiment), evaluations=experiment.evaluations, batch_size=experiment.batch_size, in_flight=1
     )
     evaluator = make_evaluator(experiment)
-    best = -np.inf
-    search.fill()
-    while not search.is_finished:
-        index, proposal = next(iter(search.pending.items()))
-        metrics = evaluator(proposal.genes)
-        best = max(best, float(metrics["score"].max()))
-        for batch in search.receive(index, metrics):
-            search.tell(batch)
-    return best
+    scores = []
+    search.run(evaluator, lambda batch: scores.append(batch.metrics["score"].max()))
+    return float(max(scores))
 
 
 def main(name, evaluations, seeds, batch_size):

@@ -40,14 +40,8 @@ def without_ray(experiment, folder):
         in_flight=experiment.in_flight,
     )
     recorder, evaluator = Recorder(RunFolder.create(folder, {}), search), make_evaluator(experiment)
-    search.fill()
     begin = time.monotonic()
-    while not search.is_finished:
-        index, proposal = next(iter(search.pending.items()))
-        for batch in search.receive(index, evaluator(proposal.genes)):
-            recorder.write(batch, {"batch": batch.index})
-            search.tell(batch)
-            recorder.show(batch)
+    search.run(evaluator, lambda batch: recorder.write(batch, {"batch": batch.index}))
     recorder.finish()
     return time.monotonic() - begin
 

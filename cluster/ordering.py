@@ -7,6 +7,7 @@ neither the order in which workers finish nor a crash changes the search.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -94,6 +95,18 @@ class OrderedSearch:
         del self.pending[batch.index]
         self.waiting.pop(batch.index, None)
         self.fill()
+
+    def run(
+        self, evaluate: Callable[[Population], Metrics], before_telling: Callable[[ToldBatch], None] | None = None
+    ) -> None:
+        """Search to the end in this process, one batch at a time, with the same outcome as on any cluster."""
+        self.fill()
+        while not self.is_finished:
+            index, proposal = next(iter(self.pending.items()))
+            for batch in self.receive(index, evaluate(proposal.genes)):
+                if before_telling is not None:
+                    before_telling(batch)
+                self.tell(batch)
 
     def replay(self, index: int, genes: Population, metrics: Metrics) -> None:
         """Tell batch `index` from a history.

@@ -67,7 +67,7 @@ def uninterrupted(folder, *, evaluations=160, in_flight=2):
     recorder = Recorder(RunFolder.create(folder, {}), search)
     evaluate = drive.Slow(0.0, f"{folder}.log")
     search.fill()
-    while not search.is_finished:
+    while not search.is_finished:  # as search.run does, and shows each batch too
         index, proposal = next(iter(search.pending.items()))
         for batch in search.receive(index, evaluate(proposal.genes)):
             recorder.write(batch, {"batch": batch.index})

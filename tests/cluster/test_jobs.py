@@ -110,12 +110,7 @@ def log(capsys, head, job):
 def in_process(experiment, folder):
     search = OrderedSearch(make_searcher(experiment), evaluations=16384, batch_size=64, in_flight=2)
     recorder, evaluator = Recorder(RunFolder.create(folder, {}), search), make_evaluator(experiment)
-    search.fill()
-    while not search.is_finished:
-        index, proposal = next(iter(search.pending.items()))
-        for batch in search.receive(index, evaluator(proposal.genes)):
-            recorder.write(batch, {})
-            search.tell(batch)
+    search.run(evaluator, lambda batch: recorder.write(batch, {}))
     return common.history_bytes(folder)
 
 

@@ -150,7 +150,7 @@ def test_image_sizes(capsys, size):
 
 
 def test_unknown_architecture(capsys, tmp_path):
-    assert "did you mean 'maedet-m'" in refused(capsys, "cost", "maedet-n")
+    assert "did you mean 'maedet-m'" in refused(capsys, "cost", "maedet-mm")
     (tmp_path / "a.json").write_text("{}")
     assert "holds no architecture" in refused(capsys, "cost", "a.json")
 

@@ -16,7 +16,7 @@ from nasray.architectures import ARCHITECTURES, layer_table
 from nasray.models import FAMILIES, build
 from nasray.models.backbone import Backbone, Gate, Residual, gate_width
 from nasray.spaces import SPACES, Architecture, NasrayError
-from nasray.spaces.staged import gate_width as gate_widths_of_table
+from nasray.spaces.staged_layers import gate_width as gate_widths_of_table
 
 SMALL = {
     "bottleneck": {"max_width": 64, "max_mid": 32, "max_stem_width": 16},
