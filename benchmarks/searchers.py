@@ -5,6 +5,7 @@
 
 import argparse
 import json
+import sys
 import time
 from dataclasses import replace
 
@@ -32,12 +33,16 @@ def best_of(experiment):
     return float(max(scores))
 
 
-def main(name, evaluations, seeds, batch_size):
+def main(name, searchers, evaluations, seeds, batch_size):
     rows = {}
-    for searcher, options in SEARCHERS.items():
+    for searcher in searchers:
+        options = SEARCHERS[searcher]
         begin = time.process_time()
         common = {"searcher": options, "evaluations": evaluations, "batch_size": batch_size}
-        scores = [best_of(replace(load_experiment(name), seed=seed, **common)) for seed in range(seeds)]
+        scores = []
+        for seed in range(seeds):
+            scores.append(best_of(replace(load_experiment(name), seed=seed, **common)))
+            print(f"{searcher} seed {seed}: {scores[-1]:.1f}", file=sys.stderr, flush=True)
         rows[searcher] = {
             "mean": float(np.mean(scores)),
             "sd": float(np.std(scores, ddof=1)) if seeds > 1 else 0.0,
@@ -51,12 +56,13 @@ def main(name, evaluations, seeds, batch_size):
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--experiment", default="maedet-m")
+    parser.add_argument("--searchers", nargs="+", default=list(SEARCHERS), choices=list(SEARCHERS))
     parser.add_argument("--evaluations", type=int, default=1000)
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    result = main(options.experiment, options.evaluations, options.seeds, options.batch_size)
+    result = main(options.experiment, options.searchers, options.evaluations, options.seeds, options.batch_size)
     if options.json:
         print(json.dumps(result, indent=1))
     else:

@@ -152,7 +152,7 @@ def level_entropies(table: LayerTable, *, residual: bool = True, image_hw: tuple
     row_period, turns = period[block_of_row], np.maximum(count - 1, 0)[block_of_row]
     line = (kind * 4 + row_period) * (most + _PAD) + _PAD + first
     summed = sums.ravel().take(line + row_period * turns) - sums.ravel().take(line - row_period)
-    if (silent := (row_period == 0) & here).any():  # no ReLU in a repetition: the same loss count times
+    if (silent := row_period == 0).any():  # no ReLU in a repetition: the same loss count times
         summed = np.where(silent, losses[kind, first] * (turns + 1), summed)
     mean_loss = summed / ((turns + 1) * out_channels)
     loss = _by_block(np.add, repeats * _narrow(mean_loss), starts, ends)
@@ -295,15 +295,16 @@ class _Profiles:
     """
 
     capacity = 50_000
+    room = 16_384  # numbers to begin with
     kernels, repeats = 4, 16  # columns of a table: kernel // 2 and repeats are below these
 
     def __init__(self, length: int) -> None:
         self.count = 1  # number 0 is the image
         self.values: dict[int, Floats] = {length: np.ones((1, length))}  # the profiles of each length
         self.used: dict[int, int] = {length: 1}  # how many rows of them are filled
-        self.lengths = np.full(1024, length)  # by number: length, row among those of its length, log of the mean
-        self.rows = np.zeros(1024, dtype=np.int64)
-        self.log_means = np.zeros(1024)
+        self.lengths = np.full(self.room, length)  # by number: length, row among those of its length, log of the mean
+        self.rows = np.zeros(self.room, dtype=np.int64)
+        self.log_means = np.zeros(self.room)
         # (spatial convolutions, stride) -> (numbers, kernels * repeats) number of the profile behind, 0 if unknown
         self.behind: dict[tuple[int, int], NDArray[np.int32]] = {}
 
@@ -330,7 +331,9 @@ class _Profiles:
             batch = self.values[shape // 64][self.rows[number[group]]].T.copy()
             batch = _box_chain(batch, shape % 64, repeats[group], place)
             length = len(batch)
-            means = (batch.sum(axis=0) / length).tolist()
+            # cumsum adds in order whatever the memory layout; sum would not, and a profile's last bit would depend on
+            # the profiles that are computed with it.
+            means = (batch.cumsum(axis=0)[-1] / length).tolist()
             new = np.arange(self.count, self.count + len(group))
             self._grow(self.count + len(group))
             used = self.used.get(length, 0)
@@ -341,7 +344,7 @@ class _Profiles:
             self.values[length][used : used + len(group)] = batch.T
             self.used[length] = used + len(group)
             self.lengths[new], self.rows[new] = length, used + np.arange(len(group))
-            self.log_means[new] = [math.log(mean) for mean in means]
+            self.log_means[new] = list(map(math.log, means))
             self.behind[place][number[group], codes[group] % width] = new
             self.count += len(group)
 
@@ -361,13 +364,16 @@ def _box_chain(profiles: Floats, kernel: int, repeats: Ints, place: tuple[int, i
         for _ in range(spatial - 1):
             profiles = _box(profiles, kernel)
         return profiles
-    for turn in range(int(repeats.max())):
-        now = repeats > turn
-        part = profiles[:, now]
+    order = np.argsort(-repeats, kind="stable")  # those that go on stand in front
+    profiles, turns = profiles[:, order], repeats[order]
+    for turn in range(int(turns[0])):
+        part = profiles[:, : np.searchsorted(-turns, -turn)]
         for _ in range(spatial):
             part = _box(part, kernel)
-        profiles[:, now] = part
-    return profiles
+        profiles[:, : part.shape[1]] = part
+    out = np.empty_like(profiles)
+    out[:, order] = profiles
+    return out
 
 
 _profiles_of = lru_cache(maxsize=8)(_Profiles)

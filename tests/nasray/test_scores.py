@@ -27,7 +27,7 @@ from nasray.scores.sampled import sampled_entropy, sampled_level_entropies
 from nasray.scores.synflow import synflow_score
 from nasray.scores.zen import zen_score
 from nasray.searchers import RandomSearch
-from nasray.spaces import SPACES, Architecture, Budget, NasrayError
+from nasray.spaces import SPACES, Architecture, BottleneckSpace, Budget, NasrayError
 
 FACTS = Path(__file__).parents[2].parent / "shared" / "facts" / "mae-det.json"
 HW = (384, 384)
@@ -98,6 +98,20 @@ def test_same_to_the_last_bit_in_any_population(family):
     for index, row in enumerate(rows):
         assert entropy_score(space.layers(row[None]))[0] == together[index]
         assert entropy_score(layer_table(space.to_architecture(row), HW))[0] == together[index]
+
+
+def test_the_score_does_not_depend_on_what_was_scored_before():
+    from nasray.scores import entropy
+
+    space = BottleneckSpace()
+    rows = np.repeat(space.start(), 300, axis=0)
+    for _ in range(6):
+        rows = space.mutate(rows, np.random.default_rng(5))
+    entropy._profiles_of.cache_clear()
+    together = entropy_score(space.layers(rows))
+    for index in range(0, 300, 7):  # each alone, in a process that has scored nothing yet
+        entropy._profiles_of.cache_clear()
+        assert entropy_score(space.layers(rows[index : index + 1]))[0] == together[index]
 
 
 def test_depth_and_width_raise_the_score():
