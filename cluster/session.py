@@ -47,6 +47,8 @@ class Resources:
 def ray_session(resources: Resources) -> Iterator[str]:
     """Be connected to Ray; gives one line that says what is there and what a trial needs.
 
+    What trials print goes to Ray's own logs, not to the terminal; what they raise comes back as the run's error.
+
     Raises:
         NasrayError: if the cluster cannot be reached, or no node of it can hold a trial.
     """
@@ -70,7 +72,7 @@ def ray_session(resources: Resources) -> Iterator[str]:
                     object_store_memory=OBJECT_STORE_BYTES,
                     _temp_dir=folder,
                     logging_level=logging.ERROR,
-                    log_to_driver=True,
+                    log_to_driver=False,
                 )
         stack.callback(ray.shutdown)
         yield _preflight(resources)
@@ -104,7 +106,7 @@ def _connect(address: str) -> None:
         except OSError as error:
             raise NasrayError(unreachable.format(error)) from error
     try:
-        ray.init(address=address, logging_level=logging.ERROR, log_to_driver=True)
+        ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise NasrayError(unreachable.format(str(error).splitlines()[0])) from error
 
