@@ -113,10 +113,8 @@ class Space(ABC):
 
     def is_valid(self, population: Population) -> Mask:
         """(N,) whether each row is an architecture of this space. Budgets are not the space's business."""
-        allowed = np.ones(len(population), dtype=bool)
-        for column, table in zip(population.T, self._allowed, strict=True):
-            inside = (column >= 0) & (column < len(table))
-            allowed &= inside & table[np.where(inside, column, 0)]
+        lookup, offsets, largest = self._lookup
+        allowed = lookup.take(population.clip(-1, largest) + offsets).all(axis=1)
         if not allowed.any():
             return allowed
         safe = population if allowed.all() else np.where(allowed[:, None], population, population[allowed][0])
@@ -133,6 +131,15 @@ class Space(ABC):
             table[list(gene.values)] = True
             tables.append(table)
         return tables
+
+    @cached_property
+    def _lookup(self) -> tuple[Mask, NDArray[np.int64], int]:
+        """All of `_allowed` end to end, where each gene's -1 would stand in it, and the largest value of all."""
+        largest = max(len(table) for table in self._allowed)  # itself allowed by no gene
+        lookup = np.zeros((self.num_genes, largest + 2), dtype=bool)
+        for row, table in zip(lookup, self._allowed, strict=True):
+            row[1 : len(table) + 1] = table
+        return lookup.ravel(), np.arange(self.num_genes) * (largest + 2) + 1, largest
 
     def sample(self, num: int, rng: np.random.Generator) -> Population:
         """(num, G) valid rows."""
