@@ -68,7 +68,7 @@ def measure(experiment, rounds):
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--experiment", default="maedet-m")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=10, help="10 make as many candidates as the search evaluates")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     result = measure(load_experiment(options.experiment), options.rounds)

@@ -392,9 +392,10 @@ def _profile_losses(table: LayerTable, length: int) -> Floats:
         store = _profiles_of(length)
     which = np.zeros(num, dtype=np.int64)  # (N,) the profile of each architecture
     losses = np.zeros((NUM_LEVELS, num))
+    is_spatial = (table.role == "main") & (table.kernel > 1).any(axis=1)
     for rows in _blocks(table):
-        spatial = [row for row in rows if table.role[row] == "main" and (table.kernel[row] > 1).any()]
-        if spatial:
+        spatial = rows[is_spatial[rows]]
+        if len(spatial):
             kernel = table.kernel[spatial[0]].astype(np.int64)
             place = (len(spatial), int(table.stride[spatial[0]]))
             which = store.follow(which, kernel, table.repeats[rows[-1]].astype(np.int64), place)
