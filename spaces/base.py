@@ -114,7 +114,7 @@ class Space(ABC):
     def is_valid(self, population: Population) -> Mask:
         """(N,) whether each row is an architecture of this space. Budgets are not the space's business."""
         lookup, offsets, largest = self._lookup
-        allowed = lookup.take(population.clip(-1, largest) + offsets).all(axis=1)
+        allowed: Mask = lookup[population.clip(-1, largest) + offsets].all(axis=1)
         if not allowed.any():
             return allowed
         safe = population if allowed.all() else np.where(allowed[:, None], population, population[allowed][0])
