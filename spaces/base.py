@@ -114,7 +114,8 @@ class Space(ABC):
     def is_valid(self, population: Population) -> Mask:
         """(N,) whether each row is an architecture of this space. Budgets are not the space's business."""
         lookup, offsets, largest = self._lookup
-        allowed: Mask = lookup[population.clip(-1, largest) + offsets].all(axis=1)
+        places: Population = population.clip(-1, largest) + offsets
+        allowed: Mask = np.logical_and.reduce(lookup[places], axis=1)
         if not allowed.any():
             return allowed
         safe = population if allowed.all() else np.where(allowed[:, None], population, population[allowed][0])
