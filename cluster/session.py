@@ -58,9 +58,10 @@ def ray_session(resources: Resources) -> Iterator[str]:
     if ray.is_initialized():
         yield _preflight(resources)
         return
-    address = resources.address or os.environ.get("RAY_ADDRESS")
+    address = _address(resources)
     with contextlib.ExitStack() as stack:
         if address:
+            check_reachable(resources)
             _connect(address)
         else:
             folder = tempfile.mkdtemp(prefix="nr-", dir="/tmp" if os.path.isdir("/tmp") else None)
@@ -92,23 +93,37 @@ def _environment(**values: str) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _connect(address: str) -> None:
-    import ray
-
-    unreachable = (
-        f"no Ray cluster at {address!r}: {{}}. Start one with `ray start --head`, correct the address, "
-        "or leave it out to run on this machine alone"
-    )
+def check_reachable(resources: Resources) -> None:
+    """Raise `NasrayError` if a cluster is named by host and port and nothing listens there; starts nothing."""
+    address = _address(resources)
+    if not address:
+        return
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if host and port.isdigit():
         try:
             socket.create_connection((host, int(port)), timeout=5).close()
         except OSError as error:
-            raise NasrayError(unreachable.format(error)) from error
+            raise _unreachable(address, str(error)) from error
+
+
+def _connect(address: str) -> None:
+    import ray
+
     try:
         ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
     except (ConnectionError, RuntimeError, ValueError) as error:
-        raise NasrayError(unreachable.format(str(error).splitlines()[0])) from error
+        raise _unreachable(address, str(error).splitlines()[0]) from error
+
+
+def _address(resources: Resources) -> str | None:
+    return resources.address or os.environ.get("RAY_ADDRESS")
+
+
+def _unreachable(address: str, reason: str) -> NasrayError:
+    return NasrayError(
+        f"no Ray cluster at {address!r}: {reason}. Start one with `ray start --head`, correct the address, "
+        "or leave it out to run on this machine alone"
+    )
 
 
 def _preflight(resources: Resources) -> str:

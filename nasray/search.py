@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from nasray._version import __version__
-from nasray.cluster import Resources, RunFolder, run_search
+from nasray.cluster import Resources, RunFolder, check_reachable, run_search
 from nasray.experiment import (
     Experiment,
     describe_experiment,
@@ -73,6 +73,7 @@ def search(
 def search_experiment(experiment: Experiment, folder: str | Path) -> dict[str, Any]:
     """Begin an experiment's search in an empty folder; gives the content of best.json."""
     run_parts = _parts(experiment)
+    check_reachable(trial_resources(experiment))  # before the folder is made
     return run_search(*run_parts, RunFolder.create(folder, describe_experiment(experiment)), **_options(experiment))
 
 

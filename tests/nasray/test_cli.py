@@ -122,9 +122,10 @@ def test_a_corrupt_history_is_named_and_left_alone(capsys, tmp_path):
     assert "000001.parquet is corrupt" in refused(capsys, "resume", "run")
 
 
-def test_unreachable_cluster(capsys):
+def test_unreachable_cluster(capsys, tmp_path):
     message = refused(capsys, "search", "maedet-tiny", "--resources.address", "127.0.0.1:9")
     assert "no Ray cluster at '127.0.0.1:9'" in message
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_full_disk(tmp_path):
