@@ -33,13 +33,7 @@ FACTS = Path(__file__).parents[2].parent / "shared" / "facts" / "mae-det.json"
 HW = (384, 384)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Small maps are slower on several threads, the more so where test processes share the processors."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def generator(seed=0):
