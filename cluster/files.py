@@ -5,13 +5,19 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 from nasray.spaces import NasrayError
 
 
-def write_atomic(path: Path, content: bytes) -> None:
+def write_atomic(path: Path, content: bytes | Callable[[BinaryIO], object]) -> None:
     """Write a file so that a reader, or a crash at any moment, sees the old content or the new, never a part.
+
+    Args:
+        path: the file.
+        content: its bytes, or a function that writes them to the open file it is given (large content).
 
     Raises:
         NasrayError: if the disk is full, the quota is spent, or the folder cannot be written.
@@ -19,7 +25,10 @@ def write_atomic(path: Path, content: bytes) -> None:
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with open(aside, "wb") as file:
-            file.write(content)
+            if callable(content):
+                content(file)
+            else:
+                file.write(content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(aside, path)

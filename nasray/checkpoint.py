@@ -1,0 +1,144 @@
+"""Trained detectors on disk: what a checkpoint holds, how a detector is built from it, and what does not fit together.
+
+A checkpoint is one file of tensors and plain values, read without running code from it (`weights_only`).
+"""
+
+from __future__ import annotations
+
+import pickle
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nasray.cluster import write_atomic
+from nasray.recipe import RECIPE, Recipe
+from nasray.spaces import Architecture, NasrayError
+
+if TYPE_CHECKING:
+    from nasray.models.detectors.base import Detector
+
+FORMAT = 1
+
+
+@dataclass
+class Checkpoint:
+    """One moment of a training.
+
+    Attributes:
+        recipe: the resolved recipe.
+        architecture: the backbone's.
+        classes: their names, in the order of labels.
+        category_ids: their ids in the data set, in the order of labels.
+        model: the detector's state as it is evaluated (the moving average where there is one).
+        metrics: of the last validation, such as `mAP` and `AP50`; empty before the first.
+        iteration: steps done.
+        training: everything else that continuing needs; empty in a checkpoint for inference alone.
+    """
+
+    recipe: Recipe
+    architecture: Architecture
+    classes: tuple[str, ...]
+    category_ids: tuple[int, ...]
+    model: dict[str, Any]
+    metrics: dict[str, float] = field(default_factory=dict)
+    iteration: int = 0
+    training: dict[str, Any] = field(default_factory=dict)
+
+    def save(self, path: Path) -> None:
+        """Write the file, whole or not at all.
+
+        Raises:
+            NasrayError: if the disk is full or the folder cannot be written.
+        """
+        import torch
+
+        content = {
+            "format": FORMAT,
+            "recipe": RECIPE.dump_python(self.recipe, mode="json"),
+            "architecture": self.architecture.text,
+            "classes": list(self.classes),
+            "category_ids": list(self.category_ids),
+            "model": self.model,
+            "metrics": self.metrics,
+            "iteration": self.iteration,
+            "training": self.training,
+        }
+        write_atomic(path, lambda file: torch.save(content, file))
+
+    @classmethod
+    def load(cls, path: Path | str) -> Checkpoint:
+        """Read a checkpoint, or the best one of a training's folder.
+
+        Raises:
+            NasrayError: if it is missing, torn, no checkpoint of nasray's, or of a newer version.
+        """
+        import torch
+
+        path = checkpoint_path(Path(path))
+        try:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+        except (RuntimeError, EOFError, pickle.UnpicklingError, ValueError) as error:
+            raise NasrayError(
+                f"{path} is no checkpoint, or torn: {str(error).splitlines()[0]}. Take another of its folder"
+            ) from error
+        if not isinstance(content, dict) or "format" not in content or "recipe" not in content:
+            raise NasrayError(
+                f"{path} is no checkpoint of nasray's: it holds {_kind(content)}. Weights of other programs are for "
+                "--weights of `nasray train`"
+            )
+        if content["format"] > FORMAT:
+            raise NasrayError(
+                f"{path} was written by a newer version of nasray (checkpoint format {content['format']}, this version "
+                f"reads up to {FORMAT}). Upgrade nasray"
+            )
+        return cls(
+            recipe=RECIPE.validate_python(content["recipe"]),
+            architecture=Architecture.from_json(content["architecture"]),
+            classes=tuple(content["classes"]),
+            category_ids=tuple(content["category_ids"]),
+            model=content["model"],
+            metrics=content["metrics"],
+            iteration=content["iteration"],
+            training=content["training"],
+        )
+
+    def detector(self) -> Detector:
+        """The trained detector, on the CPU, in inference mode."""
+        detector = make_detector(self.recipe, self.architecture, len(self.classes))
+        detector.load_state_dict(self.model)
+        return detector.eval()
+
+
+def checkpoint_path(path: Path) -> Path:
+    """The checkpoint that a path means: a file itself, or of a training's folder (or a run's) the best, else the last.
+
+    Raises:
+        NasrayError: if there is none.
+    """
+    if path.is_file():
+        return path
+    for folder in (path / "checkpoints", path / "train" / "checkpoints"):
+        for name in ("best.pt", "last.pt"):
+            if (folder / name).is_file():
+                return folder / name
+    raise NasrayError(
+        f"no checkpoint at {path}: name a file, or the folder of a training, such as runs/maedet-m/train, in which "
+        "checkpoints/best.pt or checkpoints/last.pt is"
+    )
+
+
+def make_detector(recipe: Recipe, architecture: Architecture, num_classes: int) -> Detector:
+    """A recipe's detector on a backbone of this architecture, with fresh weights from the global random state.
+
+    Raises:
+        NasrayError: if recipe, architecture and detector do not go together.
+    """
+    from nasray.models import build
+    from nasray.models.detectors import build_detector
+
+    options = {name: value for name, value in vars(recipe.detector).items() if name != "name" and value is not None}
+    return build_detector(recipe.detector.name, build(architecture), num_classes, **options)
+
+
+def _kind(content: Any) -> str:
+    return f"a dictionary of {len(content)} entries" if isinstance(content, dict) else f"a {type(content).__name__}"

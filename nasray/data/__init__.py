@@ -1,0 +1,1 @@
+"""Detection data: reading, checking, transforming and loading it."""

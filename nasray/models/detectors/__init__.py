@@ -1,0 +1,46 @@
+"""Detectors: any of them on any backbone that has `feature_info`. PyTorch is imported when one is built, not before."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from nasray.spaces import NasrayError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from nasray.models.detectors.base import Detector
+
+DETECTORS = {
+    "fcos": ("fcos", "FCOS", "FCOS (Tian et al., ICCV 2019): one point a location, centerness"),
+    "retinanet": ("retinanet", "RetinaNet", "RetinaNet (Lin et al., ICCV 2017): nine anchors a location, focal loss"),
+    "gfl": ("gfl", "GFL", "GFLV2 (Li et al., CVPR 2021): distributions of distances and the quality they tell"),
+    "faster-rcnn": ("faster_rcnn", "FasterRCNN", "Faster R-CNN with FPN (Lin et al., CVPR 2017)"),
+    "mask-rcnn": ("mask_rcnn", "MaskRCNN", "Mask R-CNN (He et al., ICCV 2017)"),
+    "centernet": ("centernet", "CenterNet", "CenterNet (Zhou et al., 2019): peaks of a heatmap, three deconvolutions"),
+    "ssdlite": ("ssdlite", "SSDLite", "SSDLite (Sandler et al., CVPR 2018): depthwise heads for mobile backbones"),
+    "yolof": ("yolof", "YOLOF", "YOLOF (Chen et al., CVPR 2021): a single level with dilated convolutions"),
+}
+"""Name: module, class, and a line about it. A new detector is one line here."""
+
+
+def detector_class(name: str) -> type[Detector]:
+    """The class of a named detector."""
+    module, kind, _ = DETECTORS[name]
+    return getattr(importlib.import_module(f"nasray.models.detectors.{module}"), kind)
+
+
+def build_detector(name: str, backbone: nn.Module, num_classes: int, **options: Any) -> Detector:
+    """A detector around a backbone, with fresh weights.
+
+    Raises:
+        NasrayError: if detector, backbone and options do not go together.
+    """
+    try:
+        return detector_class(name)(backbone, num_classes, **options)
+    except ValueError as error:
+        raise NasrayError(f"detector {name!r}: {error}") from error
+
+
+__all__ = ["DETECTORS", "build_detector", "detector_class"]

@@ -1,0 +1,142 @@
+"""The contract of a detector: what every one of them takes and gives, whatever backbone it stands on.
+
+Shapes: B images of H x W pixels (padded), K detections at most, N boxes of one image. Boxes are xyxy in absolute
+pixels of the padded image; labels run from 0 to `num_classes` - 1; background has no label.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+Target = Mapping[str, Tensor]
+"""The annotations of one image: `boxes` (N, 4) float, `labels` (N,) int64, and `masks` (N, H, W) where there are any.
+N may be 0. Crowds and other boxes that are not to be learnt are not in it."""
+
+Raw = dict[str, Tensor | list[Tensor]]
+"""What a network itself computes, before candidates are chosen: tensors, or lists of one tensor per level."""
+
+PIXEL_MEAN = (123.675, 116.28, 103.53)
+PIXEL_STD = (58.395, 57.12, 57.375)
+"""Of ImageNet's RGB values in 0 to 255."""
+
+
+class Detections(NamedTuple):
+    """The detections of B images, best first; every image has K entries, of which those of score 0 are padding.
+
+    Attributes:
+        boxes: (B, K, 4) within the image.
+        scores: (B, K) in [0, 1].
+        labels: (B, K) int64.
+        masks: (B, K, M, M) probabilities within each box (M is 28 for Mask R-CNN), or None.
+    """
+
+    boxes: Tensor
+    scores: Tensor
+    labels: Tensor
+    masks: Tensor | None = None
+
+
+class Detector(nn.Module):
+    """A backbone and what turns its maps into boxes.
+
+    Subclasses implement `forward_raw`, `loss` and `postprocess`. Nothing in them depends on the size of the images
+    that they were built or exported with.
+
+    Args:
+        backbone: maps (B, 3, H, W) images to an ordered dictionary of maps and has `feature_info`, a list with
+            `num_chs` and `reduction` of each map in the same order.
+        num_classes: classes, the background not counted.
+        score_threshold: candidates that do not score more are dropped.
+        max_detections: K, the most detections of one image.
+
+    Attributes:
+        stride: height and width of training images are padded to multiples of it.
+
+    Raises:
+        ValueError: if the backbone lacks a map that the detector needs; or for an option that is not allowed.
+    """
+
+    stride = 32
+    pixel_mean: Tensor
+    pixel_std: Tensor
+
+    def __init__(
+        self, backbone: nn.Module, num_classes: int, *, score_threshold: float = 0.05, max_detections: int = 100
+    ) -> None:
+        super().__init__()
+        if num_classes < 1:
+            raise ValueError(f"num_classes is at least 1, got {num_classes}")
+        self.backbone = backbone
+        self.num_classes = num_classes
+        self.score_threshold = score_threshold
+        self.max_detections = max_detections
+        self.register_buffer("pixel_mean", torch.tensor(PIXEL_MEAN).view(3, 1, 1), persistent=False)
+        self.register_buffer("pixel_std", torch.tensor(PIXEL_STD).view(3, 1, 1), persistent=False)
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """Map (B, 3, H, W) RGB values in 0 to 255, of any dtype, to mean 0 and deviation 1 over ImageNet."""
+        return (images.to(self.pixel_mean.dtype) - self.pixel_mean) / self.pixel_std
+
+    def features(self, images: Tensor, reductions: Sequence[int]) -> list[Tensor]:
+        """The backbone's maps of these reductions, from (B, 3, H, W) RGB values in 0 to 255."""
+        maps = list(self.backbone(self.normalise(images)).values())
+        return [maps[index] for index in map_indices(self.backbone, reductions)]
+
+    def forward(
+        self, images: Tensor, targets: Sequence[Target] | None = None, image_hw: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> dict[str, Tensor] | Detections:  # fmt: skip
+        """Losses if there are targets, else detections.
+
+        Args:
+            images: (B, 3, H, W) RGB, 0 to 255, padded at the bottom and on the right.
+            targets: of each image.
+            image_hw: (B, 2) height and width of the images without padding; those of `images` if left out.
+            generator: of whatever the loss samples.
+        """
+        if targets is not None:
+            return self.loss(images, targets, generator)
+        if image_hw is None:
+            height, width = images.shape[-2:]
+            image_hw = torch.tensor([[height, width]], device=images.device).expand(len(images), 2)
+        return self.postprocess(self.forward_raw(images), image_hw)
+
+    def forward_raw(self, images: Tensor) -> Raw:
+        """What the network computes from (B, 3, H, W) RGB values in 0 to 255."""
+        raise NotImplementedError
+
+    def loss(
+        self, images: Tensor, targets: Sequence[Target], generator: torch.Generator | None = None
+    ) -> dict[str, Tensor]:
+        """Named losses, scalars whose sum is to be minimised. Finite for images without boxes too.
+
+        Sums over positives are divided by their number over all workers (`losses.mean_over_workers`), so that two
+        workers compute what one does with both batches.
+        """
+        raise NotImplementedError
+
+    def postprocess(self, raw: Raw, image_hw: Tensor) -> Detections:
+        """Choose detections from what `forward_raw` gave; boxes are clipped to `image_hw`, (B, 2)."""
+        raise NotImplementedError
+
+
+def map_indices(backbone: nn.Module, reductions: Sequence[int]) -> list[int]:
+    """Which of a backbone's maps have these reductions.
+
+    Raises:
+        ValueError: naming the reductions that are to be had.
+    """
+    found = [info["reduction"] for info in backbone.feature_info]  # type: ignore[union-attr]
+    if missing := [reduction for reduction in reductions if reduction not in found]:
+        raise ValueError(f"the detector needs maps of reduction {list(reductions)}; the backbone lacks {missing}, "
+                         f"it has {found}")  # fmt: skip
+    return [found.index(reduction) for reduction in reductions]
+
+
+def map_channels(backbone: nn.Module, reductions: Sequence[int]) -> list[int]:
+    """Channels of the backbone's maps of these reductions."""
+    return [backbone.feature_info[index]["num_chs"] for index in map_indices(backbone, reductions)]  # type: ignore[index]

@@ -1,0 +1,230 @@
+"""Recipes: one frozen, validated configuration of the training of a detector, from YAML and the command line."""
+
+from __future__ import annotations
+
+from dataclasses import field
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
+
+from pydantic import Field, TypeAdapter
+from pydantic.dataclasses import dataclass as checked
+
+from nasray.models.detectors import DETECTORS
+from nasray.spaces import NasrayError
+
+_STRICT: Any = {"extra": "forbid"}
+
+if TYPE_CHECKING:
+    DetectorName: TypeAlias = str
+else:  # a new entry of the registry is allowed here without another line
+    DetectorName = Literal[tuple(DETECTORS)]
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[int, Field(ge=1)]
+
+SCHEDULES: dict[str, tuple[float, tuple[float, ...]]] = {
+    "1x": (12, (8, 11)),
+    "2x": (24, (16, 22)),
+    "3x": (36, (28, 33)),
+    "4x": (48, (42, 47)),
+    "6x": (73, (65, 71)),
+}
+"""Epochs of COCO in all, and those after which the learning rate is divided by ten: 1x and 2x as in Detectron and
+mmdetection, 3x and 6x of MAE-DET (appendix A), 4x of MSNAS (section 4.1)."""
+
+
+@checked(frozen=True, config=_STRICT)
+class DetectorOptions:
+    """What stands on the backbone. Options that the named detector does not have are refused.
+
+    Attributes:
+        name: the detector.
+        channels: width of the neck and of the head's convolutions.
+        num_convs: convolutions of each branch of the head.
+        norm: norms of neck and head: batch (synchronised where there are several workers), group, or none.
+        box_head: of Faster and Mask R-CNN: two fully connected layers, or convolutions and one.
+        base_size: edge in pixels of the smallest anchor, at the first level (anchor-based ones).
+        first_level: 3 for P3 to P7 (P2 to P6 of Faster and Mask R-CNN is 2).
+        score_threshold: detections that do not score more are dropped.
+        nms_iou: a box that overlaps a better one of its class by more is dropped.
+        max_detections: most detections of an image.
+    """
+
+    name: DetectorName = "gfl"
+    channels: Positive | None = None
+    num_convs: Annotated[int, Field(ge=0)] | None = None
+    norm: Literal["batch", "group", "none"] | None = None
+    box_head: Literal["2fc", "4conv1fc", "2conv1fc"] | None = None
+    base_size: Annotated[float, Field(gt=0)] | None = None
+    first_level: Literal[2, 3] | None = None
+    score_threshold: Share | None = None
+    nms_iou: Share | None = None
+    max_detections: Positive | None = None
+
+
+@checked(frozen=True, config=_STRICT)
+class AugmentationOptions:
+    """What is done to images, in this order. Validation only resizes, to the last short side and the long side.
+
+    Attributes:
+        mosaic: share of training images that are put together from four.
+        expand: share of images that are put on a larger canvas, up to four times the area (SSD).
+        crop: share of images of which a random part with overlapping boxes is taken (SSD's IoU crop).
+        scale_jitter: least and most factor of a random resize before a crop to the final size (CenterNet), or nothing.
+        flip: share of images that are mirrored left to right.
+        vertical_flip: share of images that are mirrored top to bottom.
+        colour: strength of random brightness, contrast, saturation and hue; 0 for none.
+        short_side: pixels of the shorter side after resizing; of several each image draws one.
+        long_side: the longer side is never more than this.
+        square: resize to a square of this edge instead, whatever the aspect ratio (SSD, CenterNet).
+    """
+
+    mosaic: Share = 0.0
+    expand: Share = 0.0
+    crop: Share = 0.0
+    scale_jitter: tuple[float, float] | None = None
+    flip: Share = 0.5
+    vertical_flip: Share = 0.0
+    colour: Annotated[float, Field(ge=0)] = 0.0
+    short_side: tuple[Positive, ...] = (800,)
+    long_side: Positive = 1333
+    square: Positive | None = None
+
+
+@checked(frozen=True, config=_STRICT)
+class LoaderOptions:
+    """How images reach the network.
+
+    Attributes:
+        processes: that load and transform, for each worker; 0 loads in the worker itself.
+        group_aspect: put images of like shape (wide, tall) into one batch, so that little is padding.
+        cache: keep decoded images in memory, each worker its own (small data sets).
+    """
+
+    processes: Annotated[int, Field(ge=0)] = 2
+    group_aspect: bool = True
+    cache: bool = False
+
+
+@checked(frozen=True, config=_STRICT)
+class OptimiserOptions:
+    """How weights move.
+
+    Attributes:
+        name: the algorithm.
+        learning_rate: at the recipe's own batch size; it does not follow `batch_size` by itself.
+        momentum: of SGD.
+        weight_decay: of weights.
+        norm_weight_decay: of norms and biases; that of weights if left out.
+        backbone_factor: the backbone's learning rate as a multiple of the others'.
+        clip: most norm of the gradient; larger ones are scaled down.
+        accumulate: backward passes of one step: a batch is divided into that many parts.
+    """
+
+    name: Literal["sgd", "adam", "adamw"] = "sgd"
+    learning_rate: Annotated[float, Field(gt=0)] = 0.01
+    momentum: Share = 0.9
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
+    norm_weight_decay: Annotated[float, Field(ge=0)] | None = None
+    backbone_factor: Annotated[float, Field(ge=0)] = 1.0
+    clip: Annotated[float, Field(gt=0)] | None = None
+    accumulate: Positive = 1
+
+
+@checked(frozen=True, config=_STRICT)
+class ScheduleOptions:
+    """How long, and how the learning rate changes.
+
+    Attributes:
+        epochs: passes over the training set.
+        name: step (divided by ten after each milestone), cosine (to 0), linear (to 0), or constant.
+        milestones: epochs after which a step schedule divides by ten.
+        warmup_iterations: over which the learning rate rises linearly.
+        warmup_factor: of the learning rate at the first iteration.
+    """
+
+    epochs: Annotated[float, Field(gt=0)] = 12
+    name: Literal["step", "cosine", "linear", "constant"] = "step"
+    milestones: tuple[float, ...] = (8, 11)
+    warmup_iterations: Annotated[int, Field(ge=0)] = 500
+    warmup_factor: Share = 0.001
+
+
+@checked(frozen=True, config=_STRICT)
+class WorkerOptions:
+    """The processes that train side by side.
+
+    Attributes:
+        workers: how many; each takes its share of every batch.
+        cpus: cores of each; all of this machine divided by the workers if left out and there is no GPU.
+        gpus: GPUs of each, 0 or 1; 1 where there are any if left out.
+        retries: how often training starts again from its last checkpoint after a worker is lost.
+        address: of a running Ray cluster, "auto" or host:port; by default RAY_ADDRESS, else this machine alone.
+    """
+
+    workers: Positive = 1
+    cpus: Annotated[float, Field(gt=0)] | None = None
+    gpus: Literal[0, 1] | None = None
+    retries: Annotated[int, Field(ge=0)] = 3
+    address: str | None = None
+
+
+@checked(frozen=True, config=_STRICT)
+class Recipe:
+    """One training, completely described.
+
+    Attributes:
+        name: of the recipe, and of its folder.
+        seed: same seed, same training (bit for bit on a CPU).
+        backbone: a named architecture, a JSON file, or a run's folder.
+        data: a YAML file or folder of a data set, or "shapes" for the embedded one.
+        weights: a file of pre-trained weights: of a backbone, or a checkpoint of nasray's.
+        batch_size: images of one step, over all workers.
+        backbone_norm: batch (synchronised where there are several workers), or frozen (statistics and scale fixed).
+        frozen_stages: how much of the backbone is not trained: 1 the stem, 2 also the first stage, and so on.
+        precision: of the forward pass: float32, or automatic mixed precision.
+        channels_last: lay tensors out as NHWC, which convolutions on CPUs and tensor cores prefer.
+        ema: decay of the moving average of weights that is evaluated and exported; 0 for none.
+        evaluate_every: epochs between two validations.
+        checkpoint_every: iterations between two checkpoints; every epoch has one anyway.
+        keep_best: how many of the best checkpoints are kept beside the last.
+        log_every: iterations between two lines of the log.
+        detector: what stands on the backbone.
+        augmentation: what is done to images.
+        loader: how images reach the network.
+        optimiser: how weights move.
+        schedule: how long, and how the learning rate changes.
+        resources: the processes that train side by side.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    seed: int = 0
+    backbone: str = "resnet50"
+    data: str = "shapes"
+    weights: str | None = None
+    batch_size: Positive = 16
+    backbone_norm: Literal["batch", "frozen"] = "batch"
+    frozen_stages: Annotated[int, Field(ge=0)] = 0
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    channels_last: bool = True
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    evaluate_every: Annotated[float, Field(gt=0)] = 1
+    checkpoint_every: Positive | None = None
+    keep_best: Annotated[int, Field(ge=0)] = 1
+    log_every: Positive = 50
+    detector: DetectorOptions = field(default_factory=DetectorOptions)
+    augmentation: AugmentationOptions = field(default_factory=AugmentationOptions)
+    loader: LoaderOptions = field(default_factory=LoaderOptions)
+    optimiser: OptimiserOptions = field(default_factory=OptimiserOptions)
+    schedule: ScheduleOptions = field(default_factory=ScheduleOptions)
+    resources: WorkerOptions = field(default_factory=WorkerOptions)
+
+    def __post_init__(self) -> None:
+        parts = self.resources.workers * self.optimiser.accumulate
+        if self.batch_size % parts:
+            raise NasrayError(
+                f"batch_size {self.batch_size} does not divide among {self.resources.workers} workers with "
+                f"{self.optimiser.accumulate} parts each; choose a multiple of {parts}"
+            )
+
+
+RECIPE: TypeAdapter[Recipe] = TypeAdapter(Recipe)
