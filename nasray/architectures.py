@@ -181,6 +181,14 @@ ARCHITECTURES: dict[str, Architecture] = {
     "resnet50": _resnet("bottleneck", (3, 4, 6, 3)),
     "resnet101": _resnet("bottleneck", (3, 4, 23, 3)),
     "mobilenet-v2": _mobilenet_v2(),
+    # for tests and tiny recipes
+    "basic-tiny": Architecture.create(
+        "basic",
+        {
+            "stem": {"kernel": 3, "width": 16},
+            "stages": [{"kernel": 3, "width": width, "depth": 1, "stride": 2} for width in (16, 32, 64, 96)],
+        },
+    ),
 }
 
 PUBLISHED: dict[str, dict[str, float]] = {

@@ -6,21 +6,22 @@ errors with a suggestion. Whatever an experiment is made of is looked up in regi
 
 from __future__ import annotations
 
-import difflib
-import platform
-import subprocess
 from dataclasses import field
-from importlib import resources as package_files
-from importlib.metadata import version
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
-import yaml
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter
 from pydantic.dataclasses import dataclass as checked
 
-from nasray._version import __version__
 from nasray.cluster.session import Resources as TrialResources
+from nasray.configuration import (
+    describe_versions,
+    git_revision,
+    given_options,
+    load_content,
+    refuse_foreign,
+    shipped_names,
+    validate,
+)
 from nasray.evaluators import ClosedFormEntropy, LogWidth, Proxy, SampledEntropy
 from nasray.searchers import SEARCHERS, Objective, Searcher
 from nasray.spaces import SPACES, Budget, CostFunction, NasrayError
@@ -39,6 +40,7 @@ EVALUATORS = {
     "synflow": "SynFlow (Tanaka et al., NeurIPS 2020)",
 }
 
+PACKAGE = "nasray.experiments"
 _STRICT: Any = {"extra": "forbid"}
 
 if TYPE_CHECKING:
@@ -221,10 +223,10 @@ def make_space(experiment: Experiment) -> StagedSpace:
 def make_searcher(experiment: Experiment) -> Searcher:
     """A fresh searcher."""
     kind = SEARCHERS[experiment.searcher.name]
-    options = _given(experiment.searcher)
+    options = given_options(experiment.searcher)
     if experiment.searcher.name == "coarse-to-fine":
         options.setdefault("fine_after", max(experiment.evaluations // 2, 1))
-    _refuse_foreign(options, _arguments(kind), f"searcher {experiment.searcher.name!r}")
+    refuse_foreign(options, _arguments(kind), f"searcher {experiment.searcher.name!r}")
     space = make_space(experiment)
     bounds = {name: value for name, value in vars(experiment.budget).items() if value is not None}
     budget = Budget(
@@ -242,7 +244,7 @@ def make_searcher(experiment: Experiment) -> Searcher:
 
 def make_evaluator(experiment: Experiment) -> Evaluator:
     """The experiment's evaluator."""
-    options = _given(experiment.evaluator)
+    options = given_options(experiment.evaluator)
     if "image_size" in options:
         options["image_hw"] = options.pop("image_size")
     name = experiment.evaluator.name
@@ -259,7 +261,7 @@ def make_evaluator(experiment: Experiment) -> Evaluator:
         kind = LogWidth
     else:
         kind, preset["proxy"], preset["seed"] = Proxy, name, experiment.seed
-    _refuse_foreign(options, set(kind.__dataclass_fields__) - set(preset), f"evaluator {name!r}")
+    refuse_foreign(options, set(kind.__dataclass_fields__) - {"space", *preset}, f"evaluator {name!r}")
     return kind(space, **preset, **options)
 
 
@@ -268,12 +270,8 @@ def trial_resources(experiment: Experiment) -> TrialResources:
     return TrialResources(**vars(experiment.resources))
 
 
-def _given(options: Any) -> dict[str, Any]:
-    return {name: value for name, value in vars(options).items() if name != "name" and value is not None}
-
-
 def _arguments(kind: type[Searcher]) -> set[str]:
-    """Keyword arguments that a searcher and its bases take."""
+    """Keyword options that a searcher and its bases take, beside what every searcher has."""
     import inspect
 
     names = {
@@ -283,14 +281,7 @@ def _arguments(kind: type[Searcher]) -> set[str]:
         for parameter in inspect.signature(vars(cls)["__init__"]).parameters.values()
         if parameter.kind is parameter.KEYWORD_ONLY
     }
-    return names
-
-
-def _refuse_foreign(options: dict[str, Any], known: set[str], whose: str) -> None:
-    for name in options:
-        if name not in known:
-            allowed = ", ".join(sorted(known - {"space", "budget", "cost", "objectives", "seed"})) or "none"
-            raise NasrayError(f"{whose} has no option {name!r}; it has: {allowed}. Remove it, or choose another")
+    return names - {"space", "budget", "cost", "objectives", "seed"}
 
 
 # ---- reading and writing -----------------------------------------------------------------------------------------
@@ -298,8 +289,7 @@ def _refuse_foreign(options: dict[str, Any], known: set[str], whose: str) -> Non
 
 def experiment_names() -> list[str]:
     """The experiments that come with nasray."""
-    folder = package_files.files("nasray.experiments")
-    return sorted(item.name.removesuffix(".yaml") for item in folder.iterdir() if item.name.endswith(".yaml"))
+    return shipped_names(PACKAGE)
 
 
 def load_experiment(name_or_path: str) -> Experiment:
@@ -308,64 +298,12 @@ def load_experiment(name_or_path: str) -> Experiment:
     Raises:
         NasrayError: if there is none, or it is not valid; the message names the key and what is allowed.
     """
-    if name_or_path.endswith((".yaml", ".yml")) or "/" in name_or_path:
-        path = Path(name_or_path)
-        if not path.is_file():
-            raise NasrayError(f"no experiment file {name_or_path}. {_shipped()}")
-        text = path.read_text()
-        default_name = path.stem
-    elif name_or_path in experiment_names():
-        text = (package_files.files("nasray.experiments") / f"{name_or_path}.yaml").read_text()
-        default_name = name_or_path
-    else:
-        hint = did_you_mean(name_or_path, experiment_names())
-        raise NasrayError(f"unknown experiment {name_or_path!r}{hint} {_shipped()}")
-    try:
-        content = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise NasrayError(f"{name_or_path} is not valid YAML: {error}") from error
-    if not isinstance(content, dict):
-        raise NasrayError(f"{name_or_path} must hold a mapping of keys to values, got {type(content).__name__}")
-    content.setdefault("name", default_name)
-    return parse_experiment(content, name_or_path)
+    return parse_experiment(load_content(name_or_path, PACKAGE, "experiment"), name_or_path)
 
 
 def parse_experiment(content: dict[str, Any], source: str) -> Experiment:
     """An experiment from nested dicts; `source` names them in errors."""
-    try:
-        return _ADAPTER.validate_python(content)
-    except ValidationError as error:
-        raise NasrayError(f"{source}: " + "; ".join(_explain(item) for item in error.errors())) from error
-
-
-def _explain(item: Any) -> str:
-    if isinstance(inner := item.get("ctx", {}).get("error"), NasrayError):
-        return str(inner)
-    path = [str(part) for part in item["loc"] if part != "Experiment"]
-    where = ".".join(path)
-    if item["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-        owner: Any = Experiment
-        for part in path[:-1]:
-            owner = {
-                "space": SpaceOptions,
-                "searcher": SearcherOptions,
-                "evaluator": EvaluatorOptions,
-                "budget": BudgetOptions,
-                "resources": ResourceOptions,
-            }.get(part, owner)
-        known = list(owner.__dataclass_fields__)
-        return f"unknown key {where!r}{did_you_mean(path[-1], known)} Allowed here: {', '.join(known)}"
-    return f"{where}: {item['msg']}, got {item.get('input')!r}"
-
-
-def did_you_mean(word: str, known: list[str]) -> str:
-    """A suggestion to append to "unknown ...", ending in a full stop."""
-    close = difflib.get_close_matches(word, known, n=1)
-    return f"; did you mean {close[0]!r}?" if close else "."
-
-
-def _shipped() -> str:
-    return f"Experiments that come with nasray: {', '.join(experiment_names())}. A path to a YAML file also does"
+    return validate(_ADAPTER, Experiment, content, source)
 
 
 def describe_experiment(experiment: Experiment) -> dict[str, Any]:
@@ -373,7 +311,7 @@ def describe_experiment(experiment: Experiment) -> dict[str, Any]:
     return {
         "experiment": _ADAPTER.dump_python(experiment, mode="json"),
         "versions": describe_versions(),
-        "git_revision": _git_revision(),
+        "git_revision": git_revision(),
     }
 
 
@@ -385,18 +323,12 @@ def version_changes(description: dict[str, Any]) -> list[str]:
         for name in ("nasray", "numpy", "optuna")  # what a zero-shot search's numbers can depend on
         if before.get(name) != now[name]
     ]
-    revision = _git_revision()
+    revision = git_revision()
     if revision and description.get("git_revision") and description["git_revision"] != revision:
         lines.append(f"the run was begun at revision {description['git_revision'][:12]}, this is {revision[:12]}")
     if lines:
         lines.append("if scores changed in between, the run's later part does not compare with its earlier one")
     return lines
-
-
-def describe_versions() -> dict[str, str]:
-    """Versions of nasray, Python and what they compute with."""
-    others = {name: version(name) for name in ("ray", "torch", "numpy", "optuna")}
-    return {"nasray": __version__, "python": platform.python_version(), **others}
 
 
 def experiment_of_run(description: dict[str, Any], source: str) -> Experiment:
@@ -408,14 +340,3 @@ def experiment_of_run(description: dict[str, Any], source: str) -> Experiment:
             "resume=True)"
         )
     return parse_experiment(content, source)
-
-
-def _git_revision() -> str | None:
-    try:
-        here = Path(__file__).parent
-        done = subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, timeout=5, check=True
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip()

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import field
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 from pydantic import Field, TypeAdapter
 from pydantic.dataclasses import dataclass as checked
 
+from nasray.configuration import did_you_mean, is_path, load_content, shipped_names, shipped_texts, validate
 from nasray.models.detectors import DETECTORS
 from nasray.spaces import NasrayError
 
+PACKAGE = "nasray.recipes"
+TINY = "-tiny"
 _STRICT: Any = {"extra": "forbid"}
 
 if TYPE_CHECKING:
@@ -63,7 +67,7 @@ class DetectorOptions:
 
 @checked(frozen=True, config=_STRICT)
 class AugmentationOptions:
-    """What is done to images, in this order. Validation only resizes, to the last short side and the long side.
+    """What is done to images, in this order. Validation only resizes.
 
     Attributes:
         mosaic: share of training images that are put together from four.
@@ -76,6 +80,7 @@ class AugmentationOptions:
         short_side: pixels of the shorter side after resizing; of several each image draws one.
         long_side: the longer side is never more than this.
         square: resize to a square of this edge instead, whatever the aspect ratio (SSD, CenterNet).
+        evaluation_sides: short and longest side in validation; the last short side and the long side if left out.
     """
 
     mosaic: Share = 0.0
@@ -88,6 +93,7 @@ class AugmentationOptions:
     short_side: tuple[Positive, ...] = (800,)
     long_side: Positive = 1333
     square: Positive | None = None
+    evaluation_sides: tuple[Positive, Positive] | None = None
 
 
 @checked(frozen=True, config=_STRICT)
@@ -225,6 +231,86 @@ class Recipe:
                 f"batch_size {self.batch_size} does not divide among {self.resources.workers} workers with "
                 f"{self.optimiser.accumulate} parts each; choose a multiple of {parts}"
             )
+        if self.weights is None and (self.frozen_stages or self.backbone_norm == "frozen"):
+            raise NasrayError(
+                f"frozen_stages {self.frozen_stages} and backbone_norm {self.backbone_norm!r} keep random weights as "
+                "they are: name pre-trained ones with --weights FILE, or train with 0 and batch"
+            )
 
 
 RECIPE: TypeAdapter[Recipe] = TypeAdapter(Recipe)
+
+
+def recipe_texts() -> dict[str, str]:
+    """Name and a line about every recipe that comes with nasray; each has a tiny twin."""
+    texts = {}
+    for name, text in shipped_texts(PACKAGE).items():
+        texts[name] = text
+        texts[name + TINY] = f"{name} in small: seconds to minutes on two CPU cores"
+    return texts
+
+
+def load_recipe(name_or_path: str) -> Recipe:
+    """A recipe that comes with nasray, its tiny twin, or one from a YAML file.
+
+    Raises:
+        NasrayError: if there is none, or it is not valid; the message names the key and what is allowed.
+    """
+    name = name_or_path
+    if not is_path(name):
+        if name not in recipe_texts():
+            raise NasrayError(
+                f"unknown recipe {name!r}{did_you_mean(name, recipe_texts())} `nasray list recipes` prints all; "
+                "a path to a YAML file also does"
+            )
+        if name.endswith(TINY):
+            return tiny(load_recipe(name.removesuffix(TINY)))
+    recipe = validate(RECIPE, Recipe, load_content(name, PACKAGE, "recipe"), name)
+    assert isinstance(recipe, Recipe)
+    return recipe
+
+
+def is_recipe(name: str) -> bool:
+    """Whether a name means a recipe rather than an architecture."""
+    return name.endswith((".yaml", ".yml")) or name.removesuffix(TINY) in shipped_names(PACKAGE)
+
+
+def tiny(recipe: Recipe) -> Recipe:
+    """The same training in small: the embedded data set, a tiny backbone, narrow heads, a few epochs.
+
+    Detector, optimiser, form of the schedule and kinds of augmentation stay; sizes and lengths shrink in proportion.
+    """
+    augmentation, schedule = recipe.augmentation, recipe.schedule
+    factor = 128 / max(augmentation.short_side)
+    short_sides = {max(round(factor * side / 8) * 8, 64) for side in augmentation.short_side}
+    epochs = 6.0
+    narrow = {"channels": 32} if recipe.detector.name != "ssdlite" else {}
+    return dataclasses.replace(
+        recipe,
+        name=recipe.name + TINY,
+        backbone="basic-tiny",
+        data="shapes",
+        weights=None,
+        batch_size=8,
+        frozen_stages=0,
+        backbone_norm="batch",
+        log_every=10,
+        evaluate_every=epochs / 2,
+        precision="float32",
+        detector=dataclasses.replace(recipe.detector, base_size=8 if recipe.detector.base_size else None, **narrow),
+        augmentation=dataclasses.replace(
+            augmentation,
+            short_side=tuple(sorted(short_sides)),
+            long_side=214,
+            evaluation_sides=None,
+            square=128 if augmentation.square else None,
+        ),
+        loader=dataclasses.replace(recipe.loader, processes=0, cache=True),
+        schedule=dataclasses.replace(
+            schedule,
+            epochs=epochs,
+            milestones=tuple(milestone * epochs / schedule.epochs for milestone in schedule.milestones),
+            warmup_iterations=min(schedule.warmup_iterations, 20),
+        ),
+        resources=WorkerOptions(workers=1, gpus=0),
+    )  # fmt: skip

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from nasray import experiment as experiments
-from nasray.cli import _override, _parser
+from nasray.cli import make_parser
+from nasray.configuration import override
 from nasray.searchers import SEARCHERS
 from nasray.spaces import SPACES
 from nasray.spaces.testing import check_space
@@ -48,15 +49,15 @@ def test_command_line_parses(page, line):
 
 
 def check_arguments(arguments):
-    known, rest = _parser().parse_known_args(arguments)
+    known, rest = make_parser().parse_known_args(arguments)
     name = known.run.__name__
     if name == "_submit":
         assert known.command[0] == "--"
         check_arguments(known.command[1:])
     elif name == "_search":
-        _override(experiments.load_experiment(known.experiment), rest, "nasray search")
+        override(experiments.load_experiment(known.experiment), rest, "nasray search")
     elif name == "_resume":
-        _override(experiments.ResourceOptions(), rest, "nasray resume")
+        override(experiments.ResourceOptions(), rest, "nasray resume")
     else:
         assert not rest
 
@@ -74,7 +75,7 @@ def test_command_is_refused():
 def test_inline_commands_exist(page):
     for command in re.findall(r"`nasray ([a-z]+)[^`]*`", page.read_text()):
         with pytest.raises(SystemExit) as end:
-            _parser().parse_args([command, "--help"])
+            make_parser().parse_args([command, "--help"])
         assert end.value.code == 0, command
 
 

@@ -236,9 +236,9 @@ def test_the_command_line_starts_without_ray_and_torch():
 
 
 def test_overrides_reach_the_experiment():
-    from nasray.cli import _override
+    from nasray.configuration import override
 
-    experiment = _override(load_experiment("maedet-m"), ["--budget.gmacs", "60", "--seed", "3"], "nasray")
+    experiment = override(load_experiment("maedet-m"), ["--budget.gmacs", "60", "--seed", "3"], "nasray")
     assert (experiment.budget.gmacs, experiment.seed, experiment.budget.layers) == (60.0, 3, 91.0)
     with pytest.raises(NasrayError, match="sed"):
         parse_experiment({"name": "x", "sed": 1}, "x")

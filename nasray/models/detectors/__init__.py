@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 from typing import TYPE_CHECKING, Any
 
+from nasray.configuration import refuse_foreign
 from nasray.spaces import NasrayError
 
 if TYPE_CHECKING:
@@ -31,16 +33,23 @@ def detector_class(name: str) -> type[Detector]:
     return getattr(importlib.import_module(f"nasray.models.detectors.{module}"), kind)
 
 
+def detector_options(name: str) -> set[str]:
+    """The keyword options that a named detector takes."""
+    parameters = inspect.signature(detector_class(name)).parameters.values()
+    return {parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY}
+
+
 def build_detector(name: str, backbone: nn.Module, num_classes: int, **options: Any) -> Detector:
     """A detector around a backbone, with fresh weights.
 
     Raises:
         NasrayError: if detector, backbone and options do not go together.
     """
+    refuse_foreign(options, detector_options(name), f"detector {name!r}")
     try:
         return detector_class(name)(backbone, num_classes, **options)
     except ValueError as error:
         raise NasrayError(f"detector {name!r}: {error}") from error
 
 
-__all__ = ["DETECTORS", "build_detector", "detector_class"]
+__all__ = ["DETECTORS", "build_detector", "detector_class", "detector_options"]

@@ -1,0 +1,95 @@
+"""Single architectures: their costs, their latency, their export."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from nasray.cli.common import ARCHITECTURE, CHECKPOINT, IMAGE_SIZE, command, parse_image_hw, print_table
+
+
+def add_commands(commands: Any) -> None:
+    """Declare `cost`, `latency`, `export`."""
+    sub = command(commands, "cost", _cost, "multiply-adds and parameters of a backbone, or of a whole detector")
+    sub.add_argument("architecture", nargs="+", help=ARCHITECTURE)
+    sub.add_argument("--image-size", default="800x1280", help=f"{IMAGE_SIZE} (default 800x1280)")
+    sub.add_argument("--detector", help="count a whole detector, part by part; a name from `nasray list detectors`")
+    sub.add_argument("--classes", type=int, default=80, help="classes of the detector (default 80)")
+
+    sub = command(commands, "latency", _latency, "measured latency of a backbone or a detector on this machine")
+    sub.add_argument("architecture", help=f"{ARCHITECTURE}; or {CHECKPOINT}")
+    sub.add_argument("--image-size", default="800x1280", help=f"{IMAGE_SIZE} (default 800x1280)")
+    sub.add_argument("--detector", help="measure a whole detector of this name around the architecture")
+    sub.add_argument("--batch-size", type=int, default=1)
+    sub.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
+    sub.add_argument("--dtype", default="float32", choices=["float32", "float16", "bfloat16"])
+    sub.add_argument("--table", action="store_true", help="also predict it from the device's block table")
+
+    text = "write a backbone as plain PyTorch source, or a trained detector as ONNX or an exported program"
+    sub = command(commands, "export", _export, text)
+    sub.add_argument("what", help=f"{ARCHITECTURE} (to .py); or {CHECKPOINT} (to .onnx, .pt2)")
+    sub.add_argument("--to", required=True, metavar="FILE", help="the suffix chooses: .py, .onnx, .pt2")
+    sub.add_argument("--image-size", help=f"{IMAGE_SIZE} of the example; other sizes work too (default: the recipe's)")
+    sub.add_argument("--raw", action="store_true", help="ONNX: what the network computes, without choosing detections")
+
+
+def _cost(known: Any) -> None:
+    from nasray.architectures import PUBLISHED, find_architecture, layer_table
+
+    image_hw = parse_image_hw(known.image_size)
+    rows = []
+    for name in known.architecture:
+        table = layer_table(find_architecture(name), image_hw)
+        cost = {key: float(value[0]) for key, value in table.cost().items()}
+        gmacs_mmcv = float(table.gmacs_mmcv()[0])
+        rows.append({"name": name, **cost, "gmacs_mmcv": gmacs_mmcv, "published": PUBLISHED.get(name)})
+    note = {
+        "scope": "backbone",
+        "image_hw": list(image_hw),
+        "gmacs": "multiply-adds of convolutions and fully connected layers / 1e9",
+        "gmacs_mmcv": "as mmcv counts, and so the paper: also 2 per batch-norm output, 1 per pooling input",
+    }
+    if known.json:
+        print(json.dumps({"convention": note, "architectures": rows}, indent=1))
+        return
+    print(f"backbone at {image_hw[0]}x{image_hw[1]} (height x width)")
+    print(f"gmacs: {note['gmacs']}")
+    print(f"gmacs_mmcv: {note['gmacs_mmcv']}\n")
+    table_rows = []
+    for row in rows:
+        published = row["published"] if image_hw in ((800, 1280), (1280, 800)) else None
+        paper = [f"{published['gmacs']:g}", f"{published['params_m']:g}"] if published else ["", ""]
+        figures = [f"{row['gmacs']:.4g}", f"{row['gmacs_mmcv']:.4g}", f"{row['params_m']:.4g}", f"{row['layers']:.0f}"]
+        table_rows.append([row["name"], *figures, *paper])
+    print_table(["architecture", "gmacs", "gmacs_mmcv", "params_m", "layers", "paper: G", "paper: M"], table_rows)
+
+
+def _latency(known: Any) -> None:
+    from nasray.architectures import find_architecture
+    from nasray.latency import measure_architecture
+
+    result = measure_architecture(
+        find_architecture(known.architecture), image_hw=parse_image_hw(known.image_size), batch_size=known.batch_size,
+        device=known.device, dtype=known.dtype, with_table=known.table,
+    )  # fmt: skip
+    if known.json:
+        print(json.dumps(result, indent=1))
+        return
+    for name, value in result.items():
+        print(f"{name:24} {value:.4g}" if isinstance(value, float) else f"{name:24} {value}")
+
+
+def _export(known: Any) -> None:
+    from nasray.architectures import find_architecture
+    from nasray.checkpoint import Checkpoint
+    from nasray.export import export_backbone, export_detector
+
+    to = Path(known.to)
+    if to.suffix == ".py":
+        result = export_backbone(find_architecture(known.what), to)
+    else:
+        size = parse_image_hw(known.image_size) if known.image_size else None
+        result = export_detector(Checkpoint.load(known.what), to, image_hw=size, raw=known.raw)
+    print(json.dumps(result, indent=1) if known.json else f"{known.to}: {result['params_m']:.4g} M parameters, "
+          f"the same outputs as nasray's to {result['max_difference']:g}")  # fmt: skip

@@ -1,0 +1,57 @@
+"""Commands as jobs of a Ray cluster."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from typing import Any
+
+from nasray.cli.common import command
+from nasray.spaces import NasrayError
+
+
+def add_commands(commands: Any) -> None:
+    """Declare `submit` and `job`."""
+    address = "of the cluster's dashboard, such as http://head:8265"
+    sub = command(commands, "submit", _submit, "run a nasray command as a job on a Ray cluster")
+    sub.add_argument("--address", required=True, help=address)
+    sub.add_argument("--follow", action="store_true", help="print the job's log until it ends")
+    sub.add_argument("command", nargs=argparse.REMAINDER, help="-- and then the command, such as: -- search maedet-m")
+
+    sub = command(commands, "job", _job, "status, log or end of a submitted job")
+    sub.add_argument("action", choices=["status", "logs", "stop"])
+    sub.add_argument("job", help="what `nasray submit` printed")
+    sub.add_argument("--address", required=True, help=address)
+    sub.add_argument("--follow", action="store_true", help="logs: print until the job ends")
+
+
+def _submit(known: Any) -> None:
+    from nasray.cluster.jobs import follow_job, submit_job
+
+    command = known.command[1:] if known.command[:1] == ["--"] else known.command
+    if known.json and known.follow:
+        raise NasrayError("submit takes --json or --follow, not both: a job's log is no JSON")
+    job = submit_job(known.address, command)
+    if known.json:
+        print(json.dumps({"job": job, "address": known.address}))
+    else:
+        print(job)
+        print(f"nasray job logs {job} --address {known.address} --follow", file=sys.stderr)
+    if known.follow:
+        follow_job(known.address, job)
+
+
+def _job(known: Any) -> None:
+    from nasray.cluster.jobs import follow_job, job_logs, job_status, stop_job
+
+    if known.action == "logs":
+        if known.follow and not known.json:
+            follow_job(known.address, known.job)
+        elif known.json:
+            print(json.dumps({"job": known.job, "log": job_logs(known.address, known.job)}))
+        else:
+            print(job_logs(known.address, known.job), end="")
+        return
+    status = (stop_job if known.action == "stop" else job_status)(known.address, known.job)
+    print(json.dumps(status) if known.json else status["status"])

@@ -1,0 +1,208 @@
+"""Detectors: their data, training, evaluation and predictions."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nasray.cli.common import ARCHITECTURE, CHECKPOINT, IMAGE_SIZE, command, parse_image_hw, print_table, run_folder
+from nasray.spaces import NasrayError
+
+if TYPE_CHECKING:
+    from nasray.recipe import Recipe
+
+SOURCE = "a data set: a YAML file, a folder (COCO, VOC or packed shards), or shapes"
+
+
+def add_commands(commands: Any) -> None:
+    """Declare `data`, `train`, `evaluate`, `predict`."""
+    data = commands.add_parser("data", help="check, make or pack a data set", description="Data sets.")
+    actions = data.add_subparsers(required=True, metavar="ACTION")
+    sub = command(actions, "check", _data_check, "what is in a data set, and what is wrong with it")
+    sub.add_argument("source", help=SOURCE)
+    sub.add_argument("--decode", action="store_true", help="also read every image, to find those that are damaged")
+    sub = command(actions, "shapes", _data_shapes, "generate a set of coloured shapes in COCO format")
+    sub.add_argument("folder")
+    sub.add_argument("--images", type=int, default=200)
+    sub.add_argument("--image-size", default="128x128", help=f"{IMAGE_SIZE} (default 128x128)")
+    sub.add_argument("--seed", type=int, default=0)
+    sub = command(actions, "pack", _data_pack, "pack a data set into Parquet shards, for clusters without a fast disk")
+    sub.add_argument("source", help=SOURCE)
+    sub.add_argument("folder")
+
+    text = "train a detector; any key of the recipe is an option too, see --options"
+    sub = command(commands, "train", _train, text, takes_overrides=True)
+    sub.add_argument("what", help=f"a recipe (a name from `nasray list recipes`, or a YAML file); or {ARCHITECTURE}")
+    sub.add_argument("--recipe", help="the recipe to train an architecture by; nasray's defaults if left out")
+    sub.add_argument("--detector", help="what stands on the backbone; a name from `nasray list detectors`")
+    sub.add_argument("--schedule", help="a usual length: 1x, 2x, 3x, 4x or 6x")
+    sub.add_argument("--folder", help="the training's folder; RUN/train of a run, else runs/NAME")
+    sub.add_argument("--options", action="store_true", help="print the options of the recipe and stop")
+
+    sub = command(commands, "evaluate", _evaluate, "COCO's twelve numbers, AP of every class, and VOC's AP50")
+    sub.add_argument("checkpoint", help=CHECKPOINT)
+    sub.add_argument("--data", help=f"{SOURCE}; the training's own if left out")
+    sub.add_argument("--split", default="val", choices=["train", "val", "test"])
+    sub.add_argument("--fast", action="store_true", help="by faster-coco-eval (the extra `fast`): the same numbers")
+    sub.add_argument("--batch-size", type=int, default=8)
+    sub.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
+    sub.add_argument("--to", metavar="FILE.parquet", help="also write all detections to this file")
+
+    sub = command(commands, "predict", _predict, "a picture with boxes")
+    sub.add_argument("checkpoint", help=CHECKPOINT)
+    sub.add_argument("image")
+    sub.add_argument("--to", metavar="FILE", help="the picture; IMAGE-boxes.png beside the image if left out")
+    sub.add_argument("--threshold", type=float, default=0.3, help="least score of a box that is drawn (default 0.3)")
+
+
+# ---- data --------------------------------------------------------------------------------------------------------
+
+
+def _data_check(known: Any) -> None:
+    from nasray.data.check import check_data, describe_check
+
+    report = check_data(known.source, decode=known.decode)
+    print(json.dumps(report, indent=1) if known.json else describe_check(report))
+    if report["errors"]:
+        raise NasrayError(f"{known.source} cannot be trained on: {report['errors']} errors, listed above")
+
+
+def _data_shapes(known: Any) -> None:
+    from nasray.data.shapes import write_shapes
+
+    if known.images < 2:
+        raise NasrayError(f"--images is at least 2, one to train and one to validate on; got {known.images}")
+    path = write_shapes(
+        Path(known.folder), known.images, seed=known.seed, image_hw=parse_image_hw(known.image_size)
+    )  # fmt: skip
+    print(json.dumps({"data": str(path)}) if known.json else f"{path}\nnasray data check {path}")
+
+
+def _data_pack(known: Any) -> None:
+    from nasray.data.shards import pack_data
+
+    path = pack_data(known.source, Path(known.folder))
+    print(json.dumps({"data": str(path)}) if known.json else f"{path}\nnasray data check {path}")
+
+
+# ---- training ----------------------------------------------------------------------------------------------------
+
+
+def _train(known: Any) -> None:
+    from nasray.configuration import override
+
+    recipe = _base_recipe(known)
+    overrides = [*known.overrides, "--help"] if known.options else known.overrides
+    recipe = override(recipe, overrides, f"nasray train {known.what}")
+    inside_run = Path(known.what).is_dir()
+    known.folder = known.folder or (str(Path(known.what) / "train") if inside_run else run_folder(recipe.name))
+
+    from nasray.training import train_recipe
+
+    begin = time.monotonic()
+    _tell_training(train_recipe(recipe, known.folder), known, time.monotonic() - begin)
+
+
+def _base_recipe(known: Any) -> Recipe:
+    """The recipe that the command names, before its options."""
+    from nasray.configuration import did_you_mean
+    from nasray.models.detectors import DETECTORS
+    from nasray.recipe import SCHEDULES, DetectorOptions, Recipe, is_recipe, load_recipe
+
+    if known.detector and known.detector not in DETECTORS:
+        raise NasrayError(
+            f"unknown detector {known.detector!r}{did_you_mean(known.detector, DETECTORS)} There are: "
+            f"{', '.join(DETECTORS)}"
+        )
+    if is_recipe(known.what):
+        if known.recipe:
+            raise NasrayError(f"{known.what} is a recipe itself: leave out --recipe, or name an architecture before it")
+        recipe = load_recipe(known.what)
+    else:
+        name = Path(known.what).resolve().stem if "/" in known.what else known.what
+        recipe = load_recipe(known.recipe) if known.recipe else Recipe(name="default")
+        detector = known.detector or recipe.detector.name
+        recipe = dataclasses.replace(recipe, name=known.recipe or f"{name}-{detector}", backbone=known.what)
+    if known.detector and known.detector != recipe.detector.name:
+        recipe = dataclasses.replace(recipe, detector=DetectorOptions(name=known.detector))
+    if known.schedule:
+        if known.schedule not in SCHEDULES:
+            raise NasrayError(
+                f"unknown schedule {known.schedule!r}; there are {', '.join(SCHEDULES)}, or --schedule.epochs and "
+                "--schedule.milestones"
+            )
+        epochs, milestones = SCHEDULES[known.schedule]
+        schedule = dataclasses.replace(recipe.schedule, name="step", epochs=epochs, milestones=milestones)
+        recipe = dataclasses.replace(recipe, schedule=schedule)
+    return recipe
+
+
+def is_training(folder: Path) -> bool:
+    """Whether a folder is that of a training."""
+    return (folder / "recipe.yaml").is_file()
+
+
+def resume_training_command(known: Any) -> None:
+    """`nasray resume` of a training."""
+    from nasray.configuration import override
+    from nasray.training import recipe_of_training, resume_training
+
+    resources = None
+    if known.overrides:
+        given = recipe_of_training(Path(known.folder)).resources
+        resources = override(given, known.overrides, "nasray resume FOLDER")
+    begin = time.monotonic()
+    _tell_training(resume_training(known.folder, resources), known, time.monotonic() - begin)
+
+
+def _tell_training(summary: dict[str, Any], known: Any, seconds: float) -> None:
+    if known.json:
+        print(json.dumps({**summary, "seconds": round(seconds, 2), "folder": known.folder}, indent=1))
+        return
+    print(f"\n{summary['iterations']:,} iterations in {seconds:.1f} s")
+    best = {name: value for name, value in summary["best"].items() if name in ("mAP", "AP50", "AP75")}
+    print("best validation: " + "  ".join(f"{name} {value:.3f}" for name, value in best.items()))
+    print(f"\nnasray evaluate {known.folder}\nnasray export {known.folder} --to model.onnx")
+
+
+# ---- what was trained --------------------------------------------------------------------------------------------
+
+
+def _evaluate(known: Any) -> None:
+    from nasray.checkpoint import Checkpoint
+    from nasray.evaluation import evaluate_checkpoint
+
+    result = evaluate_checkpoint(
+        Checkpoint.load(known.checkpoint), data=known.data, split=known.split, fast=known.fast,
+        batch_size=known.batch_size, device=known.device, to=Path(known.to) if known.to else None,
+    )  # fmt: skip
+    if known.json:
+        print(json.dumps(result, indent=1))
+        return
+    print_table(["metric", "value"], [[name, f"{value:.4f}"] for name, value in result["coco"].items()])
+    print_table(["metric", "value"], [[name, f"{value:.4f}"] for name, value in result["voc"].items()])
+    print()
+    print_table(
+        ["class", "mAP", "AP50", "boxes"],
+        [[row["class"], f"{row['mAP']:.4f}", f"{row['AP50']:.4f}", str(row["boxes"])] for row in result["classes"]],
+    )
+    print(f"\n{result['images']} images of {known.split} in {result['seconds']:.1f} s", file=sys.stderr)
+
+
+def _predict(known: Any) -> None:
+    from nasray.checkpoint import Checkpoint
+    from nasray.drawing import predict_image
+
+    image = Path(known.image)
+    to = Path(known.to) if known.to else image.with_name(f"{image.stem}-boxes.png")
+    found = predict_image(Checkpoint.load(known.checkpoint), image, to=to, threshold=known.threshold)
+    if known.json:
+        print(json.dumps({"picture": str(to), "detections": found}, indent=1))
+        return
+    for one in found:
+        print(f"{one['class']:20} {one['score']:.3f}  " + " ".join(f"{value:.0f}" for value in one["box"]))
+    print(to)

@@ -1,0 +1,125 @@
+"""Searches: begun, continued, reported, and the score's agreement."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from nasray.cli.common import command, print_table, print_values, run_folder
+
+
+def add_commands(commands: Any) -> None:
+    """Declare `search`, `resume`, `report`, `agreement`."""
+    text = "run a search; any key of the experiment is an option too, see --options"
+    sub = command(commands, "search", _search, text, takes_overrides=True)
+    sub.add_argument("experiment", help="a name from `nasray list experiments`, or a YAML file")
+    sub.add_argument("--folder", help="the run's folder; runs/NAME by default ($NASRAY_RUNS/NAME where it is set)")
+    sub.add_argument("--options", action="store_true", help="print the options of the experiment and stop")
+
+    text = "continue an interrupted search or training; --cpus, --gpus, --address, ... may change"
+    sub = command(commands, "resume", _resume, text, takes_overrides=True)
+    sub.add_argument("folder")
+
+    sub = command(commands, "report", _report, "write a run's report.html and its figures")
+    sub.add_argument("folder")
+
+    sub = command(commands, "agreement", _agreement, "does the closed-form score rank like the sampled one?")
+    sub.add_argument("experiment", help="whose space and evaluator; a name or a YAML file")
+    sub.add_argument("--architectures", type=int, default=200)
+    sub.add_argument("--repeats", type=int, default=16, help="sampled passes of each architecture")
+    sub.add_argument("--min-gmacs", type=float, help="lower end of the random architectures (10/13 of the upper)")
+    sub.add_argument("--max-gmacs", type=float, help="upper end (default: the experiment's budget)")
+    sub.add_argument("--seed", type=int, default=0)
+    sub.add_argument("--workers", type=int, help="processes; one a core by default")
+
+
+def _search(known: Any) -> None:
+    from nasray.configuration import override
+    from nasray.experiment import load_experiment
+    from nasray.search import search_experiment
+
+    overrides = [*known.overrides, "--help"] if known.options else known.overrides
+    experiment = override(load_experiment(known.experiment), overrides, f"nasray search {known.experiment}")
+    known.folder = known.folder or run_folder(experiment.name)
+    begin = time.monotonic()
+    best = search_experiment(experiment, known.folder)
+    _tell_winner(best, known, time.monotonic() - begin)
+
+
+def _resume(known: Any) -> None:
+    from nasray.cli.detectors import is_training, resume_training_command
+    from nasray.cluster import Resources, RunFolder
+    from nasray.configuration import override
+    from nasray.experiment import experiment_of_run
+    from nasray.search import resume_experiment
+
+    if is_training(Path(known.folder)):
+        resume_training_command(known)
+        return
+    resources = None
+    run = RunFolder.open(known.folder)
+    if known.overrides:
+        given = experiment_of_run(run.description(), known.folder).resources
+        resources = Resources(**vars(override(given, known.overrides, "nasray resume FOLDER")))
+    begin = time.monotonic()
+    best = resume_experiment(known.folder, resources)
+    _tell_winner(best, known, time.monotonic() - begin)
+
+
+def _tell_winner(best: dict[str, Any], known: Any, seconds: float) -> None:
+    if known.json:
+        print(json.dumps({**best, "seconds": round(seconds, 2), "folder": known.folder}, indent=1))
+        return
+    entries = best["best"]
+    many = len(best["objectives"]) > 1
+    print(f"\n{best['evaluations']:,} evaluations in {seconds:.1f} s")
+    print(f"Pareto front of {len(entries)}:" if many else "winner:")
+    names = [*entries[0]["metrics"], *entries[0]["costs"]]
+    shown = entries[:: max(len(entries) // 10, 1)] if many else entries[:1]
+    rows = [[e["id"], *(f"{({**e['metrics'], **e['costs']})[n]:.5g}" for n in names)] for e in shown]
+    print_table(["id", *names], rows)
+    if not many:
+        print(json.dumps(entries[0]["architecture"]))
+    print(f"\nnasray report {known.folder}    # figures\nnasray export {known.folder} --to backbone.py")
+
+
+def _report(known: Any) -> None:
+    from nasray.architectures import ARCHITECTURES
+    from nasray.cluster import RunFolder
+    from nasray.experiment import experiment_of_run, make_searcher
+    from nasray.report import report_summary, write_report
+
+    run = RunFolder.open(known.folder)
+    experiment = experiment_of_run(run.description(), known.folder)
+    searcher = make_searcher(experiment)
+    if known.json:
+        print(json.dumps(report_summary(run, searcher.space), indent=1))
+        return
+    reference = ARCHITECTURES[experiment.reference] if experiment.reference else None
+    print(write_report(run, searcher.space, objectives=searcher.objectives, reference=reference))
+
+
+def _agreement(known: Any) -> None:
+    from nasray.cluster.progress import ProgressLine
+    from nasray.experiment import load_experiment, make_space
+    from nasray.scores.agreement import agreement_report
+    from nasray.spaces import Budget
+
+    experiment = load_experiment(known.experiment)
+    evaluator = experiment.evaluator
+    most = known.max_gmacs or experiment.budget.gmacs or 91.0
+    least = known.min_gmacs if known.min_gmacs is not None else most * 10 / 13
+    upper = {"gmacs": most, **({"layers": experiment.budget.layers} if experiment.budget.layers else {})}
+    line = ProgressLine("agreement", known.architectures)
+    result = agreement_report(
+        make_space(experiment), Budget(upper, {"gmacs": least}), num=known.architectures, repeats=known.repeats,
+        seed=known.seed, image_hw=evaluator.image_size or (384, 384), weights=evaluator.weights or (0, 0, 1, 1, 6),
+        size_factor=evaluator.size_factor or "log-channels", workers=known.workers,
+        progress=lambda done, total: line.update(done, final=done == total),
+    )  # fmt: skip
+    if known.json:
+        print(json.dumps(result, indent=1))
+        return
+    print_values(result)
