@@ -81,14 +81,16 @@ def _latency(known: Any) -> None:
 
 
 def _export(known: Any) -> None:
-    from nasray.architectures import find_architecture
-    from nasray.checkpoint import Checkpoint
-    from nasray.export import export_backbone, export_detector
-
     to = Path(known.to)
     if to.suffix == ".py":
+        from nasray.architectures import find_architecture
+        from nasray.export import export_backbone
+
         result = export_backbone(find_architecture(known.what), to)
     else:
+        from nasray.checkpoint import Checkpoint
+        from nasray.export import export_detector
+
         size = parse_image_hw(known.image_size) if known.image_size else None
         result = export_detector(Checkpoint.load(known.what), to, image_hw=size, raw=known.raw)
     print(json.dumps(result, indent=1) if known.json else f"{known.to}: {result['params_m']:.4g} M parameters, "

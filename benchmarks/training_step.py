@@ -1,0 +1,162 @@
+"""Our training step beside that of torchvision's reference model: same detector, backbone, batch, optimiser, one run.
+
+    python benchmarks/training_step.py --detectors fcos retinanet faster-rcnn --image-size 320x416
+
+Steps alternate between the two, so that a busy machine slows both; the ratio is that of the medians. Peak memory is
+that of a process of its own for each, less what it holds before its first step.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+import torchvision
+from torch import Tensor, nn
+
+from nasray.architectures import ARCHITECTURES
+from nasray.cli.common import parse_image_hw
+from nasray.models import build
+from nasray.models.detectors import build_detector
+
+THEIRS = {
+    "fcos": torchvision.models.detection.fcos_resnet50_fpn,
+    "retinanet": torchvision.models.detection.retinanet_resnet50_fpn,
+    "faster-rcnn": torchvision.models.detection.fasterrcnn_resnet50_fpn,
+}
+NUM_CLASSES = 80
+
+
+def make_batch(size: int, image_hw: tuple[int, int]) -> tuple[Tensor, list[dict[str, Tensor]]]:
+    """Random images (B, 3, H, W) of values 0 to 255 and seven boxes each, COCO's mean."""
+    rng = np.random.default_rng(0)
+    height, width = image_hw
+    images = torch.from_numpy(rng.integers(0, 256, (size, 3, height, width), dtype=np.uint8))
+    targets = []
+    for _ in range(size):
+        centre = rng.uniform(0.2, 0.8, (7, 2)) * (width, height)
+        extent = rng.uniform(0.1, 0.35, (7, 2)) * (width, height) / 2
+        boxes = np.concatenate([centre - extent, centre + extent], axis=1).clip(0, [width, height, width, height])
+        labels = torch.from_numpy(rng.integers(0, NUM_CLASSES, 7))
+        targets.append({"boxes": torch.from_numpy(boxes).float(), "labels": labels})
+    return images, targets
+
+
+def our_step(name: str, images: Tensor, targets: list[dict[str, Tensor]], layout: torch.memory_format) -> Any:
+    """A function that makes one training step of nasray's detector, and its number of parameters."""
+    detector = build_detector(name, build(ARCHITECTURES["resnet50"]), NUM_CLASSES).train().to(memory_format=layout)
+    images = images.contiguous(memory_format=layout)
+    return _step(detector, lambda: detector(images, targets)), _count(detector)
+
+
+def their_step(name: str, images: Tensor, targets: list[dict[str, Tensor]]) -> Any:
+    """The same of torchvision's, whose own transform is set to leave the size of the images alone."""
+    height, width = images.shape[-2:]
+    sizes: dict[str, Any] = {"min_size": min(height, width), "max_size": max(height, width)}
+    classes = NUM_CLASSES + (name == "faster-rcnn")
+    model = THEIRS[name](weights=None, weights_backbone=None, num_classes=classes, **sizes).train()
+    their_images = list(images.float() / 255)
+    shift = int(name == "faster-rcnn")  # torchvision's label 0 is the background there
+    their_targets = [{**target, "labels": target["labels"] + shift} for target in targets]
+    return _step(model, lambda: model(their_images, their_targets)), _count(model)
+
+
+def _step(model: nn.Module, losses: Callable[[], dict[str, Tensor]]) -> Callable[[], float]:
+    optimiser = torch.optim.SGD(model.parameters(), 1e-4, momentum=0.9, weight_decay=1e-4)
+
+    def step() -> float:
+        begin = time.perf_counter()
+        optimiser.zero_grad()
+        torch.stack(list(losses().values())).sum().backward()
+        optimiser.step()
+        return time.perf_counter() - begin
+
+    return step
+
+
+def _count(model: nn.Module) -> float:
+    return sum(parameter.numel() for parameter in model.parameters()) / 1e6
+
+
+def make(whose: str, name: str, options: argparse.Namespace) -> Any:
+    """The step of "ours", "ours-nchw" or "torchvision"."""
+    images, targets = make_batch(options.batch_size, parse_image_hw(options.image_size))
+    if whose == "torchvision":
+        return their_step(name, images, targets)
+    layout = torch.contiguous_format if whose == "ours-nchw" else torch.channels_last
+    return our_step(name, images, targets, layout)
+
+
+def peak_mib(whose: str, name: str, options: argparse.Namespace) -> float:
+    """Peak memory of three steps in a fresh process."""
+    command = [sys.executable, __file__, "--alone", whose, "--detectors", name, "--image-size", options.image_size]
+    command += ["--batch-size", str(options.batch_size)]
+    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+
+def alone(whose: str, name: str, options: argparse.Namespace) -> float:
+    """In the fresh process: the rise of peak memory over three steps, in MiB."""
+    step, _ = make(whose, name, options)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for _ in range(3):
+        step()
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--detectors", nargs="+", default=list(THEIRS), choices=list(THEIRS))
+    parser.add_argument("--image-size", default="320x416")
+    parser.add_argument("--batch-size", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--alone", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.alone:
+        print(alone(options.alone, options.detectors[0], options))
+        return
+    rows = []
+    for name in options.detectors:
+        kinds = ("ours", "ours-nchw", "torchvision")
+        steps = {whose: make(whose, name, options) for whose in kinds}
+        for step, _ in steps.values():
+            step()
+        seconds: dict[str, list[float]] = {whose: [] for whose in kinds}
+        for _ in range(options.rounds):
+            for whose, (step, _) in steps.items():
+                seconds[whose].append(step())
+        speed = {whose: options.batch_size / statistics.median(values) for whose, values in seconds.items()}
+        memory = {whose: peak_mib(whose, name, options) for whose in kinds}
+        rows.append({
+            "detector": name, "images_per_s": speed, "peak_mib": memory,
+            "speed_ratio": speed["ours"] / speed["torchvision"],
+            "speed_ratio_nchw": speed["ours-nchw"] / speed["torchvision"],
+            "memory_ratio": memory["ours"] / memory["torchvision"],
+            "params_m": {whose: params for whose, (_, params) in steps.items()},
+        })  # fmt: skip
+    setting = {"image_size": options.image_size, "batch_size": options.batch_size, "threads": torch.get_num_threads()}
+    if options.json:
+        print(json.dumps({**setting, "detectors": rows}, indent=1))
+        return
+    print(f"resnet50, {options.image_size}, batch {options.batch_size}, {setting['threads']} threads")
+    for row in rows:
+        print(
+            f"{row['detector']:12} images/s: ours {row['images_per_s']['ours']:.2f} (NCHW "
+            f"{row['images_per_s']['ours-nchw']:.2f}), torchvision {row['images_per_s']['torchvision']:.2f}; ratio "
+            f"{row['speed_ratio']:.2f} (NCHW {row['speed_ratio_nchw']:.2f}); peak MiB {row['peak_mib']['ours']:.0f}, "
+            f"{row['peak_mib']['torchvision']:.0f}; ratio {row['memory_ratio']:.2f}"
+        )
+
+
+if __name__ == "__main__":
+    main()
