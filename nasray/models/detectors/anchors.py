@@ -1,0 +1,99 @@
+"""Anchors and points on the levels of a pyramid, and which of them match the boxes of an image.
+
+Shapes: A anchors or points of all locations, N boxes of one image. Boxes are xyxy in absolute pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.ops import box_iou
+
+BACKGROUND = -1
+IGNORED = -2
+
+
+class Anchors(nn.Module):
+    """Boxes around the upper left corners of locations, the same as torchvision's `AnchorGenerator` has.
+
+    Its own grid is for any size of the maps in an export, and its anchors are on the module's device.
+
+    Args:
+        sizes: of each level, square roots of the anchors' areas in pixels.
+        ratios: height over width.
+        strides: of each level.
+
+    Attributes:
+        num_per_location: anchors of one location.
+    """
+
+    def __init__(
+        self, sizes: Sequence[Sequence[float]], ratios: Sequence[float] = (0.5, 1.0, 2.0), strides: Sequence[int] = ()
+    ) -> None:
+        super().__init__()
+        self.strides = tuple(strides)
+        self.num_per_location = len(sizes[0]) * len(ratios)
+        cells = AnchorGenerator(tuple(map(tuple, sizes)), (tuple(ratios),) * len(sizes)).cell_anchors
+        for level, cell in enumerate(cells):
+            self.register_buffer(f"cell{level}", cell, persistent=False)
+
+    def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
+        """The anchors of every level, (H * W * anchors of a location, 4), from maps of (B, C, H, W)."""
+        anchors = []
+        for level, (x, stride) in enumerate(zip(maps, self.strides, strict=True)):
+            points = grid_points(x, stride, offset=0.0)
+            cell = self.get_buffer(f"cell{level}")
+            anchors.append((points.repeat(1, 2)[:, None] + cell).reshape(-1, 4))
+        return anchors
+
+
+def grid_points(level: Tensor, stride: int, offset: float = 0.5) -> Tensor:
+    """The points (x, y) of a level of (B, C, H, W), row by row: (H * W, 2) float32.
+
+    Args:
+        level: gives height, width and device.
+        stride: pixels between two points.
+        offset: of the first point, in strides: 0.5 is in the middle of a location.
+    """
+    height, width = level.shape[-2:]
+    y = (torch.arange(height, dtype=torch.float32, device=level.device) + offset) * stride
+    x = (torch.arange(width, dtype=torch.float32, device=level.device) + offset) * stride
+    return torch.stack([x.expand(height, width), y[:, None].expand(height, width)], dim=-1).reshape(-1, 2)
+
+
+def distances_to_boxes(points: Tensor, distances: Tensor) -> Tensor:
+    """The boxes (..., 4) whose left, top, right and bottom edges are (..., 4) `distances` away from (..., 2) points."""
+    return torch.cat([points - distances[..., :2], points + distances[..., 2:]], dim=-1)
+
+
+def boxes_to_distances(points: Tensor, boxes: Tensor) -> Tensor:
+    """How far left, top, right and bottom edges of (..., 4) boxes are from (..., 2) points; negative if outside."""
+    return torch.cat([points - boxes[..., :2], boxes[..., 2:] - points], dim=-1)
+
+
+def match(anchors: Tensor, boxes: Tensor, low: float, high: float, *, every_box: bool = True) -> Tensor:
+    """The box that each anchor is to predict: (A,) int64, its index, or `BACKGROUND` or `IGNORED`.
+
+    As `Matcher` of torchvision, but without waiting for a GPU, for no boxes too, and an anchor never matches a box that
+    it does not touch.
+
+    Args:
+        anchors: (A, 4).
+        boxes: (N, 4).
+        low: an anchor that overlaps no box by this much is background.
+        high: an anchor that overlaps a box by this much matches the one that it overlaps most; between the two it is
+            ignored.
+        every_box: whether an anchor of which a box overlaps no other one more matches in any case (again the box that
+            the anchor overlaps most).
+    """
+    if not len(boxes):
+        return torch.full((len(anchors),), BACKGROUND, dtype=torch.int64, device=anchors.device)
+    overlap = box_iou(boxes, anchors)
+    best, index = overlap.max(dim=0)
+    matches = best >= high
+    if every_box:
+        matches |= ((overlap == overlap.amax(dim=1, keepdim=True)) & (overlap > 0)).any(dim=0)
+    return torch.where(matches, index, torch.where(best < low, BACKGROUND, IGNORED))

@@ -1,0 +1,103 @@
+"""Parts of heads that are shared by all levels of a pyramid."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from nasray.models.detectors.necks import norm_layer
+
+PRIOR = 0.01
+"""What a fresh classifier says of every class: Lin et al., "Focal loss for dense object detection", section 4.1."""
+
+
+class Tower(nn.Module):
+    """3x3 convolutions with norm and ReLU, the same for all levels.
+
+    Batch norms alone are each level's own, since the levels' statistics differ (Ghiasi et al., "NAS-FPN", CVPR 2019).
+
+    Args:
+        in_channels: of the levels.
+        channels: of every convolution.
+        num_convs: 0 or more.
+        norm: "batch", "group" or "none".
+        num_levels: how many levels `forward` is given.
+
+    Attributes:
+        out_channels: of what `forward` gives.
+
+    Raises:
+        ValueError: for an unknown norm.
+    """
+
+    def __init__(self, in_channels: int, channels: int, num_convs: int, norm: str, num_levels: int) -> None:
+        super().__init__()
+        make_norm = norm_layer(norm)
+        num_norms = num_levels if norm == "batch" else 1
+        self.convs = nn.ModuleList()
+        self.norms = nn.ModuleList()
+        self.activation = nn.ReLU(inplace=True)
+        self.out_channels = channels if num_convs else in_channels
+        for index in range(num_convs):
+            # A batch norm takes away what a bias adds.
+            conv = nn.Conv2d(channels if index else in_channels, channels, 3, padding=1, bias=norm != "batch")
+            self.convs.append(reset(conv))
+            if make_norm is not None:
+                self.norms.append(nn.ModuleList(make_norm(channels) for _ in range(num_norms)))
+
+    def forward(self, levels: Sequence[Tensor]) -> list[Tensor]:
+        """Map (B, C, H, W) levels to (B, out_channels, H, W) ones."""
+        return [self._level(index, level) for index, level in enumerate(levels)]
+
+    def _level(self, index: int, x: Tensor) -> Tensor:
+        for number, conv in enumerate(self.convs):
+            x = conv(x)
+            if len(self.norms):
+                norms = self.norms[number]
+                assert isinstance(norms, nn.ModuleList)
+                x = norms[index % len(norms)](x)
+            x = self.activation(x)
+        return x
+
+
+class Scale(nn.Module):
+    """A factor that is learnt, 1 at first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.factor = nn.Parameter(torch.ones(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The tensor times the factor."""
+        return x * self.factor
+
+
+def predictor(in_channels: int, out_channels: int, bias: float = 0.0) -> nn.Conv2d:
+    """The 3x3 convolution at the end of a head, whose biases all start at `bias`."""
+    return reset(nn.Conv2d(in_channels, out_channels, 3, padding=1), bias)
+
+
+def reset(conv: nn.Conv2d, bias: float = 0.0) -> nn.Conv2d:
+    """The convolution, with weights from N(0, 0.01^2), as the heads of dense detectors have at first."""
+    nn.init.normal_(conv.weight, std=0.01)
+    if conv.bias is not None:
+        nn.init.constant_(conv.bias, bias)
+    return conv
+
+
+def prior_bias(probability: float = PRIOR) -> float:
+    """The logit of a probability."""
+    return -math.log((1 - probability) / probability)
+
+
+def flatten_level(level: Tensor, width: int) -> Tensor:
+    """Map (B, A * width, H, W) to (B, H * W * A, width): the A anchors of a location follow each other."""
+    return level.permute(0, 2, 3, 1).reshape(level.shape[0], -1, width)
+
+
+def flatten_levels(levels: Sequence[Tensor], width: int) -> Tensor:
+    """The flattened levels one behind the other: (B, A, width) in float32."""
+    return torch.cat([flatten_level(level, width) for level in levels], dim=1).float()
