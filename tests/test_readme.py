@@ -12,8 +12,11 @@ from pathlib import Path
 import pytest
 
 from nasray import experiment as experiments
+from nasray import recipe as recipes
 from nasray.cli import make_parser
+from nasray.cli.detectors import train_recipe
 from nasray.configuration import override
+from nasray.models.detectors import DETECTORS
 from nasray.searchers import SEARCHERS
 from nasray.spaces import SPACES
 from nasray.spaces.testing import check_space
@@ -28,6 +31,15 @@ OPTIONS = {
     "evaluator.": experiments.EvaluatorOptions,
     "budget.": experiments.BudgetOptions,
     "resources.": experiments.ResourceOptions,
+}
+RECIPE_OPTIONS = {
+    "": recipes.Recipe,
+    "detector.": recipes.DetectorOptions,
+    "augmentation.": recipes.AugmentationOptions,
+    "loader.": recipes.LoaderOptions,
+    "optimiser.": recipes.OptimiserOptions,
+    "schedule.": recipes.ScheduleOptions,
+    "resources.": recipes.WorkerOptions,
 }
 
 
@@ -58,6 +70,10 @@ def check_arguments(arguments):
         override(experiments.load_experiment(known.experiment), rest, "nasray search")
     elif name == "_resume":
         override(experiments.ResourceOptions(), rest, "nasray resume")
+    elif name == "_train":
+        if Path(known.what).parent == Path("runs"):
+            known.what = "resnet50"  # a run that the reader has
+        override(train_recipe(known), rest, "nasray train")
     else:
         assert not rest
 
@@ -126,15 +142,19 @@ def test_yaml_of_the_docs_loads(tmp_path):
     assert experiments.load_experiment(str(tmp_path / "mine.yaml")).space.name == "basic"
 
 
-@pytest.mark.parametrize("prefix", OPTIONS)
-def test_running_lists_every_key(prefix):
+@pytest.mark.parametrize(
+    ("page", "parts", "prefix"),
+    [("running", OPTIONS, prefix) for prefix in OPTIONS]
+    + [("training", RECIPE_OPTIONS, prefix) for prefix in RECIPE_OPTIONS],
+)
+def test_page_lists_every_key(page, parts, prefix):
     """The table of keys holds every field with the text of its docstring."""
-    text = (ROOT / "docs/running.md").read_text()
-    options = OPTIONS[prefix]
+    text = (ROOT / "docs" / f"{page}.md").read_text()
+    options = parts[prefix]
     described = inspect.cleandoc(options.__doc__).split("Attributes:")[1]
     described = dict(re.findall(r"^\s+(\w+): (.*?)(?=^\s+\w+: |\Z)", described, re.DOTALL | re.MULTILINE))
     for field in dataclasses.fields(options):
-        if f"{field.name}." in OPTIONS:
+        if f"{field.name}." in parts:
             continue
         (row,) = re.findall(rf"^\| `{prefix}{field.name}` \|[^|]*\| (.*) \|$", text, re.MULTILINE)
         assert row == " ".join(described[field.name].split())
@@ -145,6 +165,9 @@ def test_pages_name_every_part():
     assert all(f"| `{name}` |" in spaces for name in SPACES)
     assert all(f"| `{name}` |" in running for name in SEARCHERS)
     assert all(f"`{name}`" in scores for name in experiments.EVALUATORS)
+    detectors, training = ((ROOT / "docs" / f"{name}.md").read_text() for name in ("detectors", "training"))
+    assert all(f"| `{name}` |" in detectors for name in DETECTORS)
+    assert all(f"| `{name}` |" in training for name in recipes.SCHEDULES)
 
 
 def test_constraints_hold_no_addresses():

@@ -95,20 +95,20 @@ def _data_pack(known: Any) -> None:
 def _train(known: Any) -> None:
     from nasray.configuration import override
 
-    recipe = _base_recipe(known)
+    recipe = train_recipe(known)
     overrides = [*known.overrides, "--help"] if known.options else known.overrides
     recipe = override(recipe, overrides, f"nasray train {known.what}")
     inside_run = Path(known.what).is_dir()
     known.folder = known.folder or (str(Path(known.what) / "train") if inside_run else run_folder(recipe.name))
 
-    from nasray.training import train_recipe
+    from nasray.training import begin_training
 
     begin = time.monotonic()
-    _tell_training(train_recipe(recipe, known.folder), known, time.monotonic() - begin)
+    _tell_training(begin_training(recipe, known.folder), known, time.monotonic() - begin)
 
 
-def _base_recipe(known: Any) -> Recipe:
-    """The recipe that the command names, before its options."""
+def train_recipe(known: Any) -> Recipe:
+    """The recipe that a `train` command means, before the options that are its keys."""
     from nasray.configuration import did_you_mean
     from nasray.models.detectors import DETECTORS
     from nasray.recipe import SCHEDULES, DetectorOptions, Recipe, is_recipe, load_recipe
