@@ -7,7 +7,6 @@ may overlap.
 
 from __future__ import annotations
 
-import io
 import json
 import math
 from collections.abc import Sequence
@@ -18,10 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nasray.cluster import write_atomic
+from nasray.data.dataset import DetectionSet, Segmentations
+from nasray.data.images import ImagesInMemory, encode_png
 from nasray.spaces import NasrayError
 
 CLASSES = ("rectangle", "circle", "triangle")
 MOST_SHAPES = 6
+SHAPES = {"train": range(160), "val": range(160, 200)}
+"""The splits of the set in memory: positions in the sequence of images of seed 0."""
 TRIES = 20  # to find a free place for a shape; it is left out then
 
 Image = NDArray[np.uint8]
@@ -90,6 +93,12 @@ def polygon_box(polygon: Polygon) -> NDArray[np.float64]:
     return np.concatenate([polygon.min(axis=0), polygon.max(axis=0)])
 
 
+def polygon_area(polygon: Polygon) -> float:
+    """The area of a (P, 2) polygon in pixels, rounded to hundredths."""
+    x, y = polygon.T
+    return round(float(abs(x @ np.roll(y, -1) - y @ np.roll(x, -1)) / 2), 2)
+
+
 def polygon_mask(polygon: Polygon, image_hw: tuple[int, int]) -> NDArray[np.bool_]:
     """The (H, W) pixels whose centre is in a convex polygon with (P, 2) corners, clockwise as seen on the screen."""
     mask = np.zeros(image_hw, dtype=bool)
@@ -130,12 +139,10 @@ def _outline(name: str, generator: np.random.Generator, edge: int) -> Polygon:
     size = edge * 0.12 * 4 ** generator.random()  # 0.12 to 0.48 of the image's shorter edge
     if name == "circle":
         turns = np.arange(24) / 24
-        corners = [(math.cos(2 * math.pi * turn), math.sin(2 * math.pi * turn)) for turn in turns]
-        return np.array(corners) * size / 2
+        return np.array([(math.cos(2 * math.pi * turn), math.sin(2 * math.pi * turn)) for turn in turns]) * size / 2
     if name == "rectangle":
         aspect = 2 ** (2 * generator.random() - 1)
-        corners = _rectangle(size * min(aspect, 1), size / max(aspect, 1))
-        return _rotate(corners, (generator.random() - 0.5) / 8)
+        return _rotate(_rectangle(size * min(aspect, 1), size / max(aspect, 1)), (generator.random() - 0.5) / 8)
     height = size * (0.75 + generator.random() / 4)
     corners = np.array([(0, -height / 2), (size / 2, height / 2), (-size / 2, height / 2)])
     return _rotate(corners, generator.random())
@@ -165,7 +172,34 @@ def _place(outline: Polygon, generator: np.random.Generator, image_hw: tuple[int
     return np.round(outline - low + generator.random(2) * room, 2).clip(0, image_hw[::-1])
 
 
-# ---- as a data set on disk ---------------------------------------------------------------------------------------
+# ---- as a data set in memory and on disk --------------------------------------------------------------------------
+
+
+def image_generator(seed: int, index: int) -> np.random.Generator:
+    """The generator that draws image `index` of the set of this seed."""
+    return np.random.default_rng(np.random.SeedSequence([seed, index]))
+
+
+def shapes_set(split: str) -> DetectionSet:
+    """The embedded set: 160 images of 128 x 128 pixels for train, 40 for val, those of `write_shapes` with seed 0."""
+    image_hw, indices = (128, 128), SHAPES[split]
+    drawn = [draw_polygons(image_generator(0, index), image_hw) for index in indices]
+    polygons = [polygon for _, outlines, _ in drawn for polygon in outlines]
+    return DetectionSet(
+        name=split,
+        classes=CLASSES,
+        category_ids=tuple(range(1, len(CLASSES) + 1)),
+        files=ImagesInMemory.of(f"shapes {split}", [encode_png(pixels) for pixels, _, _ in drawn]),
+        image_ids=np.array(indices, dtype=np.int64) + 1,
+        image_hw=np.tile(np.array(image_hw, dtype=np.int64), (len(drawn), 1)),
+        offsets=np.cumsum([0, *(len(labels) for _, _, labels in drawn)]),
+        boxes=np.array([polygon_box(polygon) for polygon in polygons]),
+        labels=np.concatenate([labels for _, _, labels in drawn]),
+        areas=np.array([polygon_area(polygon) for polygon in polygons]),
+        ignored=np.zeros(len(polygons), dtype=bool),
+        annotation_ids=np.arange(1, len(polygons) + 1),
+        segmentations=Segmentations.of([polygon.ravel().tolist()] for polygon in polygons),
+    )
 
 
 def write_shapes(
@@ -201,21 +235,13 @@ def write_shapes(
     write_atomic(folder / "data.yaml", ("\n".join(lines) + "\n").encode())
 
 
-def image_generator(seed: int, index: int) -> np.random.Generator:
-    """The generator that draws image `index` of the set of this seed."""
-    return np.random.default_rng(np.random.SeedSequence([seed, index]))
-
-
 def _write_split(folder: Path, indices: range, seed: int, image_hw: tuple[int, int]) -> dict[str, Any]:
-    from PIL import Image as Pillow
-
-    images, annotations = [], []
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
     for index in indices:
         pixels, polygons, labels = draw_polygons(image_generator(seed, index), image_hw)
         file_name = f"{index:06d}.png"
-        encoded = io.BytesIO()
-        Pillow.fromarray(pixels.transpose(1, 2, 0)).save(encoded, "PNG")
-        write_atomic(folder / "images" / file_name, encoded.getvalue())
+        write_atomic(folder / "images" / file_name, encode_png(pixels))
         images.append({"id": index + 1, "file_name": file_name, "height": image_hw[0], "width": image_hw[1]})
         for polygon, label in zip(polygons, labels, strict=True):
             annotations.append(_annotation(len(annotations) + 1, index + 1, int(label) + 1, polygon))
@@ -226,14 +252,12 @@ def _write_split(folder: Path, indices: range, seed: int, image_hw: tuple[int, i
 
 def _annotation(annotation_id: int, image_id: int, category_id: int, polygon: Polygon) -> dict[str, Any]:
     left, top, right, bottom = polygon_box(polygon).tolist()
-    x, y = polygon.T
-    area = abs(x @ np.roll(y, -1) - y @ np.roll(x, -1)) / 2
     return {
         "id": annotation_id,
         "image_id": image_id,
         "category_id": category_id,
         "bbox": [left, top, round(right - left, 2), round(bottom - top, 2)],
-        "area": round(float(area), 2),
+        "area": polygon_area(polygon),
         "iscrowd": 0,
         "segmentation": [polygon.ravel().tolist()],
     }

@@ -1,0 +1,123 @@
+"""What is in a data set, and what is wrong with it."""
+
+from __future__ import annotations
+
+import textwrap
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from nasray.data.dataset import DEFECTS, Defect, DetectionSet
+from nasray.data.source import open_data
+from nasray.spaces import NasrayError
+
+SIZES = {"small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, np.inf)}
+"""COCO's ranges of area in pixels."""
+
+
+def check_data(source: str, *, decode: bool = False) -> dict[str, Any]:
+    """Read all splits and report, whatever is wrong with them.
+
+    Args:
+        source: as `open_data` takes it.
+        decode: also decode every image, which finds truncated files; with progress on standard error.
+
+    Returns:
+        `source`, `classes`, `errors` and `warnings` (counts over all splits), and `splits`: for each, `images`,
+        `boxes`, `boxes_per_class`, `box_sizes`, `image_sizes` (the commonest first), `empty_images`, `ignored`, and
+        `defects`: for each kind its `severity`, `count`, `text` and all `messages`.
+
+    Raises:
+        NasrayError: if the source is none, or the files of a split cannot be read at all.
+    """
+    data = open_data(source)
+    splits = {name: _describe(data.read(name), decode) for name in data.splits}
+    try:
+        for name in data.splits:
+            data.agree(name)
+    except NasrayError as error:
+        found = splits[name]["defects"]
+        found["categories-differ"] = _group([Defect("categories-differ", str(error))])["categories-differ"]
+    kinds = [kind for split in splits.values() for kind in split["defects"].values()]
+    return {
+        "source": source,
+        "classes": list(data.classes),
+        "errors": sum(kind["count"] for kind in kinds if kind["severity"] == "error"),
+        "warnings": sum(kind["count"] for kind in kinds if kind["severity"] == "warning"),
+        "splits": splits,
+    }
+
+
+def _describe(dataset: DetectionSet, decode: bool) -> dict[str, Any]:
+    defects = [*dataset.defects, *(_torn(dataset) if decode else ())]
+    per_class = np.bincount(dataset.labels, minlength=len(dataset.classes))
+    sizes = Counter(f"{width}x{height}" for height, width in dataset.image_hw.tolist())
+    return {
+        "images": len(dataset),
+        "boxes": len(dataset.boxes),
+        "boxes_per_class": dict(zip(dataset.classes, per_class.tolist(), strict=True)),
+        "box_sizes": {
+            name: int(((dataset.areas >= low) & (dataset.areas < high)).sum()) for name, (low, high) in SIZES.items()
+        },
+        "image_sizes": dict(sizes.most_common()),
+        "empty_images": int((np.diff(dataset.offsets) == 0).sum()),
+        "ignored": int(dataset.ignored.sum()),
+        "defects": _group(defects),
+    }
+
+
+def _torn(dataset: DetectionSet) -> Iterable[Defect]:
+    """Defects of images that cannot be decoded; those that are not there are known already."""
+    from nasray.cluster.progress import ProgressLine
+
+    progress = ProgressLine(f"decode {dataset.name}", max(len(dataset), 1))
+    for index in range(len(dataset)):
+        try:
+            dataset.read_image(index)
+        except NasrayError as error:
+            if not isinstance(error.__cause__, FileNotFoundError):
+                yield Defect("unreadable-image", str(error))
+        progress.update(index + 1)
+    progress.update(len(dataset), final=True)
+
+
+def _group(defects: Iterable[Defect]) -> dict[str, dict[str, Any]]:
+    groups: dict[str, dict[str, Any]] = {}
+    for defect in defects:
+        severity, text = DEFECTS[defect.kind]
+        group = groups.setdefault(defect.kind, {"severity": severity, "count": 0, "text": text, "messages": []})
+        group["count"] += 1
+        group["messages"].append(defect.message)
+    return groups
+
+
+def describe_check(report: dict[str, Any], *, examples: int = 3) -> str:
+    """A report of `check_data` as text.
+
+    Args:
+        report: to be shown.
+        examples: messages of each kind of defect.
+    """
+    lines = [f"{report['source']}: {len(report['classes'])} classes"]
+    for name, split in report["splits"].items():
+        lines.append(
+            f"{name}: {split['images']:,} images, {split['empty_images']:,} of them without boxes; "
+            f"{split['boxes']:,} boxes, {split['ignored']:,} of them ignored (crowds, difficult)"
+        )
+        lines.append("  boxes: " + ", ".join(f"{size} {count:,}" for size, count in split["box_sizes"].items()))
+        sizes = [f"{size} ({count:,})" for size, count in list(split["image_sizes"].items())[:5]]
+        if len(split["image_sizes"]) > 5:
+            sizes.append(f"and {len(split['image_sizes']) - 5:,} more")
+        lines.append("  images: " + ", ".join(sizes))
+        counts = ", ".join(f"{name} {count:,}" for name, count in split["boxes_per_class"].items())
+        lines += textwrap.wrap(f"boxes of each class: {counts}", 118, initial_indent="  ", subsequent_indent="    ")
+        for defect in split["defects"].values():
+            lines.append(f"  {defect['severity']}: {defect['count']:,} {defect['text']}")
+            lines += [f"    {message}" for message in defect["messages"][:examples]]
+            if defect["count"] > examples:
+                lines.append(f"    and {defect['count'] - examples:,} more")
+    total = f"{report['errors']:,} errors, {report['warnings']:,} warnings"
+    lines.append("nothing is wrong with it" if total == "0 errors, 0 warnings" else total)
+    return "\n".join(lines)

@@ -1,0 +1,183 @@
+"""Folders of images by class, for pre-training a backbone: train/cat/1.jpg, val/dog/2.jpg and so on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nasray.data.images import ImageFiles, decode_image
+from nasray.data.order import SAMPLE, epoch_batches, seed_sequence
+from nasray.spaces import NasrayError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+
+
+@dataclass(frozen=True, eq=False)
+class ClassificationSet:
+    """I images with a class each.
+
+    Attributes:
+        name: of the split.
+        classes: names in the order of labels.
+        files: the images.
+        labels: (I,)
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    files: ImageFiles
+    labels: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def read_image(self, index: int) -> Tensor:
+        """The (3, H, W) uint8 RGB pixels of an image.
+
+        Raises:
+            NasrayError: if it cannot be read; the message names the file.
+        """
+        try:
+            content = self.files.read(index)
+        except OSError as error:
+            raise NasrayError(f"cannot read image {self.files.name(index)}: {error.strerror or error}") from error
+        return decode_image(content, self.files.name(index))
+
+
+def read_image_folder(root: Path, split: str) -> ClassificationSet:
+    """The images of a split; classes are the sorted names of the folders in train.
+
+    Raises:
+        NasrayError: if there is no such folder, a class has no image in train, or the split has one that train lacks.
+    """
+    classes = _folders(root / "train")
+    if foreign := sorted(set(_folders(root / split)) - set(classes)):
+        raise NasrayError(f"{root / split} has classes that {root / 'train'} lacks: {', '.join(foreign)}")
+    names: list[str] = []
+    labels: list[int] = []
+    for label, name in enumerate(classes):
+        folder = root / split / name
+        found = (
+            sorted(path.name for path in folder.iterdir() if path.suffix.lower() in SUFFIXES) if folder.exists() else []
+        )
+        if not found and split == "train":
+            raise NasrayError(f"class folder {folder} has no images ({', '.join(SUFFIXES)}); fill it, or remove it")
+        names += [f"{name}/{file}" for file in found]
+        labels += [label] * len(found)
+    if not names:
+        raise NasrayError(f"{root / split} has no images")
+    files = ImageFiles(root / split, np.array(names, dtype=np.str_))
+    return ClassificationSet(split, tuple(classes), files, np.array(labels, dtype=np.int64))
+
+
+def _folders(root: Path) -> list[str]:
+    if not root.is_dir():
+        raise NasrayError(f"no folder {root}; image folders are laid out as train/CLASS/*.jpg and val/CLASS/*.jpg")
+    return sorted(path.name for path in root.iterdir() if path.is_dir())
+
+
+def check_images(dataset: ClassificationSet) -> list[str]:
+    """Decode all images; a message for each that cannot be read."""
+    messages = []
+    for index in range(len(dataset)):
+        try:
+            dataset.read_image(index)
+        except NasrayError as error:
+            messages.append(str(error))
+    return messages
+
+
+class ClassificationBatch(NamedTuple):
+    """B square images.
+
+    Attributes:
+        images: (B, 3, S, S) uint8 RGB.
+        labels: (B,) int64.
+        indices: (B,) int64, positions in the data set.
+    """
+
+    images: Tensor
+    labels: Tensor
+    indices: Tensor
+
+
+class ClassificationLoader:
+    """Batches for one of `world` workers, as deterministic as those of `TrainLoader`.
+
+    For training, a random part of 8 % to all of the image is resized to the square and mirrored half of the time
+    (Szegedy et al., CVPR 2015). For evaluation the middle seven eighths of the short side are taken, and every image
+    comes once over all workers.
+
+    Args:
+        dataset: to load.
+        image_size: S, edge of the images.
+        batch_size: images of this worker.
+        seed: of the training; None for evaluation.
+        rank: of this worker.
+        world: number of workers.
+        processes: that load; 0 for this one.
+    """
+
+    def __init__(
+        self, dataset: ClassificationSet, *, image_size: int, batch_size: int, seed: int | None, rank: int = 0,
+        world: int = 1, processes: int = 2,
+    ) -> None:  # fmt: skip
+        from nasray.data.loader import Feed
+
+        self.num_images, self.batch_size, self.seed, self.rank, self.world = len(dataset), batch_size, seed, rank, world
+        self.feed = Feed(_Work(dataset, image_size, seed), processes)
+
+    def epoch(self, epoch: int = 0, first_batch: int = 0) -> Iterator[ClassificationBatch]:
+        """The batches of an epoch from `first_batch` on.
+
+        Raises:
+            NasrayError: if an image cannot be read.
+        """
+        size = self.batch_size
+        if self.seed is None:
+            order = np.arange(self.rank, self.num_images, self.world)
+            mine: Any = [order[first : first + size] for first in range(0, len(order), size)]
+        else:
+            batches = epoch_batches(self.seed, epoch, self.num_images, size * self.world)
+            mine = batches[:, self.rank * size : (self.rank + 1) * size]
+        for packed in self.feed([(epoch, indices) for indices in mine[first_batch:]]):
+            yield ClassificationBatch(**packed)
+
+
+class _Work:
+    """Makes batches from (epoch, indices)."""
+
+    def __init__(self, dataset: ClassificationSet, image_size: int, seed: int | None) -> None:
+        from torchvision.transforms import v2
+
+        self.dataset, self.seed = dataset, seed
+        if seed is None:
+            steps = [v2.Resize(round(image_size * 8 / 7), antialias=True), v2.CenterCrop(image_size)]
+        else:
+            steps = [v2.RandomResizedCrop(image_size, antialias=True), v2.RandomHorizontalFlip()]
+        self.transform = v2.Compose(steps)
+
+    def __call__(self, keys: tuple[int, NDArray[np.int64]]) -> dict[str, Tensor]:
+        import torch
+
+        epoch, indices = keys
+        images = []
+        for index in indices.tolist():
+            with torch.random.fork_rng(devices=[]):
+                if self.seed is not None:
+                    state = seed_sequence(self.seed, SAMPLE, epoch, index).generate_state(1, np.uint64)
+                    torch.default_generator.manual_seed(int(state[0] >> 1))
+                images.append(self.transform(self.dataset.read_image(index)))
+        return {
+            "images": torch.stack(images),
+            "labels": torch.from_numpy(self.dataset.labels[indices]),
+            "indices": torch.from_numpy(np.array(indices, dtype=np.int64)),
+        }

@@ -1,0 +1,328 @@
+"""From data sets to batches: the same ones whatever the number of loader processes, workers and interruptions.
+
+Loader processes are forked where the system can. The rule of thumb that a process with threads must not fork is about
+locks that another thread holds at that moment and that the child would wait for. A loader process takes none of those:
+it decodes and transforms on one thread (PyTorch sets that), reads files or shards of its own, and leaves CUDA and Ray
+alone; the C library, the logging module and Arrow make their own locks usable in children. In return the data set's
+arrays are shared instead of copied, and a process starts in milliseconds instead of importing PyTorch again, and the
+user's script needs no `if __name__ == "__main__"`.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from nasray.data.dataset import DetectionSet
+from nasray.data.order import MOSAIC, SAMPLE, epoch_batches, evaluation_batches, seed_sequence
+from nasray.data.transforms import FILL, EvaluationTransform, Sample, TrainTransform, make_sample, mosaic
+from nasray.recipe import AugmentationOptions, LoaderOptions
+from nasray.spaces import NasrayError
+
+Packed = dict[str, Tensor]
+"""A batch as few tensors, since each costs a file handle on its way between processes."""
+
+
+class Batch(NamedTuple):
+    """B images, padded on the right and at the bottom to one size.
+
+    Attributes:
+        images: (B, 3, H, W) uint8 RGB; H and W are multiples of the stride.
+        targets: for each image `boxes` (n, 4) float32 xyxy, `labels` (n,) int64, and `masks` (n, H, W) uint8 if they
+            are learnt; empty for evaluation.
+        image_hw: (B, 2) int64, heights and widths without padding.
+        original_hw: (B, 2) int64, as in the data set.
+        indices: (B,) int64, positions in the data set.
+    """
+
+    images: Tensor
+    targets: list[dict[str, Tensor]]
+    image_hw: Tensor
+    original_hw: Tensor
+    indices: Tensor
+
+
+class Work(Protocol):
+    """What makes a batch of keys, in whichever process."""
+
+    def __call__(self, keys: Any) -> Packed:
+        """The packed batch."""
+        ...
+
+
+def pad_images(images: Sequence[Tensor], stride: int) -> Tensor:
+    """(B, 3, H, W) of images (3, h, w): the largest height and width, rounded up to multiples of `stride`."""
+    height, width = (-(-max(edges) // stride) * stride for edges in zip(*(i.shape[-2:] for i in images), strict=True))
+    batch = torch.empty((len(images), 3, height, width), dtype=torch.uint8)
+    batch[:] = torch.tensor(FILL, dtype=torch.uint8).view(3, 1, 1)
+    for padded, image in zip(batch, images, strict=True):
+        padded[:, : image.shape[1], : image.shape[2]] = image
+    return batch
+
+
+# ---- training ----------------------------------------------------------------------------------------------------
+
+
+class TrainLoader:
+    """Augmented batches for one of `world` workers.
+
+    The images of batch k, and what is done to each, follow from (seed, epoch, k, batch_size * world) alone: two
+    workers with B images see what one with 2 B sees, and an epoch continued at batch k what the whole one did.
+
+    Args:
+        dataset: to learn from.
+        augmentation: of the recipe.
+        batch_size: images of this worker.
+        stride: images are padded to multiples of it.
+        seed: of the training.
+        rank: of this worker.
+        world: number of workers.
+        options: how to load.
+        with_masks: also load the objects' masks.
+    """
+
+    def __init__(
+        self, dataset: DetectionSet, augmentation: AugmentationOptions, *, batch_size: int, stride: int, seed: int,
+        rank: int = 0, world: int = 1, options: LoaderOptions | None = None, with_masks: bool = False,
+    ) -> None:  # fmt: skip
+        options = options or LoaderOptions()
+        self.num_images, self.batch_size, self.seed, self.rank, self.world = (
+            len(dataset), batch_size, seed, rank, world
+        )  # fmt: skip
+        self.wide = dataset.image_hw[:, 1] > dataset.image_hw[:, 0] if options.group_aspect else None
+        self.work = _TrainWork(dataset, augmentation, stride, seed, options.cache, with_masks)
+        self.feed = Feed(self.work, options.processes)
+
+    def __len__(self) -> int:
+        """Batches of an epoch."""
+        return -(-self.num_images // (self.batch_size * self.world))
+
+    def epoch(self, epoch: int, first_batch: int = 0) -> Iterator[Batch]:
+        """The batches of an epoch from `first_batch` on; earlier ones are not loaded.
+
+        Raises:
+            NasrayError: if an image cannot be read.
+        """
+        batches = epoch_batches(self.seed, epoch, self.num_images, self.batch_size * self.world, self.wide)
+        mine = batches[first_batch:, self.rank * self.batch_size : (self.rank + 1) * self.batch_size]
+        for packed in self.feed([(epoch, indices) for indices in mine]):
+            yield unpack(packed)
+
+
+class _TrainWork:
+    """Makes batches for training from (epoch, indices)."""
+
+    def __init__(
+        self, dataset: DetectionSet, augmentation: AugmentationOptions, stride: int, seed: int, cache: bool,
+        with_masks: bool,
+    ) -> None:  # fmt: skip
+        self.dataset, self.stride, self.seed, self.with_masks = dataset, stride, seed, with_masks
+        self.mosaic = augmentation.mosaic
+        self.transform = TrainTransform(augmentation)
+        self.images = CachedImages(dataset, cache)
+
+    def __call__(self, keys: tuple[int, NDArray[np.int64]]) -> Packed:
+        epoch, indices = keys
+        samples = [self._sample(epoch, int(index)) for index in indices]
+        return _pack(self.dataset, indices, samples, self.stride)
+
+    def _sample(self, epoch: int, index: int) -> Sample:
+        sample = self._plain(index)
+        if self.mosaic:
+            generator = np.random.default_rng(seed_sequence(self.seed, MOSAIC, epoch, index))
+            if generator.random() < self.mosaic:
+                others = generator.integers(len(self.dataset), size=3).tolist()
+                sample = mosaic([sample, *map(self._plain, others)], generator)
+        seed = int(seed_sequence(self.seed, SAMPLE, epoch, index).generate_state(1, np.uint64)[0] >> 1)
+        return self.transform(sample, seed)
+
+    def _plain(self, index: int) -> Sample:
+        return make_sample(self.images[index], self.dataset.target(index, with_masks=self.with_masks))
+
+
+def _pack(dataset: DetectionSet, indices: NDArray[np.int64], samples: Sequence[Sample], stride: int) -> Packed:
+    images = pad_images([sample["image"] for sample in samples], stride)
+    packed = {
+        "images": images,
+        "image_hw": torch.tensor([sample["image"].shape[-2:] for sample in samples]),
+        "original_hw": torch.from_numpy(dataset.image_hw[indices]),
+        "indices": torch.from_numpy(np.array(indices, dtype=np.int64)),
+        "counts": torch.tensor([len(sample["labels"]) for sample in samples]),
+        "boxes": torch.cat([sample["boxes"].as_subclass(Tensor) for sample in samples]),
+        "labels": torch.cat([sample["labels"] for sample in samples]),
+    }
+    if "masks" in samples[0]:
+        packed["masks"] = torch.zeros((len(packed["labels"]), *images.shape[-2:]), dtype=torch.uint8)
+        for part, sample in zip(packed["masks"].split(packed["counts"].tolist()), samples, strict=True):
+            height, width = sample["masks"].shape[-2:]
+            part[:, :height, :width] = sample["masks"]
+    return packed
+
+
+def unpack(packed: Packed) -> Batch:
+    """The batch of what came from a loader process."""
+    if "counts" in packed:
+        counts = packed["counts"].tolist()
+        columns = {key: packed[key].split(counts) for key in packed if key in ("boxes", "labels", "masks")}
+        targets = [{key: parts[index] for key, parts in columns.items()} for index in range(len(counts))]
+    else:
+        targets = []
+    return Batch(packed["images"], targets, packed["image_hw"], packed["original_hw"], packed["indices"])
+
+
+# ---- evaluation --------------------------------------------------------------------------------------------------
+
+
+class EvaluationLoader:
+    """Resized images, each once over all workers, without targets; the number of batches may differ by one.
+
+    Args:
+        dataset: to evaluate on.
+        augmentation: of the recipe.
+        batch_size: images of this worker.
+        stride: images are padded to multiples of it.
+        rank: of this worker.
+        world: number of workers.
+        options: how to load.
+    """
+
+    def __init__(
+        self, dataset: DetectionSet, augmentation: AugmentationOptions, *, batch_size: int, stride: int,
+        rank: int = 0, world: int = 1, options: LoaderOptions | None = None,
+    ) -> None:  # fmt: skip
+        options = options or LoaderOptions()
+        self.batches = evaluation_batches(dataset.image_hw, batch_size, rank, world, options.group_aspect)
+        self.feed = Feed(_EvaluationWork(dataset, augmentation, stride, options.cache), options.processes)
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return map(unpack, self.feed(self.batches))
+
+
+class _EvaluationWork:
+    """Makes batches for evaluation from indices."""
+
+    def __init__(self, dataset: DetectionSet, augmentation: AugmentationOptions, stride: int, cache: bool) -> None:
+        self.dataset, self.stride = dataset, stride
+        self.transform = EvaluationTransform(augmentation)
+        self.images = CachedImages(dataset, cache)
+
+    def __call__(self, keys: NDArray[np.int64]) -> Packed:
+        images = [self.transform(self.images[int(index)]) for index in keys]
+        return {
+            "images": pad_images(images, self.stride),
+            "image_hw": torch.tensor([image.shape[-2:] for image in images]),
+            "original_hw": torch.from_numpy(self.dataset.image_hw[keys]),
+            "indices": torch.from_numpy(np.array(keys, dtype=np.int64)),
+        }
+
+
+# ---- processes ---------------------------------------------------------------------------------------------------
+
+
+class Feed:
+    """Does work in this process, or in others ahead of time, and gives the results in order.
+
+    Args:
+        work: from keys to tensors; it is sent to each process once.
+        processes: that work side by side; 0 for this one.
+    """
+
+    def __init__(self, work: Work, processes: int) -> None:
+        self.sampler = _Sampler()
+        self.loader: DataLoader[Packed | NasrayError] = DataLoader(
+            _Caught(work),
+            batch_size=None,
+            sampler=self.sampler,
+            num_workers=processes,
+            collate_fn=_same,
+            pin_memory=torch.cuda.is_available(),
+            multiprocessing_context=_start_method() if processes else None,
+            persistent_workers=processes > 0,
+            generator=torch.Generator(),  # else it would draw from the global one, and change what follows
+        )
+
+    def __call__(self, keys: Sequence[Any]) -> Iterator[Packed]:
+        """The results of these keys.
+
+        Raises:
+            NasrayError: that the work raised, in whichever process; or if a process was ended from outside.
+        """
+        self.sampler.keys = keys
+        try:
+            for packed in self.loader:
+                if isinstance(packed, NasrayError):
+                    raise packed
+                yield packed
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            raise NasrayError(
+                f"a loader process died: {str(error).splitlines()[0]} It most often wants memory or, in a container, "
+                "shared memory (/dev/shm); choose fewer loader processes (loader.processes), or 0"
+            ) from error
+
+
+class _Sampler:
+    """The keys that a feed has to do now."""
+
+    keys: Sequence[Any] = ()
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.keys)
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+
+class _Caught(Dataset[Any]):
+    """Work that gives a user's mistake as a value: raised, PyTorch would wrap it into a traceback as text."""
+
+    def __init__(self, work: Work) -> None:
+        self.work = work
+
+    def __getitem__(self, keys: Any) -> Packed | NasrayError:
+        try:
+            return self.work(keys)
+        except NasrayError as error:
+            return error.with_traceback(None)
+
+
+class CachedImages:
+    """Decoded images of a data set.
+
+    Args:
+        dataset: of the images.
+        keep: keep each after it was read.
+    """
+
+    def __init__(self, dataset: DetectionSet, keep: bool) -> None:
+        self.dataset, self.keep = dataset, keep
+        self.kept: dict[int, Tensor] = {}
+
+    def __getitem__(self, index: int) -> Tensor:
+        if index in self.kept:
+            return self.kept[index]
+        image = self.dataset.read_image(index)
+        if self.keep:
+            self.kept[index] = image
+        return image
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+def _start_method() -> str | None:
+    """Fork where the system has it (see the top of this file), but never on macOS, whose libraries forbid it."""
+    return "fork" if "fork" in multiprocessing.get_all_start_methods() and sys.platform != "darwin" else None

@@ -1,0 +1,74 @@
+"""Which image comes when: pure functions of seed, epoch and position, whatever the number of processes and workers."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+ORDER, SAMPLE, MOSAIC = range(3)
+"""What random numbers are for; streams of different purposes are independent."""
+
+
+def seed_sequence(seed: int, purpose: int, *key: int) -> np.random.SeedSequence:
+    """The root of the random numbers for one purpose and one place, such as an epoch and an index."""
+    return np.random.SeedSequence(seed % 2**64, spawn_key=(purpose, *key))
+
+
+def epoch_batches(
+    seed: int, epoch: int, num_images: int, global_batch: int, wide: NDArray[np.bool_] | None = None
+) -> NDArray[np.int64]:
+    """The batches of an epoch, over all workers.
+
+    Every image comes once. The last batch is filled up from the epoch's beginning, so that all are of one size and
+    there is at least one.
+
+    Args:
+        seed: of the training.
+        epoch: from 0.
+        num_images: I, at least 1.
+        global_batch: G, images of a batch over all workers.
+        wide: (I,) whether an image is wider than high; batches then are of one kind, but for those at the very end
+            that are made of what is left over.
+
+    Returns:
+        (ceil(I / G), G) positions in the data set.
+    """
+    generator = np.random.default_rng(seed_sequence(seed, ORDER, epoch))
+    order = generator.permutation(num_images)
+    if wide is not None:
+        order = _grouped(order, wide[order], global_batch)
+    num_batches = -(-num_images // global_batch)
+    return np.resize(order, (num_batches, global_batch))
+
+
+def _grouped(order: NDArray[np.int64], wide: NDArray[np.bool_], global_batch: int) -> NDArray[np.int64]:
+    """The order with whole batches of one kind first, each where its last image came, then what is left over."""
+    whole, ends, left = [], [], []
+    for kind in (True, False):
+        places = np.flatnonzero(wide == kind)
+        count = len(places) // global_batch * global_batch
+        batches = places[:count].reshape(-1, global_batch)
+        whole.append(batches)
+        ends.append(batches[:, -1])
+        left.append(places[count:])
+    batches = np.concatenate(whole)[np.argsort(np.concatenate(ends))]
+    return order[np.concatenate([batches.ravel(), np.sort(np.concatenate(left))])]
+
+
+def evaluation_batches(
+    image_hw: NDArray[np.int64], batch_size: int, rank: int, world: int, group_aspect: bool
+) -> list[NDArray[np.int64]]:
+    """The batches of one worker when every image is to come once over all workers.
+
+    Args:
+        image_hw: (I, 2)
+        batch_size: of one worker.
+        rank: of this worker.
+        world: number of workers.
+        group_aspect: sort by aspect ratio, so that little of a batch is padding.
+    """
+    order = np.arange(len(image_hw))
+    if group_aspect:
+        order = np.argsort(image_hw[:, 0] / image_hw[:, 1], kind="stable")
+    mine = order[rank::world]
+    return [mine[first : first + batch_size] for first in range(0, len(mine), batch_size)]

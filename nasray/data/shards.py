@@ -1,0 +1,267 @@
+"""Packed data sets: Parquet files with the encoded image and its annotations in each row, and an index.
+
+For clusters without a fast shared disk: a few large files copy and read faster than a hundred thousand small ones, and
+nothing else is needed beside them. A row group holds a few images only, so that reading one reads little else.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nasray.cluster import write_atomic
+from nasray.data.dataset import DetectionSet, Segmentations
+from nasray.spaces import NasrayError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from nasray.data.source import DataSource
+
+INDEX = "shards.json"
+FORMAT = 1
+GROUP = 4  # images in a row group: reading one reads all of them, and each group adds to the file's footer
+HANDLES = 64  # open files of one process
+
+
+def pack_data(source: DataSource, folder: Path, images_per_shard: int = 1000) -> None:
+    """Write all splits of a data set as shards, and last the index; a folder without index was not finished.
+
+    Args:
+        source: what to pack; its splits must be free of errors.
+        folder: made if it is not there; must be empty.
+        images_per_shard: rows of each file.
+
+    Raises:
+        NasrayError: if the data set has errors, an image cannot be read, or the folder holds anything.
+    """
+    if images_per_shard < 1:
+        raise NasrayError(f"a shard holds 1 image or more, got {images_per_shard}")
+    if folder.exists() and any(folder.iterdir()):
+        raise NasrayError(f"{folder} is not empty; choose a new folder for the shards")
+    datasets = [source.split(name) for name in source.splits]
+    folder.mkdir(parents=True, exist_ok=True)
+    splits: dict[str, list[dict[str, Any]]] = {}
+    for dataset in datasets:
+        splits[dataset.name] = []
+        for number, first in enumerate(range(0, len(dataset), images_per_shard)):
+            indices = range(first, min(first + images_per_shard, len(dataset)))
+            file_name = f"{dataset.name}-{number:05d}.parquet"
+            write_atomic(folder / file_name, _shard_writer(dataset, indices))
+            splits[dataset.name].append({"file": file_name, "images": len(indices)})
+    index = {
+        "format": FORMAT,
+        "classes": datasets[0].classes,
+        "category_ids": datasets[0].category_ids,
+        "splits": splits,
+    }
+    write_atomic(folder / INDEX, json.dumps(index, indent=1).encode())
+
+
+def shard_splits(folder: Path) -> tuple[str, ...]:
+    """The splits of a packed set.
+
+    Raises:
+        NasrayError: if the folder holds none, or one of a newer version.
+    """
+    return tuple(_index(folder)["splits"])
+
+
+def read_shards(folder: Path, name: str) -> DetectionSet:
+    """A split of a packed set, with the content that was packed.
+
+    Raises:
+        NasrayError: if a shard is missing or torn.
+    """
+    index = _index(folder)
+    shards = index["splits"][name]
+    table = _annotations(folder, shards)
+    counts = _lengths(table, "labels")
+    segmentations = None
+    if table["segmentations"].null_count < len(table):
+        texts = _flat(table, "segmentations").to_pylist()
+        segmentations = Segmentations.of(json.loads(text) if text else None for text in texts)
+    return DetectionSet(
+        name=name,
+        classes=tuple(index["classes"]),
+        category_ids=tuple(index["category_ids"]),
+        files=ShardImages(
+            folder,
+            tuple(shard["file"] for shard in shards),
+            np.cumsum([0, *(shard["images"] for shard in shards)]),
+            np.array(table["file_name"].to_pylist(), dtype=np.str_),
+        ),
+        image_ids=table["image_id"].to_numpy(),
+        image_hw=np.stack([table["height"].to_numpy(), table["width"].to_numpy()], axis=1),
+        offsets=np.concatenate([[0], np.cumsum(counts)]),
+        boxes=_flat(table, "boxes").to_numpy().reshape(-1, 4),
+        labels=_flat(table, "labels").to_numpy(),
+        areas=_flat(table, "areas").to_numpy(),
+        ignored=_flat(table, "ignored").to_numpy(zero_copy_only=False),
+        annotation_ids=_flat(table, "annotation_ids").to_numpy(),
+        segmentations=segmentations,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class ShardImages:
+    """Images in shards.
+
+    Attributes:
+        folder: of the shards.
+        shards: their names.
+        firsts: (S + 1,) position of the first image of each, and the number of images.
+        names: (I,) what the images were called where they were packed.
+    """
+
+    folder: Path
+    shards: tuple[str, ...]
+    firsts: NDArray[np.int64]
+    names: NDArray[np.str_]
+    _open: OrderedDict[tuple[int, int], pq.ParquetFile] = field(default_factory=OrderedDict, repr=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_open": OrderedDict()}
+
+    def _place(self, index: int) -> tuple[int, int]:
+        """Shard and row."""
+        shard = int(np.searchsorted(self.firsts, index, side="right")) - 1
+        return shard, index - int(self.firsts[shard])
+
+    def name(self, index: int) -> str:
+        """Shard, row, and what the image was called."""
+        shard, row = self._place(index)
+        return f"{self.folder / self.shards[shard]}, row {row} ({self.names[index]})"
+
+    def read(self, index: int) -> bytes:
+        """The encoded image; reads its row group alone."""
+        shard, row = self._place(index)
+        group = self._handle(shard).read_row_group(row // GROUP, columns=["image"], use_threads=False)
+        return group["image"][row % GROUP].as_py()
+
+    def _handle(self, shard: int) -> pq.ParquetFile:
+        key = (os.getpid(), shard)  # a forked process opens files of its own
+        if key not in self._open:
+            if len(self._open) >= HANDLES:
+                self._open.popitem(last=False)
+            self._open[key] = _open_shard(self.folder / self.shards[shard])
+        self._open.move_to_end(key)
+        return self._open[key]
+
+
+def _index(folder: Path) -> dict[str, Any]:
+    path = folder / INDEX
+    try:
+        index = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise NasrayError(f"{folder} holds no packed data set: cannot read {path} ({error}); pack it again") from error
+    if index["format"] > FORMAT:
+        raise NasrayError(f"{path} was written by a newer version of nasray (format {index['format']}); upgrade nasray")
+    return index
+
+
+def _open_shard(path: Path) -> pq.ParquetFile:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return pq.ParquetFile(path)
+    except (OSError, pa.ArrowException) as error:
+        raise NasrayError(f"cannot read shard {path}: {error}; pack the data set again") from error
+
+
+# ---- rows --------------------------------------------------------------------------------------------------------
+
+
+def _schema() -> pa.Schema:
+    import pyarrow as pa
+
+    return pa.schema(
+        {
+            "image": pa.binary(),
+            "file_name": pa.string(),
+            "image_id": pa.int64(),
+            "height": pa.int64(),
+            "width": pa.int64(),
+            "boxes": pa.list_(pa.float64()),
+            "labels": pa.list_(pa.int64()),
+            "areas": pa.list_(pa.float64()),
+            "ignored": pa.list_(pa.bool_()),
+            "annotation_ids": pa.list_(pa.int64()),
+            "segmentations": pa.list_(pa.string()),
+        }
+    )
+
+
+def _shard_writer(dataset: DetectionSet, indices: range) -> Any:
+    """A function that writes these images to an open file, a row group at a time."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    def write(file: BinaryIO) -> None:
+        # Encoded images do not compress further; statistics and dictionaries would only make footers longer.
+        with pq.ParquetWriter(file, _schema(), compression="none", use_dictionary=False, write_statistics=False) as to:
+            for first in range(0, len(indices), GROUP):
+                rows = list(_rows(dataset, indices[first : first + GROUP]))
+                to.write_table(pa.Table.from_pylist(rows, schema=_schema()), row_group_size=GROUP)
+
+    return write
+
+
+def _rows(dataset: DetectionSet, indices: range) -> Iterator[dict[str, Any]]:
+    for index in indices:
+        dataset.read_image(index)  # a torn image is found now, not in the middle of a training
+        begin, end = dataset.offsets[index : index + 2].tolist()
+        height, width = dataset.image_hw[index].tolist()
+        segmentations = None
+        if dataset.segmentations is not None:
+            values = (dataset.segmentations.value(row) for row in range(begin, end))
+            segmentations = [json.dumps(value, separators=(",", ":")) if value else "" for value in values]
+        yield {
+            "image": dataset.files.read(index),
+            "file_name": Path(dataset.files.name(index)).name,
+            "image_id": int(dataset.image_ids[index]),
+            "height": height,
+            "width": width,
+            "boxes": dataset.boxes[begin:end].ravel().tolist(),
+            "labels": dataset.labels[begin:end].tolist(),
+            "areas": dataset.areas[begin:end].tolist(),
+            "ignored": dataset.ignored[begin:end].tolist(),
+            "annotation_ids": dataset.annotation_ids[begin:end].tolist(),
+            "segmentations": segmentations,
+        }
+
+
+def _annotations(folder: Path, shards: list[dict[str, Any]]) -> pa.Table:
+    """All columns but the images, of all shards."""
+    import pyarrow as pa
+
+    columns = [name for name in _schema().names if name != "image"]
+    tables = []
+    for shard in shards:
+        file = _open_shard(folder / shard["file"])
+        if file.metadata.num_rows != shard["images"]:
+            raise NasrayError(f"shard {folder / shard['file']} has {file.metadata.num_rows} images, "
+                              f"the index says {shard['images']}; pack the data set again")  # fmt: skip
+        tables.append(file.read(columns=columns))
+    return pa.concat_tables(tables).combine_chunks()
+
+
+def _lengths(table: pa.Table, column: str) -> NDArray[np.int64]:
+    import pyarrow.compute as pc
+
+    return pc.list_value_length(table[column]).to_numpy().astype(np.int64)
+
+
+def _flat(table: pa.Table, column: str) -> Any:
+    """The values of a column of lists, one after the other."""
+    return table[column].combine_chunks().flatten()

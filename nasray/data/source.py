@@ -1,0 +1,276 @@
+"""From what a user names to a data set: a YAML file, a folder whose layout is known, or "shapes"."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import TypeAdapter
+from pydantic.dataclasses import dataclass as checked
+
+from nasray.configuration import did_you_mean, read_mapping, validate
+from nasray.data.coco import read_coco
+from nasray.data.dataset import DetectionSet, refuse_errors
+from nasray.data.shapes import SHAPES, shapes_set
+from nasray.data.shards import INDEX as SHARDS
+from nasray.data.shards import read_shards, shard_splits
+from nasray.data.voc import read_voc
+from nasray.spaces import NasrayError
+
+SPLITS = ("train", "val", "test")
+_STRICT: Any = {"extra": "forbid"}
+
+Reader = Callable[[Sequence[str] | None], DetectionSet]
+"""Reads a split, given the classes of train where they follow from its objects."""
+
+
+@checked(frozen=True, config=_STRICT)
+class SplitFiles:
+    """Where one split lies, relative to the data set's root.
+
+    Attributes:
+        images: folder of images.
+        annotations: COCO: the JSON file; VOC: the folder of XML files.
+        lists: VOC: files that name the images; of several, images are strung together.
+    """
+
+    images: str | None = None
+    annotations: str | None = None
+    lists: tuple[str, ...] = ()
+
+
+@checked(frozen=True, config=_STRICT)
+class DataFile:
+    """What a data set's YAML file says.
+
+    Attributes:
+        format: of the files.
+        root: folder that all paths are relative to, itself relative to the YAML file.
+        train: to learn from.
+        val: to choose by.
+        test: to report.
+        classes: names in the order of labels; objects of others are left out. All by default.
+    """
+
+    format: Literal["coco", "voc", "shards"]
+    root: str = "."
+    train: SplitFiles | None = None
+    val: SplitFiles | None = None
+    test: SplitFiles | None = None
+    classes: tuple[str, ...] | None = None
+
+
+@dataclass(eq=False)
+class DataSource:
+    """The splits of one data set, each read when it is first asked for.
+
+    Attributes:
+        source: as the user named it.
+        readers: of each split, in the order train, val, test.
+        classes_of_train: whether other splits must be read with the classes that train has.
+    """
+
+    source: str
+    readers: dict[str, Reader]
+    classes_of_train: bool = False
+    _read: dict[str, DetectionSet] = field(default_factory=dict, repr=False)
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Names of the splits there are."""
+        return tuple(self.readers)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names in the order of labels: those of train, or of the first split there is."""
+        return self.read(self.splits[0]).classes
+
+    def split(self, name: str) -> DetectionSet:
+        """A split to use.
+
+        Raises:
+            NasrayError: if there is none of this name, if it has errors (the first of each kind is shown), or if its
+                classes are not those of the splits read before.
+        """
+        dataset = self.read(name)
+        refuse_errors(dataset, self.source)
+        self.agree(name)
+        return dataset
+
+    def agree(self, name: str) -> None:
+        """Compare a split's classes with those of the splits read before.
+
+        Raises:
+            NasrayError: if they differ.
+        """
+        dataset = self.read(name)
+        for other in self._read.values():
+            if (other.classes, other.category_ids) != (dataset.classes, dataset.category_ids):
+                raise NasrayError(_difference(self.source, other, dataset))
+
+    def read(self, name: str) -> DetectionSet:
+        """A split with whatever is wrong with it.
+
+        Raises:
+            NasrayError: if there is none of this name, or its files cannot be read at all.
+        """
+        if name not in self.readers:
+            raise NasrayError(
+                f"data set {self.source} has no split {name!r}{did_you_mean(name, self.readers)} "
+                f"It has: {', '.join(self.readers)}"
+            )
+        if name not in self._read:
+            first = self.splits[0]
+            classes = self.read(first).classes if self.classes_of_train and name != first else None
+            self._read[name] = self.readers[name](classes)
+        return self._read[name]
+
+
+def _difference(source: str, one: DetectionSet, other: DetectionSet) -> str:
+    tables = [dict(zip(dataset.category_ids, dataset.classes, strict=True)) for dataset in (one, other)]
+    differing = sorted(
+        number for number in tables[0].keys() | tables[1].keys() if tables[0].get(number) != tables[1].get(number)
+    )
+    shown = ", ".join(f"id {number}: {tables[0].get(number)!r} and {tables[1].get(number)!r}"
+                      for number in differing[:5])  # fmt: skip
+    return (
+        f"data set {source}: the categories of {one.name!r} and {other.name!r} differ in {len(differing)} ids "
+        f"({shown}); write the same categories into both files, or choose `classes` in a YAML file"
+    )
+
+
+def open_data(source: str) -> DataSource:
+    """A data set by name.
+
+    Args:
+        source: "shapes" for the embedded set; a YAML file, see `DataFile`; or a folder: one with a data.yaml, packed
+            shards, COCO's layout (annotations/train.json or annotations/instances_train2017.json, and images/ or
+            train2017/), or VOC's (Annotations/, ImageSets/Main/, JPEGImages/).
+
+    Raises:
+        NasrayError: if there is no such file or folder, or it is none of these.
+    """
+    if source == "shapes":
+        return DataSource(source, {name: functools.partial(_shapes, name) for name in SHAPES})
+    path = Path(source)
+    if path.is_file() and path.suffix in (".yaml", ".yml"):
+        return _from_file(source, path)
+    if path.is_dir():
+        if (path / "data.yaml").is_file():
+            return _from_file(source, path / "data.yaml")
+        return _from_folder(source, path)
+    what = "is neither a YAML file nor a folder" if path.exists() else "does not exist"
+    raise NasrayError(
+        f"data set {source} {what}. Give a YAML file, a folder in COCO's or VOC's layout, or \"shapes\" for the "
+        "embedded set"
+    )
+
+
+# ---- YAML --------------------------------------------------------------------------------------------------------
+
+
+def _from_file(source: str, path: Path) -> DataSource:
+    content = validate(TypeAdapter(DataFile), DataFile, read_mapping(path.read_text(), str(path)), str(path))
+    root = path.parent / content.root
+    if content.format == "shards":
+        if any(getattr(content, name) for name in SPLITS) or content.classes:
+            raise NasrayError(f"{path}: packed shards know their splits and classes; leave only format and root")
+        return _from_shards(source, root)
+    given = {name: split for name in SPLITS if (split := getattr(content, name)) is not None}
+    if not given:
+        raise NasrayError(f"{path} names no split; it needs at least one of {', '.join(SPLITS)}")
+    make = _coco_reader if content.format == "coco" else _voc_reader
+    readers = {name: make(name, root, split, content.classes, path) for name, split in given.items()}
+    return DataSource(source, readers, content.format == "voc" and content.classes is None)
+
+
+def _coco_reader(name: str, root: Path, files: SplitFiles, classes: tuple[str, ...] | None, path: Path) -> Reader:
+    if not files.annotations or not files.images or files.lists:
+        raise NasrayError(f"{path}: {name} of a COCO set needs `images` and `annotations`, and nothing else")
+    return functools.partial(_coco, name, root / files.annotations, (root / files.images,), classes)
+
+
+def _voc_reader(name: str, root: Path, files: SplitFiles, classes: tuple[str, ...] | None, path: Path) -> Reader:
+    if not files.lists:
+        raise NasrayError(
+            f"{path}: {name} of a VOC set needs `lists`, such as [VOC2007/ImageSets/Main/trainval.txt]; `images` and "
+            "`annotations` are the folders beside them if left out"
+        )
+    folders = {key: root / value for key in ("images", "annotations") if (value := getattr(files, key))}
+    return functools.partial(_voc, name, [root / item for item in files.lists], classes, folders)
+
+
+# ---- folders -----------------------------------------------------------------------------------------------------
+
+
+def _from_folder(source: str, root: Path) -> DataSource:
+    if (root / SHARDS).is_file():
+        return _from_shards(source, root)
+    if readers := _coco_layout(root):
+        return DataSource(source, readers)
+    years = [folder for folder in (root, *sorted(root.glob("VOC20*")), *sorted(root.glob("VOCdevkit/VOC20*")))
+             if _voc_layout(folder)]  # fmt: skip
+    if len(years) > 1:
+        raise NasrayError(
+            f"folder {source} holds several VOC sets: {', '.join(map(str, years))}. Name one of them, or write a YAML "
+            "file with `format: voc` and the `lists` of each split"
+        )
+    if years:
+        return DataSource(source, _voc_layout(years[0]), classes_of_train=True)
+    raise NasrayError(
+        f"folder {source} has no layout that nasray knows. COCO: annotations/train.json and images/, or "
+        "annotations/instances_train2017.json and train2017/. VOC: Annotations/, ImageSets/Main/train.txt and "
+        "JPEGImages/. Otherwise write a YAML file with format, root, and images and annotations of train and val"
+    )
+
+
+def _coco_layout(root: Path) -> dict[str, Reader]:
+    readers: dict[str, Reader] = {}
+    for name in SPLITS:
+        found = [*root.glob(f"annotations/{name}.json"), *sorted(root.glob(f"annotations/instances_{name}*.json"))]
+        if found:
+            stem = found[0].stem.removeprefix("instances_")
+            folders = tuple(root / folder for folder in (stem, f"images/{stem}", "images", "."))
+            readers[name] = functools.partial(_coco, name, found[0], folders, None)
+    return readers
+
+
+def _voc_layout(root: Path) -> dict[str, Reader]:
+    lists = root / "ImageSets" / "Main"
+    if not (root / "Annotations").is_dir():
+        return {}
+    return {
+        name: functools.partial(_voc, name, [lists / f"{name}.txt"], None, {})
+        for name in SPLITS
+        if (lists / f"{name}.txt").is_file()
+    }
+
+
+# ---- readers that can be pickled ---------------------------------------------------------------------------------
+
+
+def _coco(
+    name: str, annotations: Path, folders: tuple[Path, ...], chosen: Sequence[str] | None, _: Sequence[str] | None
+) -> DetectionSet:
+    return read_coco(annotations, folders, name=name, classes=chosen)
+
+
+def _voc(
+    name: str, lists: list[Path], chosen: Sequence[str] | None, folders: dict[str, Path], train: Sequence[str] | None
+) -> DetectionSet:
+    return read_voc(lists, name=name, classes=chosen or train, subset=chosen is not None, **folders)
+
+
+def _from_shards(source: str, root: Path) -> DataSource:
+    return DataSource(source, {name: functools.partial(_shards, name, root) for name in shard_splits(root)})
+
+
+def _shards(name: str, root: Path, _: Sequence[str] | None) -> DetectionSet:
+    return read_shards(root, name)
+
+
+def _shapes(name: str, _: Sequence[str] | None) -> DetectionSet:
+    return shapes_set(name)
