@@ -67,7 +67,9 @@ class DetectorOptions:
 
 @checked(frozen=True, config=_STRICT)
 class AugmentationOptions:
-    """What is done to images, in this order. Validation only resizes.
+    """What is done to images. Validation only resizes.
+
+    Training: mosaic, expand, crop, flips, then the size (with scale jitter, if any), and last the colours.
 
     Attributes:
         mosaic: share of training images that are put together from four.
