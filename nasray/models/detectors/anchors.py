@@ -6,11 +6,14 @@ Shapes: A anchors or points of all locations, N boxes of one image. Boxes are xy
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.ops import box_iou
+
+from nasray.models.detectors.base import Target
 
 BACKGROUND = -1
 IGNORED = -2
@@ -97,3 +100,47 @@ def match(anchors: Tensor, boxes: Tensor, low: float, high: float, *, every_box:
     if every_box:
         matches |= ((overlap == overlap.amax(dim=1, keepdim=True)) & (overlap > 0)).any(dim=0)
     return torch.where(matches, index, torch.where(best < low, BACKGROUND, IGNORED))
+
+
+class Positives(NamedTuple):
+    """The P anchors of a batch that are to predict a box, level by level.
+
+    Attributes:
+        image: (P,) index of the image.
+        anchor: (P,) index among the A anchors of all levels.
+        boxes: (P, 4) float32, what they are to predict.
+        labels: (P,) the same.
+        where: of each level, index of the image and of the anchor among the level's own.
+        ignored: the same of anchors that take no part in the loss of classes.
+    """
+
+    image: Tensor
+    anchor: Tensor
+    boxes: Tensor
+    labels: Tensor
+    where: list[tuple[Tensor, Tensor]]
+    ignored: list[tuple[Tensor, Tensor]]
+
+
+def positives(
+    matches: Sequence[Tensor], targets: Sequence[Target], levels: Sequence[Tensor], per_location: int = 1
+) -> Positives:
+    """Gather what the anchors of a batch are to predict.
+
+    Args:
+        matches: (A,) of each image: index of a box, `BACKGROUND` or `IGNORED`.
+        targets: of each image.
+        levels: maps of (B, ..., H, W) that tell the size of each level.
+        per_location: anchors of one location.
+    """
+    match = torch.stack(list(matches))
+    sizes = [level.shape[-2] * level.shape[-1] * per_location for level in levels]
+    where = [part.nonzero(as_tuple=True) for part in (match >= 0).split(sizes, dim=1)]
+    ignored = [part.nonzero(as_tuple=True) for part in (match == IGNORED).split(sizes, dim=1)]
+    image = torch.cat([images for images, _ in where])
+    anchor = torch.cat([index + sum(sizes[:level]) for level, (_, index) in enumerate(where)])
+    counts = [len(target["boxes"]) for target in targets]
+    first = torch.tensor([sum(counts[:index]) for index in range(len(counts))], device=match.device)
+    box = match[image, anchor] + first[image]
+    boxes, labels = (torch.cat([target[name] for target in targets])[box] for name in ("boxes", "labels"))
+    return Positives(image, anchor, boxes.float(), labels, where, ignored)

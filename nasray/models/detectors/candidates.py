@@ -6,11 +6,50 @@ the data: what is no detection has score 0. Boxes are xyxy in absolute pixels.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torchvision.ops import nms
 
 from nasray.models.detectors.base import Detections
+
+CANDIDATES = 1000
+"""Pairs of box and class, of one level, that take part in non-maximum suppression."""
+GRID = 16
+
+
+def detect(
+    scores: Sequence[Tensor],
+    boxes: Sequence[Tensor],
+    image_hw: Tensor,
+    threshold: float,
+    iou_threshold: float,
+    num: int,
+) -> Detections:
+    """The detections of a batch from the dense scores of several levels: (B, num).
+
+    Of each level the best pairs of box and class take part in non-maximum suppression within each class.
+
+    Args:
+        scores: (B, A, C) in [0, 1] of each level.
+        boxes: (B, A, 4) of each level.
+        image_hw: (B, 2) height and width of the images without padding; boxes that lie in the padding are dropped.
+        threshold: pairs that do not score more are dropped.
+        iou_threshold: a box is dropped if it overlaps a better one of its class by more.
+        num: K.
+    """
+    images = []
+    for image in range(len(scores[0])):
+        levels = [
+            top_class_candidates(score[image], box[image], CANDIDATES, threshold)
+            for score, box in zip(scores, boxes, strict=True)
+        ]
+        image_boxes, image_scores, labels = (torch.cat(parts) for parts in zip(*levels, strict=True))
+        image_boxes = clip(image_boxes, *image_hw[image])
+        inside = (image_boxes[:, 2:] > image_boxes[:, :2]).all(dim=1)
+        images.append(select(image_boxes, image_scores * inside, labels, iou_threshold, num))
+    return stack(images)
 
 
 def top_candidates(scores: Tensor, num: int) -> tuple[Tensor, Tensor]:
@@ -37,7 +76,9 @@ def top_class_candidates(scores: Tensor, boxes: Tensor, num: int, threshold: flo
     return boxes[torch.div(index, num_classes, rounding_mode="floor")], best, index % num_classes
 
 
-def select(boxes: Tensor, scores: Tensor, labels: Tensor, iou_threshold: float, num: int) -> tuple[Tensor, Tensor, Tensor]:
+def select(
+    boxes: Tensor, scores: Tensor, labels: Tensor, iou_threshold: float, num: int
+) -> tuple[Tensor, Tensor, Tensor]:
     """Non-maximum suppression within each class, then the best `num`: boxes, scores, labels, best first.
 
     Args:
@@ -54,10 +95,12 @@ def select(boxes: Tensor, scores: Tensor, labels: Tensor, iou_threshold: float, 
 
 def suppress(boxes: Tensor, scores: Tensor, groups: Tensor, iou_threshold: float) -> Tensor:
     """(A,) whether each box survives non-maximum suppression within its group; scores of 0 take no part."""
-    # Groups are laid side by side, so that boxes of different ones do not overlap.
-    offset = groups.to(boxes) * (boxes.detach().max() + 1)
-    shifted = boxes + offset[:, None]
-    shifted = torch.where(scores[:, None] > 0, shifted, torch.zeros_like(shifted))
+    # Groups are laid out on a grid, so that boxes of different ones do not overlap. On a line the coordinates of many
+    # groups would be too large for float32 to tell parts of a pixel. What takes no part is one and the same box away
+    # from all: the first of these suppresses the others at once.
+    cells = torch.stack([groups % GRID, torch.div(groups, GRID, rounding_mode="floor")], dim=1).to(boxes)
+    shifted = boxes + (cells * (boxes.max() + 1)).repeat(1, 2)
+    shifted = torch.where(scores[:, None] > 0, shifted, boxes.new_tensor([-2.0, -2.0, -1.0, -1.0]))
     kept = nms(shifted.float(), scores.float(), iou_threshold)
     return torch.zeros_like(scores, dtype=torch.bool).index_fill(0, kept, True) & (scores > 0)
 
@@ -70,6 +113,10 @@ def stack(images: list[tuple[Tensor, Tensor, Tensor]]) -> Detections:
 
 def clip(boxes: Tensor, height: Tensor | int, width: Tensor | int) -> Tensor:
     """(..., 4) boxes within an image of `height` x `width` pixels."""
-    x = boxes[..., 0::2].clamp(min=0).minimum(torch.as_tensor(width).to(boxes))
-    y = boxes[..., 1::2].clamp(min=0).minimum(torch.as_tensor(height).to(boxes))
+    x, y = _within(boxes[..., 0::2], width), _within(boxes[..., 1::2], height)
     return torch.stack([x[..., 0], y[..., 0], x[..., 1], y[..., 1]], dim=-1)
+
+
+def _within(values: Tensor, most: Tensor | int) -> Tensor:
+    # A number must not become a tensor here: an export would fix the image's size.
+    return values.clamp(min=0).minimum(most.to(values)) if isinstance(most, Tensor) else values.clamp(0, most)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -81,8 +81,11 @@ def predictor(in_channels: int, out_channels: int, bias: float = 0.0) -> nn.Conv
 
 
 def reset(conv: nn.Conv2d, bias: float = 0.0) -> nn.Conv2d:
-    """The convolution, with weights from N(0, 0.01^2), as the heads of dense detectors have at first."""
-    nn.init.normal_(conv.weight, std=0.01)
+    """The convolution, with weights as the heads of dense detectors have at first, and all biases at `bias`.
+
+    That is a deviation of 0.01 at 256 input channels; of more where there are fewer, so that signals are as strong.
+    """
+    nn.init.normal_(conv.weight, std=0.01 * math.sqrt(256 / min(conv.in_channels, 256)))
     if conv.bias is not None:
         nn.init.constant_(conv.bias, bias)
     return conv
@@ -98,6 +101,20 @@ def flatten_level(level: Tensor, width: int) -> Tensor:
     return level.permute(0, 2, 3, 1).reshape(level.shape[0], -1, width)
 
 
-def flatten_levels(levels: Sequence[Tensor], width: int) -> Tensor:
-    """The flattened levels one behind the other: (B, A, width) in float32."""
-    return torch.cat([flatten_level(level, width) for level in levels], dim=1).float()
+def take(levels: Iterable[Tensor], where: Sequence[tuple[Tensor, Tensor]], width: int) -> Tensor:
+    """What (B, A * width, H, W) levels say of some anchors: (P, width) in float32, level by level.
+
+    Picks from the maps as they lie, since to flatten all of them copies far more.
+
+    Args:
+        levels: of the head's output.
+        where: of each level, indices (P,) of image and anchor, as in `anchors.Positives`.
+        width: numbers of one anchor.
+    """
+    rows = []
+    for level, (image, anchor) in zip(levels, where, strict=True):
+        anchors = level.unflatten(1, (-1, width))
+        location, number = anchor // anchors.shape[1], anchor % anchors.shape[1]
+        y, x = location // level.shape[-1], location % level.shape[-1]
+        rows.append(anchors[image, number, :, y, x])
+    return torch.cat(rows).float()

@@ -1,0 +1,101 @@
+"""RetinaNet: nine anchors at every location, and a loss that the many easy ones do not drown.
+
+Reference: Lin et al., "Focal loss for dense object detection", ICCV 2017.
+
+Differs from the paper in:
+- P6 comes from P5 rather than C5, and boxes are learnt with L1 rather than smooth L1, as in torchvision, with whose
+  `retinanet_resnet50_fpn` this network and its loss of one image are identical.
+- An anchor that a box overlaps most matches it even below 0.5 (as in the authors' Detectron).
+- Sums are divided by the number of positives of the whole batch, not image by image as in torchvision.
+
+Shapes: B images, A anchors of all levels (location by location), C classes. Boxes are xyxy in absolute pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.models.detection._utils import BoxCoder
+
+from nasray.models.detectors.anchors import Anchors, match, positives
+from nasray.models.detectors.base import Detections, Detector, Raw, Target, map_channels
+from nasray.models.detectors.candidates import detect
+from nasray.models.detectors.heads import Tower, flatten_level, predictor, prior_bias, take
+from nasray.models.detectors.losses import focal_loss, positive_count
+from nasray.models.detectors.necks import FPN, REDUCTIONS, STRIDES
+
+NEGATIVE_IOU, POSITIVE_IOU = 0.4, 0.5
+CODER = BoxCoder((1.0, 1.0, 1.0, 1.0))
+
+
+class RetinaNet(Detector):
+    """RetinaNet on P3 to P7.
+
+    Args:
+        backbone: with maps of reduction 8, 16 and 32.
+        num_classes: C.
+        channels: of the pyramid and the towers.
+        num_convs: convolutions of each tower.
+        norm: of pyramid and towers: "batch", "group" or "none".
+        base_size: edge of the smallest square anchor of the first level, in pixels; each level doubles it.
+        score_threshold: detections that do not score more are dropped.
+        nms_iou: a box that overlaps a better one of its class by more is dropped.
+        max_detections: K.
+
+    Raises:
+        ValueError: for an option that is not allowed, or a backbone that lacks a map.
+    """
+
+    def __init__(
+        self, backbone: nn.Module, num_classes: int, *, channels: int = 256, num_convs: int = 4, norm: str = "none",
+        base_size: float = 32, score_threshold: float = 0.05, nms_iou: float = 0.5, max_detections: int = 100,
+    ) -> None:  # fmt: skip
+        super().__init__(backbone, num_classes, score_threshold=score_threshold, max_detections=max_detections)
+        self.nms_iou = nms_iou
+        self.anchors = Anchors([octaves(base_size * 2**level) for level in range(len(STRIDES))], strides=STRIDES)
+        self.neck = FPN(map_channels(backbone, REDUCTIONS), channels, "convs", norm)
+        self.class_tower = Tower(channels, channels, num_convs, norm, len(STRIDES))
+        self.box_tower = Tower(channels, channels, num_convs, norm, len(STRIDES))
+        self.classes = predictor(channels, self.anchors.num_per_location * num_classes, prior_bias())
+        self.deltas = predictor(channels, self.anchors.num_per_location * 4)
+
+    def forward_raw(self, images: Tensor) -> Raw:
+        """Of each level, finest first: `logits` (B, 9 * C, H, W), `deltas` (B, 9 * 4, H, W) to the anchors."""
+        levels = self.neck(self.features(images, REDUCTIONS))
+        return {
+            "logits": [self.classes(x) for x in self.class_tower(levels)],
+            "deltas": [self.deltas(x) for x in self.box_tower(levels)],
+        }
+
+    def loss(
+        self, images: Tensor, targets: Sequence[Target], generator: torch.Generator | None = None
+    ) -> dict[str, Tensor]:
+        """`loss_classes` (focal) and `loss_boxes` (L1 of the deltas)."""
+        raw = self.forward_raw(images)
+        logits = list(raw["logits"])
+        anchors = torch.cat(self.anchors(logits))
+        matches = [match(anchors, target["boxes"], NEGATIVE_IOU, POSITIVE_IOU) for target in targets]
+        chosen = positives(matches, targets, logits, self.anchors.num_per_location)
+        deltas = CODER.encode_single(chosen.boxes, anchors[chosen.anchor])
+        count = positive_count(len(chosen.anchor), like=anchors)
+        return {
+            "loss_classes": focal_loss(logits, chosen, self.num_classes) / count,
+            "loss_boxes": F.l1_loss(take(raw["deltas"], chosen.where, 4), deltas, reduction="sum") / count,
+        }
+
+    def postprocess(self, raw: Raw, image_hw: Tensor) -> Detections:
+        """Decode, and suppress within each class."""
+        scores, boxes = [], []
+        for logit, delta, anchor in zip(raw["logits"], raw["deltas"], self.anchors(list(raw["logits"])), strict=True):
+            scores.append(flatten_level(logit.float().sigmoid(), self.num_classes))
+            flat = flatten_level(delta.float(), 4)
+            boxes.append(CODER.decode_single(flat.flatten(0, 1), anchor.repeat(len(flat), 1)).view_as(flat))
+        return detect(scores, boxes, image_hw, self.score_threshold, self.nms_iou, self.max_detections)
+
+
+def octaves(size: float) -> list[float]:
+    """A size and those a third and two thirds of an octave above it, in whole pixels."""
+    return [size, int(size * 2 ** (1 / 3)), int(size * 2 ** (2 / 3))]
