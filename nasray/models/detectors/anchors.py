@@ -41,6 +41,7 @@ class Anchors(nn.Module):
         self.num_per_location = len(sizes[0]) * len(ratios)
         cells = AnchorGenerator(tuple(map(tuple, sizes)), (tuple(ratios),) * len(sizes)).cell_anchors
         for level, cell in enumerate(cells):
+            cell = cell.to(torch.get_default_device())  # torchvision's are on the CPU whatever the default
             self.register_buffer(f"cell{level}", cell, persistent=False)
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:

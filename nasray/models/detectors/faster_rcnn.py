@@ -1,0 +1,134 @@
+"""Faster R-CNN on a feature pyramid.
+
+References: Ren et al., "Faster R-CNN", NeurIPS 2015; Lin et al., "Feature pyramid networks for object detection",
+CVPR 2017. What differs from them is listed in `rpn` and `roi`; trained jointly rather than in alternation.
+
+Shapes: B images, P proposals, C classes, K detections. Boxes are xyxy in absolute pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torchvision.models.detection.rpn import RPNHead
+
+from nasray.models.detectors.anchors import Anchors
+from nasray.models.detectors.base import Detections, Detector, Raw, Target, map_channels
+from nasray.models.detectors.candidates import clip, select, stack, top_candidates
+from nasray.models.detectors.heads import flatten_level
+from nasray.models.detectors.necks import FPN
+from nasray.models.detectors.pooling import apply_to_boxes, pool_regions
+from nasray.models.detectors.roi import BOX_SIZE, BoxHead, Samples, box_loss, decode, sample_regions
+from nasray.models.detectors.rpn import propose, rpn_loss
+
+PROPOSALS = 1000
+"""P of inference: as many of each level take part in non-maximum suppression."""
+TRAINING_PROPOSALS = 2000
+"""The same of training."""
+CANDIDATES = 2000
+"""Pairs of proposal and class, of an image, that take part in the last non-maximum suppression."""
+
+
+class FasterRCNN(Detector):
+    """Proposals from all levels of a pyramid, then class and box of each.
+
+    Args:
+        backbone: with maps of reduction 4 to 32 (8 to 32 if `first_level` is 3).
+        num_classes: C.
+        channels: of the pyramid and of convolutions.
+        box_head: "2fc", or "4conv1fc" (DetNAS), "2conv1fc" (MSNAS).
+        norm: of the pyramid and of the box head's convolutions: "batch", "group" or "none".
+        base_size: edge of the square anchor at the first level, in pixels; each level doubles it.
+        first_level: 2 for P2 to P6, 3 for P3 to P6.
+        score_threshold: detections that do not score more are dropped.
+        nms_iou: a box that overlaps a better one of its class by more is dropped.
+        max_detections: K.
+
+    Raises:
+        ValueError: for an option that is not allowed, or a backbone that lacks a map.
+    """
+
+    def __init__(
+        self, backbone: nn.Module, num_classes: int, *, channels: int = 256, box_head: str = "2fc", norm: str = "none",
+        base_size: float = 32, first_level: int = 2, score_threshold: float = 0.05, nms_iou: float = 0.5,
+        max_detections: int = 100,
+    ) -> None:  # fmt: skip
+        super().__init__(backbone, num_classes, score_threshold=score_threshold, max_detections=max_detections)
+        if first_level not in (2, 3):
+            raise ValueError(f"first_level is 2 or 3, got {first_level}")
+        self.first_level = first_level
+        self.nms_iou = nms_iou
+        self.reductions = [2**level for level in range(first_level, 6)]
+        strides = [*self.reductions, 64]
+        sizes = [[base_size * 2**index] for index in range(len(strides))]
+        self.neck = FPN(map_channels(backbone, self.reductions), channels, "pool", norm)
+        self.anchors = Anchors(sizes, strides=strides)
+        self.rpn = RPNHead(channels, self.anchors.num_per_location)
+        self.box_head = BoxHead(channels, num_classes, box_head, norm)
+
+    def pyramid(self, images: Tensor) -> list[Tensor]:
+        """The levels up to P6, finest first, from (B, 3, H, W) RGB values in 0 to 255."""
+        return self.neck(self.features(images, self.reductions))
+
+    def objectness(self, levels: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """Logits (B, A) and deltas (B, A, 4) of each level's A anchors, in float32."""
+        logits, deltas = self.rpn(list(levels))
+        return (
+            [flatten_level(x, 1).squeeze(-1).float() for x in logits],
+            [flatten_level(x, 4).float() for x in deltas],
+        )
+
+    def forward_raw(self, images: Tensor) -> Raw:
+        """Proposals and what the box head says of them, from (B, 3, H, W) RGB values in 0 to 255.
+
+        Returns:
+            `proposals` (B, P, 4), within the padded image; `proposal_scores` (B, P), 0 for padding; `logits`
+            (B, P, C + 1), of the background last; `deltas` (B, P, C, 4). Those of padding are 0.
+        """
+        return {**self.raw_boxes(self.pyramid(images), images.shape[-2:])}
+
+    def raw_boxes(self, levels: Sequence[Tensor], image_hw: Sequence[int]) -> dict[str, Tensor]:
+        """What `forward_raw` gives, from the pyramid's levels and the size of the padded images."""
+        proposals, scores = propose(
+            *self.objectness(levels), self.anchors(levels), image_hw, num_before=PROPOSALS, num=PROPOSALS
+        )
+        logits, deltas = apply_to_boxes(self.box_head, levels[:-1], proposals, scores > 0, BOX_SIZE, self.first_level)
+        return {"proposals": proposals, "proposal_scores": scores, "logits": logits, "deltas": deltas}
+
+    def loss(
+        self, images: Tensor, targets: Sequence[Target], generator: torch.Generator | None = None
+    ) -> dict[str, Tensor]:
+        """`loss_objectness` and `loss_proposals` of the proposals, `loss_classes` and `loss_boxes` of the box head."""
+        levels = self.pyramid(images)
+        logits, deltas = self.objectness(levels)
+        anchors, image_hw = self.anchors(levels), images.shape[-2:]
+        losses = rpn_loss(logits, deltas, anchors, targets, generator)
+        proposals, scores = propose(
+            logits, deltas, anchors, image_hw, num_before=TRAINING_PROPOSALS, num=TRAINING_PROPOSALS
+        )
+        samples = sample_regions(proposals, scores, targets, self.num_classes, generator)
+        return losses | self.region_losses(levels[:-1], samples, targets)
+
+    def region_losses(self, maps: Sequence[Tensor], samples: Samples, targets: Sequence[Target]) -> dict[str, Tensor]:
+        """Losses of the sampled regions, from the levels that they are pooled from."""
+        logits, deltas = self.box_head(pool_regions(maps, samples.regions, BOX_SIZE, self.first_level))
+        return box_loss(logits, deltas, samples)
+
+    def postprocess(self, raw: Raw, image_hw: Tensor) -> Detections:
+        """Decode, and suppress within each class; boxes are clipped to `image_hw`, (B, 2)."""
+        tensors = cast("dict[str, Tensor]", raw)
+        proposals, deltas = tensors["proposals"], tensors["deltas"]
+        scores = tensors["logits"].softmax(dim=-1)[..., :-1] * (tensors["proposal_scores"] > 0)[..., None]
+        scores = torch.where(scores > self.score_threshold, scores, 0.0).flatten(1)
+        boxes = decode(deltas.flatten(0, 1), proposals.flatten(0, 1)).view_as(deltas)
+        images = []
+        for image in range(len(scores)):
+            best, index = top_candidates(scores[image], CANDIDATES)
+            candidates = clip(boxes[image].flatten(0, 1)[index], *image_hw[image])
+            inside = (candidates[:, 2:] > candidates[:, :2]).all(dim=1)  # not in the padding alone
+            labels = index % self.num_classes
+            images.append(select(candidates, best * inside, labels, self.nms_iou, self.max_detections))
+        return stack(images)

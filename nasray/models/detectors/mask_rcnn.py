@@ -1,0 +1,140 @@
+"""Mask R-CNN on a feature pyramid: Faster R-CNN, and a mask for every detection.
+
+Reference: He et al., "Mask R-CNN", ICCV 2017 (the head on the right of figure 4).
+
+Shapes: B images of H x W pixels, N annotated boxes, R regions of all images, C classes, K detections.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
+from torchvision.models.detection.roi_heads import paste_masks_in_image
+from torchvision.ops import roi_align
+
+from nasray.models.detectors.base import Detections, Raw, Target
+from nasray.models.detectors.faster_rcnn import FasterRCNN
+from nasray.models.detectors.losses import positive_count
+from nasray.models.detectors.pooling import apply_to_boxes, pool_regions
+from nasray.models.detectors.roi import Samples
+
+POOLED_SIZE = 14
+MASK_SIZE = 2 * POOLED_SIZE
+NUM_CONVS = 4
+
+
+class MaskRCNN(FasterRCNN):
+    """Faster R-CNN with a branch of four convolutions and a transposed one, which draws a mask for every class.
+
+    Masks are drawn of the final boxes, in `postprocess`; `forward_raw` therefore also gives the pyramid's `levels`.
+
+    Args:
+        backbone: as for `FasterRCNN`, like all other options.
+        num_classes: C.
+        channels: of the pyramid and of convolutions.
+        box_head: kind of the box head.
+        norm: of the pyramid and of the box head's convolutions.
+        base_size: edge of the square anchor at the first level, in pixels.
+        first_level: 2 for P2 to P6, 3 for P3 to P6.
+        score_threshold: detections that do not score more are dropped.
+        nms_iou: a box that overlaps a better one of its class by more is dropped.
+        max_detections: K.
+
+    Raises:
+        ValueError: for an option that is not allowed, or a backbone that lacks a map.
+    """
+
+    learns_masks = True
+
+    def __init__(
+        self, backbone: nn.Module, num_classes: int, *, channels: int = 256, box_head: str = "2fc", norm: str = "none",
+        base_size: float = 32, first_level: int = 2, score_threshold: float = 0.05, nms_iou: float = 0.5,
+        max_detections: int = 100,
+    ) -> None:  # fmt: skip
+        super().__init__(
+            backbone, num_classes, channels=channels, box_head=box_head, norm=norm, base_size=base_size,
+            first_level=first_level, score_threshold=score_threshold, nms_iou=nms_iou, max_detections=max_detections,
+        )  # fmt: skip
+        self.mask_head = nn.Sequential(
+            MaskRCNNHeads(channels, [channels] * NUM_CONVS, dilation=1),
+            MaskRCNNPredictor(channels, channels, num_classes),
+        )
+
+    def forward_raw(self, images: Tensor) -> Raw:
+        """What Faster R-CNN gives, and the pyramid's `levels` that masks are pooled from."""
+        levels = self.pyramid(images)
+        return {**self.raw_boxes(levels, images.shape[-2:]), "levels": levels[:-1]}
+
+    def loss(
+        self, images: Tensor, targets: Sequence[Target], generator: torch.Generator | None = None
+    ) -> dict[str, Tensor]:
+        """The losses of Faster R-CNN, and `loss_masks`.
+
+        Raises:
+            ValueError: if an image has boxes without masks.
+        """
+        if bare := [index for index, target in enumerate(targets) if "masks" not in target and len(target["boxes"])]:
+            raise ValueError(
+                f"Mask R-CNN learns from masks, and images {bare} of the batch have boxes without: give data whose "
+                "annotations have a segmentation, or train faster-rcnn"
+            )
+        return super().loss(images, targets, generator)
+
+    def region_losses(self, maps: Sequence[Tensor], samples: Samples, targets: Sequence[Target]) -> dict[str, Tensor]:
+        """Those of the boxes, and of the masks of positive regions."""
+        losses = super().region_losses(maps, samples, targets)
+        positive = torch.where(samples.labels < self.num_classes)[0]
+        regions, labels = samples.regions[positive], samples.labels[positive]
+        (logits,) = self._mask_logits(pool_regions(maps, regions, POOLED_SIZE, self.first_level))
+        truth = mask_targets(regions, samples.truth[positive], targets)
+        found = logits[torch.arange(len(labels), device=labels.device), labels]
+        errors = F.binary_cross_entropy_with_logits(found, truth, reduction="sum") / MASK_SIZE**2
+        return losses | {"loss_masks": errors / positive_count(len(labels), like=errors)}
+
+    def postprocess(self, raw: Raw, image_hw: Tensor) -> Detections:
+        """Detections with masks, (B, K, 28, 28) probabilities of each box's own class; 0 for padding."""
+        found = super().postprocess(raw, image_hw)
+        maps = list(raw["levels"])
+        (logits,) = apply_to_boxes(
+            self._mask_logits, maps, found.boxes, found.scores > 0, POOLED_SIZE, self.first_level
+        )
+        index = found.labels[..., None, None, None].expand(*found.labels.shape, 1, MASK_SIZE, MASK_SIZE)
+        masks = logits.gather(2, index).squeeze(2).sigmoid() * (found.scores > 0)[..., None, None]
+        return found._replace(masks=masks)
+
+    def _mask_logits(self, pooled: Tensor) -> tuple[Tensor]:
+        """Map (R, channels, 14, 14) to (R, C, 28, 28), in float32."""
+        return (self.mask_head(pooled).float(),)
+
+
+def mask_targets(regions: Tensor, truth: Tensor, targets: Sequence[Target]) -> Tensor:
+    """What the masks of regions should be: the annotated ones, cut out and resized to (R, 28, 28), in [0, 1].
+
+    Args:
+        regions: (R, 5), those of an image after those of the one before.
+        truth: (R,) index of the annotated box of each, within its image.
+        targets: of each image, with `masks` (N, H, W).
+    """
+    parts = [regions.new_zeros(0, MASK_SIZE, MASK_SIZE)]
+    for image, target in enumerate(targets):
+        rows = torch.where(regions[:, 0] == image)[0]
+        if len(rows):
+            rois = torch.cat([truth[rows, None].to(regions), regions[rows, 1:]], dim=1)
+            masks = target["masks"][:, None].to(regions)
+            parts.append(roi_align(masks, rois, MASK_SIZE)[:, 0])
+    return torch.cat(parts)
+
+
+def paste_masks(masks: Tensor, boxes: Tensor, image_hw: tuple[int, int]) -> Tensor:
+    """Masks of boxes as masks of the whole image, (K, H, W) bool: where the probability is at least one half.
+
+    Args:
+        masks: (K, M, M) probabilities within each box.
+        boxes: (K, 4) in pixels of the image.
+        image_hw: H and W.
+    """
+    return paste_masks_in_image(masks[:, None], boxes, image_hw)[:, 0] >= 0.5

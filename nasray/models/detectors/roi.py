@@ -1,0 +1,146 @@
+"""Regions of interest: which are learnt from, and the head that tells class and box of each.
+
+References: Girshick, "Fast R-CNN", ICCV 2015; Lin et al., "Feature pyramid networks for object detection", CVPR 2017,
+section 4.2 (two fully connected layers); Wu and He, "Group normalization", ECCV 2018, section 4.2 (four convolutions
+and one fully connected layer, as in DetNAS; MSNAS has two).
+
+Differs from the papers in: smooth L1 turns into a line at 1/9 rather than at 1 (as in torchvision).
+
+Shapes: B images, P proposals of one image, R regions of all images, C classes. Boxes are xyxy in absolute pixels; a
+region is (image, x1, y1, x2, y2); class C is the background.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.models.detection._utils import BoxCoder
+from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead, TwoMLPHead
+
+from nasray.models.detectors.anchors import match
+from nasray.models.detectors.base import Target
+from nasray.models.detectors.losses import positive_count
+from nasray.models.detectors.necks import norm_layer
+from nasray.models.detectors.rpn import SMOOTH, sample
+
+BOX_HEADS = {"2fc": 0, "2conv1fc": 2, "4conv1fc": 4}
+"""Name, and number of convolutions before the fully connected layers."""
+BOX_SIZE = 7
+"""Bins of the pooled maps in each direction."""
+WIDTH = 1024
+"""Of fully connected layers."""
+IOU = 0.5
+"""Proposals that overlap a box by this much are positive, others are background."""
+SAMPLES, POSITIVE_SHARE = 512, 0.25
+"""Proposals of an image from which its loss is computed, and the most of them that are positive."""
+
+CODER = BoxCoder((10.0, 10.0, 5.0, 5.0))
+
+
+class BoxHead(nn.Module):
+    """Class and box of pooled regions.
+
+    Args:
+        channels: of the pyramid, and of the convolutions.
+        num_classes: C.
+        kind: one of `BOX_HEADS`.
+        norm: behind convolutions: "batch", "group" or "none".
+
+    Raises:
+        ValueError: for an unknown kind or norm.
+    """
+
+    def __init__(self, channels: int, num_classes: int, kind: str = "2fc", norm: str = "none") -> None:
+        super().__init__()
+        if kind not in BOX_HEADS:
+            raise ValueError(f"box_head is one of {', '.join(BOX_HEADS)}; got {kind!r}")
+        self.num_classes = num_classes
+        self.layers: nn.Module
+        if convs := BOX_HEADS[kind]:
+            shape = (channels, BOX_SIZE, BOX_SIZE)
+            self.layers = FastRCNNConvFCHead(shape, [channels] * convs, [WIDTH], norm_layer(norm))
+        else:
+            self.layers = TwoMLPHead(channels * BOX_SIZE**2, WIDTH)
+        self.classes = nn.Linear(WIDTH, num_classes + 1)
+        self.boxes = nn.Linear(WIDTH, num_classes * 4)
+        for layer, deviation in ((self.classes, 0.01), (self.boxes, 0.001)):  # Fast R-CNN, section 2.3
+            nn.init.normal_(layer.weight, std=deviation)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, pooled: Tensor) -> tuple[Tensor, Tensor]:
+        """Map (R, channels, 7, 7) to logits (R, C + 1) and deltas (R, C, 4), in float32."""
+        x = self.layers(pooled)
+        return self.classes(x).float(), self.boxes(x).float().unflatten(1, (self.num_classes, 4))
+
+
+class Samples(NamedTuple):
+    """The regions of all images that are learnt from, the positives of each image before its negatives.
+
+    Attributes:
+        regions: (R, 5).
+        labels: (R,) int64, C for the background.
+        truth: (R,) index among its image's boxes, of positives; meaningless for the background.
+        boxes: (R, 4) the annotated box of positives.
+    """
+
+    regions: Tensor
+    labels: Tensor
+    truth: Tensor
+    boxes: Tensor
+
+
+@torch.no_grad()
+def sample_regions(
+    proposals: Tensor, scores: Tensor, targets: Sequence[Target], num_classes: int, generator: torch.Generator | None
+) -> Samples:
+    """Proposals and annotated boxes to learn from, matched to the boxes.
+
+    Args:
+        proposals: (B, P, 4).
+        scores: (B, P); those of 0 are padding.
+        targets: of each image.
+        num_classes: C.
+        generator: of the sampling; torch's own if None.
+    """
+    images = []
+    for image, target in enumerate(targets):
+        truth, labels = target["boxes"].to(proposals), target["labels"].to(proposals.device)
+        boxes = torch.cat([proposals[image][scores[image] > 0], truth])
+        matched = match(boxes, truth, IOU, IOU, every_box=False)
+        positive, negative = sample(matched, SAMPLES, POSITIVE_SHARE, generator)
+        index, boxes = matched[positive], boxes[torch.cat([positive, negative])]
+        pad = len(negative)
+        images.append((
+            F.pad(boxes, (1, 0), value=image),
+            F.pad(labels[index], (0, pad), value=num_classes),
+            F.pad(index, (0, pad)),
+            F.pad(truth[index], (0, 0, 0, pad)),
+        ))  # fmt: skip
+    return Samples(*(torch.cat(parts) for parts in zip(*images, strict=True)))
+
+
+def box_loss(logits: Tensor, deltas: Tensor, samples: Samples) -> dict[str, Tensor]:
+    """Cross entropy of the class, smooth L1 of the positives' deltas; both over the number of sampled regions.
+
+    Args:
+        logits: (R, C + 1).
+        deltas: (R, C, 4).
+        samples: that they belong to.
+    """
+    positive = torch.where(samples.labels < deltas.shape[1])[0]
+    codes = CODER.encode_single(samples.boxes[positive], samples.regions[positive, 1:])
+    found = deltas[positive, samples.labels[positive]]
+    count = positive_count(len(samples.labels), like=logits)
+    return {
+        "loss_classes": F.cross_entropy(logits, samples.labels, reduction="sum") / count,
+        "loss_boxes": F.smooth_l1_loss(found, codes, beta=SMOOTH, reduction="sum") / count,
+    }
+
+
+def decode(deltas: Tensor, boxes: Tensor) -> Tensor:
+    """The boxes of every class, (R, C, 4), from (R, C, 4) deltas and (R, 4) boxes."""
+    return CODER.decode_single(deltas.flatten(1), boxes).view_as(deltas)

@@ -1,0 +1,153 @@
+"""Region proposals on a feature pyramid: where there may be something, whatever it is.
+
+References: Ren et al., "Faster R-CNN", NeurIPS 2015, section 3.1; Lin et al., "Feature pyramid networks for object
+detection", CVPR 2017, section 4.1.
+
+Differs from the papers in: one sigmoid output for every anchor rather than two of a softmax; anchors that cross the
+border take part; non-maximum suppression within each level (all three as in Detectron2 and torchvision).
+
+Shapes: B images, A anchors of one level (location by location), N annotated boxes, P proposals. Boxes are xyxy in
+absolute pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torchvision.models.detection._utils import BoxCoder
+from torchvision.ops import nms
+
+from nasray.models.detectors.anchors import BACKGROUND, match
+from nasray.models.detectors.base import Target
+from nasray.models.detectors.candidates import clip, top_candidates
+from nasray.models.detectors.losses import positive_count
+from nasray.models.detectors.pooling import without_values
+
+POSITIVE_IOU, NEGATIVE_IOU = 0.7, 0.3
+SAMPLES, POSITIVE_SHARE = 256, 0.5
+"""Anchors of an image from which its loss is computed, and the most of them that are positive."""
+NMS_IOU = 0.7
+LEAST_EDGE = 1e-3
+"""Proposals that are thinner, in pixels, are dropped."""
+SMOOTH = 1 / 9
+"""Where smooth L1 turns from a square into a line (sigma 3 in the authors' code)."""
+
+CODER = BoxCoder((1.0, 1.0, 1.0, 1.0))
+
+
+@torch.no_grad()
+def propose(
+    logits: Sequence[Tensor], deltas: Sequence[Tensor], anchors: Sequence[Tensor], image_hw: Sequence[int],
+    num_before: int, num: int,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """The boxes that are most likely to hold something.
+
+    Args:
+        logits: (B, A) objectness of each level, float32.
+        deltas: (B, A, 4) of each level, float32.
+        anchors: (A, 4) of each level.
+        image_hw: height and width of the padded images, to which proposals are clipped.
+        num_before: how many of each level take part in non-maximum suppression.
+        num: P; outside of exports less where there are fewer anchors.
+
+    Returns:
+        Boxes (B, P, 4) and scores (B, P), best first; those of score 0 are padding.
+    """
+    scores, codes, bases = [], [], []
+    for logit, delta, anchor in zip(logits, deltas, anchors, strict=True):
+        best, index = _best(logit.sigmoid(), num_before)
+        scores.append(best)
+        codes.append(_take(delta, index))
+        bases.append(_take(anchor.expand_as(delta), index))
+    code, base = torch.cat(codes, dim=1), torch.cat(bases, dim=1)
+    boxes = clip(CODER.decode_single(code.flatten(0, 1), base.flatten(0, 1)).view_as(code), *image_hw)
+    thick = (boxes[..., 2:] - boxes[..., :2] >= LEAST_EDGE).all(dim=-1)
+    sizes = [level.shape[1] for level in scores]
+    best = _survivors(boxes, torch.cat(scores, dim=1) * thick, sizes)
+    best, index = _best(best, num)
+    return _take(boxes, index), best
+
+
+def rpn_loss(
+    logits: Sequence[Tensor], deltas: Sequence[Tensor], anchors: Sequence[Tensor], targets: Sequence[Target],
+    generator: torch.Generator | None = None,
+) -> dict[str, Tensor]:  # fmt: skip
+    """Binary cross entropy of the objectness, smooth L1 of the deltas; both over the number of sampled anchors.
+
+    Args:
+        logits: (B, A) objectness of each level, float32.
+        deltas: (B, A, 4) of each level, float32.
+        anchors: (A, 4) of each level.
+        targets: of each image.
+        generator: of the sampling; torch's own if None.
+    """
+    anchor = torch.cat(list(anchors))
+    positives, negatives, codes = [], [], []
+    for image, target in enumerate(targets):
+        boxes = target["boxes"].to(anchor)
+        matched = match(anchor, boxes, NEGATIVE_IOU, POSITIVE_IOU)
+        positive, negative = sample(matched, SAMPLES, POSITIVE_SHARE, generator)
+        codes.append(CODER.encode_single(boxes[matched[positive]], anchor[positive]))
+        positives.append(positive + image * len(anchor))
+        negatives.append(negative + image * len(anchor))
+    chosen = torch.cat(positives)
+    num_positive, chosen = len(chosen), torch.cat([chosen, *negatives])
+    logit = torch.cat(list(logits), dim=1).flatten()[chosen]
+    delta = torch.cat(list(deltas), dim=1).flatten(0, 1)[chosen[:num_positive]]
+    truth = (torch.arange(len(chosen), device=logit.device) < num_positive).to(logit)
+    count = positive_count(len(chosen), like=logit)
+    return {
+        "loss_objectness": F.binary_cross_entropy_with_logits(logit, truth, reduction="sum") / count,
+        "loss_proposals": F.smooth_l1_loss(delta, torch.cat(codes), beta=SMOOTH, reduction="sum") / count,
+    }
+
+
+def sample(
+    matched: Tensor, num: int, positive_share: float, generator: torch.Generator | None
+) -> tuple[Tensor, Tensor]:
+    """Random indices of positives and of negatives, `num` together where there are enough.
+
+    Args:
+        matched: (A,) as `anchors.match` gives it.
+        num: of both.
+        positive_share: the most that are positive; negatives fill up.
+        generator: draws on its own device; torch's own if None.
+    """
+    positive = _some(torch.where(matched >= 0)[0], int(num * positive_share), generator)
+    return positive, _some(torch.where(matched == BACKGROUND)[0], num - len(positive), generator)
+
+
+def _some(index: Tensor, num: int, generator: torch.Generator | None) -> Tensor:
+    device = index.device if generator is None else generator.device
+    return index[torch.randperm(len(index), generator=generator, device=device)[:num].to(index.device)]
+
+
+def _best(scores: Tensor, num: int) -> tuple[Tensor, Tensor]:
+    """`top_candidates` of each image, from (B, A) to (B, num); padded only where it must be."""
+    if not without_values(scores):
+        num = min(num, scores.shape[1])
+    best, index = zip(*(top_candidates(image, num) for image in scores), strict=True)
+    return torch.stack(best), torch.stack(index)
+
+
+def _take(values: Tensor, index: Tensor) -> Tensor:
+    """Of (B, A, 4) values those of (B, P) indices: (B, P, 4)."""
+    return values.gather(1, index[..., None].expand(-1, -1, 4))
+
+
+def _survivors(boxes: Tensor, scores: Tensor, sizes: list[int]) -> Tensor:
+    """The (B, A) scores, 0 for those of (B, A, 4) boxes that non-maximum suppression within their level drops.
+
+    Level by level is faster than to lay levels side by side, and does not round coordinates.
+    """
+    if scores.is_meta:
+        return scores
+    parts = [
+        torch.zeros_like(level_scores).index_fill(0, nms(level_boxes, level_scores, NMS_IOU), 1.0)
+        for image_boxes, image_scores in zip(boxes, scores, strict=True)
+        for level_boxes, level_scores in zip(image_boxes.split(sizes), image_scores.split(sizes), strict=True)
+    ]
+    return torch.cat(parts).view_as(scores) * scores

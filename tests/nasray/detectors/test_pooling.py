@@ -1,0 +1,104 @@
+"""All ways to pool a region agree with torchvision's."""
+
+from collections import OrderedDict
+
+import pytest
+import torch
+from torchvision.ops import MultiScaleRoIAlign
+from torchvision.ops.poolers import LevelMapper
+
+from nasray.models.detectors import pooling
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+IMAGE_HW = (96, 160)
+SCALES = [1 / 4, 1 / 8, 1 / 16, 1 / 32]
+WAYS = {"by level": pooling._pool_by_level, "everywhere": pooling._pool_everywhere, "table": pooling._pool_from_table}
+
+
+def make_maps(seed=0, images=2, channels=3):
+    generator = torch.Generator().manual_seed(seed)
+    shapes = [(images, channels, round(IMAGE_HW[0] * scale), round(IMAGE_HW[1] * scale)) for scale in SCALES]
+    return [torch.randn(shape, generator=generator).requires_grad_() for shape in shapes]
+
+
+def make_boxes(num, seed=1):
+    """Boxes within the image, of all sizes: points, slivers, some that touch the border, and the whole image."""
+    generator = torch.Generator().manual_seed(seed)
+    height, width = IMAGE_HW
+    corners = torch.rand(num, 2, 2, generator=generator) * 1.4 - 0.2
+    corners = corners.sort(dim=1).values.clamp(0, 1) * torch.tensor([width, height])
+    corners[0] = torch.tensor([[0, 0], [width, height]])
+    corners[1] = torch.tensor([[width, height], [width, height]])
+    corners[2, 1] = corners[2, 0] + torch.tensor([50.0, 1e-3])
+    return corners.flatten(1)
+
+
+def theirs(maps, boxes, size):
+    pool = MultiScaleRoIAlign(["0", "1", "2", "3"], size, 2)
+    pool.scales, pool.map_levels = SCALES, LevelMapper(2, 5)
+    return pool(OrderedDict((str(level), x) for level, x in enumerate(maps)), boxes, [IMAGE_HW])
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("size", [7, 14])
+def test_pools_as_torchvision_does(way, size, monkeypatch):
+    monkeypatch.setattr(pooling, "_pool_from_table", WAYS[way])  # what a CPU takes
+    maps, boxes = make_maps(), [make_boxes(60), make_boxes(40, seed=2)]
+    regions = torch.cat([torch.nn.functional.pad(part, (1, 0), value=image) for image, part in enumerate(boxes)])
+    assert pooling.region_levels(regions[:, 1:], 2, 5).unique().tolist() == [2, 3]
+    scale = 4.0  # larger boxes, so that all levels are used
+    for factor in (1.0, scale):
+        pooled = pooling.pool_regions(maps, regions * torch.tensor([1.0] + [factor] * 4), size, 2)
+        expected = theirs(maps, [part * factor for part in boxes], size)
+        torch.testing.assert_close(pooled, expected, rtol=0, atol=2e-4)
+        weights = torch.randn(pooled.shape, generator=torch.Generator().manual_seed(3))
+        gradients = torch.autograd.grad((pooled * weights).sum(), maps, allow_unused=True, materialize_grads=True)
+        wanted = torch.autograd.grad((expected * weights).sum(), maps, allow_unused=True, materialize_grads=True)
+        torch.testing.assert_close(gradients, wanted, rtol=1e-4, atol=2e-3)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_no_regions_and_still_gradients(way):
+    maps = make_maps()
+    regions, level = torch.zeros(0, 5), torch.zeros(0, dtype=torch.int64)
+    pooled = WAYS[way](maps, regions, level, 7, SCALES)
+    assert pooled.shape == (0, 3, 7, 7)
+    pooled.sum().backward()
+    assert all(x.grad is not None and not x.grad.any() for x in maps)
+
+
+def test_levels_are_those_of_the_paper():
+    # Lin et al., CVPR 2017, equation 1: 224 pixels belong to P4; twice the edge is one level up.
+    edges = torch.tensor([0.0, 55.9, 112, 223.9, 224, 447.9, 448, 5000])
+    boxes = torch.stack([torch.zeros(8), torch.zeros(8), edges, edges], dim=1)
+    assert pooling.region_levels(boxes, 2, 5).tolist() == [2, 2, 3, 3, 4, 4, 5, 5]
+    assert pooling.region_levels(boxes, 3, 5).tolist() == [3, 3, 3, 3, 4, 4, 5, 5]
+
+
+def test_low_precision_maps():
+    maps = [x.detach().bfloat16() for x in make_maps()]
+    regions = torch.nn.functional.pad(make_boxes(20), (1, 0))
+    pooled = pooling.pool_regions(maps, regions, 7, 2)
+    assert pooled.dtype == torch.float32
+    torch.testing.assert_close(pooled, pooling.pool_regions([x.float() for x in maps], regions, 7, 2))
+
+
+@pytest.mark.parametrize("exporting", [False, True])
+def test_padding_is_zero_and_costs_nothing(exporting, monkeypatch):
+    monkeypatch.setattr(torch.compiler, "is_exporting", lambda: exporting)
+    maps, boxes = make_maps(), torch.stack([make_boxes(12), make_boxes(12, seed=2)])
+    valid = torch.arange(12) < torch.tensor([[5], [9]])
+    seen = []
+
+    def head(pooled):
+        seen.append(len(pooled))
+        return pooled.mean(dim=1), pooled.sum(dim=(1, 2, 3))
+
+    maps_of, sums = pooling.apply_to_boxes(head, maps, boxes, valid, 7, 2)
+    assert seen == [24 if exporting else 14]
+    assert maps_of.shape == (2, 12, 7, 7)
+    assert not maps_of[~valid].any()
+    assert not sums[~valid].any()
+    regions = torch.nn.functional.pad(boxes[1, :9], (1, 0), value=1)
+    torch.testing.assert_close(maps_of[1, :9], pooling.pool_regions(maps, regions, 7, 2).mean(dim=1))
