@@ -1,0 +1,249 @@
+"""What every detector keeps to. A new one joins by its line in the registry."""
+
+import copy
+import importlib.util
+import io
+
+import pytest
+import torch
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from nasray.models.detectors import DETECTORS, build_detector
+from nasray.spaces import NasrayError
+from tests.nasray.detectors.common import (
+    EndToEnd, RawOutputs, ap50, detect, export, overfit, run, shapes_batch, tiny_backbone, tiny_detector, total_loss,
+    without_boxes,
+)  # fmt: skip
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+NAMES = [
+    name for name, (module, *_) in DETECTORS.items() if importlib.util.find_spec(f"nasray.models.detectors.{module}")
+]
+each_detector = pytest.mark.parametrize("name", NAMES)
+
+
+@pytest.fixture(scope="module")
+def batch():
+    return shapes_batch()
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def trained(request, batch, one_thread):
+    """A detector that was trained on the batch, and its losses. Not to be changed: take a copy."""
+    detector = tiny_detector(request.param)
+    losses = overfit(detector, *batch)
+    return detector, losses
+
+
+def gradients(detector, images, targets):
+    detector.zero_grad()
+    loss = total_loss(detector, images, targets)
+    loss.backward()
+    return loss.detach(), {name: parameter.grad for name, parameter in detector.named_parameters()}
+
+
+# ---- trained ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_batch_is_learnt_by_heart(trained, batch):
+    images, targets = batch
+    detector, losses = trained
+    assert sum(losses[10:13]) < sum(losses[:3])
+    assert ap50(detect(detector, images), targets) > 0.9
+
+
+def test_detections_keep_to_the_contract(trained, batch):
+    detector = copy.deepcopy(trained[0])
+    detector.max_detections = 7  # fewer than there are
+    image_hw = torch.tensor([[96, 96], [80, 64], [33, 96], [96, 50]])
+    boxes, scores, labels, masks = detect(detector, batch[0][:4], image_hw)
+    assert boxes.shape == (4, 7, 4)
+    assert scores.shape == labels.shape == (4, 7)
+    assert boxes.dtype == scores.dtype == torch.float32
+    assert labels.dtype == torch.int64
+    assert ((scores >= 0) & (scores <= 1)).all()
+    assert (scores.diff(dim=1) <= 0).all()
+    assert ((labels >= 0) & (labels < 3)).all()
+    assert (boxes >= 0).all()
+    assert (boxes[..., 0::2] <= image_hw[:, None, 1:]).all()
+    assert (boxes[..., 1::2] <= image_hw[:, None, :1]).all()
+    assert (scores > detector.score_threshold).any()
+    assert not ((scores > 0) & (scores <= detector.score_threshold)).any()
+    thick = (boxes[..., 2:] > boxes[..., :2]).all(dim=-1)
+    assert thick[scores > 0].all(), "what lies wholly in the padding is no detection"
+    if masks is not None:
+        assert masks.shape[:2] == (4, 7)
+        assert ((masks >= 0) & (masks <= 1)).all()
+
+
+def test_more_detections_than_candidates_are_padded(trained):
+    detector = copy.deepcopy(trained[0])
+    detector.max_detections = 3000
+    boxes, scores, labels, _ = detect(detector, torch.zeros(1, 3, 64, 32))
+    assert boxes.shape == (1, 3000, 4)
+    assert scores[0, -1] == 0
+    assert labels.shape == (1, 3000)
+
+
+def test_an_image_in_a_batch_is_as_alone(trained, batch):
+    detector, images = trained[0], batch[0]
+    together = detect(detector, images)
+    for index in (0, 5):
+        alone = detect(detector, images[index : index + 1])
+        sure = together.scores[index] > 0.3
+        torch.testing.assert_close(alone.scores[0], together.scores[index], atol=1e-4, rtol=0)
+        torch.testing.assert_close(alone.boxes[0][sure], together.boxes[index][sure], atol=1e-2, rtol=0)
+        assert torch.equal(alone.labels[0][sure], together.labels[index][sure])
+
+
+def test_state_survives_a_file(trained, batch):
+    detector, images = trained[0], batch[0][:2]
+    file = io.BytesIO()
+    torch.save(detector.state_dict(), file)
+    file.seek(0)
+    other = tiny_detector(other_name(detector), seed=1)
+    other.load_state_dict(torch.load(file, weights_only=True))
+    for ours, theirs in zip(detect(detector, images), detect(other, images), strict=True):
+        assert ours is theirs is None or torch.equal(ours, theirs)
+
+
+def other_name(detector):
+    return next(name for name, (_, kind, _) in DETECTORS.items() if kind == type(detector).__name__)
+
+
+def test_export_finds_the_same_on_images_of_other_sizes(trained, tmp_path):
+    module = EndToEnd(trained[0])
+    session = export(module, tmp_path / "detector.onnx")
+    for image_hw in ((96, 64), (117, 150)):
+        images = shapes_batch(1, image_hw, seed=1)[0].float()
+        with torch.no_grad():
+            boxes, scores, labels, *masks = module(images)
+        outputs = run(session, images)
+        assert (scores > 0.05).any()
+        torch.testing.assert_close(outputs[0], boxes, atol=1e-3, rtol=0)
+        torch.testing.assert_close(outputs[1], scores, atol=1e-4, rtol=0)
+        assert torch.equal(outputs[2], labels)
+        for ours, theirs in zip(masks, outputs[3:], strict=True):
+            torch.testing.assert_close(theirs, ours, atol=1e-3, rtol=0)
+
+
+@pytest.mark.slow
+def test_raw_export_takes_any_number_of_images_of_any_size(trained, tmp_path):
+    module = RawOutputs(trained[0])
+    session = export(module, tmp_path / "raw.onnx", batch_size=2)
+    for num, image_hw in ((1, (96, 64)), (3, (117, 150))):
+        images = shapes_batch(num, image_hw, seed=1)[0].float()
+        with torch.no_grad():
+            expected = module(images)
+        for ours, theirs in zip(expected, run(session, images), strict=True):
+            torch.testing.assert_close(theirs, ours, atol=1e-3, rtol=1e-4)
+
+
+# ---- fresh --------------------------------------------------------------------------------------------------------------
+
+
+@each_detector
+def test_losses_are_named_finite_scalars(name, batch):
+    losses = tiny_detector(name).train()(*batch)
+    assert losses
+    for key, value in losses.items():
+        assert key.startswith("loss_")
+        assert value.shape == ()
+        assert value.dtype == torch.float32
+        assert value.isfinite()
+        assert value > 0
+        assert value.requires_grad
+
+
+@each_detector
+@pytest.mark.parametrize("empty", [(0,), (0, 1)], ids=["one", "all"])
+def test_images_without_boxes(name, empty, batch):
+    images, targets = batch[0][:2], [
+        without_boxes(target) if index in empty else target for index, target in enumerate(batch[1][:2])
+    ]  # fmt: skip
+    loss, slopes = gradients(tiny_detector(name).train(), images, targets)
+    assert loss.isfinite()
+    for parameter, slope in slopes.items():
+        assert slope is not None, f"{parameter}: workers that train side by side would wait for it for ever"
+        assert slope.isfinite().all(), parameter
+
+
+@each_detector
+def test_gradients_reach_all_weights(name, batch):
+    _, slopes = gradients(tiny_detector(name).train(), *batch)
+    for parameter, slope in slopes.items():
+        assert slope is not None, parameter
+        assert slope.isfinite().all(), parameter
+        assert slope.dim() < 2 or slope.any(), parameter
+
+
+@each_detector
+def test_same_seed_same_gradients(name, batch):
+    (loss, slopes), (again, slopes_again) = (
+        gradients(tiny_detector(name).train(), batch[0][:2], batch[1][:2]) for _ in range(2)
+    )
+    assert torch.equal(loss, again)
+    for parameter, slope in slopes.items():
+        assert torch.equal(slope, slopes_again[parameter]), parameter
+
+
+@each_detector
+def test_bfloat16(name, batch):
+    images, targets = batch[0][:2], batch[1][:2]
+    detector = tiny_detector(name).train()
+    exact = total_loss(detector, images, targets)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss, slopes = gradients(detector, images, targets)
+        detections = detect(detector, images)
+    assert loss.dtype == torch.float32
+    torch.testing.assert_close(loss, exact.detach(), rtol=0.05, atol=0)
+    assert all(slope.isfinite().all() for slope in slopes.values())
+    assert detections.boxes.dtype == detections.scores.dtype == torch.float32
+
+
+@each_detector
+def test_channels_last_computes_the_same(name, batch):
+    images, targets = batch[0][:2], batch[1][:2]
+    detector = tiny_detector(name).train()
+    loss, slopes = gradients(detector, images, targets)
+    detector.to(memory_format=torch.channels_last)
+    loss_last, slopes_last = gradients(detector, images.contiguous(memory_format=torch.channels_last), targets)
+    torch.testing.assert_close(loss_last, loss, rtol=1e-4, atol=0)
+    for parameter, slope in slopes.items():
+        torch.testing.assert_close(
+            slopes_last[parameter], slope, rtol=1e-2, atol=1e-3 * slope.abs().max().item() + 1e-6
+        )
+
+
+@each_detector
+def test_a_frozen_backbone_keeps_its_statistics(name, batch):
+    detector = tiny_detector(name).train()
+    detector.backbone.eval().requires_grad_(False)
+    before = {key: value.clone() for key, value in detector.backbone.state_dict().items()}
+    _, slopes = gradients(detector, batch[0][:2], batch[1][:2])
+    assert all((slope is None) == key.startswith("backbone.") for key, slope in slopes.items())
+    assert all(torch.equal(before[key], value) for key, value in detector.backbone.state_dict().items())
+    assert any(isinstance(module, _BatchNorm) for module in detector.backbone.modules())
+
+
+@each_detector
+def test_distributed_data_parallel(name, batch, tmp_path):
+    images, targets = batch[0][:2], batch[1][:2]
+    detector = tiny_detector(name).train()
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    try:
+        parallel = torch.nn.parallel.DistributedDataParallel(detector)
+        for _ in range(2):  # a parameter without gradient would be found in the second pass
+            sum(parallel(images, targets).values()).backward()
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+@each_detector
+def test_a_backbone_that_does_not_fit_is_refused(name):
+    backbone = tiny_backbone()
+    backbone.feature_info = backbone.feature_info[:2]
+    with pytest.raises(NasrayError, match=r"needs maps of reduction .* lacks"):
+        build_detector(name, backbone, 3)
+    with pytest.raises(NasrayError, match="num_classes is at least 1, got 0"):
+        build_detector(name, tiny_backbone(), 0)
