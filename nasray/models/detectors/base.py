@@ -7,7 +7,7 @@ pixels of the padded image; labels run from 0 to `num_classes` - 1; background h
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -55,12 +55,14 @@ class Detector(nn.Module):
 
     Attributes:
         stride: height and width of training images are padded to multiples of it.
+        learns_masks: whether targets need `masks`.
 
     Raises:
         ValueError: if the backbone lacks a map that the detector needs; or for an option that is not allowed.
     """
 
     stride = 32
+    learns_masks = False
     pixel_mean: Tensor
     pixel_std: Tensor
 
@@ -139,4 +141,5 @@ def map_indices(backbone: nn.Module, reductions: Sequence[int]) -> list[int]:
 
 def map_channels(backbone: nn.Module, reductions: Sequence[int]) -> list[int]:
     """Channels of the backbone's maps of these reductions."""
-    return [backbone.feature_info[index]["num_chs"] for index in map_indices(backbone, reductions)]  # type: ignore[index]
+    info: Any = backbone.feature_info
+    return [info[index]["num_chs"] for index in map_indices(backbone, reductions)]

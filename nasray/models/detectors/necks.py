@@ -62,7 +62,8 @@ def norm_layer(name: str) -> Callable[[int], nn.Module] | None:
     """
     if name not in NORMS:
         raise ValueError(f"norm is one of {', '.join(NORMS)}; got {name!r}")
-    return {"batch": nn.BatchNorm2d, "group": _group_norm, "none": None}[name]
+    layers: dict[str, Callable[[int], nn.Module] | None] = {"batch": nn.BatchNorm2d, "group": _group_norm, "none": None}
+    return layers[name]
 
 
 def _group_norm(channels: int) -> nn.GroupNorm:

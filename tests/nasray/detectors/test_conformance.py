@@ -11,9 +11,20 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from nasray.models.detectors import DETECTORS, build_detector
 from nasray.spaces import NasrayError
 from tests.nasray.detectors.common import (
-    EndToEnd, RawOutputs, ap50, detect, export, overfit, run, shapes_batch, tiny_backbone, tiny_detector, total_loss,
+    IMAGE_HW,
+    EndToEnd,
+    RawOutputs,
+    ap50,
+    detect,
+    export,
+    overfit,
+    run,
+    shapes_batch,
+    tiny_backbone,
+    tiny_detector,
+    total_loss,
     without_boxes,
-)  # fmt: skip
+)
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 NAMES = [
@@ -28,11 +39,12 @@ def batch():
 
 
 @pytest.fixture(scope="module", params=NAMES)
-def trained(request, batch, one_thread):
-    """A detector that was trained on the batch, and its losses. Not to be changed: take a copy."""
+def trained(request, one_thread):
+    """A detector that was trained on a batch, its losses, and the batch. Not to be changed: take a copy."""
     detector = tiny_detector(request.param)
+    batch = shapes_batch(image_hw=IMAGE_HW.get(request.param, (96, 96)))
     losses = overfit(detector, *batch)
-    return detector, losses
+    return detector, losses, batch
 
 
 def gradients(detector, images, targets):
@@ -42,12 +54,11 @@ def gradients(detector, images, targets):
     return loss.detach(), {name: parameter.grad for name, parameter in detector.named_parameters()}
 
 
-# ---- trained ------------------------------------------------------------------------------------------------------------
+# ---- trained ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_batch_is_learnt_by_heart(trained, batch):
-    images, targets = batch
-    detector, losses = trained
+def test_a_batch_is_learnt_by_heart(trained):
+    detector, losses, (images, targets) = trained
     assert sum(losses[10:13]) < sum(losses[:3])
     assert ap50(detect(detector, images), targets) > 0.9
 
@@ -139,7 +150,7 @@ def test_raw_export_takes_any_number_of_images_of_any_size(trained, tmp_path):
             torch.testing.assert_close(theirs, ours, atol=1e-3, rtol=1e-4)
 
 
-# ---- fresh --------------------------------------------------------------------------------------------------------------
+# ---- fresh -----------------------------------------------------------------------------------------------------------
 
 
 @each_detector
