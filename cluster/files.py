@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from nasray.spaces import NasrayError
 
@@ -23,18 +23,52 @@ def write_atomic(path: Path, content: bytes | Callable[[BinaryIO], object]) -> N
         NasrayError: if the disk is full, the quota is spent, or the folder cannot be written.
     """
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with explained_disk_errors(path):
+        try:
+            with open(aside, "wb") as file:
+                if callable(content):
+                    _fill(file, content)
+                else:
+                    file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(aside, path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                aside.unlink(missing_ok=True)
+            raise
+
+
+def _fill(file: BinaryIO, content: Callable[[BinaryIO], object]) -> None:
+    """Let a function write to a file; if the file fails, raise its own error, whatever the function makes of it."""
+    # PyTorch turns a full disk into a RuntimeError about its archive.
+    failures: list[OSError] = []
+
+    class Remembering:
+        def write(self, data: bytes) -> int:
+            try:
+                return file.write(data)
+            except OSError as error:
+                failures.append(error)
+                raise
+
+        def flush(self) -> None:
+            """Leave flushing to whoever opened the file."""
+
     try:
-        with open(aside, "wb") as file:
-            if callable(content):
-                content(file)
-            else:
-                file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(aside, path)
+        content(cast(BinaryIO, Remembering()))
+    except BaseException:
+        if failures:
+            raise failures[0] from None
+        raise
+
+
+@contextlib.contextmanager
+def explained_disk_errors(path: Path) -> Iterator[None]:
+    """Turn what a user can mend of the errors of writing `path` into `NasrayError`."""
+    try:
+        yield
     except OSError as error:
-        with contextlib.suppress(OSError):
-            aside.unlink(missing_ok=True)
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise NasrayError(
                 f"disk full while writing {path}: {error.strerror}. Nothing that was written before is lost; "

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import struct
 import time
 from pathlib import Path
 from typing import Any
 
 
 class EventWriter:
-    """Writes scalars by evaluation count; every call is on disk when it returns.
+    """Writes scalars and pictures by step (of a search, evaluations); every call is on disk when it returns.
 
     Args:
         folder: the event files' folder.
@@ -30,6 +31,16 @@ class EventWriter:
         from tensorboard.compat.proto.summary_pb2 import Summary
 
         summary = Summary(value=[Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()])
+        self._writer.add_event(self._event(wall_time=time.time(), step=step, summary=summary))
+        self._writer.flush()
+
+    def image(self, step: int, tag: str, png: bytes) -> None:
+        """Write a picture, given as the content of a PNG file."""
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        width, height = struct.unpack(">II", png[16:24])  # the header is the file's first chunk
+        picture = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=png)
+        summary = Summary(value=[Summary.Value(tag=tag, image=picture)])
         self._writer.add_event(self._event(wall_time=time.time(), step=step, summary=summary))
         self._writer.flush()
 

@@ -5,7 +5,6 @@ A checkpoint is one file of tensors and plain values, read without running code 
 
 from __future__ import annotations
 
-import pickle
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -72,15 +71,11 @@ class Checkpoint:
         Raises:
             NasrayError: if it is missing, torn, no checkpoint of nasray's, or of a newer version.
         """
-        import torch
-
         path = checkpoint_path(Path(path))
         try:
-            content = torch.load(path, map_location="cpu", weights_only=True)
-        except (RuntimeError, EOFError, pickle.UnpicklingError, ValueError) as error:
-            raise NasrayError(
-                f"{path} is no checkpoint, or torn: {str(error).splitlines()[0]}. Take another of its folder"
-            ) from error
+            content = read_tensors(path)
+        except ValueError as error:
+            raise NasrayError(f"{path} is no checkpoint, or torn: {error}. Take another of its folder") from error
         if not isinstance(content, dict) or "format" not in content or "recipe" not in content:
             raise NasrayError(
                 f"{path} is no checkpoint of nasray's: it holds {_kind(content)}. Weights of other programs are for "
@@ -107,6 +102,24 @@ class Checkpoint:
         detector = make_detector(self.recipe, self.architecture, len(self.classes))
         detector.load_state_dict(self.model)
         return detector.eval()
+
+
+def read_tensors(path: Path) -> Any:
+    """What a file of tensors and plain values holds, on the CPU; no code of it is run.
+
+    Raises:
+        ValueError: if it is torn, or of another kind; the message is a line that says why.
+        OSError: if it cannot be read.
+    """
+    import torch
+
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except OSError:
+        raise
+    except Exception as error:  # whatever a torn pickle raises
+        lines = str(error).splitlines() or ["it ends too early"]
+        raise ValueError(lines[0].rstrip(".")) from error
 
 
 def checkpoint_path(path: Path) -> Path:

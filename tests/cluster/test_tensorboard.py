@@ -20,3 +20,17 @@ def test_scalars_read_back_with_tensorboards_own_reader(tmp_path):
     assert [point.step for point in best] == list(range(8, 81, 8))
     assert [point.value for point in best] == sorted(point.value for point in best)
     assert "_hparams_/session_start_info" in events.summary_metadata or events.Tags()["tensors"] is not None
+
+
+def test_pictures_read_back(tmp_path):
+    from nasray.cluster.tensorboard import EventWriter
+
+    header = b"\x89PNG\r\n\x1a\n" + (13).to_bytes(4, "big") + b"IHDR" + (7).to_bytes(4, "big") + (5).to_bytes(4, "big")
+    writer = EventWriter(tmp_path)
+    writer.image(3, "val/0", header)
+    writer.close()
+    events = EventAccumulator(str(tmp_path))
+    events.Reload()
+    (picture,) = events.Images("val/0")
+    assert (picture.step, picture.width, picture.height) == (3, 7, 5)
+    assert picture.encoded_image_string == header

@@ -1,0 +1,362 @@
+"""Run a training loop on Ray Train: one process or many, on one machine or a cluster, started again when one is lost.
+
+The loop keeps its own checkpoints in the run's folder, which all machines share, and goes on from the last of them
+whenever it is called again. Ray starts the processes, connects them for PyTorch, and notices when one dies. What passes
+between the loop and whoever started it goes by small files in the folder's `ray/`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib
+import json
+import logging
+import os
+import shutil
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from nasray.cluster.progress import ProgressLine
+from nasray.cluster.session import Resources, check_reachable, ray_session
+from nasray.spaces import NasrayError
+
+ENVIRONMENT = {
+    "RAY_TRAIN_V2_ENABLED": "1",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_TRAIN_METRICS_ENABLED": "0",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+}
+PROGRESS, MESSAGES, STOP = "progress.json", "messages.txt", "stop"
+INTERVAL = 0.2
+"""Seconds between two looks at the files, and between two lines of progress that a worker writes."""
+
+
+def _ignore(*_: Any) -> None:
+    """Tell nobody."""
+
+
+def _never() -> bool:
+    return False
+
+
+def say(line: str) -> None:
+    """Print a line for the user to standard error."""
+    print(line, file=sys.stderr, flush=True)
+
+
+@dataclass(frozen=True)
+class Worker:
+    """One process of a training.
+
+    Attributes:
+        rank: from 0.
+        world: number of workers.
+        device: "cpu" or "cuda:N".
+        progress: told steps done, steps in all, and a text; the first worker's reaches the user.
+        say: told a line for the user.
+        should_stop: whether the user wants the training to save its state and to stop; asked between steps.
+    """
+
+    rank: int = 0
+    world: int = 1
+    device: str = "cpu"
+    progress: Callable[[int, int, str], None] = _ignore
+    say: Callable[[str], None] = say
+    should_stop: Callable[[], bool] = _never
+
+
+@dataclass(frozen=True)
+class Group:
+    """The workers of a training.
+
+    Attributes:
+        workers: how many.
+        cpus: cores of each; its share of the cluster's if None.
+        gpus: GPUs of each, 0 or 1; 1 if None and the cluster has enough.
+        retries: how often the training starts again after a worker is lost.
+        address: of a running Ray cluster; see `nasray.cluster.session`.
+    """
+
+    workers: int = 1
+    cpus: float | None = None
+    gpus: int | None = None
+    retries: int = 3
+    address: str | None = None
+
+
+def run_training(loop: Callable[[Any, Worker], object], config: Any, *, folder: Path, group: Group) -> None:
+    """Run a loop in all workers, until all of them have returned.
+
+    Args:
+        loop: called in each worker with `config` and its `Worker`; goes on from its own checkpoints.
+        config: anything that can be pickled.
+        folder: of the run; exists, and is seen by all machines.
+        group: the workers.
+
+    Raises:
+        NasrayError: that the loop raised, unchanged; or if the cluster cannot hold the workers, or the loop failed
+            more often than the group's retries.
+        KeyboardInterrupt: if the user interrupted the training, or ended it by SIGTERM; the loop was asked to save
+            its state before.
+    """
+    check_reachable(Resources(address=group.address))
+    os.environ.update({name: os.environ.get(name, value) for name, value in ENVIRONMENT.items()})
+    board = Board(folder / "ray")
+    board.clear()
+    # Importing Ray Train takes seconds of this process's time, starting Ray seconds of others': side by side.
+    importing = threading.Thread(target=importlib.import_module, args=["ray.train.torch"])
+    importing.start()
+    try:
+        with ray_session(Resources(address=group.address)):
+            importing.join()
+            for name in ("ray.train", "ray.tune"):  # what matters of their tracebacks is in the error raised here
+                logging.getLogger(name).setLevel(logging.CRITICAL)
+            group = fitted(group, _nodes())
+            say(_describe(group))
+            _run_again(functools.partial(_fit, loop, config, board, group), board, folder, group.retries)
+    finally:
+        shutil.rmtree(board.folder, ignore_errors=True)
+
+
+def fitted(group: Group, nodes: list[dict[str, float]]) -> Group:
+    """The group with its resources decided.
+
+    Args:
+        group: as asked for.
+        nodes: `CPU` and `GPU` of each machine.
+
+    Raises:
+        NasrayError: if the machines cannot hold it.
+    """
+    num_cpus = sum(node.get("CPU", 0.0) for node in nodes)
+    num_gpus = sum(node.get("GPU", 0.0) for node in nodes)
+    gpus = group.gpus if group.gpus is not None else int(num_gpus >= group.workers)
+    if gpus:
+        candidates = [node for node in nodes if node.get("GPU", 0.0) >= 1]
+        share = min((node.get("CPU", 0.0) // node["GPU"] for node in candidates), default=1.0)
+    else:
+        candidates = nodes
+        share = min(num_cpus // group.workers, max((node.get("CPU", 0.0) for node in nodes), default=1.0))
+    cpus = group.cpus or max(share, 1.0)
+    places = sum(
+        int(min(node.get("CPU", 0.0) / cpus, node.get("GPU", 0.0) if gpus else float("inf")) + 1e-9)
+        for node in candidates
+    )
+    if places < group.workers:
+        gpu_text = f" and {gpus} GPU" if gpus else ""
+        raise NasrayError(
+            f"the cluster has room for {places} of {group.workers} workers with {cpus:g} CPUs{gpu_text} each: it has "
+            f"{len(nodes)} nodes, {num_cpus:g} CPUs, {num_gpus:g} GPUs. Lower --resources.workers or "
+            "--resources.cpus, set --resources.gpus 0, or add nodes"
+        )
+    return replace(group, cpus=cpus, gpus=gpus)
+
+
+def _nodes() -> list[dict[str, float]]:
+    import ray
+
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def _describe(group: Group) -> str:
+    each = f"{group.cpus:g} CPU{'s' * (group.cpus != 1)}" + (", 1 GPU" if group.gpus else "")
+    return f"{group.workers} worker{'s' * (group.workers != 1)}: {each}" + (" each" if group.workers > 1 else "")
+
+
+def _run_again(fit: Callable[[], None], board: Board, folder: Path, retries: int) -> None:
+    """Run the loop, and again where it failed by no mistake of its user's."""
+    # Ray's own retries would also repeat what the user has to mend.
+    for attempt in range(retries + 1):
+        error = _wait(fit, board)
+        if error is None:
+            return
+        failures = _failures(error)
+        for failure in failures:
+            if isinstance(cause := _cause(failure), NasrayError):
+                raise cause
+        if attempt < retries:
+            say(f"{_reason(failures)}; starting again from the last checkpoint")
+    trace = folder / "error.txt"
+    with contextlib.suppress(OSError):
+        trace.write_text("\n\n".join(map(str, failures)))
+    raise NasrayError(
+        f"the training is not finished, after {retries} restarts: {_reason(failures)} (all of it is in {trace})\n"
+        f"Mend the cause, then `nasray resume {folder}` continues from the last checkpoint"
+    ) from error
+
+
+def _wait(fit: Callable[[], None], board: Board) -> BaseException | None:
+    """What a function that runs beside the main thread, which the user's signals reach, raises; shows progress."""
+    raised: list[BaseException] = []
+    done = threading.Event()  # a thread whose `join` is interrupted counts as ended (Python 3.11)
+
+    def run() -> None:
+        try:
+            fit()
+        except BaseException as error:
+            raised.append(error)
+        finally:
+            done.set()
+
+    with _terminated_as_interrupted():
+        threading.Thread(target=run, daemon=True).start()
+        try:
+            while not done.wait(INTERVAL):
+                board.show()
+        except KeyboardInterrupt:
+            board.stop()
+            say("\nsaving the state of the training; interrupt again to leave at once")
+            done.wait()
+            if raised:
+                say(_reason(_failures(raised[0])))
+                raise
+    board.show(final=not raised)
+    return raised[0] if raised else None
+
+
+def _fit(loop: Callable[[Any, Worker], object], config: Any, board: Board, group: Group) -> None:
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    def work() -> None:
+        _work(loop, config, board, group)
+
+    TorchTrainer(
+        work,
+        torch_config=TorchConfig(backend="nccl" if group.gpus else "gloo"),
+        scaling_config=ScalingConfig(
+            num_workers=group.workers,
+            use_gpu=bool(group.gpus),
+            resources_per_worker={"CPU": group.cpus, **({"GPU": 1} if group.gpus else {})},
+        ),
+        run_config=RunConfig(
+            name=f"train-{time.time_ns()}",  # under a name that it knows Ray would restore what it had
+            storage_path=str(board.folder),
+            failure_config=FailureConfig(max_failures=0),
+        ),
+    ).fit()
+
+
+def _work(loop: Callable[[Any, Worker], object], config: Any, board: Board, group: Group) -> None:
+    """In a worker: run the loop."""
+    import torch
+    from ray import train
+    from ray.train.torch import get_device
+
+    assert group.cpus is not None
+    torch.set_num_threads(max(int(group.cpus), 1))  # Ray says one in the environment, whatever a worker has
+    context = train.get_context()
+    worker = Worker(context.get_world_rank(), context.get_world_size(), str(get_device()) if group.gpus else "cpu")
+    if worker.rank == 0:  # it alone writes; the others wait for it until Ray ends them
+        worker = replace(worker, progress=board.progress, say=board.say, should_stop=board.should_stop)
+    loop(config, worker)
+
+
+@contextlib.contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """Meet SIGTERM as an interrupt from the keyboard."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+# ---- failures ----------------------------------------------------------------------------------------------------
+
+
+def _failures(error: BaseException) -> list[BaseException]:
+    """What went wrong in workers, in the order of their ranks, or else in Ray."""
+    failures: dict[int, BaseException] = getattr(error, "worker_failures", {})
+    return [failures[rank] for rank in sorted(failures)] or [getattr(error, "controller_failure", error)]
+
+
+def _cause(failure: BaseException) -> BaseException:
+    """What a worker raised, of what Ray made of it."""
+    return getattr(failure, "_base_exc", failure)
+
+
+def _reason(failures: list[BaseException]) -> str:
+    """A line about what went wrong first, as far as one can tell: when a process dies, others fail for want of it."""
+    for failure in failures:
+        if isinstance(cause := _cause(failure), NasrayError):
+            return str(cause)
+        if hasattr(failure, "health_check_failure"):
+            return "a worker's process has died (killed, out of memory, or its machine is gone)"
+    cause = _cause(failures[0])
+    lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
+    return f"a worker failed with {type(cause).__name__}: {lines[-1] if lines else ''}"
+
+
+# ---- between the processes ---------------------------------------------------------------------------------------
+
+
+class Board:
+    """A folder in which the first worker leaves what the user should see, and the user's wish to stop.
+
+    Args:
+        folder: seen by all machines.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.last = 0.0
+        self.num_said = 0
+        self.line: ProgressLine | None = None
+
+    # in the worker
+
+    def progress(self, done: int, total: int, text: str) -> None:
+        """Leave how far the training is, now and then."""
+        now = time.monotonic()
+        if done < total and now - self.last < INTERVAL:
+            return
+        self.last = now
+        aside = self.folder / f"{PROGRESS}.tmp"
+        with contextlib.suppress(OSError):  # a full disk is for what must be kept to tell
+            aside.write_text(json.dumps([done, total, text]))
+            aside.replace(self.folder / PROGRESS)
+
+    def say(self, line: str) -> None:
+        """Leave a line for the user."""
+        with contextlib.suppress(OSError), open(self.folder / MESSAGES, "a") as file:
+            file.write(line + "\n")
+
+    def should_stop(self) -> bool:
+        """Whether the user wants the training to stop."""
+        return (self.folder / STOP).exists()
+
+    # where the user is
+
+    def clear(self) -> None:
+        """Remove what an earlier session left."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir(parents=True)
+
+    def stop(self) -> None:
+        """Ask the first worker to save and to stop."""
+        with contextlib.suppress(OSError):
+            (self.folder / STOP).touch()
+
+    def show(self, *, final: bool = False) -> None:
+        """Print what is new."""
+        with contextlib.suppress(OSError):
+            lines = (self.folder / MESSAGES).read_text().splitlines()
+            for line in lines[self.num_said :]:
+                say(line)
+            self.num_said = len(lines)
+        with contextlib.suppress(OSError, ValueError):
+            done, total, text = json.loads((self.folder / PROGRESS).read_text())
+            if self.line is None:
+                self.line = ProgressLine("training", total, done=done)
+            self.line.update(done, text, final=final)

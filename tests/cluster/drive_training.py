@@ -1,0 +1,60 @@
+"""Trainings in a process of their own, for tests that end some: `python drive_training.py FOLDER SCENARIO...`."""
+
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+from nasray.cluster import ray_session
+from nasray.cluster.session import Resources
+from nasray.cluster.training import Group, run_training
+from nasray.spaces import NasrayError
+
+STEPS = 12
+
+
+def loop(config, worker):
+    """Add up over workers, with a checkpoint each second step; `config` says what happens at step 7."""
+    import torch
+    from torch import distributed
+
+    folder, event = Path(config["folder"]), config.get("event")
+    with open(folder / f"starts-{worker.rank}", "a") as file:
+        file.write(f"{os.getpid()} {torch.get_num_threads()}\n")
+    state = json.loads((folder / "state.json").read_text()) if (folder / "state.json").exists() else [0, 0]
+    step, total = state
+    worker.say(f"goes on from {step}")
+    while step < STEPS:
+        value = torch.tensor(float(worker.rank + 1) * (step + 1))
+        distributed.all_reduce(value)
+        step, total = step + 1, total + value.item()
+        if step == 7 and worker.rank == 1 and event == "mistake":
+            raise NasrayError("one message")
+        if step == 7 and worker.rank == 1 and event == "kill" and not (folder / "killed").exists():
+            (folder / "killed").touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        if event == "stop":
+            time.sleep(0.2)
+        stop = worker.should_stop()
+        if worker.rank == 0 and (step % 2 == 0 or stop):
+            (folder / "state.json").write_text(json.dumps([step, total]))
+        if stop:
+            raise NasrayError(f"stopped after {step}")
+        worker.progress(step, STEPS, f"total {total:g}")
+
+
+def run(folder, **config):
+    folder.mkdir(exist_ok=True)
+    run_training(loop, {"folder": str(folder), **config}, folder=folder, group=Group(workers=2, retries=1))
+
+
+if __name__ == "__main__":
+    root, scenarios = Path(sys.argv[1]), sys.argv[2:]
+    with ray_session(Resources(local_cpus=2)):
+        for scenario in scenarios:
+            try:
+                run(root / scenario, event=scenario)
+            except (NasrayError, KeyboardInterrupt) as error:
+                print(f"{type(error).__name__}: {error}", file=sys.stderr)

@@ -1,0 +1,152 @@
+"""Trainings on Ray Train: a lost worker, a user's mistake, a user's interrupt; and how workers share a cluster."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from nasray.cluster.training import Board, Group, fitted
+from nasray.spaces import NasrayError
+
+from . import common
+
+DRIVE = Path(__file__).with_name("drive_training.py")
+ROOM_FOR_8 = [{"CPU": 64.0, "GPU": 8.0}]
+
+
+@pytest.mark.parametrize(
+    ("asked", "nodes", "cpus", "gpus"),
+    [
+        (Group(1), [{"CPU": 8.0}], 8, 0),
+        (Group(3), [{"CPU": 8.0}], 2, 0),
+        (Group(8), [{"CPU": 8.0}] * 4, 4, 0),
+        (Group(1), [{"CPU": 8.0}] * 4, 8, 0),
+        (Group(8), ROOM_FOR_8, 8, 1),
+        (Group(2), ROOM_FOR_8, 8, 1),
+        (Group(16), ROOM_FOR_8, 4, 0),
+        (Group(2, gpus=0), ROOM_FOR_8, 32, 0),
+        (Group(2, cpus=3), [{"CPU": 8.0}], 3, 0),
+        (Group(1), [{"CPU": 4.0}, {"CPU": 12.0, "GPU": 1.0}], 12, 1),
+        (Group(2, cpus=0.5), [{"CPU": 1.0}], 0.5, 0),
+    ],
+)
+def test_what_each_worker_gets(asked, nodes, cpus, gpus):
+    group = fitted(asked, nodes)
+    assert (group.cpus, group.gpus) == (cpus, gpus)
+
+
+@pytest.mark.parametrize(
+    ("asked", "nodes", "message"),
+    [
+        (Group(4), [{"CPU": 2.0}], "room for 2 of 4 workers with 1 CPUs each: it has 1 nodes, 2 CPUs, 0 GPUs"),
+        (Group(2, cpus=3), [{"CPU": 4.0}, {"CPU": 2.0}], "room for 1 of 2 workers with 3 CPUs each"),
+        (Group(2, gpus=1), [{"CPU": 8.0, "GPU": 1.0}], "room for 1 of 2 workers with 8 CPUs and 1 GPU each"),
+        (Group(1, gpus=1), [{"CPU": 8.0}], "room for 0 of 1 workers with 1 CPUs and 1 GPU each"),
+    ],
+)
+def test_too_small_a_cluster(asked, nodes, message):
+    with pytest.raises(NasrayError, match=message):
+        fitted(asked, nodes)
+
+
+def test_a_board_carries_lines_and_progress(tmp_path, capsys):
+    worker, user = Board(tmp_path / "ray"), Board(tmp_path / "ray")
+    user.show()
+    user.clear()
+    worker.say("one line")
+    worker.progress(3, 10, "loss 2")
+    worker.progress(4, 10, "too soon to tell")
+    user.show()
+    user.show()
+    error = capsys.readouterr().err
+    assert error.count("one line\n") == 1
+    assert error.count("training  3/10  30%  loss 2") == 1
+    worker.progress(10, 10, "loss 1")
+    user.show(final=True)
+    assert "10/10 100%  loss 1" in capsys.readouterr().err
+    assert not worker.should_stop()
+    user.stop()
+    assert worker.should_stop()
+    user.clear()
+    assert not worker.should_stop()
+
+
+def test_lost_workers_mistakes_and_interrupts(tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, str(DRIVE), str(tmp_path), "kill", "mistake", "stop"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+
+    def starts(scenario, rank=0):
+        path = tmp_path / scenario / f"starts-{rank}"
+        return path.read_text().splitlines() if path.exists() else []
+
+    try:
+        common.wait_until((tmp_path / "stop" / "state.json").exists, process, seconds=200)
+        os.kill(process.pid, signal.SIGTERM)
+        error = process.communicate(timeout=100)[1]
+    finally:
+        process.kill()
+    assert process.returncode == 0, error
+    lines = error.splitlines()
+
+    # A worker dies of SIGKILL: the others start again with it, from the checkpoint, and finish.
+    assert [len(starts("kill", rank)) for rank in (0, 1)] == [2, 2]
+    assert json.loads((tmp_path / "kill" / "state.json").read_text()) == [12, 3 * 78.0]
+    assert "a worker's process has died (killed, out of memory, or its machine is gone); starting again from the " \
+        "last checkpoint" in lines  # fmt: skip
+    assert "goes on from 0" in lines
+    assert "goes on from 6" in lines
+
+    # A user's mistake comes back as it was raised, and is not tried again.
+    assert "NasrayError: one message" in lines
+    assert len(starts("mistake")) == 1
+    assert "Traceback" not in error
+
+    # SIGTERM, as Ctrl-C: the loop saves its state after the step that it is in.
+    assert any(line.startswith("stopped after ") for line in lines)
+    assert lines[-1].startswith("KeyboardInterrupt")
+    step, total = json.loads((tmp_path / "stop" / "state.json").read_text())
+    assert total == 3 * step * (step + 1) / 2 < 3 * 78
+
+    assert {line.split()[1] for line in starts("kill")} == {"1"}, "threads of a worker with one core"
+    assert not list(tmp_path.glob("*/ray")), "what Ray keeps is removed"
+
+
+@pytest.mark.slow
+def test_a_detector_is_trained_although_a_worker_is_lost(tmp_path):
+    """End to end, as from the command line, in a session of its own: two workers, one of which is killed."""
+    from nasray.checkpoint import Checkpoint
+
+    code = (
+        "import sys\n"
+        "from nasray.recipe import *\n"
+        "from nasray.training import begin_training\n"
+        "recipe = Recipe(name='x', backbone='basic-tiny', batch_size=8, log_every=5, checkpoint_every=10,\n"
+        "    detector=DetectorOptions(name='fcos', channels=16, num_convs=1), loader=LoaderOptions(processes=0),\n"
+        "    optimiser=OptimiserOptions(accumulate=2), augmentation=AugmentationOptions(short_side=(64,)),\n"
+        "    schedule=ScheduleOptions(epochs=2), resources=WorkerOptions(workers=2))\n"
+        "print(begin_training(recipe, sys.argv[1])['iterations'])\n"
+    )
+    folder = tmp_path / "run"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(folder)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    log = folder / "log.jsonl"
+    common.wait_until(lambda: log.exists() and b'"iteration": 15,' in log.read_bytes(), process, seconds=200)
+    workers = [child for child in psutil.Process(process.pid).children(recursive=True)
+               if any("TrainWorker" in part for part in child.cmdline())]  # fmt: skip
+    assert len(workers) == 2
+    workers[1].kill()
+    output, error = process.communicate(timeout=250)
+    assert process.returncode == 0, error
+    assert output.split()[-1] == "40"
+    assert "starting again from the last checkpoint" in error
+    iterations = [json.loads(line)["iteration"] for line in log.read_text().splitlines() if '"loss"' in line]
+    assert iterations == list(range(5, 41, 5))
+    assert Checkpoint.load(folder).metrics["mAP"] >= 0
