@@ -1,0 +1,253 @@
+"""A training's folder on disk.
+
+    recipe.yaml       the resolved recipe, the backbone's architecture, classes, versions, git revision
+    checkpoints/      last.pt; best.pt, and best-1200.pt and so on, the best by mAP with the iteration they are of
+    log.jsonl         a line for every `log_every` iterations, and one for every validation
+    tensorboard/      event files
+    summary.json      the end: iterations, metrics of the best and of the last validation
+    non-finite.json   the batch that stopped the training, if one did
+    ray/              what Ray keeps while it runs
+
+Log and checkpoints belong together: a checkpoint knows how long the log was, and the log is cut there when the training
+goes on from it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import yaml
+
+from nasray.checkpoint import Checkpoint
+from nasray.cluster import write_atomic
+from nasray.cluster.files import explained_disk_errors
+from nasray.configuration import describe_versions, git_revision, read_mapping, validate
+from nasray.recipe import RECIPE, Recipe
+from nasray.spaces import Architecture, NasrayError
+
+FORMAT = 1
+Ranking = list[dict[str, Any]]
+"""Validations, best first: `iteration` and `metrics` of each."""
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a training is, as its recipe.yaml says.
+
+    Attributes:
+        recipe: resolved.
+        architecture: the backbone's.
+        classes: their names, in the order of labels.
+        category_ids: their ids in the data set.
+    """
+
+    recipe: Recipe
+    architecture: Architecture
+    classes: tuple[str, ...]
+    category_ids: tuple[int, ...]
+
+
+def is_training(path: Path) -> bool:
+    """Whether a folder holds a training."""
+    return (path / "recipe.yaml").is_file()
+
+
+def refuse_occupied(path: Path) -> None:
+    """Raise `NasrayError` if a folder exists and is not empty."""
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        hint = f"`nasray resume {path}` continues it" if is_training(path) else "it holds something else"
+        raise NasrayError(f"training folder {path} exists and is not empty: {hint}; or choose another with --folder")
+
+
+def create_folder(path: Path, description: Description) -> None:
+    """Begin a training in a folder that is empty or does not exist.
+
+    Raises:
+        NasrayError: if something is in the folder already, or it cannot be written.
+    """
+    refuse_occupied(path)
+    try:
+        (path / "checkpoints").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise NasrayError(
+            f"cannot make training folder {path}: {error.strerror}. Choose one that you may write, with --folder"
+        ) from error
+    content = {
+        "format": FORMAT,
+        "recipe": RECIPE.dump_python(description.recipe, mode="json"),
+        "architecture": json.loads(description.architecture.text),
+        "classes": list(description.classes),
+        "category_ids": list(description.category_ids),
+        "versions": describe_versions(),
+        "git_revision": git_revision(),
+    }
+    write_atomic(path / "recipe.yaml", yaml.safe_dump(content, sort_keys=False, allow_unicode=True).encode())
+
+
+def read_description(path: Path) -> Description:
+    """What the training in a folder is.
+
+    Raises:
+        NasrayError: if there is none, or it was begun by a newer version.
+    """
+    if not is_training(path):
+        raise NasrayError(
+            f"{path} is no training: it has no recipe.yaml. Name the folder that `nasray train` made, such as "
+            "runs/maedet-m/train"
+        )
+    source = str(path / "recipe.yaml")
+    content = read_mapping((path / "recipe.yaml").read_text(), source)
+    if not isinstance(content.get("format"), int) or content["format"] > FORMAT:
+        raise NasrayError(
+            f"{path} was written by a newer version of nasray (training format {content.get('format')}, this version "
+            f"reads up to {FORMAT}). Upgrade nasray"
+        )
+    return Description(
+        recipe=validate(RECIPE, Recipe, content["recipe"], source),
+        architecture=Architecture.from_json(json.dumps(content["architecture"])),
+        classes=tuple(content["classes"]),
+        category_ids=tuple(content["category_ids"]),
+    )
+
+
+class Log:
+    """The lines of log.jsonl: each is on its way to the disk when `write` returns.
+
+    Args:
+        path: of the file.
+        size: bytes to keep of what is there.
+    """
+
+    def __init__(self, path: Path, size: int = 0) -> None:
+        self.path = path
+        with explained_disk_errors(path):
+            self.file: BinaryIO = open(path, "ab")  # noqa: SIM115 - it stays open
+            self.file.truncate(min(size, path.stat().st_size))
+            self.file.seek(0, os.SEEK_END)
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file."""
+        return self.file.tell()
+
+    def write(self, line: dict[str, Any]) -> None:
+        """Append a line; numbers that are not finite become null.
+
+        Raises:
+            NasrayError: if the disk is full.
+        """
+        with explained_disk_errors(self.path):
+            self.file.write(json.dumps(_plain(line)).encode() + b"\n")
+            self.file.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        self.file.close()
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _plain(item) for name, item in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def ranked(ranking: Ranking, iteration: int, metrics: dict[str, float], keep: int) -> Ranking:
+    """The ranking by mAP with one more validation; of equal ones the earlier is better, and no mAP is the worst.
+
+    Args:
+        ranking: best first.
+        iteration: of the new validation.
+        metrics: of it, with `mAP`.
+        keep: length, at least 1.
+    """
+    entries = [*ranking, {"iteration": iteration, "metrics": metrics}]
+    return sorted(entries, key=lambda entry: (-_map(entry["metrics"]), entry["iteration"]))[:keep]
+
+
+def _map(metrics: dict[str, float]) -> float:
+    value = metrics.get("mAP", -1.0)
+    return value if math.isfinite(value) else -1.0
+
+
+class CheckpointFiles:
+    """The checkpoints of a training: the last, and those of the best validations.
+
+    The best are further names (hard links) of what once was the last, so that they cost no second write.
+
+    Args:
+        folder: of the files.
+        keep_best: how many of the best are kept.
+    """
+
+    def __init__(self, folder: Path, keep_best: int) -> None:
+        self.folder, self.keep_best = folder, keep_best
+
+    @property
+    def last(self) -> Path:
+        """The newest checkpoint."""
+        return self.folder / "last.pt"
+
+    def save(self, checkpoint: Checkpoint) -> None:
+        """Write the last checkpoint, and keep it as one of the best if its ranking says so.
+
+        Raises:
+            NasrayError: if the disk is full; the files that were there before are whole.
+        """
+        checkpoint.save(self.last)
+        self.keep(checkpoint)
+
+    def keep(self, checkpoint: Checkpoint) -> None:
+        """Make the names of the best what the ranking of the last checkpoint says; it can be done twice."""
+        if not self.keep_best:
+            return
+        ranking = [entry["iteration"] for entry in checkpoint.training["ranking"]]
+        if checkpoint.iteration in ranking:
+            self._link(self._best(checkpoint.iteration))
+        if checkpoint.iteration in ranking[:1]:
+            self._link(self.folder / "best.pt")
+        kept = {self._best(iteration) for iteration in ranking}
+        for path in self.folder.glob("best-*.pt"):
+            if path not in kept:
+                path.unlink(missing_ok=True)
+
+    def load(self) -> tuple[Checkpoint | None, list[str]]:
+        """The newest sound checkpoint, None if there is none of any kind; and a line about each that is damaged.
+
+        Raises:
+            NasrayError: if there are checkpoints, and all are damaged.
+        """
+        best = sorted(self.folder.glob("best-*.pt"), key=lambda path: int(path.stem.removeprefix("best-")))
+        paths = [path for path in (self.last, *reversed(best)) if path.is_file()]
+        lines: list[str] = []
+        for path in paths:
+            try:
+                return Checkpoint.load(path), lines
+            except NasrayError as error:
+                lines.append(str(error))
+        if paths:
+            raise NasrayError(
+                f"no checkpoint in {self.folder} can be read: {' '.join(lines)}. Begin the training anew in another "
+                "folder"
+            )
+        return None, lines
+
+    def _best(self, iteration: int) -> Path:
+        return self.folder / f"best-{iteration}.pt"
+
+    def _link(self, name: Path) -> None:
+        """Make a name, whole or not at all, of what is the last checkpoint now."""
+        aside = name.with_name(f".{name.name}.{os.getpid()}.tmp")
+        try:
+            aside.unlink(missing_ok=True)
+            os.link(self.last, aside)
+            os.replace(aside, name)
+        except OSError:  # a file system without hard links
+            with open(self.last, "rb") as source:
+                write_atomic(name, partial(shutil.copyfileobj, source))

@@ -1,0 +1,351 @@
+"""The training loop of one worker; it knows nothing of Ray.
+
+Whatever is random follows from the seed and the place (epoch, iteration, worker), and what a step leaves behind is in
+the checkpoint. So a training that was killed at any moment and resumed goes on as if it had not been: on CPUs bit for
+bit.
+
+Every worker runs the same iterations, and takes part in all of their messages. Only the first writes files.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+
+from nasray.checkpoint import Checkpoint
+from nasray.cluster import write_atomic
+from nasray.cluster.training import Worker
+from nasray.data.loader import Batch
+from nasray.data.order import seed_sequence
+from nasray.models.detectors.base import Detector
+from nasray.models.detectors.losses import mean_over_workers
+from nasray.recipe import Recipe
+from nasray.spaces import NasrayError
+from nasray.training.averaging import MovingAverage
+from nasray.training.folder import CheckpointFiles, Description, Ranking, ranked
+from nasray.training.optimisers import make_optimiser, scale_learning_rate
+from nasray.training.recording import Recorder, Step
+from nasray.training.schedules import is_due, learning_rate_factor, total_iterations
+from nasray.training.watch import LossWatch
+
+SAMPLING = 3
+"""What random numbers of losses are for; see `nasray.data.order` for the others."""
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+class StoppedError(NasrayError):
+    """The training was asked to stop; its state is saved."""
+
+
+class Batches(Protocol):
+    """What the loop needs of a loader."""
+
+    def __len__(self) -> int:
+        """Batches of an epoch."""
+        ...
+
+    def epoch(self, epoch: int, first_batch: int = 0) -> Iterator[Batch]:
+        """The batches of an epoch from one on, each with this worker's images."""
+        ...
+
+
+class Validation(NamedTuple):
+    """What a validation found.
+
+    Attributes:
+        metrics: `mAP` and others, by name; only the first worker needs them.
+        pictures: PNG files by title.
+    """
+
+    metrics: dict[str, float]
+    pictures: dict[str, bytes]
+
+
+@dataclass
+class Parts:
+    """What a training is put together from.
+
+    Attributes:
+        detector: on its device, with its first weights.
+        batches: to learn from.
+        validate: measures a detector in inference mode; called by all workers. None for no validation.
+        describe: file and id of an image, from its position in the data set.
+        description: of the training; goes into its checkpoints.
+    """
+
+    detector: Detector
+    batches: Batches
+    validate: Callable[[nn.Module], Validation] | None
+    describe: Callable[[int], str]
+    description: Description
+
+
+class Loop:
+    """One training of one worker.
+
+    Args:
+        recipe: of the training.
+        folder: where it is kept.
+        parts: that it is put together from.
+        worker: this one.
+        checkpoint: to go on from; None for a new training.
+
+    Raises:
+        NasrayError: if the checkpoint is not one of this training.
+    """
+
+    def __init__(
+        self, recipe: Recipe, folder: Path, parts: Parts, worker: Worker, checkpoint: Checkpoint | None = None
+    ) -> None:
+        self.recipe, self.folder, self.parts, self.worker = recipe, folder, parts, worker
+        self.device = torch.device(worker.device)
+        self.detector = parts.detector.train()
+        self.layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
+        self.parameters = [parameter for parameter in self.detector.parameters() if parameter.requires_grad]
+        self.optimiser = make_optimiser(self.detector, recipe.optimiser)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=recipe.precision == "float16")
+        self.per_epoch = len(parts.batches)
+        self.total = total_iterations(recipe.schedule, self.per_epoch)
+        self.iteration = 0
+        self.names: list[str] = []
+        self.window, self.num_in_window = torch.zeros((), device=self.device), 0  # losses since the last line
+        self.norm = torch.zeros((), device=self.device)
+        self.metrics: dict[str, float] = {}
+        self.ranking: Ranking = []
+        self.average = MovingAverage(self.detector, recipe.ema) if recipe.ema else None
+        if checkpoint is not None:
+            self._restore(checkpoint)
+        self.model: nn.Module = self.detector
+        if worker.world > 1:
+            # Buffers are those of norms, which are frozen or synchronised: the same in all workers anyway.
+            self.model = DistributedDataParallel(
+                self.detector, broadcast_buffers=False, gradient_as_bucket_view=True
+            )  # fmt: skip
+        self.generator = torch.Generator(self.device)
+        self.watch = LossWatch(folder, parts.describe, worker.rank)
+        self.files = CheckpointFiles(folder / "checkpoints", recipe.keep_best)
+        self.recorder: Recorder | None = None
+        if worker.rank == 0:
+            log_size = checkpoint.training["log_size"] if checkpoint else 0
+            self.recorder = Recorder(folder, self.iteration, log_size)
+            if checkpoint is not None:
+                self.files.keep(checkpoint)
+        self._restart_clock()
+
+    def run(self) -> dict[str, Any]:
+        """Train to the end, and give the content of summary.json.
+
+        Raises:
+            NasrayError: if a loss is not finite, an image cannot be read, memory or disk are full.
+            StoppedError: if the worker was asked to stop.
+        """
+        try:
+            self._tell()
+            while self.iteration < self.total:
+                epoch, first = divmod(self.iteration, self.per_epoch)
+                for batch in self.parts.batches.epoch(epoch, first):
+                    self._step(batch)
+                    self._after_step()
+                    if self.iteration == self.total:
+                        break
+        except torch.OutOfMemoryError as error:
+            raise NasrayError(
+                f"{self.device} is out of memory with {self.recipe.batch_size // self.worker.world} images a worker: "
+                f"{str(error).splitlines()[0]} Divide the batch with optimiser.accumulate, choose precision bfloat16, "
+                "smaller images, or more workers"
+            ) from error
+        finally:
+            if self.recorder is not None:
+                self.recorder.close()
+        return self._summary()
+
+    # ---- one step ------------------------------------------------------------------------------------------------
+
+    def _step(self, batch: Batch) -> None:
+        """Learn from one batch of this worker."""
+        recipe = self.recipe
+        seed = seed_sequence(recipe.seed, SAMPLING, self.iteration, self.worker.rank).generate_state(1)
+        self.generator.manual_seed(int(seed[0]))
+        scale_learning_rate(self.optimiser, learning_rate_factor(self.iteration, self.per_epoch, recipe.schedule))
+        self.optimiser.zero_grad(set_to_none=True)
+        images = batch.images.to(self.device, memory_format=self.layout, non_blocking=True)
+        targets = [
+            {name: value.to(self.device, non_blocking=True) for name, value in target.items()}
+            for target in batch.targets
+        ]  # fmt: skip
+        losses = self._backward(images, targets)
+        self._move_weights()
+        self.iteration += 1
+        mean = mean_over_workers(losses)
+        self.window = self.window + mean
+        self.num_in_window += 1
+        norm = torch.zeros_like(self.norm) if self.scaler.is_enabled() else self.norm  # it skips steps by itself
+        self.watch.add(self.iteration, self.names, losses, mean, norm, batch.indices)
+
+    def _backward(self, images: Tensor, targets: list[dict[str, Tensor]]) -> Tensor:
+        """Leave the gradient of the batch's mean loss in the parameters, and give the (L,) losses."""
+        num_parts = self.recipe.optimiser.accumulate
+        size, dtype = len(images) // num_parts, DTYPES[self.recipe.precision]
+        total = torch.zeros((), device=self.device)
+        for part in range(num_parts):
+            chosen = slice(part * size, (part + 1) * size)
+            with self._exchange(part == num_parts - 1):
+                with torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32):
+                    losses = self.model(images[chosen], targets[chosen], generator=self.generator)
+                values = torch.stack([value.float() for value in losses.values()]) / num_parts
+                self.scaler.scale(values.sum()).backward()
+            total = total + values.detach()
+            self.names = [name.removeprefix("loss_") for name in losses]
+        return total
+
+    def _exchange(self, is_last: bool) -> contextlib.AbstractContextManager[Any]:
+        """Workers exchange gradients once a step, with the last part of the batch."""
+        if isinstance(self.model, DistributedDataParallel) and not is_last:
+            return self.model.no_sync()
+        return contextlib.nullcontext()
+
+    def _move_weights(self) -> None:
+        self.scaler.unscale_(self.optimiser)
+        gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
+        self.norm = get_total_norm(gradients)
+        if self.recipe.optimiser.clip is not None:
+            clip_grads_with_norm_(self.parameters, self.recipe.optimiser.clip, self.norm)
+        self.scaler.step(self.optimiser)
+        self.scaler.update()
+        if self.average is not None:
+            self.average.update(self.detector)
+
+    # ---- between steps -------------------------------------------------------------------------------------------
+
+    def _after_step(self) -> None:
+        """Log, validate, save and stop where it is time to; all workers get here with the same count."""
+        recipe, is_end = self.recipe, self.iteration == self.total
+        if is_end or self.iteration % recipe.log_every == 0:
+            self.watch.check()
+            self._log()
+        evaluate = is_end or is_due(self.iteration, recipe.evaluate_every * self.per_epoch)
+        save = is_end or self.iteration % self.per_epoch == 0
+        save |= recipe.checkpoint_every is not None and self.iteration % recipe.checkpoint_every == 0
+        if evaluate or save:
+            self.watch.check()
+            if evaluate and self.parts.validate is not None:
+                self._validate(self.parts.validate)
+            self._save()
+            self._restart_clock()
+        self._tell()
+        if self.worker.should_stop() and not is_end:
+            if self.watch.is_sound():
+                self._save()
+            raise StoppedError(f"stopped after {self.iteration:,} of {self.total:,} iterations; they are saved")
+
+    def _log(self) -> None:
+        if self.recorder is not None:
+            seconds = time.perf_counter() - self.clock
+            num_images = (self.iteration - self.clock_iteration) * self.recipe.batch_size
+            losses = (self.window / self.num_in_window).tolist()
+            self.recorder.step(Step(
+                iteration=self.iteration,
+                epoch=self._epoch(),
+                losses=dict(zip(self.names, losses, strict=True)),
+                learning_rate=self.optimiser.param_groups[0]["lr"],
+                grad_norm=self.norm.item(),
+                images_per_s=num_images / seconds if seconds > 0 else 0.0,
+            ))  # fmt: skip
+        self.window, self.num_in_window = torch.zeros_like(self.window), 0
+        self._restart_clock()
+
+    def _validate(self, validate: Callable[[nn.Module], Validation]) -> None:
+        begin = time.perf_counter()
+        with torch.no_grad():
+            found = validate(self._evaluated().eval())
+        self.detector.train()
+        if self.recorder is not None:
+            self.metrics = found.metrics
+            self.ranking = ranked(self.ranking, self.iteration, found.metrics, max(self.recipe.keep_best, 1))
+            seconds = time.perf_counter() - begin
+            self.recorder.validation(self.iteration, self._epoch(), found.metrics, found.pictures, seconds)
+
+    def _tell(self) -> None:
+        if self.recorder is not None:
+            self.worker.progress(self.iteration, self.total, self.recorder.text)
+
+    def _restart_clock(self) -> None:
+        self.clock, self.clock_iteration = time.perf_counter(), self.iteration
+
+    def _epoch(self) -> float:
+        return round(self.iteration / self.per_epoch, 4)
+
+    def _evaluated(self) -> nn.Module:
+        """What is validated and exported."""
+        return self.detector if self.average is None else self.average.model
+
+    # ---- checkpoints ---------------------------------------------------------------------------------------------
+
+    def _save(self) -> None:
+        if self.recorder is None:
+            return
+        description = self.parts.description
+        training = {
+            "weights": self.detector.state_dict() if self.average is not None else None,
+            "updates": self.average.updates if self.average is not None else 0,
+            "optimiser": self.optimiser.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "window": self.window,
+            "num_in_window": self.num_in_window,
+            "ranking": self.ranking,
+            "per_epoch": self.per_epoch,
+            "log_size": self.recorder.log.size,
+        }
+        self.files.save(Checkpoint(
+            recipe=self.recipe,
+            architecture=description.architecture,
+            classes=description.classes,
+            category_ids=description.category_ids,
+            model=self._evaluated().state_dict(),
+            metrics=self.metrics,
+            iteration=self.iteration,
+            training=training,
+        ))  # fmt: skip
+
+    def _restore(self, checkpoint: Checkpoint) -> None:
+        training = checkpoint.training
+        if training["per_epoch"] != self.per_epoch:
+            raise NasrayError(
+                f"the training set has changed: an epoch has {self.per_epoch} batches, and had {training['per_epoch']} "
+                f"when {self.folder} was begun. Continue with the data that it was begun with, or begin a new training"
+            )
+        self.detector.load_state_dict(training["weights"] if self.average is not None else checkpoint.model)
+        if self.average is not None:
+            self.average.model.load_state_dict(checkpoint.model)
+            self.average.updates = training["updates"]
+        self.optimiser.load_state_dict(training["optimiser"])
+        self.scaler.load_state_dict(training["scaler"])
+        self.window, self.num_in_window = training["window"].to(self.device), training["num_in_window"]
+        self.ranking, self.metrics, self.iteration = training["ranking"], checkpoint.metrics, checkpoint.iteration
+
+    def _summary(self) -> dict[str, Any]:
+        best: dict[str, Any] = self.ranking[0] if self.ranking else {"iteration": self.iteration, "metrics": {}}
+        summary = {
+            "iterations": self.iteration,
+            "epochs": self._epoch(),
+            "best": {"iteration": best["iteration"], **_finite(best["metrics"])},
+            "last": _finite(self.metrics),
+        }
+        if self.recorder is not None:
+            write_atomic(self.folder / "summary.json", json.dumps(summary, indent=1).encode())
+        return summary
+
+
+def _finite(metrics: dict[str, float]) -> dict[str, float]:
+    return {name: value for name, value in metrics.items() if math.isfinite(value)}

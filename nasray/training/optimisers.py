@@ -1,0 +1,77 @@
+"""Which parameters an optimiser moves, and how."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from nasray.models.detectors.base import Detector
+from nasray.recipe import OptimiserOptions, Recipe
+from nasray.spaces import NasrayError
+from nasray.training.norms import freeze, freeze_norms
+
+NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)
+
+
+def freeze_backbone(detector: Detector, recipe: Recipe) -> None:
+    """Freeze the recipe's stages and norms of the backbone, in place.
+
+    Raises:
+        NasrayError: if the backbone has fewer stages.
+    """
+    backbone = detector.backbone
+    if recipe.frozen_stages:
+        stem, stages = getattr(backbone, "stem", None), getattr(backbone, "stages", None)
+        if not isinstance(stem, nn.Module) or not isinstance(stages, nn.ModuleList):
+            raise NasrayError(
+                f"frozen_stages {recipe.frozen_stages}: this backbone is not made of a stem and stages; choose 0"
+            )
+        if recipe.frozen_stages > 1 + len(stages):
+            raise NasrayError(
+                f"frozen_stages {recipe.frozen_stages}: the backbone has a stem and {len(stages)} stages; choose at "
+                f"most {1 + len(stages)}"
+            )
+        freeze(stem)
+        for stage in list(stages)[: recipe.frozen_stages - 1]:
+            freeze(stage)
+    if recipe.backbone_norm == "frozen":
+        freeze_norms(backbone)
+
+
+def make_optimiser(detector: nn.Module, options: OptimiserOptions) -> torch.optim.Optimizer:
+    """The recipe's optimiser over all parameters that have a gradient.
+
+    Every group has a `learning_rate`, the one that the schedule's factor multiplies. Weights of norms and all biases
+    are in groups of their own, and so are those of the module's `backbone`, as far as the options treat them
+    differently.
+
+    Raises:
+        NasrayError: if no parameter has a gradient.
+    """
+    norms = {id(parameter) for module in detector.modules() if isinstance(module, NORMS)
+             for parameter in module.parameters(recurse=False)}  # fmt: skip
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in detector.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        factor = options.backbone_factor if name.startswith("backbone.") else 1.0
+        is_light = id(parameter) in norms or name.endswith("bias")
+        light_decay = options.weight_decay if options.norm_weight_decay is None else options.norm_weight_decay
+        decay = light_decay if is_light else options.weight_decay
+        groups.setdefault((options.learning_rate * factor, decay), []).append(parameter)
+    if not groups:
+        raise NasrayError("everything is frozen: no parameter is left to be trained. Lower frozen_stages")
+    kinds = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+    special = {"momentum": options.momentum} if options.name == "sgd" else {}
+    return kinds[options.name](
+        [{"params": parameters, "lr": rate, "learning_rate": rate, "weight_decay": decay}
+         for (rate, decay), parameters in groups.items()],
+        fused=True,
+        **special,
+    )  # fmt: skip
+
+
+def scale_learning_rate(optimiser: torch.optim.Optimizer, factor: float) -> None:
+    """Set every group's learning rate to `factor` times its own."""
+    for group in optimiser.param_groups:
+        group["lr"] = group["learning_rate"] * factor

@@ -1,0 +1,104 @@
+"""What a training tells its user: log.jsonl, TensorBoard, and the line of progress."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import NamedTuple
+
+from nasray.cluster.files import explained_disk_errors
+from nasray.cluster.tensorboard import EventWriter
+from nasray.training.folder import Log
+
+
+class Step(NamedTuple):
+    """One line of the log.
+
+    Attributes:
+        iteration: steps done.
+        epoch: passes over the training set, with fraction.
+        losses: means since the line before, over all workers.
+        learning_rate: of the last step, of what has no factor of its own.
+        grad_norm: of the last step, before clipping.
+        images_per_s: over all workers, without validations; 0 if unknown.
+    """
+
+    iteration: int
+    epoch: float
+    losses: dict[str, float]
+    learning_rate: float
+    grad_norm: float
+    images_per_s: float
+
+
+class Recorder:
+    """Writes steps and validations; one worker has one.
+
+    Args:
+        folder: of the training.
+        iteration: steps done before.
+        log_size: bytes of the log that are about these.
+    """
+
+    def __init__(self, folder: Path, iteration: int = 0, log_size: int = 0) -> None:
+        self.folder = folder
+        self.log = Log(folder / "log.jsonl", log_size)
+        first_step = iteration + 1 if (folder / "tensorboard").exists() else 0
+        with explained_disk_errors(folder / "tensorboard"):
+            self.events = EventWriter(folder / "tensorboard", first_step=first_step)
+        self.loss_text = self.metric_text = ""
+
+    @property
+    def text(self) -> str:
+        """What the line of progress says beside the count."""
+        return "  ".join(part for part in (self.loss_text, self.metric_text) if part)
+
+    def step(self, step: Step) -> None:
+        """Record a step.
+
+        Raises:
+            NasrayError: if the disk is full.
+        """
+        loss = sum(step.losses.values())
+        self.loss_text = f"loss {loss:.3f}  lr {step.learning_rate:.2g}"
+        self.log.write({
+            "iteration": step.iteration, "epoch": step.epoch, "loss": loss, "losses": step.losses,
+            "lr": step.learning_rate, "grad_norm": step.grad_norm, "images_per_s": round(step.images_per_s, 2),
+        })  # fmt: skip
+        values = {f"loss/{name}": value for name, value in step.losses.items()}
+        values |= {"loss": loss, "train/lr": step.learning_rate, "train/grad_norm": step.grad_norm}
+        if step.images_per_s:
+            values["speed/images_per_s"] = step.images_per_s
+        with explained_disk_errors(self.folder / "tensorboard"):
+            self.events.scalars(step.iteration, values)
+
+    def validation(
+        self, iteration: int, epoch: float, metrics: dict[str, float], pictures: dict[str, bytes], seconds: float
+    ) -> None:
+        """Record a validation.
+
+        Args:
+            iteration: steps done.
+            epoch: passes over the training set, with fraction.
+            metrics: by name.
+            pictures: PNG files by title.
+            seconds: that it took.
+
+        Raises:
+            NasrayError: if the disk is full.
+        """
+        if "mAP" in metrics:
+            self.metric_text = f"mAP {metrics['mAP']:.3f}"
+        self.log.write(
+            {"iteration": iteration, "epoch": epoch, "metrics": metrics, "seconds": round(seconds, 2)}
+        )  # fmt: skip
+        finite = {f"val/{name}": value for name, value in metrics.items() if math.isfinite(value)}
+        with explained_disk_errors(self.folder / "tensorboard"):
+            self.events.scalars(iteration, finite)
+            for title, png in pictures.items():
+                self.events.image(iteration, f"val/{title}", png)
+
+    def close(self) -> None:
+        """Close the files."""
+        self.log.close()
+        self.events.close()

@@ -1,0 +1,62 @@
+"""Validations within a training: metrics over all workers, and pictures of the first images with their detections."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import nn
+
+from nasray.cluster.training import Worker
+from nasray.data import DataSource, EvaluationLoader
+from nasray.data.dataset import DetectionSet
+from nasray.evaluation.coco import coco_metrics
+from nasray.evaluation.predictions import Predictions, gather, predict
+from nasray.recipe import Recipe
+from nasray.training.loop import Validation
+
+NUM_PICTURES = 4
+
+
+def make_validation(
+    source: DataSource, recipe: Recipe, stride: int, worker: Worker
+) -> Callable[[nn.Module], Validation] | None:
+    """What measures a detector on the split val, or None if the data set has none.
+
+    Args:
+        source: the data set.
+        recipe: of the training.
+        stride: images are padded to multiples of it.
+        worker: which detects on its share of the images; the first then measures.
+
+    Raises:
+        NasrayError: if the split is not fit to be used.
+    """
+    if "val" not in source.splits:
+        return None
+    dataset = source.split("val")
+    batch_size = recipe.batch_size // (worker.world * recipe.optimiser.accumulate)
+    batches = EvaluationLoader(
+        dataset, recipe.augmentation, batch_size=batch_size, stride=stride, rank=worker.rank, world=worker.world,
+        options=recipe.loader,
+    )  # fmt: skip
+
+    def validate(detector: nn.Module) -> Validation:
+        found = gather(predict(detector, batches, device=worker.device, channels_last=recipe.channels_last))
+        if worker.rank > 0:
+            return Validation({}, {})
+        return Validation(_measure(dataset, found), _draw(dataset, found))
+
+    return validate
+
+
+def _measure(dataset: DetectionSet, found: Predictions) -> dict[str, float]:
+    metrics = dict(coco_metrics(dataset, found).summary)
+    if found.masks is not None and dataset.segmentations is not None:
+        masks = coco_metrics(dataset, found, iou_type="segm").summary
+        metrics |= {f"mask_{name}": value for name, value in masks.items()}
+    return metrics
+
+
+def _draw(dataset: DetectionSet, found: Predictions) -> dict[str, bytes]:
+    """The first images with what was found in them."""
+    return {}

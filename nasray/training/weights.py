@@ -1,0 +1,157 @@
+"""Pre-trained weights from a file: a checkpoint of nasray's, or a state dictionary of another program.
+
+State dictionaries are matched by name, or, where names differ, in order: every tensor of the backbone takes the next
+of the file, whose shape must be the same. So torchvision's ResNets and MobileNetV2 fit ours. What is left over at the
+file's end, such as a classifier, is not used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from nasray.checkpoint import Checkpoint, read_tensors
+from nasray.models.detectors.base import Detector
+from nasray.spaces import Architecture, NasrayError
+
+WRAPPERS = ("state_dict", "model", "net_dict", "model_state_dict")
+"""Keys under which training programs keep a state dictionary."""
+COUNTER = "num_batches_tracked"
+
+
+def load_weights(detector: Detector, path: str, architecture: Architecture, classes: tuple[str, ...]) -> str:
+    """Load a file's weights, in place; gives a line that says what was loaded.
+
+    Of a checkpoint of nasray's the whole detector is loaded if it is of the same kind and for the same classes, else
+    its backbone. Of other files the backbone is.
+
+    Args:
+        detector: to load into.
+        path: of the file.
+        architecture: of the detector's backbone.
+        classes: of the data set, in the order of labels.
+
+    Raises:
+        NasrayError: if the file cannot be read or does not fit; the message names the first tensor that does not.
+    """
+    content = _read(path)
+    if isinstance(content, dict) and "format" in content and "recipe" in content:
+        return _load_checkpoint(detector, Checkpoint.load(path), path, architecture, classes)
+    tensors = _state_dict(content, path)
+    how, num_unused = _load_backbone(detector, tensors, path)
+    unused = f"; {num_unused} tensors at its end are not used" if num_unused else ""
+    return f"backbone from {path}, matched by {how}{unused}"
+
+
+def check_fits(checkpoint: Checkpoint, path: Path, architecture: Architecture, classes: tuple[str, ...]) -> None:
+    """Raise `NasrayError` if a checkpoint is of another architecture or for other classes than a training's."""
+    if checkpoint.architecture != architecture:
+        raise NasrayError(_another_architecture(checkpoint, path, architecture))
+    if checkpoint.classes != classes:
+        raise NasrayError(
+            f"{path} {_classes(checkpoint.classes)}; the data set {_classes(classes)}. Continue with the data that it "
+            "was begun with, or begin a new training from it with --weights (its backbone will be used)"
+        )
+
+
+def _another_architecture(checkpoint: Checkpoint, path: Path | str, architecture: Architecture) -> str:
+    theirs = checkpoint.architecture
+    return (
+        f"{path} is a checkpoint of another architecture: its backbone is {theirs.family} {theirs.id} "
+        f"({checkpoint.recipe.backbone}), the training's is {architecture.family} {architecture.id}. Name a "
+        f"checkpoint of this backbone, or train {checkpoint.recipe.backbone}"
+    )
+
+
+def _classes(classes: tuple[str, ...]) -> str:
+    return f"has {len(classes)} classes ({', '.join(classes[:5])}{', ...' if len(classes) > 5 else ''})"
+
+
+def _read(path: str) -> Any:
+    if not Path(path).is_file():
+        raise NasrayError(f"no file of weights at {path}: name a checkpoint of nasray's or a PyTorch state dictionary")
+    try:
+        return read_tensors(Path(path))
+    except ValueError as error:
+        raise NasrayError(
+            f"{path} holds no weights, is torn, or holds more than tensors, which are all that is read from a file: "
+            f"{error}. Save a plain state dictionary with torch.save(model.state_dict(), ...)"
+        ) from error
+
+
+def _load_checkpoint(
+    detector: Detector, checkpoint: Checkpoint, path: str, architecture: Architecture, classes: tuple[str, ...]
+) -> str:
+    if checkpoint.architecture != architecture:
+        raise NasrayError(_another_architecture(checkpoint, path, architecture))
+    state = detector.state_dict()
+    same_shapes = {name: tensor.shape for name, tensor in state.items()} == {
+        name: tensor.shape for name, tensor in checkpoint.model.items()
+    }
+    if checkpoint.classes == classes and same_shapes:
+        detector.load_state_dict(checkpoint.model)
+        return f"whole detector from {path}"
+    if checkpoint.classes != classes:
+        reason = f"the checkpoint {_classes(checkpoint.classes)}, the data set {_classes(classes)}"
+    else:
+        reason = f"the checkpoint's detector ({checkpoint.recipe.detector.name}) is built otherwise"
+    backbone = {
+        name.removeprefix("backbone."): value
+        for name, value in checkpoint.model.items()
+        if name.startswith("backbone.")
+    }
+    detector.backbone.load_state_dict(backbone)
+    return f"only the backbone from {path}: {reason}"
+
+
+def _state_dict(content: Any, path: str) -> dict[str, Tensor]:
+    for key in WRAPPERS:
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+    if not isinstance(content, Mapping):
+        raise NasrayError(f"{path} holds a {type(content).__name__}, not a state dictionary from names to tensors")
+    tensors = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
+    if not tensors:
+        raise NasrayError(f"{path} holds no tensors; its keys are: {', '.join(map(str, list(content)[:5])) or 'none'}")
+    return tensors
+
+
+def _load_backbone(detector: Detector, tensors: dict[str, Tensor], path: str) -> tuple[str, int]:
+    """How the tensors were matched with the backbone's, and how many are left over."""
+    own = {name: value for name, value in detector.backbone.state_dict().items() if not name.endswith(COUNTER)}
+    theirs = {name: value for name, value in tensors.items() if not name.endswith(COUNTER)}
+    how, pairs = "name", _pairs_by_name(own, theirs)
+    if pairs is None:
+        how, pairs = "order", dict(zip(own, theirs, strict=False))
+    for name, value in own.items():
+        if name not in pairs:
+            raise NasrayError(
+                f"{path} does not fit the backbone: it ends before {name} {_shape(value)}; it has {len(theirs)} "
+                f"tensors, the backbone {len(own)}. Choose weights of this backbone"
+            )
+        given = theirs[pairs[name]]
+        if given.shape != value.shape:
+            raise NasrayError(
+                f"{path} does not fit the backbone: {name} is {_shape(value)}, the file's {pairs[name]} is "
+                f"{_shape(given)}. Choose weights of this backbone"
+            )
+    detector.backbone.load_state_dict({name: theirs[key] for name, key in pairs.items()}, strict=False)
+    return how, len(theirs) - len(own)
+
+
+def _pairs_by_name(own: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> dict[str, str] | None:
+    """From our names to the file's, which may all have one prefix; None if it lacks some."""
+    first = next(iter(own))
+    for name in theirs:
+        if name.endswith(first):
+            prefix = name.removesuffix(first)
+            if all(prefix + other in theirs for other in own):
+                return {other: prefix + other for other in own}
+    return None
+
+
+def _shape(value: Tensor) -> str:
+    return "x".join(map(str, value.shape)) or "a scalar"

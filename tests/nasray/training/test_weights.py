@@ -1,0 +1,146 @@
+import dataclasses
+
+import pytest
+import torch
+import torchvision
+
+from nasray.architectures import ARCHITECTURES
+from nasray.checkpoint import Checkpoint, make_detector
+from nasray.recipe import DetectorOptions, Recipe
+from nasray.spaces import NasrayError
+from nasray.training.weights import check_fits, load_weights
+
+RECIPE = Recipe(name="x", backbone="basic-tiny", detector=DetectorOptions(name="fcos", channels=16, num_convs=1))
+TINY = ARCHITECTURES["basic-tiny"]
+CLASSES = ("cat", "dog")
+
+
+def fresh(architecture=TINY, num_classes=2, recipe=RECIPE):
+    return make_detector(recipe, architecture, num_classes)
+
+
+def saved(path, classes=CLASSES, architecture=TINY, recipe=RECIPE):
+    detector = fresh(architecture, len(classes), recipe)
+    ids = tuple(range(len(classes)))
+    Checkpoint(recipe, architecture, classes, ids, detector.state_dict()).save(path)
+    return detector
+
+
+def load(detector, path, architecture=TINY, classes=CLASSES):
+    return load_weights(detector, str(path), architecture, classes)
+
+
+def equal(one, other):
+    other = other.state_dict()
+    return all(torch.equal(value, other[name]) for name, value in one.state_dict().items())
+
+
+def test_a_whole_detector_of_the_same_kind_and_classes(tmp_path):
+    theirs, ours = saved(tmp_path / "x.pt"), fresh()
+    assert not equal(ours, theirs)
+    assert "whole detector" in load(ours, tmp_path / "x.pt")
+    assert equal(ours, theirs)
+
+
+@pytest.mark.parametrize(
+    ("classes", "recipe", "reason"),
+    [
+        (("cat", "dog", "cow"), RECIPE, "has 3 classes (cat, dog, cow), the data set has 2 classes (cat, dog)"),
+        (("dog", "cat"), RECIPE, "has 2 classes (dog, cat), the data set has 2 classes (cat, dog)"),
+        (CLASSES, dataclasses.replace(RECIPE, detector=DetectorOptions(name="retinanet", channels=16)), "retinanet"),
+    ],
+)
+def test_only_the_backbone_otherwise(tmp_path, classes, recipe, reason):
+    theirs, ours = saved(tmp_path / "x.pt", classes, recipe=recipe), fresh()
+    head = {name: value.clone() for name, value in ours.state_dict().items() if not name.startswith("backbone.")}
+    message = load(ours, tmp_path / "x.pt")
+    assert "only the backbone" in message
+    assert reason in message
+    assert equal(ours.backbone, theirs.backbone)
+    assert all(torch.equal(value, ours.state_dict()[name]) for name, value in head.items())
+
+
+def test_a_checkpoint_of_another_architecture_is_refused(tmp_path):
+    recipe = dataclasses.replace(RECIPE, backbone="resnet18")
+    saved(tmp_path / "x.pt", architecture=ARCHITECTURES["resnet18"], recipe=recipe)
+    with pytest.raises(NasrayError, match=r"another architecture.*\(resnet18\).*train resnet18"):
+        load(fresh(), tmp_path / "x.pt")
+    checkpoint = Checkpoint.load(tmp_path / "x.pt")
+    with pytest.raises(NasrayError, match="another architecture"):
+        check_fits(checkpoint, tmp_path / "x.pt", TINY, CLASSES)
+    check_fits(checkpoint, tmp_path / "x.pt", checkpoint.architecture, CLASSES)
+    with pytest.raises(NasrayError, match=r"has 2 classes \(cat, dog\); the data set has 1 classes \(cat\)"):
+        check_fits(checkpoint, tmp_path / "x.pt", checkpoint.architecture, ("cat",))
+
+
+@pytest.mark.parametrize(
+    ("name", "theirs", "wrapped"), [("resnet18", "resnet18", True), ("mobilenet-v2", "mobilenet_v2", False)]
+)
+def test_torchvisions_classifiers_fit_by_order(tmp_path, name, theirs, wrapped):
+    classifier = getattr(torchvision.models, theirs)()
+    with torch.no_grad():
+        for buffer in classifier.buffers():
+            if buffer.is_floating_point():
+                buffer.uniform_(0.5, 1.5, generator=torch.Generator().manual_seed(0))
+    state = classifier.state_dict()
+    torch.save({"state_dict": state, "epoch": 3} if wrapped else state, tmp_path / "w.pth")
+    ours = fresh(ARCHITECTURES[name])
+    message = load(ours, tmp_path / "w.pth", ARCHITECTURES[name])
+    assert "matched by order; " in message
+    assert "at its end are not used" in message
+    images = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    classifier.eval()
+    ours.eval()
+    with torch.no_grad():
+        if name == "resnet18":
+            expected = torch.nn.Sequential(*list(classifier.children())[:-2])(images)
+        else:
+            expected = classifier.features[:-1](images)
+        torch.testing.assert_close(list(ours.backbone(images).values())[-1], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_backbones_own_names_with_or_without_prefix(tmp_path):
+    theirs = fresh()
+    state = {f"module.backbone.{name}": value for name, value in theirs.backbone.state_dict().items()}
+    torch.save({"head": torch.zeros(3), **state}, tmp_path / "w.pth")
+    ours = fresh()
+    assert "matched by name" in load(ours, tmp_path / "w.pth")
+    assert equal(ours.backbone, theirs.backbone)
+
+
+def test_the_first_tensor_that_does_not_fit_is_named(tmp_path):
+    before = fresh()
+    ours = fresh()
+    ours.load_state_dict(before.state_dict())
+    torch.save(torchvision.models.resnet18().state_dict(), tmp_path / "w.pth")
+    with pytest.raises(NasrayError, match=r"stem.0.weight is 16x3x3x3, the file's conv1.weight is 64x3x7x7"):
+        load(ours, tmp_path / "w.pth")
+    own = [(name, value) for name, value in before.backbone.state_dict().items() if "num_batches" not in name]
+    torch.save({str(index): value for index, (_, value) in enumerate(own[:-1])}, tmp_path / "short.pth")
+    with pytest.raises(NasrayError, match=f"it ends before {own[-1][0]} 96; it has {len(own) - 1} tensors"):
+        load(ours, tmp_path / "short.pth")
+    assert equal(ours, before)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"no zip", "holds no weights, is torn"),
+        ([1, 2], "holds a list, not a state dictionary"),
+        ({"epoch": 1}, "holds no tensors; its keys are: epoch"),
+        (pytest.raises, "more than tensors"),  # any object of Python's
+    ],
+)
+def test_files_of_other_kinds(tmp_path, content, message):
+    path = tmp_path / "w.pth"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        torch.save(content, path)
+    with pytest.raises(NasrayError, match=message):
+        load(fresh(), path)
+
+
+def test_a_file_that_is_not_there(tmp_path):
+    with pytest.raises(NasrayError, match="no file of weights at"):
+        load(fresh(), tmp_path / "none.pth")
