@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from nasray.data.dataset import DEFECTS, Defect, DetectionSet
-from nasray.data.source import open_data
+from nasray.data.source import category_difference, open_data
 from nasray.spaces import NasrayError
 
 SIZES = {"small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, np.inf)}
@@ -33,13 +33,8 @@ def check_data(source: str, *, decode: bool = False) -> dict[str, Any]:
         NasrayError: if the source is none, or the files of a split cannot be read at all.
     """
     data = open_data(source)
-    splits = {name: _describe(data.read(name), decode) for name in data.splits}
-    try:
-        for name in data.splits:
-            data.agree(name)
-    except NasrayError as error:
-        found = splits[name]["defects"]
-        found["categories-differ"] = _group([Defect("categories-differ", str(error))])["categories-differ"]
+    first = data.read(data.splits[0])
+    splits = {name: _describe(data.read(name), first, decode) for name in data.splits}
     kinds = [kind for split in splits.values() for kind in split["defects"].values()]
     return {
         "source": source,
@@ -50,8 +45,10 @@ def check_data(source: str, *, decode: bool = False) -> dict[str, Any]:
     }
 
 
-def _describe(dataset: DetectionSet, decode: bool) -> dict[str, Any]:
+def _describe(dataset: DetectionSet, first: DetectionSet, decode: bool) -> dict[str, Any]:
     defects = [*dataset.defects, *(_torn(dataset) if decode else ())]
+    if message := category_difference(first, dataset):
+        defects.append(Defect("categories-differ", message))
     per_class = np.bincount(dataset.labels, minlength=len(dataset.classes))
     sizes = Counter(f"{width}x{height}" for height, width in dataset.image_hw.tolist())
     return {

@@ -6,13 +6,14 @@ nothing else is needed beside them. A row group holds a few images only, so that
 
 from __future__ import annotations
 
+import io
 import json
 import os
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,7 +57,7 @@ def pack_data(source: DataSource, folder: Path, images_per_shard: int = 1000) ->
         for number, first in enumerate(range(0, len(dataset), images_per_shard)):
             indices = range(first, min(first + images_per_shard, len(dataset)))
             file_name = f"{dataset.name}-{number:05d}.parquet"
-            write_atomic(folder / file_name, _shard_writer(dataset, indices))
+            write_atomic(folder / file_name, _shard(dataset, indices))
             splits[dataset.name].append({"file": file_name, "images": len(indices)})
     index = {
         "format": FORMAT,
@@ -202,19 +203,18 @@ def _schema() -> pa.Schema:
     )
 
 
-def _shard_writer(dataset: DetectionSet, indices: range) -> Any:
-    """A function that writes these images to an open file, a row group at a time."""
+def _shard(dataset: DetectionSet, indices: range) -> bytes:
+    """The content of a shard with these images."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    def write(file: BinaryIO) -> None:
-        # Encoded images do not compress further; statistics and dictionaries would only make footers longer.
-        with pq.ParquetWriter(file, _schema(), compression="none", use_dictionary=False, write_statistics=False) as to:
-            for first in range(0, len(indices), GROUP):
-                rows = list(_rows(dataset, indices[first : first + GROUP]))
-                to.write_table(pa.Table.from_pylist(rows, schema=_schema()), row_group_size=GROUP)
-
-    return write
+    file = io.BytesIO()
+    # Encoded images do not compress further; statistics and dictionaries would only make footers longer.
+    with pq.ParquetWriter(file, _schema(), compression="none", use_dictionary=False, write_statistics=False) as writer:
+        for first in range(0, len(indices), GROUP):
+            rows = list(_rows(dataset, indices[first : first + GROUP]))
+            writer.write_table(pa.Table.from_pylist(rows, schema=_schema()), row_group_size=GROUP)
+    return file.getvalue()
 
 
 def _rows(dataset: DetectionSet, indices: range) -> Iterator[dict[str, Any]]:

@@ -97,19 +97,10 @@ class DataSource:
         """
         dataset = self.read(name)
         refuse_errors(dataset, self.source)
-        self.agree(name)
-        return dataset
-
-    def agree(self, name: str) -> None:
-        """Compare a split's classes with those of the splits read before.
-
-        Raises:
-            NasrayError: if they differ.
-        """
-        dataset = self.read(name)
         for other in self._read.values():
-            if (other.classes, other.category_ids) != (dataset.classes, dataset.category_ids):
-                raise NasrayError(_difference(self.source, other, dataset))
+            if message := category_difference(other, dataset):
+                raise NasrayError(f"data set {self.source}: {message}")
+        return dataset
 
     def read(self, name: str) -> DetectionSet:
         """A split with whatever is wrong with it.
@@ -129,7 +120,10 @@ class DataSource:
         return self._read[name]
 
 
-def _difference(source: str, one: DetectionSet, other: DetectionSet) -> str:
+def category_difference(one: DetectionSet, other: DetectionSet) -> str | None:
+    """How the categories of two splits differ, or None."""
+    if (one.classes, one.category_ids) == (other.classes, other.category_ids):
+        return None
     tables = [dict(zip(dataset.category_ids, dataset.classes, strict=True)) for dataset in (one, other)]
     differing = sorted(
         number for number in tables[0].keys() | tables[1].keys() if tables[0].get(number) != tables[1].get(number)
@@ -137,7 +131,7 @@ def _difference(source: str, one: DetectionSet, other: DetectionSet) -> str:
     shown = ", ".join(f"id {number}: {tables[0].get(number)!r} and {tables[1].get(number)!r}"
                       for number in differing[:5])  # fmt: skip
     return (
-        f"data set {source}: the categories of {one.name!r} and {other.name!r} differ in {len(differing)} ids "
+        f"the categories of {one.name!r} and {other.name!r} differ in {len(differing)} ids "
         f"({shown}); write the same categories into both files, or choose `classes` in a YAML file"
     )
 

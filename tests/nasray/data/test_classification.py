@@ -1,0 +1,71 @@
+import numpy as np
+import pytest
+import torch
+
+from nasray.data.classification import ClassificationLoader, check_images, read_image_folder
+from nasray.spaces import NasrayError
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture
+def root(tmp_path, encode):
+    generator = np.random.default_rng(0)
+    for split, count in (("train", 5), ("val", 3)):
+        for name in ("dog", "cat"):
+            (tmp_path / split / name).mkdir(parents=True)
+            for index in range(count):
+                pixels = generator.integers(0, 256, size=(40, 50, 3))
+                (tmp_path / split / name / f"{index}.jpg").write_bytes(encode(pixels))
+    return tmp_path
+
+
+def loader(dataset, seed=0, **options):
+    return ClassificationLoader(dataset, image_size=32, batch_size=4, seed=seed, **{"processes": 0, **options})
+
+
+def test_classes_are_sorted_folders(root):
+    dataset = read_image_folder(root, "train")
+    assert dataset.classes == ("cat", "dog")
+    assert dataset.labels.tolist() == [0] * 5 + [1] * 5
+    assert dataset.read_image(7).shape == (3, 40, 50)
+    assert check_images(dataset) == []
+
+
+def test_what_is_wrong_is_named(root):
+    with pytest.raises(NasrayError, match="no folder"):
+        read_image_folder(root, "test")
+    (root / "val/cow").mkdir()
+    with pytest.raises(NasrayError, match="cow"):
+        read_image_folder(root, "val")
+    (root / "train/cow").mkdir()
+    with pytest.raises(NasrayError, match=r"class folder .*train/cow has no images"):
+        read_image_folder(root, "train")
+    (root / "train/cow").rmdir()
+    (root / "train/cat/1.jpg").write_bytes(b"torn")
+    dataset = read_image_folder(root, "train")
+    (message,) = check_images(dataset)
+    assert "train/cat/1.jpg" in message
+    with pytest.raises(NasrayError, match=r"cat/1\.jpg"):
+        list(loader(dataset, processes=1).epoch(0))
+
+
+def test_training_is_a_function_of_seed_and_epoch(root):
+    dataset = read_image_folder(root, "train")
+    state = torch.get_rng_state()
+    whole = list(loader(dataset).epoch(1))
+    assert [batch.images.shape for batch in whole] == [(4, 3, 32, 32)] * 3
+    assert torch.equal(torch.get_rng_state(), state)
+    for one, other in zip(whole[1:], loader(dataset, processes=2).epoch(1, first_batch=1), strict=True):
+        assert all(torch.equal(first, second) for first, second in zip(one, other, strict=True))
+    assert not torch.equal(whole[0].images, next(loader(dataset).epoch(2)).images)
+    for batch in whole:
+        assert batch.labels.tolist() == dataset.labels[batch.indices].tolist()
+
+
+def test_evaluation_takes_the_middle_of_every_image_once(root):
+    dataset = read_image_folder(root, "val")
+    batches = [batch for rank in range(2) for batch in loader(dataset, seed=None, rank=rank, world=2).epoch()]
+    assert sorted(torch.cat([batch.indices for batch in batches]).tolist()) == list(range(6))
+    again = next(loader(dataset, seed=None, rank=0, world=2).epoch(5))
+    assert torch.equal(again.images, batches[0].images)

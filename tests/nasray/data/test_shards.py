@@ -1,0 +1,109 @@
+import json
+import pickle
+
+import numpy as np
+import pytest
+import torch
+
+from nasray.data.loader import TrainLoader
+from nasray.data.shards import GROUP, pack_data
+from nasray.data.source import open_data
+from nasray.recipe import AugmentationOptions, LoaderOptions
+from nasray.spaces import NasrayError
+
+ARRAYS = ("image_ids", "image_hw", "offsets", "boxes", "labels", "areas", "ignored", "annotation_ids")
+
+
+def assert_same(one, other):
+    assert (one.name, one.classes, one.category_ids) == (other.name, other.classes, other.category_ids)
+    for key in ARRAYS:
+        first, second = getattr(one, key), getattr(other, key)
+        assert first.dtype == second.dtype, key
+        np.testing.assert_array_equal(first, second, err_msg=key)
+    for index in range(len(one)):
+        assert one.files.read(index) == other.files.read(index)
+    assert (one.segmentations is None) == (other.segmentations is None)
+    if one.segmentations is not None:
+        assert all(one.segmentations.value(row) == other.segmentations.value(row) for row in range(len(one.boxes)))
+
+
+def noted(function, notes):
+    """The function, which also notes its first argument after `self`."""
+    return lambda *args, **options: notes.append(args[1]) or function(*args, **options)
+
+
+def test_what_is_packed_comes_back(tmp_path):
+    source = open_data("shapes")
+    pack_data(source, tmp_path / "shards", images_per_shard=30)
+    assert len(list((tmp_path / "shards").glob("train-*.parquet"))) == 6
+    packed = open_data(str(tmp_path / "shards"))
+    assert packed.splits == ("train", "val")
+    for name in packed.splits:
+        assert_same(packed.split(name), source.split(name))
+    assert packed.split("train").files.name(31).endswith("train-00001.parquet, row 1 (shapes train, image 31)")
+    (tmp_path / "set.yaml").write_text("format: shards\nroot: shards\n")
+    assert open_data(str(tmp_path / "set.yaml")).split("val").read_image(3).shape == (3, 128, 128)
+
+
+def test_crowds_and_empty_images_come_back(write_coco, tmp_path):
+    write_coco(lambda content: content["annotations"][1].update(segmentation=[[1, 1, 5, 1, 5, 5]]))
+    source = open_data(str(tmp_path))
+    pack_data(source, tmp_path / "shards", images_per_shard=2)
+    assert_same(open_data(str(tmp_path / "shards")).split("train"), source.split("train"))
+
+
+def test_an_image_is_read_without_its_shard(tmp_path, monkeypatch):
+    import pyarrow.parquet as pq
+
+    pack_data(open_data("shapes"), tmp_path / "shards", images_per_shard=40)
+    dataset = open_data(str(tmp_path / "shards")).split("val")
+    groups, opened = [], []
+    read, opening = pq.ParquetFile.read_row_group, pq.ParquetFile.__init__
+    monkeypatch.setattr(pq.ParquetFile, "read_row_group", noted(read, groups))
+    monkeypatch.setattr(pq.ParquetFile, "__init__", noted(opening, opened))
+    for index in (5, 39, 6):
+        dataset.files.read(index)
+    assert groups == [5 // GROUP, 39 // GROUP, 6 // GROUP]
+    assert len(opened) == 1
+    assert pickle.loads(pickle.dumps(dataset)).files.read(6) == dataset.files.read(6)
+
+
+def test_loader_processes_read_shards(tmp_path):
+    source = open_data("shapes")
+    pack_data(source, tmp_path / "shards")
+    dataset = open_data(str(tmp_path / "shards")).split("val")
+    dataset.files.read(0)  # a file is open before processes fork
+    options = {"batch_size": 10, "stride": 32, "seed": 0, "options": LoaderOptions(processes=2)}
+    plain = AugmentationOptions(short_side=(64,))
+    batches = [TrainLoader(one, plain, **options).epoch(0) for one in (dataset, source.split("val"))]
+    for one, other in zip(*batches, strict=True):
+        assert torch.equal(one.images, other.images)
+
+
+def test_torn_images_and_full_folders_are_refused(write_coco, tmp_path):
+    write_coco()
+    with pytest.raises(NasrayError, match="not empty"):
+        pack_data(open_data(str(tmp_path)), tmp_path / "images")
+    torn = tmp_path / "images/1.jpg"
+    torn.write_bytes(torn.read_bytes()[:300])
+    with pytest.raises(NasrayError, match=r"cannot read image .*1\.jpg \(image id 11\)"):
+        pack_data(open_data(str(tmp_path)), tmp_path / "shards")
+    assert list((tmp_path / "shards").iterdir()) == []
+    with pytest.raises(NasrayError, match="no layout"):
+        open_data(str(tmp_path / "shards"))
+
+
+def test_shards_that_do_not_fit_the_index_are_named(write_coco, tmp_path):
+    write_coco()
+    pack_data(open_data(str(tmp_path)), tmp_path / "shards", images_per_shard=2)
+    first, second = (tmp_path / f"shards/train-0000{number}.parquet" for number in range(2))
+    second.write_bytes(first.read_bytes())
+    with pytest.raises(NasrayError, match=r"train-00001\.parquet has 2 images, the index says 1"):
+        open_data(str(tmp_path / "shards")).split("train")
+    second.write_bytes(first.read_bytes()[:-100])
+    with pytest.raises(NasrayError, match=r"cannot read shard .*train-00001\.parquet"):
+        open_data(str(tmp_path / "shards")).split("train")
+    index = tmp_path / "shards/shards.json"
+    index.write_text(json.dumps(json.loads(index.read_text()) | {"format": 99}))
+    with pytest.raises(NasrayError, match="newer version"):
+        open_data(str(tmp_path / "shards"))
