@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from importlib import resources as package_files
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
@@ -106,7 +106,7 @@ def _explain(item: Any, owner: Any) -> str:
     if item["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
         for part in path[:-1]:
             kind = get_type_hints(owner).get(part) if dataclasses.is_dataclass(owner) else None
-            owner = kind if dataclasses.is_dataclass(kind) else owner
+            owner = next((part for part in (kind, *get_args(kind)) if dataclasses.is_dataclass(part)), owner)
         known = list(owner.__dataclass_fields__)
         return f"unknown key {where!r}{did_you_mean(path[-1], known)} Allowed here: {', '.join(known)}"
     return f"{where}: {item['msg']}, got {item.get('input')!r}"
