@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
+import re
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -106,10 +107,16 @@ def peak_mib(whose: str, name: str, options: argparse.Namespace) -> float:
 def alone(whose: str, name: str, options: argparse.Namespace) -> float:
     """In the fresh process: the rise of peak memory over three steps, in MiB."""
     step, _ = make(whose, name, options)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = _memory_mib("VmRSS")
     for _ in range(3):
         step()
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    return _memory_mib("VmHWM") - before
+
+
+def _memory_mib(name: str) -> float:
+    found = re.search(rf"^{name}:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
+    assert found
+    return int(found[1]) / 1024
 
 
 def main() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from nasray.cli.common import ARCHITECTURE, CHECKPOINT, IMAGE_SIZE, command, parse_image_hw, print_table
+from nasray.spaces import NasrayError
 
 
 def add_commands(commands: Any) -> None:
@@ -35,6 +36,9 @@ def add_commands(commands: Any) -> None:
 
 
 def _cost(known: Any) -> None:
+    if known.detector:
+        _detector_cost(known)
+        return
     from nasray.architectures import PUBLISHED, find_architecture, layer_table
 
     image_hw = parse_image_hw(known.image_size)
@@ -65,19 +69,79 @@ def _cost(known: Any) -> None:
     print_table(["architecture", "gmacs", "gmacs_mmcv", "params_m", "layers", "paper: G", "paper: M"], table_rows)
 
 
-def _latency(known: Any) -> None:
+def _detector_cost(known: Any) -> None:
     from nasray.architectures import find_architecture
-    from nasray.latency import measure_architecture
+    from nasray.models.cost import CONVENTIONS, PUBLISHED_PARTS, compare_published, detector_cost
+    from nasray.models.detectors import check_detector_name
 
-    result = measure_architecture(
-        find_architecture(known.architecture), image_hw=parse_image_hw(known.image_size), batch_size=known.batch_size,
-        device=known.device, dtype=known.dtype, with_table=known.table,
-    )  # fmt: skip
+    check_detector_name(known.detector)
+    size = parse_image_hw(known.image_size)
+    costs = {
+        name: detector_cost(known.detector, find_architecture(name), size, num_classes=known.classes)
+        for name in known.architecture
+    }
+    published = [
+        compare_published(one)
+        for one in PUBLISHED_PARTS
+        if one.detector == known.detector and one.architecture in known.architecture
+        if known.classes == 80 and one.image_hw in (size, size[::-1])
+    ]
+    if known.json:
+        note = {"scope": f"detector {known.detector}", "image_hw": list(size), "classes": known.classes, **CONVENTIONS}
+        print(json.dumps({"convention": note, "detectors": costs, "published": published}, indent=1))
+        return
+    for name, parts in costs.items():
+        print(f"{known.detector} on {name} at {size[0]}x{size[1]} (height x width), {known.classes} classes")
+        rows = [[part, *(f"{value:.4g}" for value in figures.values())] for part, figures in parts.items()]
+        print_table(["part", *next(iter(parts.values()))], rows)
+        print()
+    for text, convention in CONVENTIONS.items():
+        print(f"{text}: {convention}")
+    for row in published:
+        params = f", {row['params_m']:.2f} M ({row['published_params_m']:g})" if "params_m" in row else ""
+        print(
+            f"\n{row['name']}: {row['gmacs']:.2f} G ({row['published_gmacs']:g}, {row['difference']:+.2%}){params}\n"
+            f"  {' + '.join(row['parts'])}, {row['convention']}; published: {row['source']}"
+        )
+
+
+def _latency(known: Any) -> None:
+    from nasray.latency import measure_architecture, measure_detector
+
+    size = parse_image_hw(known.image_size)
+    setting = {"batch_size": known.batch_size, "device": known.device, "dtype": known.dtype}
+    detector = _detector_of(known)
+    if detector is not None:
+        if known.table:
+            raise NasrayError("--table is for backbones: the block table knows no heads")
+        result = measure_detector(detector, size, **setting)
+    else:
+        from nasray.architectures import find_architecture
+
+        architecture = find_architecture(known.architecture)
+        result = measure_architecture(architecture, image_hw=size, with_table=known.table, **setting)
     if known.json:
         print(json.dumps(result, indent=1))
         return
     for name, value in result.items():
         print(f"{name:24} {value:.4g}" if isinstance(value, float) else f"{name:24} {value}")
+
+
+def _detector_of(known: Any) -> Any:
+    """The trained detector that is meant, or a fresh one of `--detector`; None for a backbone alone."""
+    path = Path(known.architecture)
+    if known.detector:
+        from nasray.architectures import find_architecture
+        from nasray.models import build
+        from nasray.models.detectors import build_detector, check_detector_name
+
+        check_detector_name(known.detector)
+        return build_detector(known.detector, build(find_architecture(known.architecture)), num_classes=80)
+    if path.suffix == ".pt" or (path / "checkpoints").is_dir():
+        from nasray.checkpoint import Checkpoint
+
+        return Checkpoint.load(path).detector()
+    return None
 
 
 def _export(known: Any) -> None:
@@ -89,9 +153,9 @@ def _export(known: Any) -> None:
         result = export_backbone(find_architecture(known.what), to)
     else:
         from nasray.checkpoint import Checkpoint
-        from nasray.export import export_detector
+        from nasray.detector_export import export_checkpoint
 
         size = parse_image_hw(known.image_size) if known.image_size else None
-        result = export_detector(Checkpoint.load(known.what), to, image_hw=size, raw=known.raw)
+        result = export_checkpoint(Checkpoint.load(known.what), to, image_hw=size, raw=known.raw)
     print(json.dumps(result, indent=1) if known.json else f"{known.to}: {result['params_m']:.4g} M parameters, "
           f"the same outputs as nasray's to {result['max_difference']:g}")  # fmt: skip

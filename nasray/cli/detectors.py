@@ -109,15 +109,11 @@ def _train(known: Any) -> None:
 
 def train_recipe(known: Any) -> Recipe:
     """The recipe that a `train` command means, before the options that are its keys."""
-    from nasray.configuration import did_you_mean
-    from nasray.models.detectors import DETECTORS
+    from nasray.models.detectors import check_detector_name
     from nasray.recipe import SCHEDULES, DetectorOptions, Recipe, is_recipe, load_recipe
 
-    if known.detector and known.detector not in DETECTORS:
-        raise NasrayError(
-            f"unknown detector {known.detector!r}{did_you_mean(known.detector, DETECTORS)} There are: "
-            f"{', '.join(DETECTORS)}"
-        )
+    if known.detector:
+        check_detector_name(known.detector)
     if is_recipe(known.what):
         if known.recipe:
             raise NasrayError(f"{known.what} is a recipe itself: leave out --recipe, or name an architecture before it")

@@ -12,7 +12,7 @@ From the bottom up: `setting` (what a latency depends on), `measuring` (a networ
 (a setting's blocks, and predictions), `space` (the table as a search's cost), `architecture` (measured and predicted).
 """
 
-from nasray.latency.architecture import measure_architecture, table_error
+from nasray.latency.architecture import measure_architecture, measure_detector, table_error
 from nasray.latency.blocks import Block, block_latency
 from nasray.latency.measuring import measure
 from nasray.latency.setting import DTYPES, Setting
@@ -30,6 +30,7 @@ __all__ = [
     "cache_folder",
     "measure",
     "measure_architecture",
+    "measure_detector",
     "space_table",
     "table_error",
 ]

@@ -101,6 +101,15 @@ def measure_architecture(
     return result
 
 
+def measure_detector(detector: nn.Module, image_hw: tuple[int, int], **setting: Any) -> dict[str, Any]:
+    """What `measure` gives for a whole detector, the choice of detections included; `setting` as there.
+
+    Raises:
+        NasrayError: for what the device cannot do.
+    """
+    return {"scope": "detector", **measure(detector, image_hw, **setting)}
+
+
 def _without_drawing(build: Any, architecture: Architecture) -> nn.Module:
     """The network, with the user's random state left as it was."""
     import torch

@@ -6,7 +6,7 @@ import importlib
 import inspect
 from typing import TYPE_CHECKING, Any
 
-from nasray.configuration import refuse_foreign
+from nasray.configuration import did_you_mean, refuse_foreign
 from nasray.spaces import NasrayError
 
 if TYPE_CHECKING:
@@ -25,6 +25,12 @@ DETECTORS = {
     "yolof": ("yolof", "YOLOF", "YOLOF (Chen et al., CVPR 2021): a single level with dilated convolutions"),
 }
 """Name: module, class, and a line about it. A new detector is one line here."""
+
+
+def check_detector_name(name: str) -> None:
+    """Raise `NasrayError` for a name that no detector has."""
+    if name not in DETECTORS:
+        raise NasrayError(f"unknown detector {name!r}{did_you_mean(name, DETECTORS)} There are: {', '.join(DETECTORS)}")
 
 
 def detector_class(name: str) -> type[Detector]:
@@ -52,4 +58,4 @@ def build_detector(name: str, backbone: nn.Module, num_classes: int, **options: 
         raise NasrayError(f"detector {name!r}: {error}") from error
 
 
-__all__ = ["DETECTORS", "build_detector", "detector_class", "detector_options"]
+__all__ = ["DETECTORS", "build_detector", "check_detector_name", "detector_class", "detector_options"]

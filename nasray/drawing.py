@@ -1,0 +1,120 @@
+"""Pictures of detections."""
+
+from __future__ import annotations
+
+import colorsys
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nasray.cluster import write_atomic
+from nasray.spaces import NasrayError
+
+if TYPE_CHECKING:
+    from nasray.checkpoint import Checkpoint
+    from nasray.evaluation.predictions import Predictions
+
+
+def draw_detections(
+    image: NDArray[np.uint8], boxes: NDArray[np.floating], labels: Sequence[int], scores: Sequence[float],
+    classes: Sequence[str],
+) -> NDArray[np.uint8]:  # fmt: skip
+    """An image with boxes, each with its class and score; the best lie on top.
+
+    Args:
+        image: (3, H, W) RGB.
+        boxes: (D, 4) xyxy in pixels.
+        labels: (D,)
+        scores: (D,) in [0, 1].
+        classes: names in the order of labels.
+
+    Returns:
+        (3, H, W) uint8 RGB.
+    """
+    from PIL import Image, ImageDraw, ImageFont
+
+    picture = Image.fromarray(np.ascontiguousarray(image.transpose(1, 2, 0)))
+    pen = ImageDraw.Draw(picture)
+    edge = max(picture.size)
+    font, width = ImageFont.load_default(max(edge / 45, 9)), max(round(edge / 320), 1)
+    for place in np.argsort(scores, kind="stable").tolist():
+        label = int(labels[place])
+        left, top, right, bottom = (float(value) for value in boxes[place])
+        colour = class_colour(label)
+        pen.rectangle((left, top, max(right, left + 1), max(bottom, top + 1)), outline=colour, width=width)
+        text = f"{classes[label]} {scores[place]:.2f}"
+        size = pen.textbbox((0, 0), text, font=font)
+        height = size[3] + 2
+        corner = (left, max(top - height, 0))
+        pen.rectangle((*corner, left + size[2] + 4, corner[1] + height), fill=colour)
+        pen.text((left + 2, corner[1]), text, fill="white", font=font)
+    return np.asarray(picture).transpose(2, 0, 1)
+
+
+def class_colour(label: int) -> tuple[int, int, int]:
+    """A colour of a class, dark enough for white letters; neighbouring labels differ clearly."""
+    hue = (0.02 + label * 0.618033988749895) % 1.0
+    red, green, blue = colorsys.hls_to_rgb(hue, 0.38, 0.85)
+    return round(255 * red), round(255 * green), round(255 * blue)
+
+
+def picture_bytes(image: NDArray[np.uint8], file_format: str = "PNG") -> bytes:
+    """The content of an image file of (3, H, W) uint8 RGB."""
+    from PIL import Image
+
+    sink = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(image.transpose(1, 2, 0))).save(sink, file_format)
+    return sink.getvalue()
+
+
+def predict_image(checkpoint: Checkpoint, image: Path, *, to: Path, threshold: float = 0.3) -> list[dict[str, Any]]:
+    """Find objects in one image file and draw them; the image is resized as in validation.
+
+    Args:
+        checkpoint: of a trained detector.
+        image: the file.
+        to: the picture to write; its suffix chooses the format.
+        threshold: least score of what is told and drawn.
+
+    Returns:
+        `class`, `score` and `box` (xyxy in pixels of the file) of each, best first.
+
+    Raises:
+        NasrayError: if the image cannot be read, or the picture's kind is unknown.
+    """
+    from PIL import Image
+
+    from nasray.data.images import decode_image
+
+    file_format = Image.registered_extensions().get(to.suffix.lower())
+    if file_format not in ("PNG", "JPEG", "WEBP", "BMP"):
+        raise NasrayError(f"a picture is a .png, .jpg, .webp or .bmp file; got {str(to)!r}")
+    if not image.is_file():
+        raise NasrayError(f"no image {image}")
+    pixels = decode_image(image.read_bytes(), str(image))
+    found = _detect(checkpoint, pixels)
+    sure = found.scores >= threshold
+    boxes, labels, scores = found.boxes[sure], found.labels[sure], found.scores[sure]
+    drawn = draw_detections(pixels.numpy(), boxes, labels.tolist(), scores.tolist(), checkpoint.classes)
+    write_atomic(to, picture_bytes(drawn, file_format))
+    columns = zip(labels.tolist(), scores.tolist(), boxes.tolist(), strict=True)
+    return [{"class": checkpoint.classes[label], "score": score, "box": box} for label, score, box in columns]
+
+
+def _detect(checkpoint: Checkpoint, pixels: Any) -> Predictions:
+    """The detections in one (3, H, W) uint8 image."""
+    import torch
+
+    from nasray.data.loader import Batch, pad_images
+    from nasray.data.transforms import EvaluationTransform
+    from nasray.evaluation.predictions import predict
+
+    detector = checkpoint.detector()
+    resized = EvaluationTransform(checkpoint.recipe.augmentation)(pixels)
+    sizes = [torch.tensor([part.shape[-2:]]) for part in (resized, pixels)]
+    batch = Batch(pad_images([resized], detector.stride), [{}], sizes[0], sizes[1], torch.zeros(1, dtype=torch.int64))
+    return predict(detector, [batch])

@@ -1,0 +1,167 @@
+"""What a whole detector costs, part by part, and published figures to hold it against.
+
+Counted on the meta device: no memory, no arithmetic. Modules tell what they do through hooks, so that a part that runs
+on several levels counts on each.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from nasray.spaces import Architecture
+
+CONVENTIONS = {
+    "gmacs": "multiply-adds of convolutions and fully connected layers / 1e9",
+    "gmacs_bias": "the same, and 1 for each output of a layer with bias",
+    "gmacs_mmcv": "as mmcv counts: the same with bias, and 2 for each output of a norm, 1 for each of a ReLU, 1 for "
+    "each input of a pool",
+}
+"""How multiply-adds can be counted."""
+
+
+@dataclass(frozen=True)
+class PublishedPart:
+    """A figure of a paper.
+
+    Attributes:
+        name: what it is of.
+        architecture: the backbone's name.
+        detector: its name.
+        image_hw: height and width in pixels.
+        parts: that it counts, of `detector_cost`.
+        convention: of `CONVENTIONS`.
+        gmacs: the figure.
+        params_m: likewise, where there is one.
+        source: where it stands, and what hits it.
+    """
+
+    name: str
+    architecture: str
+    detector: str
+    image_hw: tuple[int, int]
+    parts: tuple[str, ...]
+    convention: str
+    gmacs: float
+    source: str
+    params_m: float | None = None
+
+
+_MSNAS = "MSNAS, Table 1, at 832x1280 with biases"
+PUBLISHED_PARTS = (
+    PublishedPart(
+        "FCOS head", "resnet50", "fcos", (800, 1280), ("head",), "gmacs_mmcv", 105.0,
+        "FAD, section 4, at 1280x800; its scales are not counted", 4.92,
+    ),
+    PublishedPart(
+        "ResNet-18-FPN encoder and RPN", "resnet18", "faster-rcnn", (832, 1280),
+        ("backbone.stem", "backbone", "neck", "rpn"), "gmacs_bias", 145.45, _MSNAS,
+    ),
+    PublishedPart(
+        "ResNet-34-FPN encoder and RPN", "resnet34", "faster-rcnn", (832, 1280),
+        ("backbone", "neck", "rpn"), "gmacs_bias", 182.20, f"{_MSNAS}, without the stem",
+    ),
+    PublishedPart(
+        "ResNet-50-FPN encoder and RPN", "resnet50", "faster-rcnn", (832, 1280),
+        ("backbone", "neck", "rpn"), "gmacs_bias", 197.33, f"{_MSNAS}, without the stem",
+    ),
+)  # fmt: skip
+"""Figures that are reproduced to 1 %. MSNAS counts the stem of ResNet-18 but not those of ResNet-34 and -50; its RPN
+has 18 outputs a location where nasray's has 15."""
+
+
+def detector_cost(
+    name: str, architecture: Architecture, image_hw: tuple[int, int], *, num_classes: int = 80, **options: Any
+) -> dict[str, dict[str, float]]:
+    """Costs of every part of a detector for one image.
+
+    Args:
+        name: of the detector.
+        architecture: of the backbone.
+        image_hw: height and width of the image in pixels.
+        num_classes: of the detector.
+        **options: of the detector.
+
+    Returns:
+        By part: `params_m`, and `gmacs` in the three conventions. Parts are "backbone.stem", "backbone" (the rest of
+        it), "neck", what else the detector has under its own names (heads that work on proposals on all of them), and
+        "total".
+
+    Raises:
+        NasrayError: if detector, architecture and options do not go together.
+    """
+    import torch
+
+    from nasray.models import build
+    from nasray.models.detectors import build_detector
+
+    with torch.device("meta"):
+        detector = build_detector(name, build(architecture), num_classes, **options).eval()
+        images = torch.empty(1, 3, *image_hw)
+    counts: dict[str, dict[str, float]] = defaultdict(lambda: dict.fromkeys(("params_m", *CONVENTIONS), 0.0))
+    for path, parameter in detector.named_parameters():
+        counts[_part(path)]["params_m"] += parameter.numel() / 1e6
+    handles = [
+        module.register_forward_hook(_hook(counts[_part(path)]))
+        for path, module in detector.named_modules()
+        if not any(module.children())
+    ]
+    with torch.no_grad():
+        detector(images)
+    for handle in handles:
+        handle.remove()
+    parts = {part: figures for part, figures in counts.items() if any(figures.values())}
+    total = {key: sum(figures[key] for figures in parts.values()) for key in ("params_m", *CONVENTIONS)}
+    return {**parts, "total": total}
+
+
+def _part(path: str) -> str:
+    return "backbone.stem" if path.startswith("backbone.stem") else path.split(".")[0]
+
+
+def _hook(figures: dict[str, float]) -> Any:
+    def count(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        macs, bias, other = module_macs(module, inputs[0], output)
+        figures["gmacs"] += macs / 1e9
+        figures["gmacs_bias"] += (macs + bias) / 1e9
+        figures["gmacs_mmcv"] += (macs + bias + other) / 1e9
+
+    return count
+
+
+def module_macs(module: nn.Module, x: Any, output: Any) -> tuple[int, int, int]:
+    """Multiply-adds of a module's weights, additions of its biases, and what only mmcv counts."""
+    if not isinstance(output, Tensor):
+        return 0, 0, 0
+    if isinstance(module, nn.ConvTranspose2d):
+        taps = module.weight.shape[2] * module.weight.shape[3] * module.out_channels // module.groups
+        return x.numel() * taps, output.numel() * (module.bias is not None), 0
+    if isinstance(module, nn.Conv2d | nn.Linear):
+        return output.numel() * module.weight[0].numel(), output.numel() * (module.bias is not None), 0
+    if isinstance(module, nn.BatchNorm2d | nn.GroupNorm):
+        return 0, 0, 2 * output.numel()
+    if isinstance(module, nn.ReLU | nn.ReLU6):
+        return 0, 0, output.numel()
+    if isinstance(module, nn.MaxPool2d | nn.AvgPool2d):
+        return 0, 0, x.numel()
+    return 0, 0, 0
+
+
+def compare_published(published: PublishedPart) -> dict[str, Any]:
+    """Our figure beside a paper's: `gmacs`, `published_gmacs`, `difference` (relative), and so `params_m`."""
+    from nasray.architectures import ARCHITECTURES
+
+    costs = detector_cost(published.detector, ARCHITECTURES[published.architecture], published.image_hw)
+    gmacs = sum(costs[part][published.convention] for part in published.parts)
+    row: dict[str, Any] = {
+        "name": published.name, "image_hw": list(published.image_hw), "parts": list(published.parts),
+        "convention": published.convention, "gmacs": gmacs, "published_gmacs": published.gmacs,
+        "difference": gmacs / published.gmacs - 1, "source": published.source,
+    }  # fmt: skip
+    if published.params_m is not None:
+        params_m = sum(costs[part]["params_m"] for part in published.parts)
+        row |= {"params_m": params_m, "published_params_m": published.params_m}
+    return row
