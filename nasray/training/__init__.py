@@ -7,7 +7,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nasray.recipe import Recipe, WorkerOptions
+from nasray.configuration import validate
+from nasray.recipe import RECIPE, Recipe, WorkerOptions
 from nasray.spaces import Architecture
 
 if TYPE_CHECKING:
@@ -36,7 +37,10 @@ def begin_training(recipe: Recipe, folder: Path | str, architecture: Architectur
     refuse_occupied(path)
     recipe = _with_absolute_paths(recipe)
     architecture = architecture or find_architecture(recipe.backbone)
-    dataset = open_data(recipe.data).split("train")
+    source = open_data(recipe.data)
+    dataset = source.split("train")
+    if "val" in source.splits:
+        source.split("val")
     description = Description(recipe, architecture, dataset.classes, dataset.category_ids)
     _try_out(description)
     create_folder(path, description)
@@ -57,7 +61,8 @@ def resume_training(folder: Path | str, resources: WorkerOptions | None = None) 
     path = Path(folder).absolute()
     recipe = recipe_of_training(path)
     if resources is not None:
-        recipe = dataclasses.replace(recipe, resources=resources)
+        content = {**RECIPE.dump_python(recipe, mode="json"), "resources": vars(resources)}
+        recipe = validate(RECIPE, Recipe, content, str(folder))
     return _run(recipe, path)
 
 

@@ -248,6 +248,7 @@ class CheckpointFiles:
             aside.unlink(missing_ok=True)
             os.link(self.last, aside)
             os.replace(aside, name)
+            aside.unlink(missing_ok=True)  # where both were the same file already, replacing did nothing
         except OSError:  # a file system without hard links
             with open(self.last, "rb") as source:
                 write_atomic(name, partial(shutil.copyfileobj, source))

@@ -45,7 +45,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 
 class StoppedError(NasrayError):
-    """The training was asked to stop; its state is saved."""
+    """The training was asked to stop; its state is saved, unless the last loss was not finite."""
 
 
 class Batches(Protocol):
@@ -117,7 +117,7 @@ class Loop:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=recipe.precision == "float16")
         self.per_epoch = len(parts.batches)
         self.total = total_iterations(recipe.schedule, self.per_epoch)
-        self.iteration = 0
+        self.iteration, self.factor = 0, 0.0
         self.names: list[str] = []
         self.window, self.num_in_window = torch.zeros((), device=self.device), 0  # losses since the last line
         self.norm = torch.zeros((), device=self.device)
@@ -177,7 +177,8 @@ class Loop:
         recipe = self.recipe
         seed = seed_sequence(recipe.seed, SAMPLING, self.iteration, self.worker.rank).generate_state(1)
         self.generator.manual_seed(int(seed[0]))
-        scale_learning_rate(self.optimiser, learning_rate_factor(self.iteration, self.per_epoch, recipe.schedule))
+        self.factor = learning_rate_factor(self.iteration, self.per_epoch, recipe.schedule)
+        scale_learning_rate(self.optimiser, self.factor)
         self.optimiser.zero_grad(set_to_none=True)
         images = batch.images.to(self.device, memory_format=self.layout, non_blocking=True)
         targets = [
@@ -247,7 +248,7 @@ class Loop:
         if self.worker.should_stop() and not is_end:
             if self.watch.is_sound():
                 self._save()
-            raise StoppedError(f"stopped after {self.iteration:,} of {self.total:,} iterations; they are saved")
+            raise StoppedError(f"stopped after {self.iteration:,} of {self.total:,} iterations")
 
     def _log(self) -> None:
         if self.recorder is not None:
@@ -258,7 +259,7 @@ class Loop:
                 iteration=self.iteration,
                 epoch=self._epoch(),
                 losses=dict(zip(self.names, losses, strict=True)),
-                learning_rate=self.optimiser.param_groups[0]["lr"],
+                learning_rate=self.recipe.optimiser.learning_rate * self.factor,
                 grad_norm=self.norm.item(),
                 images_per_s=num_images / seconds if seconds > 0 else 0.0,
             ))  # fmt: skip

@@ -9,12 +9,13 @@ from torch import nn
 from nasray.cluster.training import Worker
 from nasray.data import DataSource, EvaluationLoader
 from nasray.data.dataset import DetectionSet
+from nasray.drawing import draw_detections, picture_bytes
 from nasray.evaluation.coco import coco_metrics
 from nasray.evaluation.predictions import Predictions, gather, predict
 from nasray.recipe import Recipe
 from nasray.training.loop import Validation
 
-NUM_PICTURES = 4
+NUM_PICTURES, THRESHOLD = 4, 0.3
 
 
 def make_validation(
@@ -58,5 +59,13 @@ def _measure(dataset: DetectionSet, found: Predictions) -> dict[str, float]:
 
 
 def _draw(dataset: DetectionSet, found: Predictions) -> dict[str, bytes]:
-    """The first images with what was found in them."""
-    return {}
+    """PNG files of the first images with what was found in them with some confidence."""
+    pictures = {}
+    for index in range(min(NUM_PICTURES, len(dataset))):
+        chosen = (found.image_index == index) & (found.scores >= THRESHOLD)
+        drawn = draw_detections(
+            dataset.read_image(index).numpy(), found.boxes[chosen], found.labels[chosen].tolist(),
+            found.scores[chosen].tolist(), dataset.classes,
+        )  # fmt: skip
+        pictures[f"image {dataset.image_ids[index]}"] = picture_bytes(drawn)
+    return pictures

@@ -30,8 +30,6 @@ def loop(config, worker):
         value = torch.tensor(float(worker.rank + 1) * (step + 1))
         distributed.all_reduce(value)
         step, total = step + 1, total + value.item()
-        if step == 7 and worker.rank == 1 and event == "mistake":
-            raise NasrayError("one message")
         if step == 7 and worker.rank == 1 and event == "kill" and not (folder / "killed").exists():
             (folder / "killed").touch()
             os.kill(os.getpid(), signal.SIGKILL)

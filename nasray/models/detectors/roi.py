@@ -35,8 +35,8 @@ WIDTH = 1024
 """Of fully connected layers."""
 IOU = 0.5
 """Proposals that overlap a box by this much are positive, others are background."""
-SAMPLES, POSITIVE_SHARE = 512, 0.25
-"""Proposals of an image from which its loss is computed, and the most of them that are positive."""
+POSITIVE_SHARE = 0.25
+"""The most of the regions that are learnt from that are positive."""
 
 CODER = BoxCoder((10.0, 10.0, 5.0, 5.0))
 
@@ -95,8 +95,9 @@ class Samples(NamedTuple):
 
 @torch.no_grad()
 def sample_regions(
-    proposals: Tensor, scores: Tensor, targets: Sequence[Target], num_classes: int, generator: torch.Generator | None
-) -> Samples:
+    proposals: Tensor, scores: Tensor, targets: Sequence[Target], num_classes: int, num: int,
+    generator: torch.Generator | None = None,
+) -> Samples:  # fmt: skip
     """Proposals and annotated boxes to learn from, matched to the boxes.
 
     Args:
@@ -104,6 +105,7 @@ def sample_regions(
         scores: (B, P); those of 0 are padding.
         targets: of each image.
         num_classes: C.
+        num: regions of one image, where there are as many.
         generator: of the sampling; torch's own if None.
     """
     images = []
@@ -111,7 +113,7 @@ def sample_regions(
         truth, labels = target["boxes"].to(proposals), target["labels"].to(proposals.device)
         boxes = torch.cat([proposals[image][scores[image] > 0], truth])
         matched = match(boxes, truth, IOU, IOU, every_box=False)
-        positive, negative = sample(matched, SAMPLES, POSITIVE_SHARE, generator)
+        positive, negative = sample(matched, num, POSITIVE_SHARE, generator)
         index, boxes = matched[positive], boxes[torch.cat([positive, negative])]
         pad = len(negative)
         images.append((

@@ -25,8 +25,12 @@ OPTIONS = {
     "fcos": {"channels": 32, "num_convs": 1},
     "retinanet": {"channels": 32, "num_convs": 1, "base_size": 16},
     "gfl": {"channels": 32, "num_convs": 1},
+    "ssdlite": {},
+    "yolof": {"channels": 32, "base_size": 16},
 }
 """Of each detector, so that it is small; by default only `channels` is 32."""
+IMAGE_HW = {"yolof": (160, 160)}
+"""Of images that are learnt by heart; by default (96, 96), on which YOLOF has nine locations for up to six shapes."""
 
 
 def tiny_backbone(seed=0):
@@ -140,10 +144,11 @@ class RawOutputs(torch.nn.Module):
         return tuple(part for parts in raw for part in (parts if isinstance(parts, list) else [parts]))
 
 
-def export(module, path, batch_size=1, image_hw=(192, 256)):
+def export(module, path, batch_size=1, image_hw=(544, 640)):
     """An onnxruntime session of a module exported with dynamic height and width, and batch if it is more than 1.
 
-    No level of the example may be one pixel high or wide: an export takes that for a fixed size.
+    No level of the example, with up to 512 pixels between two of its own, may be one pixel high or wide: an export
+    takes that for a fixed size.
     """
     dynamic = torch.export.Dim.DYNAMIC
     axes = {2: dynamic, 3: dynamic} | ({0: dynamic} if batch_size > 1 else {})

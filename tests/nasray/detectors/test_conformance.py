@@ -125,7 +125,7 @@ def other_name(detector):
 def test_export_finds_the_same_on_images_of_other_sizes(trained, tmp_path):
     module = EndToEnd(trained[0])
     session = export(module, tmp_path / "detector.onnx")
-    for image_hw in ((96, 64), (117, 150)):
+    for image_hw in ((96, 64), (117, 150), (530, 40)):
         images = shapes_batch(1, image_hw, seed=1)[0].float()
         with torch.no_grad():
             boxes, scores, labels, *masks = module(images)
@@ -181,7 +181,10 @@ def test_images_without_boxes(name, empty, batch):
 
 @each_detector
 def test_gradients_reach_all_weights(name, batch):
-    _, slopes = gradients(tiny_detector(name).train(), *batch)
+    images, (target, *targets) = batch
+    large = {"boxes": torch.tensor([[1, 1, 95, 95.0]]), "labels": torch.tensor([0]), "masks": torch.ones(1, 96, 96) > 0}
+    target = {key: torch.cat([value, large[key]]) for key, value in target.items()}  # so that coarse levels have some
+    _, slopes = gradients(tiny_detector(name).train(), images, [target, *targets])
     for parameter, slope in slopes.items():
         assert slope is not None, parameter
         assert slope.isfinite().all(), parameter

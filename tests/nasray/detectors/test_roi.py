@@ -67,7 +67,7 @@ def test_samples_are_those_of_torchvision():
     proposals = make_proposals()
     scores = torch.ones(proposals.shape[:2])
     scores[0, 600:] = 0  # padding
-    samples = roi.sample_regions(proposals, scores, TARGETS, 3, torch.Generator().manual_seed(5))
+    samples = roi.sample_regions(proposals, scores, TARGETS, 3, 512, torch.Generator().manual_seed(5))
     theirs = RoIHeads(None, None, None, 0.5, 0.5, 512, 0.25, None, 0.05, 0.5, 100)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(5)
@@ -90,7 +90,7 @@ def test_samples_are_those_of_torchvision():
 
 
 def test_loss_is_that_of_torchvision():
-    samples = roi.sample_regions(make_proposals(), torch.ones(2, 700), TARGETS, 3, torch.Generator().manual_seed(5))
+    samples = roi.sample_regions(make_proposals(), torch.ones(2, 700), TARGETS, 3, 512, torch.Generator().manual_seed(5))
     generator = torch.Generator().manual_seed(6)
     logits = torch.randn(1024, 4, generator=generator)
     deltas = torch.randn(1024, 3, 4, generator=generator)
@@ -104,7 +104,7 @@ def test_loss_is_that_of_torchvision():
 
 
 def test_nothing_to_learn_from():
-    samples = roi.sample_regions(torch.zeros(1, 4, 4), torch.zeros(1, 4), TARGETS[1:], 3, None)
+    samples = roi.sample_regions(torch.zeros(1, 4, 4), torch.zeros(1, 4), TARGETS[1:], 3, 512)
     assert len(samples.labels) == 0
     losses = roi.box_loss(torch.zeros(0, 4), torch.zeros(0, 3, 4), samples)
     assert losses == {"loss_classes": 0, "loss_boxes": 0}

@@ -49,6 +49,16 @@ def quick_validation(monkeypatch):
 
 
 @pytest.fixture
+def recipe():
+    return RECIPE
+
+
+@pytest.fixture
+def open_shapes_once():
+    return open_once
+
+
+@pytest.fixture
 def begin():
     """A function that makes a training's folder; it gives the recipe."""
 

@@ -57,6 +57,7 @@ def test_a_kill_between_last_and_best_is_made_good(tmp_path):
         (tmp_path / name).unlink()
     found, lines = files.load()
     files.keep(found)
+    files.keep(found)
     assert not lines
     assert Checkpoint.load(tmp_path / "best.pt").iteration == 2
     assert sorted(path.name for path in tmp_path.iterdir()) == ["best-1.pt", "best-2.pt", "best.pt", "last.pt"]

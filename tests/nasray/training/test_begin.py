@@ -1,0 +1,87 @@
+"""Beginning and resuming, with the loop in this process instead of Ray's."""
+
+import dataclasses
+import subprocess
+import sys
+
+import pytest
+import torch
+
+import nasray.cluster.training
+import nasray.data
+from nasray.architectures import ARCHITECTURES
+from nasray.cluster.training import Worker
+from nasray.recipe import OptimiserOptions, ScheduleOptions, WorkerOptions
+from nasray.spaces import NasrayError
+from nasray.training import begin_training, recipe_of_training, resume_training
+from nasray.training.folder import read_description
+from nasray.training.loop import StoppedError
+
+
+@pytest.fixture
+def tiny(recipe):
+    return dataclasses.replace(recipe, schedule=ScheduleOptions(epochs=0.4))
+
+
+@pytest.fixture
+def here(monkeypatch, quick_validation, open_shapes_once):
+    """Workers' groups that were asked for; a stop can be asked for by the first entry of `stops`."""
+    groups, stops = [], []
+
+    def run(loop, config, *, folder, group):
+        groups.append(group)
+        asked = iter(stops)
+        loop(config, Worker(should_stop=lambda: next(asked, False)))
+
+    monkeypatch.setattr(nasray.cluster.training, "run_training", run)
+    monkeypatch.setattr(nasray.data, "open_data", open_shapes_once)
+    return groups, stops
+
+
+def test_begin_stop_and_resume(tiny, here, tmp_path):
+    groups, stops = here
+    stops[:] = [False, True]
+    with pytest.raises(StoppedError, match="stopped after 2 of 4"):
+        begin_training(tiny, tmp_path / "run")
+    with pytest.raises(NasrayError, match=r"`nasray resume .*` continues it"):
+        begin_training(tiny, tmp_path / "run")
+    stops.clear()
+    summary = resume_training(tmp_path / "run", WorkerOptions(workers=2, cpus=3, retries=1))
+    assert (summary["iterations"], summary["best"]["iteration"]) == (4, 4)
+    assert [(group.workers, group.cpus, group.retries) for group in groups] == [(1, None, 3), (2, 3, 1)]
+    assert recipe_of_training(tmp_path / "run") == tiny
+    assert resume_training(tmp_path / "run") == summary
+
+
+def test_an_architecture_of_ones_own(tiny, here, tmp_path):
+    begin_training(dataclasses.replace(tiny, backbone="resnet50"), tmp_path / "run", ARCHITECTURES["basic-tiny"])
+    assert read_description(tmp_path / "run").architecture == ARCHITECTURES["basic-tiny"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"data": "nowhere.yaml"}, "nowhere.yaml does not exist"),
+        ({"backbone": "resnet5"}, "did you mean 'resnet50'"),
+        ({"weights": "none.pth"}, "no file of weights at .*none.pth"),
+        ({"weights": "bad.pth"}, r"bad.pth does not fit the backbone: .* the file's a is 3"),
+        ({"weights": "bad.pth", "frozen_stages": 9}, "choose at most 5"),
+    ],
+)
+def test_a_mistake_leaves_nothing_behind(tiny, here, tmp_path, monkeypatch, changes, message):
+    monkeypatch.chdir(tmp_path)
+    torch.save({"a": torch.zeros(3)}, "bad.pth")
+    with pytest.raises(NasrayError, match=message):
+        begin_training(dataclasses.replace(tiny, **changes), "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_batch_must_divide_among_the_workers_of_now(tiny, here, tmp_path):
+    begin_training(dataclasses.replace(tiny, optimiser=OptimiserOptions(accumulate=2)), tmp_path / "run")
+    with pytest.raises(NasrayError, match="batch_size 16 does not divide among 3 workers with 2 parts each"):
+        resume_training(tmp_path / "run", WorkerOptions(workers=3))
+
+
+def test_importing_starts_nothing():
+    code = "import nasray.training, sys; print(*({'torch', 'ray.train', 'tensorboard'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "\n"
