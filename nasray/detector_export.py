@@ -65,7 +65,7 @@ class RawOutputs(nn.Module):
 
 def named_outputs(raw: Any) -> list[tuple[str, Tensor]]:
     """Names and tensors: `logits_0`, `logits_1`, ... for a list."""
-    flat = []
+    flat: list[tuple[str, Tensor]] = []
     for name, value in raw.items():
         parts = [(name, value)] if isinstance(value, Tensor) else [(f"{name}_{i}", x) for i, x in enumerate(value)]
         flat += parts
@@ -190,7 +190,7 @@ def _to_program(
 
     sink = io.BytesIO()
     # Else the program would refuse images whose coarsest level is one pixel high or wide.
-    with _quietly(), shape_config.patch(backed_size_oblivious=True):
+    with _quietly(), shape_config.patch(backed_size_oblivious=True):  # type: ignore[attr-defined]
         program = torch.export.export(module, inputs, dynamic_shapes=shapes)
         extra = {"classes.json": json.dumps(list(checkpoint.classes)), "outputs.json": json.dumps(names)}
         torch.export.save(program, sink, extra_files=extra)

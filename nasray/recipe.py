@@ -286,7 +286,7 @@ def tiny(recipe: Recipe) -> Recipe:
     factor = 128 / max(augmentation.short_side)
     short_sides = {max(round(factor * side / 8) * 8, 64) for side in augmentation.short_side}
     epochs = 6.0
-    narrow = {"channels": 32} if recipe.detector.name != "ssdlite" else {}
+    narrow: dict[str, Any] = {"channels": 32} if recipe.detector.name != "ssdlite" else {}
     return dataclasses.replace(
         recipe,
         name=recipe.name + TINY,

@@ -76,16 +76,16 @@ def _data_shapes(known: Any) -> None:
 
     if known.images < 2:
         raise NasrayError(f"--images is at least 2, one to train and one to validate on; got {known.images}")
-    path = write_shapes(
-        Path(known.folder), known.images, seed=known.seed, image_hw=parse_image_hw(known.image_size)
-    )  # fmt: skip
+    path = Path(known.folder) / "data.yaml"
+    write_shapes(path.parent, known.images, seed=known.seed, image_hw=parse_image_hw(known.image_size))
     print(json.dumps({"data": str(path)}) if known.json else f"{path}\nnasray data check {path}")
 
 
 def _data_pack(known: Any) -> None:
     from nasray.data.shards import pack_data
 
-    path = pack_data(known.source, Path(known.folder))
+    path = Path(known.folder)
+    pack_data(known.source, path)
     print(json.dumps({"data": str(path)}) if known.json else f"{path}\nnasray data check {path}")
 
 

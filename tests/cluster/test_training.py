@@ -105,7 +105,7 @@ def failing(*errors):
 def test_a_mistake_comes_back_as_it_was_raised_and_is_not_repeated(tmp_path):
     mistake = NasrayError("one message")
     fit, calls = failing(FailedError(RuntimeError("connection closed"), WrappedError(mistake)))
-    with pytest.raises(NasrayError, match="^one message$") as caught:
+    with pytest.raises(NasrayError, match=r"^one message$") as caught:
         _run_again(fit, Board(tmp_path), tmp_path, retries=3)
     assert caught.value is mistake
     assert len(calls) == 1

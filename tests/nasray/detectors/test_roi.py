@@ -90,7 +90,9 @@ def test_samples_are_those_of_torchvision():
 
 
 def test_loss_is_that_of_torchvision():
-    samples = roi.sample_regions(make_proposals(), torch.ones(2, 700), TARGETS, 3, 512, torch.Generator().manual_seed(5))
+    samples = roi.sample_regions(
+        make_proposals(), torch.ones(2, 700), TARGETS, 3, 512, torch.Generator().manual_seed(5)
+    )
     generator = torch.Generator().manual_seed(6)
     logits = torch.randn(1024, 4, generator=generator)
     deltas = torch.randn(1024, 3, 4, generator=generator)
