@@ -32,6 +32,7 @@ ENVIRONMENT = {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_TRAIN_METRICS_ENABLED": "0",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "300",  # importing PyTorch takes long on a busy machine
 }
 PROGRESS, MESSAGES, STOP = "progress.json", "messages.txt", "stop"
 INTERVAL = 0.2
