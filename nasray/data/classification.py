@@ -135,6 +135,12 @@ class ClassificationLoader:
         self.num_images, self.batch_size, self.seed, self.rank, self.world = len(dataset), batch_size, seed, rank, world
         self.feed = Feed(_Work(dataset, image_size, seed), processes)
 
+    def __len__(self) -> int:
+        """Batches of an epoch."""
+        if self.seed is None:
+            return -(-len(range(self.rank, self.num_images, self.world)) // self.batch_size)
+        return -(-self.num_images // (self.batch_size * self.world))
+
     def epoch(self, epoch: int = 0, first_batch: int = 0) -> Iterator[ClassificationBatch]:
         """The batches of an epoch from `first_batch` on.
 

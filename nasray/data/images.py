@@ -121,7 +121,7 @@ def decode_image(content: bytes, name: str, image_hw: tuple[int, int] | None = N
         if image_hw is not None and tuple(image.shape[1:]) != tuple(image_hw):
             image = _decode_other(content, turned=True)
     except (RuntimeError, OSError, ValueError, SyntaxError) as error:  # SyntaxError: Pillow's for a broken PNG
-        reason = str(error).replace("\n", " ").rpartition(", ")[2] if content else "the file is empty"
+        reason = _reason(error) if content else "the file is empty"
         raise NasrayError(
             f"cannot read image {name}: {reason}. Get a whole copy of the file, or take it out of the data set; "
             "`nasray data check --decode` finds all such files"
@@ -132,6 +132,13 @@ def decode_image(content: bytes, name: str, image_hw: tuple[int, int] | None = N
             f"{image_hw[1]}x{image_hw[0]}; correct width and height, or annotate the image anew"
         )
     return image
+
+
+def _reason(error: Exception) -> str:
+    """What a decoder says, without its address or its place in torchvision's source."""
+    if type(error).__name__ == "UnidentifiedImageError":
+        return "it is no image"
+    return str(error).replace("\n", " ").rpartition(", ")[2]
 
 
 def _decode_other(content: bytes, *, turned: bool) -> Tensor:

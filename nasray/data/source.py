@@ -77,6 +77,7 @@ class DataSource:
     readers: dict[str, Reader]
     classes_of_train: bool = False
     _read: dict[str, DetectionSet] = field(default_factory=dict, repr=False)
+    _usable: set[str] = field(default_factory=set, repr=False)
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -89,14 +90,16 @@ class DataSource:
         return self.read(self.splits[0]).classes
 
     def split(self, name: str) -> DetectionSet:
-        """A split to use.
+        """A split to use. What was wrong with it and could be mended is told on standard error, once.
 
         Raises:
             NasrayError: if there is none of this name, if it has errors (the first of each kind is shown), or if its
                 classes are not those of the splits read before.
         """
         dataset = self.read(name)
-        refuse_errors(dataset, self.source)
+        if name not in self._usable:
+            refuse_errors(dataset, self.source)
+            self._usable.add(name)
         for other in self._read.values():
             if message := category_difference(other, dataset):
                 raise NasrayError(f"data set {self.source}: {message}")

@@ -54,7 +54,7 @@ def test_training_is_a_function_of_seed_and_epoch(root):
     dataset = read_image_folder(root, "train")
     state = torch.get_rng_state()
     whole = list(loader(dataset).epoch(1))
-    assert [batch.images.shape for batch in whole] == [(4, 3, 32, 32)] * 3
+    assert [batch.images.shape for batch in whole] == [(4, 3, 32, 32)] * len(loader(dataset)) == [(4, 3, 32, 32)] * 3
     assert torch.equal(torch.get_rng_state(), state)
     for one, other in zip(whole[1:], loader(dataset, processes=2).epoch(1, first_batch=1), strict=True):
         assert all(torch.equal(first, second) for first, second in zip(one, other, strict=True))
@@ -67,5 +67,6 @@ def test_evaluation_takes_the_middle_of_every_image_once(root):
     dataset = read_image_folder(root, "val")
     batches = [batch for rank in range(2) for batch in loader(dataset, seed=None, rank=rank, world=2).epoch()]
     assert sorted(torch.cat([batch.indices for batch in batches]).tolist()) == list(range(6))
+    assert [len(loader(dataset, seed=None, rank=0, world=world)) for world in (1, 2)] == [2, 1]
     again = next(loader(dataset, seed=None, rank=0, world=2).epoch(5))
     assert torch.equal(again.images, batches[0].images)

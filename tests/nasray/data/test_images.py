@@ -47,6 +47,11 @@ def test_a_truncated_image_is_named(form, encode):
         assert "\n" not in str(info.value)
 
 
+def test_what_is_no_image_is_named():
+    with pytest.raises(NasrayError, match=r"cannot read image a\.jpg: it is no image\. "):
+        decode_image(b"<html>", "a.jpg")
+
+
 def test_another_size_than_annotated_is_refused(encode):
     with pytest.raises(NasrayError, match="32x24 pixels, but its annotation says 10x10"):
         decode_image(encode(BLOCKS), "image", (10, 10))
