@@ -215,7 +215,7 @@ def test_agreement_tells_how_far_it_is(capsys):
 
 
 def test_export_refuses_odd_targets(capsys):
-    assert "writes a Python module" in refused(capsys, "export", "maedet-m", "--to", "model.onnx")
+    assert "no checkpoint at maedet-m" in refused(capsys, "export", "maedet-m", "--to", "model.onnx")
     assert "writes a Python module" in refused(capsys, "export", "maedet-m", "--to", "no/such/folder.py")
 
 
