@@ -82,10 +82,11 @@ def _data_shapes(known: Any) -> None:
 
 
 def _data_pack(known: Any) -> None:
+    from nasray.data import open_data
     from nasray.data.shards import pack_data
 
     path = Path(known.folder)
-    pack_data(known.source, path)
+    pack_data(open_data(known.source), path)
     print(json.dumps({"data": str(path)}) if known.json else f"{path}\nnasray data check {path}")
 
 
