@@ -90,8 +90,8 @@ class FasterRCNN(Detector):
         """Proposals and what the box head says of them, from (B, 3, H, W) RGB values in 0 to 255.
 
         Returns:
-            `proposals` (B, P, 4), within the padded image; `proposal_scores` (B, P), 0 for padding; `logits`
-            (B, P, C + 1), of the background last; `deltas` (B, P, C, 4). Those of padding are 0.
+            `proposals` (B, P, 4), within the padded image; `proposal_scores` (B, P), which only rank them, 0 for
+            padding; `logits` (B, P, C + 1), of the background last; `deltas` (B, P, C, 4). Those of padding are 0.
         """
         return {**self.raw_boxes(self.pyramid(images), images.shape[-2:])}
 

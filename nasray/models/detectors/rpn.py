@@ -54,11 +54,11 @@ def propose(
         num: P; outside of exports less where there are fewer anchors.
 
     Returns:
-        Boxes (B, P, 4) and scores (B, P), best first; those of score 0 are padding.
+        Boxes (B, P, 4) and scores (B, P) as `ranks` gives them, best first; those of score 0 are padding.
     """
     scores, codes, bases = [], [], []
     for logit, delta, anchor in zip(logits, deltas, anchors, strict=True):
-        best, index = _best(logit.sigmoid(), num_before)
+        best, index = _best(ranks(logit), num_before)
         scores.append(best)
         codes.append(_take(delta, index))
         bases.append(_take(anchor.expand_as(delta), index))
@@ -69,6 +69,14 @@ def propose(
     best = _survivors(boxes, torch.cat(scores, dim=1) * thick, sizes)
     best, index = _best(best, num)
     return _take(boxes, index), best
+
+
+def ranks(logits: Tensor) -> Tensor:
+    """Scores in (0, 1) in the order of logits of any shape: they tell which is better, not how probable.
+
+    A sigmoid rounds confident logits to the same float32, and low ones to 0, onnxruntime's sooner than PyTorch's.
+    """
+    return 0.5 + 0.5 * F.softsign(logits)
 
 
 def rpn_loss(

@@ -49,10 +49,18 @@ def test_proposals_are_those_of_torchvision(num_before, num):
     for image in range(2):
         count = len(expected_scores[image])
         assert 10 < count <= num
-        torch.testing.assert_close(scores[image, :count], expected_scores[image])
+        torch.testing.assert_close(scores[image, :count], rpn.ranks(expected_scores[image].logit()), rtol=0, atol=1e-4)
         torch.testing.assert_close(boxes[image, :count], expected_boxes[image])
         assert not scores[image, count:].any()
     assert not boxes.requires_grad
+
+
+def test_ranks_keep_the_order_where_sigmoids_are_equal():
+    logits = torch.tensor([-200.0, -150, -120, -17, -16.99, 0, 20, 20.01, 40])
+    assert (rpn.ranks(logits).diff() > 0).all()
+    assert rpn.ranks(logits[0]) > 0
+    assert rpn.ranks(logits[-1]) < 1
+    assert (logits.sigmoid().diff() == 0).any()
 
 
 def test_exports_have_a_fixed_number_of_proposals(monkeypatch):
