@@ -53,12 +53,12 @@ def detect(
 
 
 def top_candidates(scores: Tensor, num: int) -> tuple[Tensor, Tensor]:
-    """The best `num` of (A,) scores and their indices, both (num,); where A is less, score 0 and index 0 fill up.
+    """The best `num` of (..., A) scores and their indices, both (..., num); where A is less, score and index 0 fill up.
 
     The scores are padded whatever A is, so that an export does not fix whether A exceeds `num`.
     """
-    best, index = torch.cat([scores, scores.new_zeros(num)]).topk(num)
-    return best, torch.where(best > 0, index, 0).clamp(max=scores.shape[0] - 1)
+    best, index = torch.cat([scores, scores.new_zeros(*scores.shape[:-1], num)], dim=-1).topk(num)
+    return best, torch.where(best > 0, index, 0).clamp(max=scores.shape[-1] - 1)
 
 
 def top_class_candidates(scores: Tensor, boxes: Tensor, num: int, threshold: float) -> tuple[Tensor, Tensor, Tensor]:

@@ -22,7 +22,7 @@ from torchvision.ops import nms
 
 from nasray.models.detectors.anchors import BACKGROUND, match
 from nasray.models.detectors.base import Target
-from nasray.models.detectors.candidates import clip, top_candidates
+from nasray.models.detectors.candidates import clip, suppress, top_candidates
 from nasray.models.detectors.losses import positive_count
 from nasray.models.detectors.pooling import without_values
 
@@ -51,23 +51,23 @@ def propose(
         anchors: (A, 4) of each level.
         image_hw: height and width of the padded images, to which proposals are clipped.
         num_before: how many of each level take part in non-maximum suppression.
-        num: P; outside of exports less where there are fewer anchors.
+        num: P.
 
     Returns:
         Boxes (B, P, 4) and scores (B, P) as `ranks` gives them, best first; those of score 0 are padding.
     """
     scores, codes, bases = [], [], []
     for logit, delta, anchor in zip(logits, deltas, anchors, strict=True):
-        best, index = _best(ranks(logit), num_before)
+        best, index = top_candidates(ranks(logit), num_before)
         scores.append(best)
         codes.append(_take(delta, index))
         bases.append(_take(anchor.expand_as(delta), index))
     code, base = torch.cat(codes, dim=1), torch.cat(bases, dim=1)
     boxes = clip(CODER.decode_single(code.flatten(0, 1), base.flatten(0, 1)).view_as(code), *image_hw)
-    thick = (boxes[..., 2:] - boxes[..., :2] >= LEAST_EDGE).all(dim=-1)
-    sizes = [level.shape[1] for level in scores]
-    best = _survivors(boxes, torch.cat(scores, dim=1) * thick, sizes)
-    best, index = _best(best, num)
+    best = torch.cat(scores, dim=1) * (boxes[..., 2:] - boxes[..., :2] >= LEAST_EDGE).all(dim=-1)
+    # Level by level is faster than all levels side by side, and does not round coordinates.
+    levels = zip(boxes.split(num_before, dim=1), best.split(num_before, dim=1), strict=True)
+    best, index = top_candidates(torch.cat([_survivors(*level) for level in levels], dim=1), num)
     return _take(boxes, index), best
 
 
@@ -133,29 +133,16 @@ def _some(index: Tensor, num: int, generator: torch.Generator | None) -> Tensor:
     return index[torch.randperm(len(index), generator=generator, device=device)[:num].to(index.device)]
 
 
-def _best(scores: Tensor, num: int) -> tuple[Tensor, Tensor]:
-    """`top_candidates` of each image, from (B, A) to (B, num); padded only where it must be."""
-    if not without_values(scores):
-        num = min(num, scores.shape[1])
-    best, index = zip(*(top_candidates(image, num) for image in scores), strict=True)
-    return torch.stack(best), torch.stack(index)
-
-
 def _take(values: Tensor, index: Tensor) -> Tensor:
     """Of (B, A, 4) values those of (B, P) indices: (B, P, 4)."""
     return values.gather(1, index[..., None].expand(-1, -1, 4))
 
 
-def _survivors(boxes: Tensor, scores: Tensor, sizes: list[int]) -> Tensor:
-    """The (B, A) scores, 0 for those of (B, A, 4) boxes that non-maximum suppression within their level drops.
-
-    Level by level is faster than to lay levels side by side, and does not round coordinates.
-    """
-    if scores.is_meta:
-        return scores
-    parts = [
-        torch.zeros_like(level_scores).index_fill(0, nms(level_boxes, level_scores, NMS_IOU), 1.0)
-        for image_boxes, image_scores in zip(boxes, scores, strict=True)
-        for level_boxes, level_scores in zip(image_boxes.split(sizes), image_scores.split(sizes), strict=True)
-    ]
-    return torch.cat(parts).view_as(scores) * scores
+def _survivors(boxes: Tensor, scores: Tensor) -> Tensor:
+    """The (B, A) scores, 0 for those of (B, A, 4) boxes of one level that non-maximum suppression drops."""
+    if without_values(scores):  # any number of images at once
+        image = torch.arange(len(scores), device=scores.device)[:, None].expand_as(scores)
+        keep = suppress(boxes.flatten(0, 1), scores.flatten(), image.flatten(), NMS_IOU)
+        return keep.view_as(scores) * scores
+    kept = [nms(*image, NMS_IOU) for image in zip(boxes, scores, strict=True)]
+    return torch.stack([torch.zeros_like(x).index_copy(0, i, x[i]) for x, i in zip(scores, kept, strict=True)])
