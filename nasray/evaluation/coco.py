@@ -64,16 +64,19 @@ def coco_metrics(
 def coco_metrics_of(
     annotations: dict[str, Any], results: list[dict[str, Any]], *, fast: bool = False, iou_type: str = "bbox"
 ) -> CocoMetrics:  # fmt: skip
-    """The same from the contents of COCO's annotation and result files; classes in the order of their ids."""
+    """The same from the contents of COCO's annotation and result files; classes in the order of their ids.
+
+    Where masks are compared, an object without an outline counts as its whole box.
+    """
     make_set, make_evaluation = _library(fast)
-    num_classes = len(annotations["categories"])
-    if not results or not annotations["annotations"]:
-        return _nothing_found(annotations, num_classes)
-    with contextlib.redirect_stdout(io.StringIO()):  # both print what they do
-        truth = make_set()
-        truth.dataset = annotations
-        truth.createIndex()
-        evaluation = make_evaluation(truth, truth.loadRes(results), iou_type)
+    objects, found_objects = ([dict(item) for item in items] for items in (annotations["annotations"], results))
+    for item in objects if iou_type == "segm" else ():
+        item.setdefault("segmentation", [_corners(*item["bbox"])])
+    with contextlib.redirect_stdout(io.StringIO()):  # both print what they do, and write into what they are given
+        truth = _filled(make_set(), {**annotations, "annotations": objects})
+        # They do not load a list without results.
+        found = truth.loadRes(found_objects) if results else _filled(make_set(), {**annotations, "annotations": []})
+        evaluation = make_evaluation(truth, found, iou_type)
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
@@ -89,15 +92,15 @@ def _mean(precision: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.where(absent, np.nan, means)
 
 
-def _nothing_found(annotations: dict[str, Any], num_classes: int) -> CocoMetrics:
-    """No results, which pycocotools does not take: 0 where there was anything to find."""
-    counted = [item for item in annotations["annotations"] if not item.get("iscrowd")]
-    value = 0.0 if counted else float("nan")
-    present = {item["category_id"] for item in counted}
-    categories = sorted(item["id"] for item in annotations["categories"])
-    per_class = np.array([0.0 if category in present else np.nan for category in categories])
-    assert len(per_class) == num_classes
-    return CocoMetrics(dict.fromkeys(NAMES, value), per_class, per_class.copy())
+def _filled(empty: Any, content: dict[str, Any]) -> Any:
+    empty.dataset = content
+    empty.createIndex()
+    return empty
+
+
+def _corners(x: float, y: float, width: float, height: float) -> list[float]:
+    """A box as a polygon."""
+    return [x, y, x + width, y, x + width, y + height, x, y + height]
 
 
 def _library(fast: bool) -> tuple[Any, Any]:

@@ -1,11 +1,13 @@
 """Our figures are those of pycocotools called directly, with either library."""
 
 import contextlib
+import copy
 import io
 from pathlib import Path
 
 import numpy as np
 import pytest
+from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
@@ -20,12 +22,12 @@ DATA = Path(__file__).parents[4] / "shared" / "data"
 needs_coco = pytest.mark.skipif(not (DATA / "coco_mini").is_dir(), reason="coco_mini is not here")
 
 
-def direct(annotations, results):
+def direct(annotations, results, iou_type="bbox"):
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO()
         truth.dataset = annotations
         truth.createIndex()
-        evaluation = COCOeval(truth, truth.loadRes(results), "bbox")
+        evaluation = COCOeval(truth, truth.loadRes(results), iou_type)
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
@@ -55,7 +57,8 @@ def test_perfect_and_empty(fast):
     perfect = Predictions(owners, dataset.boxes.astype(np.float32), np.ones(len(owners), np.float32), dataset.labels)
     assert coco_metrics(dataset, perfect, fast=fast).summary["mAP"] == pytest.approx(1.0)
     nothing = coco_metrics(dataset, Predictions.join([]), fast=fast)
-    assert set(nothing.summary.values()) == {0.0}
+    assert {value for value in nothing.summary.values() if value == value} == {0.0}
+    assert np.isnan(nothing.summary["AP_large"]), "no box is that large"
     assert (nothing.class_ap == 0).all()
 
 
@@ -66,6 +69,46 @@ def test_class_without_boxes_is_nan():
     results = sample_results(dataset).to_coco(dataset)
     assert np.isnan(coco_metrics_of(annotations, results).class_ap).tolist() == [False, False, False, True]
     assert np.isnan(coco_metrics_of(annotations, []).class_ap).tolist() == [False, False, False, True]
+    annotations["annotations"] = []
+    assert np.isnan(list(coco_metrics_of(annotations, results).summary.values())).all()
+
+
+@pytest.mark.parametrize("fast", [False, True])
+def test_masks_to_six_digits(fast):
+    """Outlines are right where boxes are; one object has none, and counts as its whole box."""
+    dataset = open_data("shapes").split("val")
+    annotations, results = dataset.to_coco(), sample_results(dataset).to_coco(dataset)
+    sizes = dict(zip(dataset.image_ids.tolist(), dataset.image_hw.tolist(), strict=True))
+    for result in results:
+        left, top, width, height = result["bbox"]
+        right, bottom = left + width, top + height
+        corners = [left, top, right, top, right, bottom, left, bottom]
+        result["segmentation"] = coco_mask.frPyObjects([corners], *sizes[result["image_id"]])[0]
+    left, top, width, height = annotations["annotations"][0]["bbox"]
+    box = [[left, top, left + width, top, left + width, top + height, left, top + height]]
+    complete = copy.deepcopy(annotations)
+    complete["annotations"][0]["segmentation"] = box
+    del annotations["annotations"][0]["segmentation"]
+    theirs = direct(complete, copy.deepcopy(results), "segm").stats
+    ours = coco_metrics_of(annotations, results, fast=fast, iou_type="segm").summary
+    np.testing.assert_allclose(list(ours.values()), np.where(theirs > -1, theirs, np.nan), atol=1e-6, rtol=0)
+    boxes = coco_metrics_of(annotations, results, fast=fast).summary
+    assert 0.05 < ours["mAP"] < boxes["mAP"]
+
+
+@pytest.mark.parametrize("fast", [False, True])
+@pytest.mark.parametrize("iou_type", ["bbox", "segm"])
+def test_what_is_given_stays_as_it_is(fast, iou_type):
+    dataset = open_data("shapes").split("val")
+    annotations = dataset.to_coco()
+    sizes = dict(zip(dataset.image_ids.tolist(), dataset.image_hw.tolist(), strict=True))
+    results = [{"image_id": one["image_id"], "category_id": one["category_id"], "bbox": one["bbox"], "score": 0.5,
+                "segmentation": coco_mask.frPyObjects(one["segmentation"], *sizes[one["image_id"]])[0]}
+               for one in annotations["annotations"]]  # fmt: skip
+    before = copy.deepcopy((annotations, results))
+    first = coco_metrics_of(annotations, results, fast=fast, iou_type=iou_type).summary
+    assert (annotations, results) == before
+    assert first["mAP"] == pytest.approx(1.0)
 
 
 def test_prints_nothing(capsys):

@@ -1,10 +1,14 @@
 """Detections come back in the pixels of the original images, once each, in the order of images."""
 
+import multiprocessing
+import os
+
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from torch import nn
+from pycocotools import mask as coco_mask
+from torch import distributed, nn
 
 from nasray.data import EvaluationLoader, open_data
 from nasray.evaluation import refuse_other_classes
@@ -14,6 +18,9 @@ from nasray.recipe import AugmentationOptions, LoaderOptions
 from nasray.spaces import NasrayError
 
 pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+COLUMNS = ("image_index", "boxes", "scores", "labels")
 
 
 class WholeImage(nn.Module):
@@ -50,9 +57,48 @@ def test_workers_together_see_every_image_once():
     dataset = open_data("shapes").split("val")
     parts = [predict(WholeImage(), loader(dataset, rank=rank, world=3)) for rank in range(3)]
     together, alone = Predictions.join(parts), predict(WholeImage(), loader(dataset))
-    for name in ("image_index", "boxes", "scores", "labels"):
+    for name in COLUMNS:
         np.testing.assert_array_equal(getattr(together, name), getattr(alone, name))
     assert gather(alone) is alone
+
+
+def test_gather(tmp_path):
+    dataset = open_data("shapes").split("val")
+    alone = predict(WholeImage(), loader(dataset))
+
+    def work(rank):
+        distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=rank, world_size=2)
+        together = gather(predict(WholeImage(), loader(dataset, rank=rank, world=2)))
+        same = [np.array_equal(getattr(together, name), getattr(alone, name)) for name in COLUMNS]
+        os._exit(0 if all(same) else 1)
+
+    workers = [multiprocessing.get_context("fork").Process(target=work, args=(rank,)) for rank in range(2)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(60)
+    assert [worker.exitcode for worker in workers] == [0, 0]
+
+
+class Half(WholeImage):
+    """Finds the whole image, of which the left half is the object."""
+
+    def forward(self, images, targets=None, image_hw=None):
+        masks = torch.zeros(len(images), 3, 28, 28)
+        masks[..., :14] = 1
+        return super().forward(images, targets, image_hw)._replace(masks=masks)
+
+
+def test_masks_are_those_of_the_original_image():
+    dataset = open_data("shapes").split("val")
+    found = predict(Half(), loader(dataset))
+    assert len(found.masks) == len(found)
+    height, width = dataset.image_hw[0].tolist()
+    mask = coco_mask.decode(found.masks[0])
+    assert mask.shape == (height, width)
+    assert mask[3:-3, 3 : width // 2 - 3].all()
+    assert not mask[:, width // 2 + 3 :].any()
+    assert found.to_coco(dataset)[0]["segmentation"] == found.masks[0]
 
 
 def test_coco_and_parquet(tmp_path):

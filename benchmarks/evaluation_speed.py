@@ -1,0 +1,104 @@
+"""COCO's metrics by faster-coco-eval beside pycocotools: the same numbers, and how much faster, in one run.
+
+    python benchmarks/evaluation_speed.py --images 1000 --detections 100
+
+Annotations and detections are drawn as COCO has them: 80 classes, seven boxes an image of all sizes, some of them
+crowds; detections are those boxes, shifted, doubled, of wrong classes, and inventions up to the number asked for. Runs
+alternate between the two, so that a busy machine slows both; each includes reading the annotations and the results.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from typing import Any
+
+import numpy as np
+
+from nasray.evaluation.coco import NAMES, coco_metrics_of
+
+NUM_CLASSES, BOXES, IMAGE_HW = 80, 7, (480, 640)
+
+
+def draw(num_images: int, num_detections: int, seed: int = 0) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Annotations and results as in COCO's files."""
+    rng = np.random.default_rng(seed)
+    images = np.arange(1, num_images + 1)
+    owners = np.repeat(images, BOXES)
+    boxes, labels = draw_boxes(rng, len(owners)), rng.integers(1, NUM_CLASSES + 1, len(owners))
+    annotations = [
+        {"id": number, "image_id": int(owner), "category_id": int(label), "bbox": box,
+         "area": box[2] * box[3], "iscrowd": int(crowd)}
+        for number, (owner, label, box, crowd) in enumerate(
+            zip(owners, labels, boxes.tolist(), rng.random(len(owners)) < 0.01, strict=True), start=1
+        )
+    ]  # fmt: skip
+    seen = np.concatenate([np.flatnonzero(rng.random(len(owners)) < 0.8) for _ in range(2)])  # many of them twice
+    shifted = boxes[seen] + rng.normal(0, 0.08, (len(seen), 4)) * np.tile(boxes[seen, 2:], 2)
+    shifted[:, 2:] = np.maximum(shifted[:, 2:], 1)
+    right = rng.random(len(seen)) < 0.85
+    invented = np.repeat(images, max(num_detections - round(len(seen) / num_images), 0))
+    columns = zip(
+        np.concatenate([owners[seen], invented]).tolist(),
+        np.where(right, labels[seen], rng.integers(1, NUM_CLASSES + 1, len(seen))).tolist()
+        + rng.integers(1, NUM_CLASSES + 1, len(invented)).tolist(),
+        np.concatenate([shifted, draw_boxes(rng, len(invented))]).tolist(),
+        np.concatenate([rng.beta(3, 2, len(seen)), rng.beta(1, 6, len(invented))]).tolist(),
+        strict=True,
+    )
+    results = [{"image_id": owner, "category_id": label, "bbox": box, "score": score}
+               for owner, label, box, score in columns]  # fmt: skip
+    content = {
+        "images": [{"id": int(image), "height": IMAGE_HW[0], "width": IMAGE_HW[1]} for image in images],
+        "categories": [{"id": label, "name": f"class {label}"} for label in range(1, NUM_CLASSES + 1)],
+        "annotations": annotations,
+    }
+    return content, results
+
+
+def draw_boxes(rng: np.random.Generator, num: int) -> np.ndarray:
+    """(num, 4) x, y, width, height within an image, from eight pixels to half of it."""
+    edges = np.exp(rng.uniform(np.log(8), np.log(240), (num, 2)))
+    corners = rng.random((num, 2)) * (np.array(IMAGE_HW[::-1]) - edges)
+    return np.concatenate([corners, edges], axis=1)
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--images", type=int, default=1000)
+    parser.add_argument("--detections", type=int, default=100, help="of each image")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    annotations, results = draw(options.images, options.detections)
+    seconds: dict[str, list[float]] = {"pycocotools": [], "faster-coco-eval": []}
+    summaries = {}
+    for _ in range(options.rounds):
+        for name, values in seconds.items():
+            begin = time.perf_counter()
+            metrics = coco_metrics_of(annotations, results, fast=name != "pycocotools")
+            values.append(time.perf_counter() - begin)
+            summaries[name] = metrics.summary
+    medians = {name: statistics.median(values) for name, values in seconds.items()}
+    one, other = (np.array(list(summary.values())) for summary in summaries.values())
+    row = {
+        "images": options.images,
+        "detections": len(results),
+        "seconds": medians,
+        "speed_ratio": medians["pycocotools"] / medians["faster-coco-eval"],
+        "max_difference": float(np.nanmax(np.abs(one - other))),
+        "metrics": dict(zip(NAMES, one.tolist(), strict=True)),
+    }
+    if options.json:
+        print(json.dumps(row, indent=1))
+        return
+    print(f"{row['images']:,} images, {row['detections']:,} detections, mAP {summaries['pycocotools']['mAP']:.3f}")
+    print("  ".join(f"{name} {value:.2f} s" for name, value in medians.items()))
+    print(f"{row['speed_ratio']:.1f} times as fast; the twelve numbers differ by at most {row['max_difference']:.1g}")
+
+
+if __name__ == "__main__":
+    main()
