@@ -13,6 +13,7 @@ from nasray.models.detectors import DETECTORS, build_detector
 from nasray.spaces import NasrayError
 from tests.nasray.detectors.common import (
     IMAGE_HW,
+    STEPS,
     EndToEnd,
     RawOutputs,
     ap50,
@@ -44,7 +45,7 @@ def trained(request, one_thread):
     """A detector that was trained on a batch, its losses, and the batch. Not to be changed: take a copy."""
     detector = tiny_detector(request.param)
     batch = shapes_batch(image_hw=IMAGE_HW.get(request.param, (96, 96)))
-    losses = overfit(detector, *batch)
+    losses = overfit(detector, *batch, steps=STEPS.get(request.param, 100))
     return detector, losses, batch
 
 
@@ -135,8 +136,6 @@ def test_export_finds_the_same_on_images_of_other_sizes(trained, tmp_path):
         # Detections of almost the same score may stand in another order.
         theirs = [output[0] for output in outputs[:3]]
         box, score, num = detection_difference([boxes[0], scores[0], labels[0]], theirs)
-        if type(trained[0]).__name__ == "MaskRCNN" and not (box <= 1e-3 and score <= 1e-4):
-            pytest.xfail("open: of this tiny network one detection differs after export, of others none")
         assert box <= 1e-3
         assert score <= 1e-4
         assert num > 0
@@ -153,8 +152,23 @@ def test_raw_export_takes_any_number_of_images_of_any_size(trained, tmp_path):
         images = shapes_batch(num, image_hw, seed=1)[0].float()
         with torch.no_grad():
             expected = module(images)
-        for ours, theirs in zip(expected, run(session, images), strict=True):
+        found = run(session, images)
+        if hasattr(trained[0], "rpn"):
+            expected, found = same_proposals(expected, found)
+        for ours, theirs in zip(expected, found, strict=True):
             torch.testing.assert_close(theirs, ours, atol=1e-3, rtol=1e-4)
+
+
+def same_proposals(ours, theirs):
+    """Raw outputs of proposals that both have: of equally good ones another may be first, or survive."""
+    distance = (ours[0][:, :, None] - theirs[0][:, None]).abs().amax(dim=-1)
+    distance += (ours[1][:, :, None] - theirs[1][:, None]).abs() * 100
+    nearest, index = distance.min(dim=2)
+    same = nearest < 1e-3
+    assert same.float().mean() > 0.98
+    image = torch.arange(len(index))[:, None].expand_as(index)[same]
+    picked = [x[image, index[same]] for x in theirs[:4]]
+    return [*(x[same] for x in ours[:4]), *ours[4:]], [*picked, *theirs[4:]]
 
 
 # ---- fresh -----------------------------------------------------------------------------------------------------------
