@@ -16,12 +16,15 @@ from nasray.latency import (
     block_latency,
     measure,
     measure_architecture,
+    measure_detector,
     space_table,
     table_error,
 )
 from nasray.latency.blocks import terms
 from nasray.latency.space import _corners
 from nasray.latency.table import _needed
+from nasray.models import build
+from nasray.models.detectors import build_detector
 from nasray.searchers import Evolution
 from nasray.spaces import SPACES, Architecture, Budget, NasrayError
 
@@ -254,6 +257,17 @@ def test_table_error_is_complete(cache):
     assert len(result["measured_ms"]) == len(result["predicted_ms"]) == result["num"] == 3
     assert json.loads(json.dumps(result)) == result
     assert -1 <= result["kendall"] <= 1
+
+
+@pytest.mark.parametrize("name", ["fcos", "mask-rcnn"])
+def test_measures_detectors_in_half_precision(name):
+    with torch.random.fork_rng(devices=[]):
+        detector = build_detector(name, build(ARCHITECTURES["basic-tiny"]), 3, channels=16)
+    result = measure_detector(detector, HW, device="cpu", dtype="bfloat16", warmup=1, repeats=2)
+    assert result["scope"] == "detector"
+    assert result["dtype"] == "bfloat16"
+    assert result["median_ms"] > 0
+    assert next(detector.parameters()).dtype == torch.float32
 
 
 @pytest.mark.parametrize(

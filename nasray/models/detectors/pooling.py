@@ -73,7 +73,7 @@ def apply_to_boxes(
         outputs = head(pool_regions(maps, regions, size, first_level))
         outputs = tuple(x * flags.to(x).view(-1, *[1] * (x.dim() - 1)) for x in outputs)
     else:
-        outputs = head(pool_regions(maps, regions[flags], size, first_level))
+        outputs = head(pool_regions(maps, regions[flags], size, first_level).to(maps[0].dtype))
         outputs = tuple(x.new_zeros(len(flags), *x.shape[1:]).index_put((flags,), x) for x in outputs)
     return tuple(x.unflatten(0, boxes.shape[:2]) for x in outputs)
 
@@ -84,7 +84,10 @@ def _pool_by_level(
     """The regions of each level together."""
     order = level.argsort()
     parts = regions[order].split(torch.bincount(level, minlength=len(maps)).tolist())
-    pooled = [roi_align(x, part, size, scale, POINTS) for x, part, scale in zip(maps, parts, scales, strict=True)]
+    pooled = [
+        roi_align(x.float(), part, size, scale, POINTS).to(x.dtype)  # in half precision boxes would be off by pixels
+        for x, part, scale in zip(maps, parts, scales, strict=True)
+    ]
     return torch.cat(pooled).index_select(0, order.argsort())
 
 
