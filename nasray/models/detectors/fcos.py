@@ -23,7 +23,7 @@ from torchvision.ops import generalized_box_iou_loss
 from nasray.models.detectors.anchors import BACKGROUND, boxes_to_distances, distances_to_boxes, grid_points, positives
 from nasray.models.detectors.base import Detections, Detector, Raw, Target, map_channels
 from nasray.models.detectors.candidates import detect
-from nasray.models.detectors.heads import Scale, Tower, flatten_level, predictor, prior_bias, take
+from nasray.models.detectors.heads import Scale, Tower, each_level, flatten_level, predictor, prior_bias, take
 from nasray.models.detectors.losses import focal_loss, positive_count
 from nasray.models.detectors.necks import FPN, REDUCTIONS, STRIDES
 
@@ -116,12 +116,13 @@ class FCOSHead(nn.Module):
 
     def forward(self, levels: Sequence[Tensor]) -> dict[str, list[Tensor]]:
         """Map the levels to logits, distances in strides, and logits of centerness."""
-        boxes = self.box_tower(levels)
-        return {
-            "logits": [self.classes(x) for x in self.class_tower(levels)],
-            "distances": [scale(self.distances(x)).relu() for x, scale in zip(boxes, self.scales, strict=True)],
-            "centerness": [self.centerness(x) for x in boxes],
-        }
+        logits = each_level(lambda x, level: self.classes(self.class_tower(x, level)), levels)
+        distances, centerness = zip(*each_level(self._boxes, levels), strict=True)
+        return {"logits": logits, "distances": list(distances), "centerness": list(centerness)}
+
+    def _boxes(self, x: Tensor, level: int) -> tuple[Tensor, Tensor]:
+        x = self.box_tower(x, level)
+        return self.scales[level](self.distances(x)).relu(), self.centerness(x)
 
 
 def all_points(levels: Sequence[Tensor]) -> tuple[Tensor, Tensor]:

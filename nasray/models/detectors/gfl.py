@@ -24,7 +24,7 @@ from torchvision.ops import generalized_box_iou_loss
 from nasray.models.detectors.anchors import BACKGROUND, Anchors, boxes_to_distances, distances_to_boxes, positives
 from nasray.models.detectors.base import Detections, Detector, Raw, Target, map_channels
 from nasray.models.detectors.candidates import detect
-from nasray.models.detectors.heads import Scale, Tower, flatten_level, predictor, prior_bias, reset, take
+from nasray.models.detectors.heads import Scale, Tower, each_level, flatten_level, predictor, prior_bias, reset, take
 from nasray.models.detectors.losses import aligned_iou, positive_count, quality_focal_loss
 from nasray.models.detectors.necks import FPN, REDUCTIONS, STRIDES
 
@@ -135,13 +135,13 @@ class GFLHead(nn.Module):
 
     def forward(self, levels: Sequence[Tensor]) -> dict[str, list[Tensor]]:
         """Map the levels to logits of class and quality together, and of distributions."""
-        logits, distributions = [], []
-        towers = zip(self.class_tower(levels), self.box_tower(levels), self.scales, strict=True)
-        for classes, boxes, scale in towers:
-            distribution = scale(self.distributions(boxes))
-            logits.append(joint_logit(self.classes(classes), self.quality(statistics(distribution))))
-            distributions.append(distribution)
-        return {"logits": logits, "distributions": distributions}
+        logits, distributions = zip(*each_level(self._level, levels), strict=True)
+        return {"logits": list(logits), "distributions": list(distributions)}
+
+    def _level(self, x: Tensor, level: int) -> tuple[Tensor, Tensor]:
+        distribution = self.scales[level](self.distributions(self.box_tower(x, level)))
+        quality = self.quality(statistics(distribution))
+        return joint_logit(self.classes(self.class_tower(x, level)), quality), distribution
 
 
 def statistics(distributions: Tensor) -> Tensor:

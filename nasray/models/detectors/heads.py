@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +25,7 @@ class Tower(nn.Module):
         channels: of every convolution.
         num_convs: 0 or more.
         norm: "batch", "group" or "none".
-        num_levels: how many levels `forward` is given.
+        num_levels: how many different levels `forward` is given.
 
     Attributes:
         out_channels: of what `forward` gives.
@@ -48,19 +49,32 @@ class Tower(nn.Module):
             if make_norm is not None:
                 self.norms.append(nn.ModuleList(make_norm(channels) for _ in range(num_norms)))
 
-    def forward(self, levels: Sequence[Tensor]) -> list[Tensor]:
-        """Map (B, C, H, W) levels to (B, out_channels, H, W) ones."""
-        return [self._level(index, level) for index, level in enumerate(levels)]
+    def forward(self, x: Tensor, level: int = 0) -> Tensor:
+        """Map one level, (B, C, H, W), to (B, out_channels, H, W).
 
-    def _level(self, index: int, x: Tensor) -> Tensor:
+        Args:
+            x: the level.
+            level: which of `num_levels` it is.
+        """
         for number, conv in enumerate(self.convs):
             x = conv(x)
             if len(self.norms):
                 norms = self.norms[number]
                 assert isinstance(norms, nn.ModuleList)
-                x = norms[index % len(norms)](x)
+                x = norms[level % len(norms)](x)
             x = self.activation(x)
         return x
+
+
+Output = TypeVar("Output")
+
+
+def each_level(function: Callable[[Tensor, int], Output], levels: Sequence[Tensor]) -> list[Output]:
+    """What a function makes of each level and its index, in the order of the levels.
+
+    The last, coarsest level is computed first: a backward pass goes the other way and so frees the largest maps first.
+    """
+    return [function(levels[index], index) for index in reversed(range(len(levels)))][::-1]
 
 
 class Scale(nn.Module):

@@ -23,7 +23,7 @@ from torchvision.models.detection._utils import BoxCoder
 from nasray.models.detectors.anchors import Anchors, match, positives
 from nasray.models.detectors.base import Detections, Detector, Raw, Target, map_channels
 from nasray.models.detectors.candidates import detect
-from nasray.models.detectors.heads import Tower, flatten_level, predictor, prior_bias, take
+from nasray.models.detectors.heads import Tower, each_level, flatten_level, predictor, prior_bias, take
 from nasray.models.detectors.losses import focal_loss, positive_count
 from nasray.models.detectors.necks import FPN, REDUCTIONS, STRIDES
 
@@ -66,8 +66,8 @@ class RetinaNet(Detector):
         """Of each level, finest first: `logits` (B, 9 * C, H, W), `deltas` (B, 9 * 4, H, W) to the anchors."""
         levels = self.neck(self.features(images, REDUCTIONS))
         return {
-            "logits": [self.classes(x) for x in self.class_tower(levels)],
-            "deltas": [self.deltas(x) for x in self.box_tower(levels)],
+            "logits": each_level(lambda x, level: self.classes(self.class_tower(x, level)), levels),
+            "deltas": each_level(lambda x, level: self.deltas(self.box_tower(x, level)), levels),
         }
 
     def loss(

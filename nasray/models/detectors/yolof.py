@@ -79,7 +79,7 @@ class YOLOF(Detector):
         """`logits` (B, 5 * C, H, W) of class and objectness together, `deltas` (B, 5 * 4, H, W) to the anchors."""
         (x,) = self.features(images, [STRIDE])
         x = self.encoder(x)
-        (classes,), (boxes,) = self.class_tower([x]), self.box_tower([x])
+        classes, boxes = self.class_tower(x), self.box_tower(x)
         logits = joint_logit(
             self.classes(classes).unflatten(1, (NUM_SIZES, self.num_classes)), self.objectness(boxes).unsqueeze(2)
         )

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from nasray.models.detectors.heads import Scale, Tower, flatten_level, predictor, prior_bias, take
+from nasray.models.detectors.heads import Scale, Tower, each_level, flatten_level, predictor, prior_bias, take
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -19,7 +19,7 @@ def test_a_tower_is_convolution_norm_relu():
     maps = levels(6, (4, 5), (2, 3))
     first, second = tower.convs
     expected = [tower.norms[1][0](second(tower.norms[0][0](first(x)).relu())).relu() for x in maps]
-    for ours, theirs in zip(tower(maps), expected, strict=True):
+    for ours, theirs in zip(each_level(tower, maps), expected, strict=True):
         torch.testing.assert_close(ours, theirs)
     assert tower.out_channels == 12
 
@@ -28,7 +28,7 @@ def test_batch_norms_are_each_levels_own_and_take_the_bias():
     tower = Tower(6, 12, 2, "batch", 3).train()
     assert sum(isinstance(module, nn.BatchNorm2d) for module in tower.modules()) == 6
     assert all(conv.bias is None for conv in tower.convs)
-    tower(levels(6, (4, 5), (2, 3), (2, 2)))
+    each_level(tower, levels(6, (4, 5), (2, 3), (2, 2)))
     means = [norm.running_mean for norm in tower.norms[0]]
     assert not torch.equal(means[0], means[1])
     assert all(norm.num_batches_tracked == 1 for norm in tower.norms[1])
@@ -37,8 +37,15 @@ def test_batch_norms_are_each_levels_own_and_take_the_bias():
 def test_a_tower_without_convolutions_gives_the_levels():
     maps = levels(6, (4, 5))
     tower = Tower(6, 12, 0, "none", 1)
-    assert torch.equal(tower(maps)[0], maps[0])
+    assert torch.equal(tower(maps[0]), maps[0])
     assert tower.out_channels == 6
+
+
+def test_each_level_computes_the_coarsest_first_and_keeps_the_order():
+    seen = []
+    result = each_level(lambda x, level: seen.append(level) or (x.shape[-1], level), levels(1, (4, 5), (2, 3)))
+    assert seen == [1, 0]
+    assert result == [(5, 0), (3, 1)]
 
 
 def test_a_fresh_classifier_says_one_per_cent():

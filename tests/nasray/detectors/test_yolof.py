@@ -87,8 +87,8 @@ def test_logits_are_of_the_product_of_class_and_objectness():
             torch.nn.init.normal_(conv.weight, std=0.3)
         raw = detector.forward_raw(images)
         x = detector.encoder(detector.features(images, [32])[0])
-        classes = flatten_level(detector.classes(detector.class_tower([x])[0]), 3)
-        objectness = flatten_level(detector.objectness(detector.box_tower([x])[0]), 1)
+        classes = flatten_level(detector.classes(detector.class_tower(x)), 3)
+        objectness = flatten_level(detector.objectness(detector.box_tower(x)), 1)
     expected = classes.sigmoid() * objectness.sigmoid()
     assert expected.std() > 0.01
     torch.testing.assert_close(flatten_level(raw["logits"], 3).sigmoid(), expected, rtol=1e-4, atol=1e-6)
