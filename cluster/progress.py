@@ -7,6 +7,11 @@ import time
 from typing import TextIO
 
 
+def say(line: str) -> None:
+    """Print a line for the user to standard error."""
+    print(line, file=sys.stderr, flush=True)
+
+
 class ProgressLine:
     """Prints progress with rate and estimated time left.
 

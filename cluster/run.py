@@ -7,12 +7,12 @@ import json
 import logging
 import os
 import pickle
-import sys
 import threading
 from pathlib import Path
 from typing import Any
 
 from nasray.cluster.ordering import OrderedSearch
+from nasray.cluster.progress import say
 from nasray.cluster.recorder import Recorder
 from nasray.cluster.run_folder import RunFolder
 from nasray.cluster.session import Resources, ray_session
@@ -65,7 +65,7 @@ def run_search(
     recorder = Recorder(folder, search)
     done = recorder.catch_up()
     if done:
-        _say(f"{folder.path}: {done:,} of {evaluations:,} evaluations are in the history")
+        say(f"{folder.path}: {done:,} of {evaluations:,} evaluations are in the history")
     if search.is_finished:
         recorder.finish()
         return folder.read_best()
@@ -75,7 +75,7 @@ def run_search(
     importing.start()
     with ray_session(resources) as what_is_there:
         importing.join()
-        _say(what_is_there)
+        say(what_is_there)
         _fit(_tuner(search, recorder, evaluator, folder, resources, continued=done > 0), folder)
     return folder.read_best()
 
@@ -107,7 +107,7 @@ def _tuner(
                 str(newest), trainable=trainable, resume_unfinished=False, resume_errored=False, restart_errored=False
             )
         if continued:
-            _say(f"Tune's checkpoint {newest} is not used: {fault}. The history is complete; Tune begins a new folder")
+            say(f"Tune's checkpoint {newest} is not used: {fault}. The history is complete; Tune begins a new folder")
     number = 0 if newest is None else int(newest.name.rpartition("-")[2]) + 1
     return tune.Tuner(
         trainable,
@@ -185,7 +185,3 @@ def _raise_errors(grid: Any, folder: RunFolder) -> None:
         f"the search is not finished: {what}\nAll finished batches are in {folder.history}; mend the cause, then "
         f"`nasray resume {folder.path}`"
     )
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)

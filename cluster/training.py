@@ -15,7 +15,6 @@ import logging
 import os
 import shutil
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -23,7 +22,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from nasray.cluster.progress import ProgressLine
+from nasray.cluster.progress import ProgressLine, say
 from nasray.cluster.session import Resources, check_reachable, ray_session
 from nasray.spaces import NasrayError
 
@@ -45,11 +44,6 @@ def _ignore(*_: Any) -> None:
 
 def _never() -> bool:
     return False
-
-
-def say(line: str) -> None:
-    """Print a line for the user to standard error."""
-    print(line, file=sys.stderr, flush=True)
 
 
 @dataclass(frozen=True)

@@ -220,9 +220,9 @@ def find_architecture(name: str) -> Architecture:
             return Architecture.from_json(path.read_text())
         except ValueError as error:
             raise NasrayError(f"{name} holds no architecture: {error}") from error
-    close = difflib.get_close_matches(name, ARCHITECTURES, n=1)
-    hint = f"; did you mean {close[0]!r}?" if close else "."
+    from nasray.configuration import did_you_mean
+
     raise NasrayError(
-        f"unknown architecture {name!r}{hint} Named ones: {', '.join(ARCHITECTURES)}. "
+        f"unknown architecture {name!r}{did_you_mean(name, ARCHITECTURES)} Named ones: {', '.join(ARCHITECTURES)}. "
         "A JSON file of an architecture and a run's folder also do"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -159,3 +160,5 @@ def _export(known: Any) -> None:
         result = export_checkpoint(Checkpoint.load(known.what), to, image_hw=size, raw=known.raw)
     print(json.dumps(result, indent=1) if known.json else f"{known.to}: {result['params_m']:.4g} M parameters, "
           f"the same outputs as nasray's to {result['max_difference']:g}")  # fmt: skip
+    if undecided := result.get("undecided_images"):
+        print(f"{undecided} images of the check were undecided and set aside: see docs/detectors.md", file=sys.stderr)

@@ -138,11 +138,6 @@ def train_recipe(known: Any) -> Recipe:
     return recipe
 
 
-def is_training(folder: Path) -> bool:
-    """Whether a folder is that of a training."""
-    return (folder / "recipe.yaml").is_file()
-
-
 def resume_training_command(known: Any) -> None:
     """`nasray resume` of a training."""
     from nasray.configuration import override

@@ -49,11 +49,12 @@ def _search(known: Any) -> None:
 
 
 def _resume(known: Any) -> None:
-    from nasray.cli.detectors import is_training, resume_training_command
+    from nasray.cli.detectors import resume_training_command
     from nasray.cluster import Resources, RunFolder
     from nasray.configuration import override
     from nasray.experiment import experiment_of_run
     from nasray.search import resume_experiment
+    from nasray.training.folder import is_training
 
     if is_training(Path(known.folder)):
         resume_training_command(known)

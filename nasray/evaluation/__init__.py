@@ -44,7 +44,7 @@ def evaluate_checkpoint(
 
     from nasray.cluster.progress import ProgressLine
     from nasray.data import EvaluationLoader, open_data
-    from nasray.evaluation.coco import coco_metrics
+    from nasray.evaluation.coco import coco_metrics, mask_summary
     from nasray.evaluation.predictions import predict
     from nasray.evaluation.voc import voc_metrics
 
@@ -63,10 +63,7 @@ def evaluate_checkpoint(
         progress=lambda done: line.update(done, final=done == len(dataset)),
     )  # fmt: skip
     coco, voc = coco_metrics(dataset, found, fast=fast), voc_metrics(dataset, found)
-    summary = dict(coco.summary)
-    if found.masks is not None and dataset.segmentations is not None:
-        masks = coco_metrics(dataset, found, fast=fast, iou_type="segm")
-        summary.update({f"mask_{name}": value for name, value in masks.summary.items()})
+    summary = {**coco.summary, **mask_summary(dataset, found, fast=fast)}
     if to is not None:
         found.write(to, dataset)
     counted = np.bincount(dataset.labels[~dataset.ignored], minlength=len(dataset.classes))

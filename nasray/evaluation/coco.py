@@ -61,6 +61,14 @@ def coco_metrics(
     return coco_metrics_of(dataset.to_coco(), predictions.to_coco(dataset), fast=fast, iou_type=iou_type)
 
 
+def mask_summary(dataset: DetectionSet, predictions: Predictions, *, fast: bool = False) -> dict[str, float]:
+    """The twelve numbers of masks as `mask_mAP` and so on; none where detector or data set have no masks."""
+    if predictions.masks is None or dataset.segmentations is None:
+        return {}
+    summary = coco_metrics(dataset, predictions, fast=fast, iou_type="segm").summary
+    return {f"mask_{name}": value for name, value in summary.items()}
+
+
 def coco_metrics_of(
     annotations: dict[str, Any], results: list[dict[str, Any]], *, fast: bool = False, iou_type: str = "bbox"
 ) -> CocoMetrics:  # fmt: skip

@@ -10,7 +10,7 @@ from nasray.cluster.training import Worker
 from nasray.data import DataSource, EvaluationLoader
 from nasray.data.dataset import DetectionSet
 from nasray.drawing import draw_detections, picture_bytes
-from nasray.evaluation.coco import coco_metrics
+from nasray.evaluation.coco import coco_metrics, mask_summary
 from nasray.evaluation.predictions import Predictions, gather, predict
 from nasray.recipe import Recipe
 from nasray.training.loop import Validation
@@ -45,17 +45,10 @@ def make_validation(
         found = gather(predict(detector, batches, device=worker.device, channels_last=recipe.channels_last))
         if worker.rank > 0:
             return Validation({}, {})
-        return Validation(_measure(dataset, found), _draw(dataset, found))
+        metrics = {**coco_metrics(dataset, found).summary, **mask_summary(dataset, found)}
+        return Validation(metrics, _draw(dataset, found))
 
     return validate
-
-
-def _measure(dataset: DetectionSet, found: Predictions) -> dict[str, float]:
-    metrics = dict(coco_metrics(dataset, found).summary)
-    if found.masks is not None and dataset.segmentations is not None:
-        masks = coco_metrics(dataset, found, iou_type="segm").summary
-        metrics |= {f"mask_{name}": value for name, value in masks.items()}
-    return metrics
 
 
 def _draw(dataset: DetectionSet, found: Predictions) -> dict[str, bytes]:

@@ -1,15 +1,11 @@
 """What the tests of detectors share: a tiny network, a few drawn images, a short training, and exports."""
 
-import contextlib
-import io
-
 import numpy as np
 import onnxruntime
 import torch
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 
 from nasray.data.shapes import CLASSES, draw_image
+from nasray.evaluation.coco import coco_metrics_of
 from nasray.models import build
 from nasray.models.detectors import build_detector
 from nasray.spaces import Architecture
@@ -107,17 +103,7 @@ def ap50(detections, targets):
         found = zip(*(part[index].tolist() for part in detections[:3]), strict=True)
         results += [{"image_id": index, "category_id": label, "bbox": _xywh(box), "score": score}
                     for box, score, label in found if score > 0]  # fmt: skip
-    if not results:
-        return 0.0
-    with contextlib.redirect_stdout(io.StringIO()):
-        coco = COCO()
-        coco.dataset = truth
-        coco.createIndex()
-        evaluation = COCOeval(coco, coco.loadRes(results), "bbox")
-        evaluation.evaluate()
-        evaluation.accumulate()
-        evaluation.summarize()
-    return evaluation.stats[1]
+    return coco_metrics_of(truth, results).summary["AP50"]
 
 
 def _xywh(box):
@@ -137,18 +123,6 @@ class EndToEnd(torch.nn.Module):
 
     def forward(self, images):
         return tuple(part for part in self.detector(images) if part is not None)
-
-
-class RawOutputs(torch.nn.Module):
-    """Images to what `forward_raw` gives, as one flat tuple."""
-
-    def __init__(self, detector):
-        super().__init__()
-        self.detector = detector
-
-    def forward(self, images):
-        raw = self.detector.forward_raw(images).values()
-        return tuple(part for parts in raw for part in (parts if isinstance(parts, list) else [parts]))
 
 
 def export(module, path, batch_size=1, image_hw=(544, 640)):
