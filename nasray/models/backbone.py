@@ -120,7 +120,7 @@ class Residual(nn.Module):
         """Map (B, C, H, W) to (B, C', H', W')."""
         out = self.main(x)
         if self.shortcut is not None:
-            out = out + self.shortcut(x)
+            out += self.shortcut(x)
         return out if self.activation is None else self.activation(out)
 
 

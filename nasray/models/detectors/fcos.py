@@ -110,8 +110,7 @@ class FCOSHead(nn.Module):
         self.class_tower = Tower(channels, channels, num_convs, norm, len(STRIDES))
         self.box_tower = Tower(channels, channels, num_convs, norm, len(STRIDES))
         self.classes = predictor(channels, num_classes, prior_bias())
-        self.distances = predictor(channels, 4)
-        self.centerness = predictor(channels, 1)
+        self.boxes = predictor(channels, 4 + 1)  # distances, centerness
         self.scales = nn.ModuleList(Scale() for _ in STRIDES)
 
     def forward(self, levels: Sequence[Tensor]) -> dict[str, list[Tensor]]:
@@ -121,8 +120,8 @@ class FCOSHead(nn.Module):
         return {"logits": logits, "distances": list(distances), "centerness": list(centerness)}
 
     def _boxes(self, x: Tensor, level: int) -> tuple[Tensor, Tensor]:
-        x = self.box_tower(x, level)
-        return self.scales[level](self.distances(x)).relu(), self.centerness(x)
+        distances, centerness = self.boxes(self.box_tower(x, level)).split([4, 1], dim=1)
+        return self.scales[level](distances).relu(), centerness
 
 
 def all_points(levels: Sequence[Tensor]) -> tuple[Tensor, Tensor]:

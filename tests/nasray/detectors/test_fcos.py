@@ -25,9 +25,8 @@ def test_the_head_is_that_of_torchvision():
         (ours.class_tower, theirs.classification_head.conv),
         (ours.classes, theirs.classification_head.cls_logits),
         (ours.box_tower, theirs.regression_head.conv),
-        (ours.distances, theirs.regression_head.bbox_reg),
-        (ours.centerness, theirs.regression_head.bbox_ctrness),
     ]
+    theirs_boxes = (theirs.regression_head.bbox_reg, theirs.regression_head.bbox_ctrness)
     with torch.no_grad():
         for mine, other in pairs:
             state = sorted(mine.named_parameters(), key=lambda item: item[0])
@@ -35,6 +34,11 @@ def test_the_head_is_that_of_torchvision():
             for name, parameter in other.named_parameters():
                 torch.nn.init.normal_(parameter, std=0.3)
                 weights[_our_name(mine, name)].copy_(parameter)
+        for name, parameter in ours.boxes.named_parameters():
+            parts = [getattr(predictor, name) for predictor in theirs_boxes]
+            for part in parts:
+                torch.nn.init.normal_(part, std=0.3)
+            parameter.copy_(torch.cat(parts))
     generator = torch.Generator().manual_seed(0)
     levels = [torch.randn(2, channels, size, size + 1, generator=generator) for size in (8, 4, 2, 2, 1)]
     raw, expected = ours(levels), theirs(levels)
