@@ -1,12 +1,14 @@
-"""Published architectures by name, and the layer table of any staged architecture. Needs no PyTorch.
+"""Published architectures by name, and the layer table of any architecture. Needs no PyTorch.
 
 References: Sun et al., "MAE-DET", ICML 2022, Tables 1 and 10-15; He et al., "Deep residual learning for image
-recognition", CVPR 2016, Table 1; Sandler et al., "MobileNetV2", CVPR 2018, Table 2.
+recognition", CVPR 2016, Table 1; Sandler et al., "MobileNetV2", CVPR 2018, Table 2; Chen et al., "DetNAS", NeurIPS
+2019, with the encodings of its released code; Guo et al., "Single Path One-Shot", ECCV 2020, the same.
 
 Differs from the papers in:
 - Depth counts blocks. A "ResBlock" of MAE-DET's tables is two blocks, so their "# layers" is doubled.
 - ResNets have their stride in the 3x3 convolution (as MAE-DET's baselines and torchvision have), and no classifier.
-- MobileNetV2 ends with its last block: the 1x1 convolution to 1280 channels belongs to the classifier.
+- MobileNetV2 ends with its last block: the 1x1 convolution to 1280 channels belongs to the classifier. Likewise
+  ShuffleNets and the one to 1024 channels.
 """
 
 from __future__ import annotations
@@ -18,7 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from nasray.spaces import Architecture, LayerTable, NasrayError, staged_layers
+from nasray.spaces import Architecture, LayerTable, NasrayError, ShuffleNetSpace, staged_layers
+from nasray.spaces.shufflenet import CHOICES, SHUFFLES, Size, check_size, shufflenet_layers
 
 MID_KEYS: dict[str, str | None] = {
     "bottleneck": "bottleneck",
@@ -30,15 +33,17 @@ MID_KEYS: dict[str, str | None] = {
 
 
 def layer_table(architecture: Architecture, image_hw: tuple[int, int]) -> LayerTable:
-    """The layers of one staged architecture (N = 1), whether or not a space holds it.
+    """The layers of one architecture (N = 1), whether or not a space holds it.
 
     Args:
-        architecture: of one of the families in `MID_KEYS`.
+        architecture: of one of the families in `MID_KEYS`, or a ShuffleNet.
         image_hw: height and width of the input in pixels.
 
     Raises:
-        NasrayError: if it is of another family, or its spec is not one of a staged network.
+        NasrayError: if it is of another family, or its spec is not one of its family.
     """
+    if architecture.family == ShuffleNetSpace.family:
+        return _shufflenet_table(architecture, image_hw)
     spec = staged_spec(architecture)
     mid = MID_KEYS[architecture.family]
     keys = ("kernel", "width", *([mid] if mid else []), "depth")
@@ -54,6 +59,43 @@ def layer_table(architecture: Architecture, image_hw: tuple[int, int]) -> LayerT
         stem_pool=stem["pool"],
         shortcut=spec["shortcut"],
     )
+
+
+def _shufflenet_table(architecture: Architecture, image_hw: tuple[int, int]) -> LayerTable:
+    spec = shufflenet_spec(architecture)
+    stages = spec["stages"]
+    widths, depths = (stage["width"] for stage in stages), (len(stage["blocks"]) for stage in stages)
+    choices = [[CHOICES.index(name) for stage in stages for name in stage["blocks"]]]
+    return shufflenet_layers(Size(spec["stem"]["width"], tuple(widths), tuple(depths)), np.array(choices), image_hw)
+
+
+def shufflenet_spec(architecture: Architecture) -> dict[str, Any]:
+    """The checked spec of a ShuffleNet: `stem`, `stages` of `width` and `blocks`, and `shuffle`.
+
+    Raises:
+        NasrayError: naming the first key or value that is not understood.
+    """
+    spec = architecture.spec
+    _check_keys(spec, "spec", needed=("stem", "stages", "shuffle"))
+    if spec["shuffle"] not in SHUFFLES:
+        raise NasrayError(f"spec.shuffle is one of {', '.join(SHUFFLES)}; got {spec['shuffle']!r}")
+    _check_keys(spec["stem"], "spec.stem", needed=("width",))
+    _check_numbers(spec["stem"], "spec.stem", ("width",))
+    if not isinstance(spec["stages"], list):
+        raise NasrayError(f"spec.stages is a list of the four stages C2 to C5, got {spec['stages']!r}")
+    for index, stage in enumerate(spec["stages"]):
+        _check_keys(stage, f"spec.stages[{index}]", needed=("width", "blocks"))
+        _check_numbers(stage, f"spec.stages[{index}]", ("width",))
+        blocks = stage["blocks"]
+        if not isinstance(blocks, list) or (strange := [name for name in blocks if name not in CHOICES]):
+            got = repr(strange[0] if isinstance(blocks, list) else blocks)
+            raise NasrayError(f"spec.stages[{index}].blocks is a list of {', '.join(CHOICES)}; got {got}")
+    widths = tuple(stage["width"] for stage in spec["stages"])
+    try:
+        check_size(Size(spec["stem"]["width"], widths, tuple(len(stage["blocks"]) for stage in spec["stages"])))
+    except ValueError as error:
+        raise NasrayError(f"no network can be built of this spec: {error}") from error
+    return spec
 
 
 def staged_spec(architecture: Architecture) -> dict[str, Any]:
@@ -112,7 +154,7 @@ def _check_numbers(value: dict[str, Any], place: str, keys: tuple[str, ...]) -> 
         number = value[key]
         if not isinstance(number, int) or isinstance(number, bool) or number < 1:
             raise NasrayError(f"{place}.{key} is a whole number of at least 1, got {number!r}")
-    if value["kernel"] % 2 == 0:
+    if value.get("kernel", 1) % 2 == 0:
         raise NasrayError(f"{place}.kernel is odd, got {value['kernel']}")
 
 
@@ -144,6 +186,14 @@ def _mobilenet_v2() -> Architecture:
     stages = [{"kernel": 3, **dict(zip(names, row, strict=True))} for row in table]
     return Architecture.create("inverted", {"stem": {"kernel": 3, "width": 32}, "stages": stages})
 
+
+def _shufflenet(size: str, genes: str) -> Architecture:
+    """From the digits of the released encodings; retrained networks take the shuffle "even-odd"."""
+    space = ShuffleNetSpace(size, shuffle="even-odd")
+    return space.to_architecture(np.array([int(digit) for digit in genes.replace(" ", "")]))
+
+
+_DETNASNET = "00312102 03123320 2113202221310333 13333333"
 
 ARCHITECTURES: dict[str, Architecture] = {
     # MAE-DET, Table 13
@@ -181,6 +231,19 @@ ARCHITECTURES: dict[str, Architecture] = {
     "resnet50": _resnet("bottleneck", (3, 4, 6, 3)),
     "resnet101": _resnet("bottleneck", (3, 4, 23, 3)),
     "mobilenet-v2": _mobilenet_v2(),
+    # DetNAS, Tables 2 and 3: encodings of its released code
+    "detnasnet": _shufflenet("large", _DETNASNET),
+    "detnasnet-3.8g": _shufflenet("large-wide", _DETNASNET),
+    "detnas-coco-fpn": _shufflenet("small", "2120 2112 33130031 3132"),
+    "detnas-coco-retinanet": _shufflenet("small", "2311 3213 31113320 3333"),
+    "detnas-voc-fpn": _shufflenet("small", "2103 1303 20113333 3331"),
+    "detnas-voc-retinanet": _shufflenet("small", "1300 2333 23333220 2311"),
+    # its baselines, at the widths of its spaces
+    "shufflenetv2-20": _shufflenet("small", "0" * 20),
+    "shufflenetv2-40": _shufflenet("large", "0" * 40),
+    "shufflenetv2-40-3.8g": _shufflenet("large-wide", "0" * 40),
+    # Single Path One-Shot: searched on ImageNet in the same space
+    "spos-imagenet": _shufflenet("small", "2101 2020 20230000 3233"),
     # for tests and tiny recipes
     "basic-tiny": Architecture.create(
         "basic",

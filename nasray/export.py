@@ -7,6 +7,7 @@ import pprint
 from pathlib import Path
 from typing import Any
 
+from nasray.architectures import MID_KEYS
 from nasray.cluster import write_atomic
 from nasray.spaces import Architecture, NasrayError
 
@@ -22,9 +23,9 @@ _TAIL = '''
 ARCHITECTURE = {spec}
 
 
-def build() -> Backbone:
+def build() -> {kind}:
     """The backbone with fresh weights."""
-    return Backbone({block!r}, **ARCHITECTURE)
+    return {kind}({block}**ARCHITECTURE)
 '''
 
 
@@ -40,20 +41,23 @@ def export_backbone(architecture: Architecture, path: Path) -> dict[str, Any]:
     import torch
 
     from nasray._version import __version__
-    from nasray.models import backbone, build
+    from nasray.models import build
 
     if path.suffix != ".py" or not path.stem.isidentifier() or not path.absolute().parent.is_dir():
         raise NasrayError(
             f"export writes a Python module into an existing folder, such as backbone.py; got {str(path)!r}"
         )
     network = build(architecture).eval()
-    source = inspect.getsource(backbone)
+    source = inspect.getsource(inspect.getmodule(type(network)))  # type: ignore[arg-type]
     body = source[source.index("from __future__") :]
     text = (
         _HEAD.format(id=architecture.id, module=path.stem, version=__version__)
         + body
-        + _TAIL.format(spec=pprint.pformat(architecture.spec, sort_dicts=False, width=110), block=architecture.family)
-    )
+        + _TAIL.format(
+            spec=pprint.pformat(architecture.spec, sort_dicts=False, width=110), kind=type(network).__name__,
+            block=f"{architecture.family!r}, " if architecture.family in MID_KEYS else "",
+        )
+    )  # fmt: skip
     names: dict[str, Any] = {"__name__": path.stem}
     exec(compile(text, str(path), "exec"), names)
     twin = names["build"]().eval()

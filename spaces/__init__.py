@@ -5,11 +5,12 @@ from nasray.spaces.base import Costs, Gene, Population, Space, row_keys
 from nasray.spaces.budget import Budget, CostFunction
 from nasray.spaces.errors import InfeasibleError, NasrayError
 from nasray.spaces.layers import LayerTable
+from nasray.spaces.shufflenet import ShuffleNetSpace
 from nasray.spaces.staged import BasicSpace, BottleneckSpace, InvertedGatedSpace, InvertedSpace
 from nasray.spaces.staged_layers import staged_layers
 
 SPACES: dict[str, type[Space]] = {
-    space.family: space for space in (BottleneckSpace, BasicSpace, InvertedSpace, InvertedGatedSpace)
+    space.family: space for space in (BottleneckSpace, BasicSpace, InvertedSpace, InvertedGatedSpace, ShuffleNetSpace)
 }
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "LayerTable",
     "NasrayError",
     "Population",
+    "ShuffleNetSpace",
     "Space",
     "row_keys",
     "staged_layers",

@@ -38,6 +38,7 @@ class LayerTable:
         out_hw: (L, 2) height and width of the output map in pixels.
         pooled_elements: (L, N) input elements of the average pool before a strided projection, or of the stem's pool.
         skip: (L, N) 1 in the last main row of a block position whose shortcut is the identity.
+        bias: (L,) whether a layer has a bias beside its norm.
     """
 
     block: NDArray[np.int64]
@@ -54,6 +55,7 @@ class LayerTable:
     out_hw: NDArray[np.int64]
     pooled_elements: Floats
     skip: Floats
+    bias: NDArray[np.bool_]
 
     @cached_property
     def fan_in(self) -> Floats:
@@ -67,9 +69,9 @@ class LayerTable:
 
     @property
     def params(self) -> Floats:
-        """(L, N) weights, and 2 per channel of batch norm, or 1 per channel of bias in gates."""
-        per_channel = np.where(self.role == "gate", 1.0, 2.0)[:, None]
-        return (self.fan_in + per_channel) * self.out_channels * self.repeats
+        """(L, N) weights, and per channel 2 of batch norm (gates: 1 of bias) and 1 where there is a bias beside it."""
+        per_channel = np.where(self.role == "gate", 1.0, 2.0) + self.bias
+        return (self.fan_in + per_channel[:, None]) * self.out_channels * self.repeats
 
     def cost(self) -> Costs:
         """`gmacs`, `params_m` and `layers` (main-branch layers, the stem included), each (N,)."""
@@ -98,8 +100,8 @@ class LayerRows:
         block: int,
         level: int,
         kernel: Floats | float,
-        in_channels: Floats,
-        out_channels: Floats,
+        in_channels: Floats | float,
+        out_channels: Floats | float,
         repeats: Floats | float,
         out_hw: tuple[int, int],
         role: Role = "main",
@@ -109,6 +111,7 @@ class LayerRows:
         relu_out: bool = True,
         pooled_elements: Floats | float = 0.0,
         skip: Floats | float = 0.0,
+        bias: bool = False,
     ) -> None:
         """Append one row; see `LayerTable` for the fields."""
         fields = locals()
@@ -128,7 +131,7 @@ class LayerRows:
             return np.array([row[name] for row in self.rows])
 
         wide = ("kernel", "in_channels", "out_channels", "repeats", "pooled_elements", "skip")
-        narrow = ("block", "level", "role", "depthwise", "stride", "relu_in", "relu_out", "out_hw")
+        narrow = ("block", "level", "role", "depthwise", "stride", "relu_in", "relu_out", "out_hw", "bias")
         columns: dict[str, Any] = {name: per_architecture(name) for name in wide}
         columns.update({name: per_row(name) for name in narrow})
         return LayerTable(**columns)

@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from nasray.architectures import staged_spec
+from nasray.architectures import shufflenet_spec, staged_spec
 from nasray.spaces import Architecture, NasrayError
 
 if TYPE_CHECKING:
@@ -36,11 +36,18 @@ def _staged(architecture: Architecture) -> nn.Module:
     return Backbone(architecture.family, spec["stem"], spec["stages"], spec["shortcut"])
 
 
+def _shufflenet(architecture: Architecture) -> nn.Module:
+    from nasray.models.shufflenet import ShuffleNet
+
+    return ShuffleNet(**shufflenet_spec(architecture))
+
+
 FAMILIES: dict[str, Callable[[Architecture], nn.Module]] = {
     "bottleneck": _staged,
     "basic": _staged,
     "inverted": _staged,
     "inverted-se": _staged,
+    "shufflenet": _shufflenet,
 }
 
 __all__ = ["FAMILIES", "build"]

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from nasray.spaces import SPACES, BasicSpace, BottleneckSpace, Gene, InvertedSpace, Space
+from nasray.spaces import SPACES, BasicSpace, BottleneckSpace, Gene, InvertedSpace, ShuffleNetSpace, Space
 from nasray.spaces.testing import SPACE_CHECKS, check_is_valid, check_repair, check_space, check_suggest, check_tune
 
 
@@ -32,6 +32,7 @@ TESTED = {
     "cell": Cell(),
     "tiny": BottleneckSpace(**TINY, max_mid=16, parts=(1, 1, 1, 1), max_depth=1),
     "tiny with parts": BasicSpace(**TINY, parts=(1, 2, 1, 1), max_depth=1),
+    "narrow shufflenet": ShuffleNetSpace(stem_width=4, widths=(8, 12, 16, 24), depths=(1, 2, 1, 1)),
     "many parts": InvertedSpace(kernels=(5, 3, 7), parts=(3, 3, 3, 3), max_depth=3),
 }
 

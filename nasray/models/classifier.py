@@ -1,0 +1,50 @@
+"""A backbone with a classifier, as it is pre-trained.
+
+Reference: Chen et al., "DetNAS: Backbone Search for Object Detection", NeurIPS 2019, and its released code.
+
+Differs from the released code in: the pool averages the whole map, whatever its size, instead of 7x7 pixels.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from nasray.models.shufflenet import reset_layers
+
+
+class Classifier(nn.Module):
+    """A backbone, whose last map a `ClassifierHead` takes. The backbone may be a supernet.
+
+    Args:
+        backbone: maps (B, 3, H, W) images to an ordered dictionary of maps and has `out_channels`.
+        num_classes: as it says.
+        width: channels of the head's convolution.
+        dropout: share of its channels that are dropped in training.
+    """
+
+    def __init__(
+        self, backbone: nn.Module, num_classes: int = 1000, *, width: int = 1024, dropout: float = 0.2
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        channels: int = backbone.out_channels[-1]  # type: ignore[index, assignment]
+        self.head = ClassifierHead(channels, num_classes, width=width, dropout=dropout)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map (B, 3, H, W) images to (B, num_classes) logits."""
+        return self.head(next(reversed(self.backbone(images).values())))
+
+
+class ClassifierHead(nn.Module):
+    """A 1x1 convolution with bias, norm and ReLU; dropout of whole channels; the mean over the map; a linear layer."""
+
+    def __init__(self, channels: int, num_classes: int = 1000, *, width: int = 1024, dropout: float = 0.2) -> None:
+        super().__init__()
+        self.conv = nn.Sequential(nn.Conv2d(channels, width, 1), nn.BatchNorm2d(width), nn.ReLU(inplace=True))
+        self.dropout = nn.Dropout2d(dropout)
+        self.linear = nn.Linear(width, num_classes)
+        reset_layers(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C, H, W) to (B, num_classes) logits."""
+        return self.linear(self.dropout(self.conv(x)).mean(dim=(2, 3)))
