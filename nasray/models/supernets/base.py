@@ -1,0 +1,108 @@
+"""The contract of a supernet: one network that holds every architecture of a space as a path with shared weights.
+
+Training is path-wise: in every step `set_path`, forward, backward, and the optimiser's step. What is not on the path
+does not run, so its gradients stay what `zero_grad()` left: None, for which PyTorch's optimisers pass a parameter over.
+It gets no gradient, no weight decay and no momentum, and is the same to the bit after the step. Therefore:
+
+- Leave `zero_grad` at its default `set_to_none=True`. Zeros instead of None would be decayed.
+- Several workers draw the same path in every step (`PathSampler.draw` depends on seed and iteration alone) and wrap the
+  network in `DistributedDataParallel(find_unused_parameters=True)`. It then leaves the gradient of a parameter that no
+  worker used at None. `static_graph=True` will not do. Buffers off the path need no care: no worker changes them.
+- Paths may be set one after another between two `zero_grad()`; the step then moves what any of them used.
+
+A supernet is itself a backbone, with `feature_info` and an ordered dictionary of maps, so it stands in any detector.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from nasray.spaces import Space
+
+Genes = Sequence[int] | NDArray[np.int64]
+
+
+class Supernet(nn.Module):
+    """A network of which `set_path` chooses what runs.
+
+    Subclasses implement `select`, `standalone`, `path_state` and `forward`. The path is no part of the state
+    dictionary; a copy of the module keeps it.
+
+    Args:
+        space: whose architectures are the paths.
+
+    Attributes:
+        space: as given.
+        path: the (G,) genes of the path that `forward` takes; None before the first `set_path`.
+        feature_info: of the maps, the same on every path; see `nasray.models.backbone.Backbone`.
+        out_channels: of the maps.
+    """
+
+    feature_info: list[dict[str, Any]]
+    out_channels: list[int]
+
+    def __init__(self, space: Space) -> None:
+        super().__init__()
+        self.space = space
+        self.path: NDArray[np.int64] | None = None
+
+    def set_path(self, genes: Genes) -> None:
+        """Let `forward` take this path from now on.
+
+        Raises:
+            ValueError: for genes that are no architecture of the space.
+        """
+        row = self._checked(genes)
+        self.select(row)
+        self.path = row
+
+    def extract(self, genes: Genes) -> nn.Module:
+        """The standalone network of a path, with a copy of its weights and statistics; whatever path is set.
+
+        It is on the supernet's device, in its dtype and mode, and computes to the last bit what the path computes.
+
+        Raises:
+            ValueError: for genes that are no architecture of the space.
+        """
+        row = self._checked(genes)
+        with torch.device("meta"):  # no memory and no time for weights that are replaced at once
+            network = self.standalone(row)
+        state = {name: value.detach().clone() for name, value in self.path_state(row).items()}
+        network.load_state_dict(state, assign=True)
+        return network.train(self.training)
+
+    def path_parameters(self, genes: Genes) -> Iterator[nn.Parameter]:
+        """The parameters that a path uses."""
+        for value in self.path_state(self._checked(genes)).values():
+            if isinstance(value, nn.Parameter):
+                yield value
+
+    def _checked(self, genes: Genes) -> NDArray[np.int64]:
+        row = np.array(genes, dtype=np.int64)
+        if row.shape != (self.space.num_genes,):
+            raise ValueError(f"a path of this supernet has {self.space.num_genes} genes, got shape {row.shape}")
+        return self.space.checked_row(row)
+
+    @abstractmethod
+    def select(self, row: NDArray[np.int64]) -> None:
+        """Let `forward` take the path of this valid (G,) row."""
+
+    @abstractmethod
+    def standalone(self, row: NDArray[np.int64]) -> nn.Module:
+        """The network of a path by itself, on the current default device, with any weights."""
+
+    @abstractmethod
+    def path_state(self, row: NDArray[np.int64]) -> dict[str, Tensor]:
+        """A state dictionary of `standalone(row)` that holds the supernet's own parameters and buffers, no copies."""
+
+    @abstractmethod
+    def forward(self, images: Tensor) -> OrderedDict[str, Tensor]:
+        """Map (B, 3, H, W) images to an ordered dictionary of maps, along the path that is set."""
