@@ -1,6 +1,5 @@
 import copy
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -148,17 +147,23 @@ def test_frozen_norms_stay():
     assert not same(network, before)
 
 
-def test_all_norms_of_a_detector():
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("fcos", {"num_convs": 1}), ("faster-rcnn", {"box_head": "4conv1fc"})],  # the latter is DetNAS's
+)
+def test_all_norms_of_a_detector(name, options):
     supernet = build_supernet(NARROW)
-    detector = build_detector("fcos", supernet, 3, channels=32, num_convs=1, norm="batch").eval()
-    path = np.array([3, 2, 1, 0])
-    supernet.set_path(path)
+    detector = build_detector(name, supernet, 3, channels=32, norm="batch", **options).eval()
+    supernet.set_path([3, 2, 1, 0])
     before = state_of(detector)
-    recalibrate(detector, batches(2, 2), 4, forward=detector.forward_raw)
-    own = [name for name in before if "running_var" in name and not name.startswith("backbone")]
-    assert len(own) > 2
-    assert not any(same(detector, before, [name]) for name in own)
-    assert not detector.training
+    with kept_statistics(detector):
+        recalibrate(detector, batches(2, 2), 4, forward=detector.forward_raw)
+        own = [key for key in before if "running_var" in key and not key.startswith("backbone")]
+        assert len(own) > 2
+        assert not any(same(detector, before, [key]) for key in own)
+        assert same(detector, before, [key for key, _ in detector.named_parameters()])
+        assert not detector.training
+    assert same(detector, before)
 
 
 def test_too_few_images():

@@ -1,6 +1,7 @@
 """Supernets: a path is the standalone network with the same weights, and what is off it stays as it is."""
 
 import copy
+import importlib.util
 import subprocess
 import sys
 import time
@@ -12,13 +13,17 @@ from torch import nn
 
 from nasray.models import build
 from nasray.models.classifier import Classifier
-from nasray.models.detectors import build_detector
+from nasray.models.detectors import DETECTORS, build_detector
 from nasray.models.supernets import SUPERNETS, PathSampler, build_supernet
 from nasray.spaces import BasicSpace, NasrayError, ShuffleNetSpace
 from nasray.spaces.shufflenet import SIZES
+from tests.nasray.detectors.common import OPTIONS, shapes_batch, total_loss
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
+NAMES = [
+    name for name, (module, *_) in DETECTORS.items() if importlib.util.find_spec(f"nasray.models.detectors.{module}")
+]
 NARROW = ShuffleNetSpace(stem_width=8, widths=(16, 24, 32, 48), depths=(1, 2, 2, 1))
 
 
@@ -151,25 +156,21 @@ def test_paths_between_two_steps_add_up():
     assert {id(parameter) for parameter in supernet.parameters() if parameter.grad is not None} == on
 
 
-@pytest.mark.parametrize("name", ["fcos", "retinanet", "gfl"])
+@pytest.mark.parametrize("name", NAMES)
 def test_a_supernet_is_a_backbone_of_detectors(name):
-    supernet = seeded(lambda: build_supernet(NARROW))
-    detector = build_detector(name, supernet, 3, channels=32, num_convs=1)
-    images = torch.rand(2, 3, 64, 64, generator=generator()) * 255
-    targets = [{"boxes": torch.tensor([[8.0, 8.0, 40.0, 48.0]]), "labels": torch.tensor([1])}] * 2
-    path = [0, 1, 2, 3, 0, 1]
+    supernet, path = seeded(lambda: build_supernet(NARROW)), [0, 1, 2, 3, 0, 1]
+    options = OPTIONS.get(name, {"channels": 32})
+    detector = build_detector(name, supernet, 3, **options)
+    images, targets = shapes_batch(2, (64, 64))
     supernet.set_path(path)
-    losses = detector(images, targets)
-    sum(losses.values()).backward()
-    on = [parameter for parameter in supernet.path_parameters(path) if parameter.grad is not None]
-    assert len(on) == len(list(supernet.path_parameters(path)))
-    assert sum(parameter.grad is not None for parameter in supernet.parameters()) == len(on)
-    detector.eval()
-    twin = build_detector(name, supernet.extract(path), 3, channels=32, num_convs=1).eval()
+    total_loss(detector, images, targets).backward()
+    on = {id(parameter) for parameter in supernet.path_parameters(path)}
+    assert {id(parameter) for parameter in supernet.parameters() if parameter.grad is not None} == on
+    twin = build_detector(name, supernet.extract(path), 3, **options).eval()
     own = {key: value for key, value in detector.state_dict().items() if not key.startswith("backbone.")}
     assert all(key.startswith("backbone.") for key in twin.load_state_dict(own, strict=False).missing_keys)
     with torch.no_grad():
-        for ours, theirs in zip(detector(images), twin(images), strict=True):
+        for ours, theirs in zip(detector.eval()(images), twin(images), strict=True):
             assert ours is theirs is None or torch.equal(ours, theirs)
 
 
