@@ -1,4 +1,4 @@
-"""Trained detectors on disk: what a checkpoint holds, how a detector is built from it, and what does not fit together.
+"""Trained networks on disk: what a checkpoint holds, how a detector is built from it, and what does not fit together.
 
 A checkpoint is one file of tensors and plain values, read without running code from it (`weights_only`).
 """
@@ -14,6 +14,9 @@ from nasray.recipe import RECIPE, Recipe
 from nasray.spaces import Architecture, NasrayError
 
 if TYPE_CHECKING:
+    from torch import nn
+
+    from nasray.models.classifier import Classifier
     from nasray.models.detectors.base import Detector
 
 FORMAT = 1
@@ -65,15 +68,20 @@ class Checkpoint:
         write_atomic(path, lambda file: torch.save(content, file))
 
     @classmethod
-    def load(cls, path: Path | str) -> Checkpoint:
+    def load(cls, path: Path | str, *, shared: bool = False) -> Checkpoint:
         """Read a checkpoint, or the best one of a training's folder.
+
+        Args:
+            path: of the file or the folder.
+            shared: map the file's tensors into memory instead of reading them: they are read when they are needed,
+                and all processes of a machine that map the file share one copy, as long as they do not change it.
 
         Raises:
             NasrayError: if it is missing, torn, no checkpoint of nasray's, or of a newer version.
         """
         path = checkpoint_path(Path(path))
         try:
-            content = read_tensors(path)
+            content = read_tensors(path, shared=shared)
         except ValueError as error:
             raise NasrayError(f"{path} is no checkpoint, or torn: {error}. Take another of its folder") from error
         if not isinstance(content, dict) or "format" not in content or "recipe" not in content:
@@ -98,14 +106,41 @@ class Checkpoint:
         )
 
     def detector(self) -> Detector:
-        """The trained detector, on the CPU, in inference mode."""
+        """The trained detector, on the CPU, in inference mode.
+
+        Raises:
+            NasrayError: if it is of a classifier, or of a supernet.
+        """
+        if self.recipe.task != "detection":
+            raise NasrayError(
+                f"this checkpoint (recipe {self.recipe.name}) is of a classifier: it detects nothing. It can start a "
+                "detector of the same backbone: `nasray train ... --weights FILE`"
+            )
+        if self.architecture.family == "supernet":
+            raise NasrayError(
+                f"this checkpoint (recipe {self.recipe.name}) is of a supernet, which is no detector until a path is "
+                "chosen: name the checkpoint of an architecture that was trained, such as RUN/train"
+            )
         detector = make_detector(self.recipe, self.architecture, len(self.classes))
         detector.load_state_dict(self.model)
         return detector.eval()
 
+    def network(self) -> nn.Module:
+        """Whatever was trained, on the CPU, in inference mode: a detector or a classifier, perhaps around a supernet.
 
-def read_tensors(path: Path) -> Any:
+        It takes the checkpoint's own tensors, without copying them: with `load(..., shared=True)`, the file's.
+        """
+        network = make_network(self.recipe, self.architecture, len(self.classes), on_meta=True)
+        network.load_state_dict(self.model, assign=True)
+        return network.eval()
+
+
+def read_tensors(path: Path, *, shared: bool = False) -> Any:
     """What a file of tensors and plain values holds, on the CPU; no code of it is run.
+
+    Args:
+        path: of the file.
+        shared: see `Checkpoint.load`.
 
     Raises:
         ValueError: if it is torn, or of another kind; the message is a line that says why.
@@ -114,7 +149,7 @@ def read_tensors(path: Path) -> Any:
     import torch
 
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=shared)
     except OSError:
         raise
     except Exception as error:  # whatever a torn pickle raises
@@ -147,10 +182,41 @@ def make_detector(recipe: Recipe, architecture: Architecture, num_classes: int) 
         NasrayError: if recipe, architecture and detector do not go together.
     """
     from nasray.models import build
+
+    return _detector_around(build(architecture), recipe, num_classes)
+
+
+def make_network(
+    recipe: Recipe, architecture: Architecture, num_classes: int, *, on_meta: bool = False
+) -> Detector | Classifier:
+    """A recipe's network for its task, with fresh weights from the global random state.
+
+    Args:
+        recipe: of the training.
+        architecture: of the backbone; it may stand for a supernet.
+        num_classes: of the data set.
+        on_meta: leave the backbone without memory, for a state that is assigned.
+
+    Raises:
+        NasrayError: if recipe, architecture and detector do not go together.
+    """
+    import torch
+
+    from nasray.models import build
+    from nasray.models.classifier import Classifier
+
+    with torch.device("meta" if on_meta else "cpu"):
+        backbone = build(architecture)
+    if recipe.task == "classification":
+        return Classifier(backbone, num_classes, **vars(recipe.classifier))
+    return _detector_around(backbone, recipe, num_classes)
+
+
+def _detector_around(backbone: nn.Module, recipe: Recipe, num_classes: int) -> Detector:
     from nasray.models.detectors import build_detector
 
     options = {name: value for name, value in vars(recipe.detector).items() if name != "name" and value is not None}
-    return build_detector(recipe.detector.name, build(architecture), num_classes, **options)
+    return build_detector(recipe.detector.name, backbone, num_classes, **options)
 
 
 def _kind(content: Any) -> str:

@@ -19,7 +19,7 @@ from nasray.scores.entropy import (
     log_width_score,
 )
 from nasray.searchers import Metrics
-from nasray.spaces import Architecture, Population
+from nasray.spaces import Architecture, Population, Space
 from nasray.spaces.staged import StagedSpace
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ class Proxy:
         image_hw: height and width in pixels of an image.
     """
 
-    space: StagedSpace
+    space: Space
     proxy: str
     seed: int = 0
     device: str = "auto"

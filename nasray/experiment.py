@@ -23,6 +23,8 @@ from nasray.configuration import (
     validate,
 )
 from nasray.evaluators import ClosedFormEntropy, LogWidth, Proxy, SampledEntropy
+from nasray.models.supernets import SUPERNETS
+from nasray.paths import PathEvaluator
 from nasray.searchers import SEARCHERS, Objective, Searcher
 from nasray.spaces import SPACES, Budget, CostFunction, NasrayError
 from nasray.spaces.staged import StagedSpace
@@ -38,8 +40,10 @@ EVALUATORS = {
     "zen": "Zen-score (Lin et al., ICCV 2021)",
     "naswot": "NASWOT (Mellor et al., ICML 2021)",
     "synflow": "SynFlow (Tanaka et al., NeurIPS 2020)",
+    "path": "mAP (or accuracy) of a supernet's path with batch norm statistics of its own (DetNAS)",
 }
 
+CLOSED_FORM = ("entropy", "single-scale-entropy", "sampled-entropy", "log-width")
 PACKAGE = "nasray.experiments"
 _STRICT: Any = {"extra": "forbid"}
 
@@ -56,21 +60,33 @@ else:  # a new entry of a registry is allowed here without another line
 class SpaceOptions:
     """What can be built.
 
+    What is left out is the space's own default; options that the named space does not have are refused.
+
     Attributes:
         name: the family of blocks.
         image_size: height and width in pixels for which costs are counted.
-        kernels: allowed kernel sizes.
-        max_width: largest output width; the space's own default if left out.
-        max_depth: blocks of one part; deeper ones are divided.
-        parts: how many parts C2, C3, C4 and C5 may have.
+        kernels: allowed kernel sizes (staged spaces).
+        max_width: largest output width (staged spaces).
+        max_depth: blocks of one part; deeper ones are divided (staged spaces).
+        parts: how many parts C2, C3, C4 and C5 may have (staged spaces).
+        size: channels and blocks as in one of DetNAS's spaces: small, large, large-wide (shufflenet).
+        stem_width: channels of the stem, instead of the size's (shufflenet).
+        widths: channels of C2 to C5, instead of the size's (shufflenet).
+        depths: blocks of C2 to C5, instead of the size's (shufflenet).
+        shuffle: how channels are divided: interleave, or even-odd (shufflenet).
     """
 
     name: SpaceName = "bottleneck"
-    image_size: tuple[int, int] = (800, 1280)
-    kernels: tuple[int, ...] = (3, 5)
+    image_size: tuple[int, int] | None = None
+    kernels: tuple[int, ...] | None = None
     max_width: int | None = None
-    max_depth: int = 10
-    parts: tuple[int, int, int, int] = (1, 2, 2, 3)
+    max_depth: int | None = None
+    parts: tuple[int, int, int, int] | None = None
+    size: Literal["small", "large", "large-wide"] | None = None
+    stem_width: int | None = None
+    widths: tuple[int, int, int, int] | None = None
+    depths: tuple[int, int, int, int] | None = None
+    shuffle: Literal["interleave", "even-odd"] | None = None
 
 
 @checked(frozen=True, config=_STRICT)
@@ -84,6 +100,7 @@ class SearcherOptions:
         mutation: share of mutants among the children.
         crossover: share of crossed children; the rest are random newcomers.
         mutations_per_child: how often a mutant is mutated.
+        initial: evolution: architectures that are sampled before the first is bred.
         fine_after: coarse-to-fine: evaluations of the coarse half; half of all if left out.
         keep: coarse-to-fine: survivors of half time.
     """
@@ -94,6 +111,7 @@ class SearcherOptions:
     mutation: float | None = None
     crossover: float | None = None
     mutations_per_child: int | None = None
+    initial: int | None = None
     fine_after: int | None = None
     keep: int | None = None
 
@@ -109,8 +127,10 @@ class EvaluatorOptions:
         size_factor: how the size of a feature map enters an entropy; see the docs on scores.
         residual: whether an entropy counts the shortcuts.
         repeats: forward passes to average (sampled-entropy).
-        batch_size: images of a proxy.
+        batch_size: images at a time (proxies, path).
         device: where a score that needs a network runs.
+        images: of the training set, from which a path's batch norm statistics are computed anew (path).
+        cache_gib: decoded images that each trial keeps between paths, in GiB; more are read anew (path).
     """
 
     name: EvaluatorName = "entropy"
@@ -121,6 +141,39 @@ class EvaluatorOptions:
     repeats: int | None = None
     batch_size: int | None = None
     device: Literal["auto", "cpu", "cuda"] | None = None
+    images: Annotated[int, Field(ge=1)] | None = None
+    cache_gib: Annotated[float, Field(ge=0)] | None = None
+
+
+@checked(frozen=True, config=_STRICT)
+class SupernetOptions:
+    """What is trained before the search; evaluator path needs one of the three.
+
+    Attributes:
+        pretrain: recipe of the supernet's training on classification; left out, it starts from scratch.
+        train: recipe of the supernet's training as a detector; left out, paths are compared by their accuracy.
+        weights: checkpoint of a supernet of the same space, instead of (pre-)training one.
+        holdout: images of the training set that the supernet does not learn from, on which paths are compared; 0
+            compares them on the split val.
+    """
+
+    pretrain: str | None = None
+    train: str | None = None
+    weights: str | None = None
+    holdout: Annotated[int, Field(ge=0)] = 0
+
+
+@checked(frozen=True, config=_STRICT)
+class WinnerOptions:
+    """How the winner of the search, and whatever it is compared with, is trained by itself.
+
+    Attributes:
+        pretrain: recipe of its training on classification; left out, it starts from scratch.
+        train: recipe of its training as a detector.
+    """
+
+    pretrain: str | None = None
+    train: str | None = None
 
 
 @checked(frozen=True, config=_STRICT)
@@ -175,11 +228,15 @@ class Experiment:
         evaluations: architectures to evaluate.
         batch_size: architectures in one trial.
         in_flight: trials at a time; part of the experiment, since the search depends on it.
+        data: detection data of all recipes below, instead of their own: as in `nasray train`.
+        images: image folder of the recipes for classification, instead of their own.
         minimise: costs to minimise beside maximising the score (multi-objective searchers).
         reference: a named architecture to set the winner beside in the report.
         space: what can be built.
+        supernet: what is trained before the search.
         searcher: how to search it.
         evaluator: what an architecture is worth.
+        winner: what is trained after it.
         budget: bounds on costs.
         resources: what a trial needs and where it runs.
     """
@@ -189,11 +246,15 @@ class Experiment:
     evaluations: Annotated[int, Field(ge=1)] = 10_000
     batch_size: Annotated[int, Field(ge=1)] = 1024
     in_flight: Annotated[int, Field(ge=1)] = 2
+    data: str | None = None
+    images: str | None = None
     minimise: tuple[str, ...] = ()
     reference: str | None = None
     space: SpaceOptions = field(default_factory=SpaceOptions)
+    supernet: SupernetOptions = field(default_factory=SupernetOptions)
     searcher: SearcherOptions = field(default_factory=SearcherOptions)
     evaluator: EvaluatorOptions = field(default_factory=EvaluatorOptions)
+    winner: WinnerOptions = field(default_factory=WinnerOptions)
     budget: BudgetOptions = field(default_factory=BudgetOptions)
     resources: ResourceOptions = field(default_factory=ResourceOptions)
 
@@ -201,23 +262,51 @@ class Experiment:
         make_searcher(self)  # whatever does not fit together is refused here, before anything is written
         make_evaluator(self)
         trial_resources(self)
+        check_stages(self)
 
 
 _ADAPTER: TypeAdapter[Experiment] = TypeAdapter(Experiment)
 
 
-def make_space(experiment: Experiment) -> StagedSpace:
+def make_space(experiment: Experiment) -> Any:
     """The experiment's space."""
-    options = experiment.space
-    kwargs: dict[str, Any] = {"max_width": options.max_width} if options.max_width else {}
-    kind: Any = SPACES[options.name]
-    return kind(
-        image_hw=options.image_size,
-        kernels=options.kernels,
-        max_depth=options.max_depth,
-        parts=options.parts,
-        **kwargs,
-    )
+    kind: Any = SPACES[experiment.space.name]
+    options = given_options(experiment.space)
+    if "image_size" in options:
+        options["image_hw"] = options.pop("image_size")
+    refuse_foreign(options, _arguments(kind), f"space {experiment.space.name!r}")
+    try:
+        return kind(**options)
+    except ValueError as error:
+        raise NasrayError(f"space {experiment.space.name!r}: {error}") from error
+
+
+def check_stages(experiment: Experiment) -> None:
+    """Refuse stages that do not go together with the space or the evaluator.
+
+    Raises:
+        NasrayError: naming the option.
+    """
+    supernet, name = experiment.supernet, experiment.evaluator.name
+    given = [option for option in ("pretrain", "train", "weights") if getattr(supernet, option) is not None]
+    if name != "path":
+        if given:
+            raise NasrayError(
+                f"supernet.{given[0]} is for evaluator 'path'; {name!r} needs no supernet. Leave it out, or take "
+                "--evaluator.name path"
+            )
+        return
+    if not given:
+        raise NasrayError(
+            "evaluator 'path' needs a supernet: name a recipe with supernet.pretrain or supernet.train, or a "
+            "checkpoint with supernet.weights"
+        )
+    if supernet.pretrain and supernet.weights:
+        raise NasrayError("supernet.weights take the place of supernet.pretrain: leave out one of the two")
+    if experiment.space.name not in SUPERNETS:
+        raise NasrayError(
+            f"there is no supernet of space {experiment.space.name!r}; there are those of {', '.join(SUPERNETS)}"
+        )
 
 
 def make_searcher(experiment: Experiment) -> Searcher:
@@ -259,9 +348,16 @@ def make_evaluator(experiment: Experiment) -> Evaluator:
         kind, preset["seed"] = SampledEntropy, experiment.seed
     elif name == "log-width":
         kind = LogWidth
+    elif name == "path":
+        kind, preset["checkpoint"] = PathEvaluator, ""  # trained in a stage before; see `nasray.stages`
     else:
         kind, preset["proxy"], preset["seed"] = Proxy, name, experiment.seed
     refuse_foreign(options, set(kind.__dataclass_fields__) - {"space", *preset}, f"evaluator {name!r}")
+    if name in CLOSED_FORM and not isinstance(space, StagedSpace):
+        raise NasrayError(
+            f"evaluator {name!r} is defined for staged spaces; space {experiment.space.name!r} is none. Take one of "
+            f"{', '.join(other for other in EVALUATORS if other not in CLOSED_FORM)}"
+        )
     return kind(space, **preset, **options)
 
 
@@ -270,8 +366,8 @@ def trial_resources(experiment: Experiment) -> TrialResources:
     return TrialResources(**vars(experiment.resources))
 
 
-def _arguments(kind: type[Searcher]) -> set[str]:
-    """Keyword options that a searcher and its bases take, beside what every searcher has."""
+def _arguments(kind: type) -> set[str]:
+    """Keyword options that a searcher or a space and its bases take, beside what every searcher has."""
     import inspect
 
     names = {
@@ -279,9 +375,9 @@ def _arguments(kind: type[Searcher]) -> set[str]:
         for cls in kind.__mro__
         if "__init__" in vars(cls)
         for parameter in inspect.signature(vars(cls)["__init__"]).parameters.values()
-        if parameter.kind is parameter.KEYWORD_ONLY
+        if parameter.kind in (parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD)
     }
-    return names - {"space", "budget", "cost", "objectives", "seed"}
+    return names - {"self", "space", "budget", "cost", "objectives", "seed"}
 
 
 # ---- reading and writing -----------------------------------------------------------------------------------------

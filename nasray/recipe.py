@@ -66,10 +66,41 @@ class DetectorOptions:
 
 
 @checked(frozen=True, config=_STRICT)
+class ClassifierOptions:
+    """What stands on the backbone where images are classified: a 1x1 convolution, the mean, a linear layer.
+
+    Attributes:
+        width: channels of the convolution.
+        dropout: share of its channels that are dropped in training.
+        label_smoothing: what the loss takes from the right class and spreads over all.
+    """
+
+    width: Positive = 1024
+    dropout: Share = 0.2
+    label_smoothing: Share = 0.1
+
+
+@checked(frozen=True, config=_STRICT)
+class PathOptions:
+    """Which path of a supernet a step trains: a uniform sample of its space, or one within a window.
+
+    Attributes:
+        windows: of the multiply-adds / 1e9 at `image_size`, least and most; every step draws one of them. They count
+            the backbone alone, or where images are classified the classifier too.
+        image_size: height and width in pixels for which they are counted.
+    """
+
+    windows: tuple[tuple[float, float], ...] = ()
+    image_size: tuple[int, int] = (224, 224)
+
+
+@checked(frozen=True, config=_STRICT)
 class AugmentationOptions:
     """What is done to images. Validation only resizes.
 
-    Training: mosaic, expand, crop, flips, then the size (with scale jitter, if any), and last the colours.
+    Classification takes a random part of 8 % to all of an image, of `square` pixels, and mirrors half of them; of the
+    options below it takes `square` alone. Detection, training: mosaic, expand, crop, flips, then the size (with scale
+    jitter, if any), and last the colours.
 
     Attributes:
         mosaic: share of training images that are put together from four.
@@ -81,7 +112,7 @@ class AugmentationOptions:
         colour: strength of random brightness, contrast, saturation and hue; 0 for none.
         short_side: pixels of the shorter side after resizing; of several each image draws one.
         long_side: the longer side is never more than this.
-        square: resize to a square of this edge instead, whatever the aspect ratio (SSD, CenterNet).
+        square: resize to a square of this edge instead, whatever the aspect ratio (SSD, CenterNet, classification).
         evaluation_sides: short and longest side in validation; the last short side and the long side if left out.
     """
 
@@ -182,9 +213,13 @@ class Recipe:
 
     Attributes:
         name: of the recipe, and of its folder.
+        task: detection, or classification: what a backbone (or a supernet) is pre-trained on.
         seed: same seed, same training (bit for bit on a CPU).
         backbone: a named architecture, a JSON file, or a run's folder.
-        data: a YAML file or folder of a data set, or "shapes" for the embedded one.
+        data: a YAML file or folder of a data set, or "shapes" for the embedded one. For classification a folder with
+            train/CLASS/*.jpg, and val/CLASS/*.jpg to validate on.
+        holdout: images of the training set, drawn by the seed, that are kept apart: not learnt, for a supernet's paths
+            to be compared on.
         weights: a file of pre-trained weights: of a backbone, or a checkpoint of nasray's.
         batch_size: images of one step, over all workers.
         backbone_norm: batch (synchronised where there are several workers), or frozen (statistics and scale fixed).
@@ -197,6 +232,8 @@ class Recipe:
         keep_best: how many of the best checkpoints are kept beside the last.
         log_every: iterations between two lines of the log.
         detector: what stands on the backbone.
+        classifier: what stands on it where images are classified.
+        paths: which path of a supernet a step trains.
         augmentation: what is done to images.
         loader: how images reach the network.
         optimiser: how weights move.
@@ -205,9 +242,11 @@ class Recipe:
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    task: Literal["detection", "classification"] = "detection"
     seed: int = 0
     backbone: str = "resnet50"
     data: str = "shapes"
+    holdout: Annotated[int, Field(ge=0)] = 0
     weights: str | None = None
     batch_size: Positive = 16
     backbone_norm: Literal["batch", "frozen"] = "batch"
@@ -220,6 +259,8 @@ class Recipe:
     keep_best: Annotated[int, Field(ge=0)] = 1
     log_every: Positive = 50
     detector: DetectorOptions = field(default_factory=DetectorOptions)
+    classifier: ClassifierOptions = field(default_factory=ClassifierOptions)
+    paths: PathOptions = field(default_factory=PathOptions)
     augmentation: AugmentationOptions = field(default_factory=AugmentationOptions)
     loader: LoaderOptions = field(default_factory=LoaderOptions)
     optimiser: OptimiserOptions = field(default_factory=OptimiserOptions)
@@ -238,6 +279,10 @@ class Recipe:
                 f"frozen_stages {self.frozen_stages} and backbone_norm {self.backbone_norm!r} keep random weights as "
                 "they are: name pre-trained ones with --weights FILE, or train with 0 and batch"
             )
+        if self.task == "classification" and not self.augmentation.square:
+            raise NasrayError("classification takes square images: set augmentation.square to their edge in pixels")
+        if crossed := [window for window in self.paths.windows if window[0] > window[1]]:
+            raise NasrayError(f"paths.windows are pairs of least and most gmacs; got {crossed[0]}")
 
 
 RECIPE: TypeAdapter[Recipe] = TypeAdapter(Recipe)
@@ -282,7 +327,12 @@ def tiny(recipe: Recipe) -> Recipe:
 
     Detector, optimiser, form of the schedule and kinds of augmentation stay; sizes and lengths shrink in proportion.
     """
-    augmentation, schedule = recipe.augmentation, recipe.schedule
+    augmentation, schedule, optimiser = recipe.augmentation, recipe.schedule, recipe.optimiser
+    is_classification = recipe.task == "classification"
+    batch_size = 32 if is_classification else 8
+    if is_classification:  # batches there shrink by so much that the learning rate has to follow
+        rate = optimiser.learning_rate * min(batch_size / recipe.batch_size, 1)
+        optimiser = dataclasses.replace(optimiser, learning_rate=rate)
     factor = 128 / max(augmentation.short_side)
     short_sides = {max(round(factor * side / 8) * 8, 64) for side in augmentation.short_side}
     epochs = 6.0
@@ -293,7 +343,7 @@ def tiny(recipe: Recipe) -> Recipe:
         backbone="basic-tiny",
         data="shapes",
         weights=None,
-        batch_size=8,
+        batch_size=batch_size,
         frozen_stages=0,
         backbone_norm="batch",
         log_every=10,
@@ -305,8 +355,11 @@ def tiny(recipe: Recipe) -> Recipe:
             short_side=tuple(sorted(short_sides)),
             long_side=214,
             evaluation_sides=None,
-            square=128 if augmentation.square else None,
+            square=(48 if is_classification else 128) if augmentation.square else None,
         ),
+        classifier=dataclasses.replace(recipe.classifier, width=64),
+        paths=PathOptions(),
+        optimiser=optimiser,
         loader=dataclasses.replace(recipe.loader, processes=0, cache=True),
         schedule=dataclasses.replace(
             schedule,

@@ -278,3 +278,28 @@ def _ticks(axis: Any) -> None:
     if axis.get_scale() == "linear":
         axis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}".replace("-", "−")))
+
+
+# ---- supernets ---------------------------------------------------------------------------------------------------
+
+
+def rank_scatter(axes: Axes, *, points: Floats, winner: tuple[float, float] | None) -> None:
+    """MAP after training by itself over mAP as a path, (N, 2), and the search's winner."""
+    axes.scatter(points[:, 0], points[:, 1], s=22, color=BLUE, linewidths=0, label="random architectures")
+    if winner is not None:
+        axes.scatter(*winner, s=46, color=RED, marker="D", linewidths=0, label="winner of the search")
+    axes.set_xlabel("mAP as a path of the supernet")
+    axes.set_ylabel("mAP after training by itself")
+
+
+def agreement_intervals(axes: Axes, *, agreement: dict[str, Any]) -> None:
+    """Kendall's tau of each predictor, with its interval; as `nasray.scores.agreement.rank_agreement` gives them."""
+    names = [name for name in agreement if agreement[name]["kendall"]["value"] is not None]
+    for place, name in enumerate(reversed(names)):
+        found = agreement[name]["kendall"]
+        axes.plot([found["low"], found["high"]], [place, place], color=BLUE if name == "supernet" else MUTED)
+        axes.plot(found["value"], place, "o", markersize=5, color=BLUE if name == "supernet" else MUTED)
+    axes.axvline(0, color=MUTED, linewidth=0.6)
+    axes.set_yticks(range(len(names)), [label(name) for name in reversed(names)])
+    axes.set_xlim(-1, 1)
+    axes.set_xlabel("Kendall's tau with mAP after training (95 % interval)")

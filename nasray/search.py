@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -72,19 +73,42 @@ def search(
 
 def search_experiment(experiment: Experiment, folder: str | Path) -> dict[str, Any]:
     """Begin an experiment's search in an empty folder; gives the content of best.json."""
+    from nasray.stages import check_stages_fit, has_stages, resolve_recipes, run_stages, write_recipes
+
+    if experiment.supernet.weights:
+        weights = str(Path(experiment.supernet.weights).absolute())
+        experiment = dataclasses.replace(experiment, supernet=dataclasses.replace(experiment.supernet, weights=weights))
     run_parts = _parts(experiment)
     check_reachable(trial_resources(experiment))  # before the folder is made
-    return run_search(*run_parts, RunFolder.create(folder, describe_experiment(experiment)), **_options(experiment))
+    recipes = resolve_recipes(experiment)
+    if has_stages(experiment):
+        check_stages_fit(experiment, recipes)
+    run = RunFolder.create(folder, describe_experiment(experiment))
+    options = _options(experiment)
+    if not has_stages(experiment):
+        return run_search(*run_parts, run, **options)
+    write_recipes(run, recipes)
+    return run_stages(experiment, run, options.pop("resources"), options)
 
 
 def resume_experiment(folder: str | Path, resources: Resources | None = None) -> dict[str, Any]:
-    """Continue a run; gives the content of best.json. `resources` replaces those of the experiment."""
+    """Continue a run; gives the content of best.json. `resources` replaces those of the experiment's trials."""
+    from nasray.stages import check_stages_fit, has_stages, read_recipes, resolve_recipes, run_stages, write_recipes
+
     run = RunFolder.open(folder)
     experiment = experiment_of_run(run.description(), str(folder))
     for line in version_changes(run.description()):
         print(f"nasray: {line}", file=sys.stderr)
     options = _options(experiment)
-    return run_search(*_parts(experiment), run, **{**options, "resources": resources or options["resources"]})
+    resources = resources or options["resources"]
+    if not has_stages(experiment):
+        return run_search(*_parts(experiment), run, **{**options, "resources": resources})
+    if read_recipes(run) is None:  # interrupted before they were written
+        recipes = resolve_recipes(experiment)
+        check_stages_fit(experiment, recipes)
+        write_recipes(run, recipes)
+    del options["resources"]
+    return run_stages(experiment, run, resources, options)
 
 
 def _parts(experiment: Experiment) -> tuple[Searcher, Any]:

@@ -29,6 +29,8 @@ class Evolution(Searcher):
         mutation: share of children that are mutants.
         crossover: share of children that are crossed from two parents; the rest of the children are random newcomers.
         mutations_per_child: how often a mutant is mutated. Two let depth move between stages under a tight budget.
+        initial: architectures that are sampled before the first is bred (DetNAS: the first population). 0 starts from
+            the space's own start, or else from a few samples.
         options: see `Searcher`.
     """
 
@@ -43,6 +45,7 @@ class Evolution(Searcher):
         mutation: float = 1.0,
         crossover: float = 0.0,
         mutations_per_child: int = 1,
+        initial: int = 0,
         **options: Any,
     ) -> None:
         super().__init__(space, **options)
@@ -60,6 +63,9 @@ class Evolution(Searcher):
         self.num_parents = parents or population_size
         if mutations_per_child < 1:
             raise NasrayError(f"evolution needs mutations_per_child >= 1, got {mutations_per_child}")
+        if initial < 0:
+            raise NasrayError(f"evolution needs initial >= 0, got {initial}")
+        self.initial = initial
         self.mutation, self.crossover, self.mutations_per_child = mutation, crossover, mutations_per_child
         self.fine = False
         self.pending_seeds: Population | None = None
@@ -72,10 +78,13 @@ class Evolution(Searcher):
         return self.genes
 
     def _propose(self, num: int) -> tuple[Population, NDArray[np.int64]]:
-        if self.pending_seeds is None:  # the first batch starts with the seeds themselves
+        if len(self.seen) < self.initial and self.refused <= self._patience:  # else the budget is too tight
+            return self.space.sample(num, self.rng), np.full((num, 2), NO_PARENT)
+        if self.pending_seeds is None and not len(self.genes):  # the first batch starts with the seeds themselves
             self.pending_seeds = self._seeds(num)
             return self.pending_seeds, np.full((len(self.pending_seeds), 2), NO_PARENT)
         if not len(self.genes):  # nothing told yet: mutants of the seeds
+            assert self.pending_seeds is not None
             picked = self.rng.integers(len(self.pending_seeds), size=num)
             mutants = self._mutate(self.pending_seeds[picked])
             return mutants, np.full((num, 2), NO_PARENT)

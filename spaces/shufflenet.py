@@ -105,6 +105,11 @@ class ShuffleNetSpace(Space):
             for index in range(depth)
         )
 
+    def network_options(self) -> dict[str, Any]:
+        """What the networks of this space follow from: its arguments but for those that are about costs."""
+        stem_width, widths, depths = self.size
+        return {"stem_width": stem_width, "widths": list(widths), "depths": list(depths), "shuffle": self.shuffle}
+
     @property
     def num_architectures(self) -> int:
         """How many architectures the space holds."""

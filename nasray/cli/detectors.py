@@ -156,9 +156,13 @@ def _tell_training(summary: dict[str, Any], known: Any, seconds: float) -> None:
         print(json.dumps({**summary, "seconds": round(seconds, 2), "folder": known.folder}, indent=1))
         return
     print(f"\n{summary['iterations']:,} iterations in {seconds:.1f} s")
-    best = {name: value for name, value in summary["best"].items() if name in ("mAP", "AP50", "AP75")}
-    print("best validation: " + "  ".join(f"{name} {value:.3f}" for name, value in best.items()))
-    print(f"\nnasray evaluate {known.folder}\nnasray export {known.folder} --to model.onnx")
+    best = {name: value for name, value in summary["best"].items() if name in ("mAP", "AP50", "AP75", "top1", "top5")}
+    if best:
+        print("best validation: " + "  ".join(f"{name} {value:.3f}" for name, value in best.items()))
+    if "mAP" in best:
+        print(f"\nnasray evaluate {known.folder}\nnasray export {known.folder} --to model.onnx")
+    else:
+        print(f"\nnasray train ... --weights {known.folder}/checkpoints/last.pt    # a detector of the same backbone")
 
 
 # ---- what was trained --------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from nasray.cli.common import command, print_table, print_values, run_folder
 
 
 def add_commands(commands: Any) -> None:
-    """Declare `search`, `resume`, `report`, `agreement`."""
+    """Declare `search`, `resume`, `report`, `rank`, `agreement`."""
     text = "run a search; any key of the experiment is an option too, see --options"
     sub = command(commands, "search", _search, text, takes_overrides=True)
     sub.add_argument("experiment", help="a name from `nasray list experiments`, or a YAML file")
@@ -24,6 +24,12 @@ def add_commands(commands: Any) -> None:
 
     sub = command(commands, "report", _report, "write a run's report.html and its figures")
     sub.add_argument("folder")
+
+    text = "does a run's supernet rank architectures as training them by themselves does?"
+    sub = command(commands, "rank", _rank, text, takes_overrides=True)
+    sub.add_argument("folder", help="of a run with a supernet, such as runs/detnas-300m")
+    sub.add_argument("--architectures", type=int, default=12, help="random ones within the budget (default 12)")
+    sub.add_argument("--seed", type=int, default=0, help="of their choice")
 
     sub = command(commands, "agreement", _agreement, "does the closed-form score rank like the sampled one?")
     sub.add_argument("experiment", help="whose space and evaluator; a name or a YAML file")
@@ -83,6 +89,12 @@ def _tell_winner(best: dict[str, Any], known: Any, seconds: float) -> None:
     print_table(["id", *names], rows)
     if not many:
         print(json.dumps(entries[0]["architecture"]))
+    if best.get("stages"):
+        from nasray.stages import stage_rows
+
+        print()
+        for row in stage_rows(best["stages"], lambda value: f"{value:.1f} s"):
+            print("  ".join(cell.ljust(width) for cell, width in zip(row, (18, 12, 0), strict=True)).rstrip())
     print(f"\nnasray report {known.folder}    # figures\nnasray export {known.folder} --to backbone.py")
 
 
@@ -100,6 +112,38 @@ def _report(known: Any) -> None:
         return
     reference = ARCHITECTURES[experiment.reference] if experiment.reference else None
     print(write_report(run, searcher.space, objectives=searcher.objectives, reference=reference))
+
+
+def _rank(known: Any) -> None:
+    from nasray.cluster import Resources, RunFolder
+    from nasray.configuration import override
+    from nasray.experiment import experiment_of_run
+    from nasray.rank import FOLDER, rank_run
+
+    resources = None
+    if known.overrides:
+        given = experiment_of_run(RunFolder.open(known.folder).description(), known.folder).resources
+        resources = Resources(**vars(override(given, known.overrides, "nasray rank FOLDER")))
+    result = rank_run(known.folder, known.architectures, seed=known.seed, resources=resources)
+    if known.json:
+        print(json.dumps(result, indent=1))
+        return
+    rows = result["architectures"]
+    names = list(rows[0])[1:]
+    print_table(["architecture", *names], [[row["id"], *(f"{row[name]:.4g}" for name in names)] for row in rows])
+    print()
+    columns = ["kendall", "95 % interval", "spearman", "95 % interval"]
+    table = []
+    for name, found in result["agreement"].items():
+        cells = [[f"{part['value']:.3f}", f"{part['low']:.3f} to {part['high']:.3f}"]
+                 for part in (found["kendall"], found["spearman"])]  # fmt: skip
+        table.append([name, *cells[0], *cells[1]])
+    print_table(["agreement with training", *columns], table)
+    spread = result["random"]
+    print(f"\nrandom architectures: mAP {spread['mean']:.4f} (sd {spread['sd']:.4f}, {spread['num']} of them)")
+    if "winner" in result:
+        print(f"winner of the search {result['winner']['id']}: mAP {result['winner']['mAP']:.4f}")
+    print(f"{Path(known.folder) / FOLDER / 'rank.png'}\n{Path(known.folder) / FOLDER / 'agreement.png'}")
 
 
 def _agreement(known: Any) -> None:

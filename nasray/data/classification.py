@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nasray.data.images import ImageFiles, decode_image
+from nasray.data.images import ImageFiles, ImagesInMemory, ImageSource, SelectedImages, decode_image, encode_png
 from nasray.data.order import SAMPLE, epoch_batches, seed_sequence
+from nasray.data.shapes import CLASSES, draw_shape, image_generator
+from nasray.recipe import LoaderOptions
 from nasray.spaces import NasrayError
 
 if TYPE_CHECKING:
@@ -33,11 +36,24 @@ class ClassificationSet:
 
     name: str
     classes: tuple[str, ...]
-    files: ImageFiles
+    files: ImageSource
     labels: NDArray[np.int64]
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def category_ids(self) -> tuple[int, ...]:
+        """Labels themselves: what `DetectionSet` has."""
+        return tuple(range(len(self.classes)))
+
+    def describe(self, index: int) -> str:
+        """The file of an image, for messages."""
+        return self.files.name(index)
+
+    def select(self, indices: NDArray[np.int64]) -> ClassificationSet:
+        """Some of the images, (J,) positions."""
+        return dataclasses.replace(self, files=SelectedImages(self.files, indices), labels=self.labels[indices])
 
     def read_image(self, index: int) -> Tensor:
         """The (3, H, W) uint8 RGB pixels of an image.
@@ -50,6 +66,60 @@ class ClassificationSet:
         except OSError as error:
             raise NasrayError(f"cannot read image {self.files.name(index)}: {error.strerror or error}") from error
         return decode_image(content, self.files.name(index))
+
+
+@dataclass(eq=False)
+class ClassificationSource:
+    """The splits of an image folder or of the embedded set, each read when it is first asked for.
+
+    Attributes:
+        source: as the user named it.
+        splits: names of those there are.
+    """
+
+    source: str
+    splits: tuple[str, ...]
+    _read: dict[str, ClassificationSet] = field(default_factory=dict, repr=False)
+
+    def split(self, name: str) -> ClassificationSet:
+        """A split to use.
+
+        Raises:
+            NasrayError: if there is none of this name, or as `read_image_folder`.
+        """
+        if name not in self.splits:
+            raise NasrayError(f"image folder {self.source} has no split {name!r}; it has: {', '.join(self.splits)}")
+        if name not in self._read:
+            read = shapes_by_class(name) if self.source == "shapes" else read_image_folder(Path(self.source), name)
+            self._read[name] = read
+        return self._read[name]
+
+
+def open_images(source: str) -> ClassificationSource:
+    """Images by class: a folder with train/CLASS/*.jpg (and val/CLASS/*.jpg), or "shapes" for the embedded set.
+
+    Raises:
+        NasrayError: if there is no such folder.
+    """
+    if source == "shapes":
+        return ClassificationSource(source, tuple(SINGLE_SHAPES))
+    _folders(Path(source) / "train")
+    splits = tuple(name for name in ("train", "val", "test") if (Path(source) / name).is_dir())
+    return ClassificationSource(source, splits)
+
+
+SINGLE_SHAPES = {"train": range(480), "val": range(480, 600)}
+"""The splits of the embedded set: positions in the sequence of images of seed 1."""
+
+
+def shapes_by_class(split: str) -> ClassificationSet:
+    """The embedded set: images of 48 x 48 pixels with one shape each, as many of every class."""
+    labels = np.array(SINGLE_SHAPES[split], dtype=np.int64) % len(CLASSES)
+    drawn = [
+        encode_png(draw_shape(image_generator(1, index), (48, 48), CLASSES[label]))
+        for index, label in zip(SINGLE_SHAPES[split], labels.tolist(), strict=True)
+    ]
+    return ClassificationSet(split, CLASSES, ImagesInMemory.of(f"shapes by class {split}", drawn), labels)
 
 
 def read_image_folder(root: Path, split: str) -> ClassificationSet:
@@ -108,6 +178,11 @@ class ClassificationBatch(NamedTuple):
     labels: Tensor
     indices: Tensor
 
+    @property
+    def targets(self) -> Tensor:
+        """The labels: what is to be learnt."""
+        return self.labels
+
 
 class ClassificationLoader:
     """Batches for one of `world` workers, as deterministic as those of `TrainLoader`.
@@ -123,17 +198,18 @@ class ClassificationLoader:
         seed: of the training; None for evaluation.
         rank: of this worker.
         world: number of workers.
-        processes: that load; 0 for this one.
+        options: how to load.
     """
 
     def __init__(
         self, dataset: ClassificationSet, *, image_size: int, batch_size: int, seed: int | None, rank: int = 0,
-        world: int = 1, processes: int = 2,
+        world: int = 1, options: LoaderOptions | None = None,
     ) -> None:  # fmt: skip
         from nasray.data.loader import Feed
 
         self.num_images, self.batch_size, self.seed, self.rank, self.world = len(dataset), batch_size, seed, rank, world
-        self.feed = Feed(_Work(dataset, image_size, seed), processes)
+        options = options or LoaderOptions()
+        self.feed = Feed(_Work(dataset, image_size, seed, options.cache), options.processes)
 
     def __len__(self) -> int:
         """Batches of an epoch."""
@@ -161,10 +237,13 @@ class ClassificationLoader:
 class _Work:
     """Makes batches from (epoch, indices)."""
 
-    def __init__(self, dataset: ClassificationSet, image_size: int, seed: int | None) -> None:
+    def __init__(self, dataset: ClassificationSet, image_size: int, seed: int | None, cache: bool) -> None:
         from torchvision.transforms import v2
 
+        from nasray.data.loader import CachedImages
+
         self.dataset, self.seed = dataset, seed
+        self.images = CachedImages(dataset, cache)
         if seed is None:
             steps = [v2.Resize(round(image_size * 8 / 7), antialias=True), v2.CenterCrop(image_size)]
         else:
@@ -181,7 +260,7 @@ class _Work:
                 if self.seed is not None:
                     state = seed_sequence(self.seed, SAMPLE, epoch, index).generate_state(1, np.uint64)
                     torch.default_generator.manual_seed(int(state[0] >> 1))
-                images.append(self.transform(self.dataset.read_image(index)))
+                images.append(self.transform(self.images[index]))
         return {
             "images": torch.stack(images),
             "labels": torch.from_numpy(self.dataset.labels[indices]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 from collections import Counter
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from nasray.data.images import ImageSource, decode_image
+from nasray.data.images import ImageSource, SelectedImages, decode_image
 from nasray.spaces import NasrayError
 
 if TYPE_CHECKING:
@@ -75,6 +76,13 @@ class Segmentations:
         """From what COCO's files hold; anything false is none."""
         texts = [json.dumps(item, separators=(",", ":")).encode() if item else b"" for item in segmentations]
         return cls(np.frombuffer(b"".join(texts), dtype=np.uint8), np.cumsum([0, *map(len, texts)]))
+
+    def select(self, rows: NDArray[np.int64]) -> Segmentations:
+        """Those of some boxes."""
+        bounds = zip(self.offsets[rows].tolist(), self.offsets[rows + 1].tolist(), strict=True)
+        parts = [self.content[begin:end] for begin, end in bounds]
+        lengths = [len(part) for part in parts]
+        return Segmentations(np.concatenate([self.content[:0], *parts]), np.cumsum([0, *lengths]))
 
     def value(self, index: int) -> Any:
         """Polygons or run lengths as in COCO's files, or None."""
@@ -172,6 +180,29 @@ class DetectionSet:
         if with_masks:
             target["masks"] = torch.from_numpy(self._masks(index, learnt))
         return target
+
+    def select(self, indices: NDArray[np.int64]) -> DetectionSet:
+        """Some of the images, (J,) positions, with their boxes. Defects stay behind."""
+        counts = np.diff(self.offsets)[indices]
+        first = np.repeat(self.offsets[indices] - np.r_[0, counts.cumsum()[:-1]], counts)
+        rows = first + np.arange(counts.sum())
+        segmentations = None
+        if self.segmentations is not None:
+            segmentations = self.segmentations.select(rows)
+        return dataclasses.replace(
+            self,
+            files=SelectedImages(self.files, indices),
+            image_ids=self.image_ids[indices],
+            image_hw=self.image_hw[indices],
+            offsets=np.r_[0, counts.cumsum()],
+            boxes=self.boxes[rows],
+            labels=self.labels[rows],
+            areas=self.areas[rows],
+            ignored=self.ignored[rows],
+            annotation_ids=self.annotation_ids[rows],
+            segmentations=segmentations,
+            defects=(),
+        )
 
     def _masks(self, index: int, learnt: NDArray[np.intp]) -> NDArray[np.uint8]:
         if self.segmentations is None:

@@ -66,6 +66,27 @@ def _listing(folder: Path) -> set[str]:
 
 
 @dataclass(frozen=True, eq=False)
+class SelectedImages:
+    """Some of the images of another source.
+
+    Attributes:
+        images: all of them.
+        indices: (J,) positions of those that are chosen.
+    """
+
+    images: ImageSource
+    indices: NDArray[np.int64]
+
+    def name(self, index: int) -> str:
+        """As the other source says."""
+        return self.images.name(int(self.indices[index]))
+
+    def read(self, index: int) -> bytes:
+        """The encoded image."""
+        return self.images.read(int(self.indices[index]))
+
+
+@dataclass(frozen=True, eq=False)
 class ImagesInMemory:
     """Encoded images one after the other in one array.
 

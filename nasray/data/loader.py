@@ -298,6 +298,14 @@ class _Caught(Dataset[Any]):
             return error.with_traceback(None)
 
 
+class Images(Protocol):
+    """A data set of images."""
+
+    def read_image(self, index: int) -> Tensor:
+        """The (3, H, W) uint8 RGB pixels of an image."""
+        ...
+
+
 class CachedImages:
     """Decoded images of a data set.
 
@@ -306,7 +314,7 @@ class CachedImages:
         keep: keep each after it was read.
     """
 
-    def __init__(self, dataset: DetectionSet, keep: bool) -> None:
+    def __init__(self, dataset: Images, keep: bool) -> None:
         self.dataset, self.keep = dataset, keep
         self.kept: dict[int, Tensor] = {}
 

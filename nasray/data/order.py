@@ -5,13 +5,19 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-ORDER, SAMPLE, MOSAIC = range(3)
-"""What random numbers are for; streams of different purposes are independent."""
+ORDER, SAMPLE, MOSAIC, SAMPLING, HOLDOUT, CALIBRATION = range(6)
+"""What random numbers are for; streams of different purposes are independent. `SAMPLING` is for losses and networks."""
 
 
 def seed_sequence(seed: int, purpose: int, *key: int) -> np.random.SeedSequence:
     """The root of the random numbers for one purpose and one place, such as an epoch and an index."""
     return np.random.SeedSequence(seed % 2**64, spawn_key=(purpose, *key))
+
+
+def divide(seed: int, num_images: int, num_held: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The (I - H,) images to learn from and the (H,) that are kept apart, both ascending; H < I."""
+    order = np.random.default_rng(seed_sequence(seed, HOLDOUT)).permutation(num_images)
+    return np.sort(order[num_held:]), np.sort(order[:num_held])
 
 
 def epoch_batches(

@@ -88,6 +88,14 @@ def draw_polygons(
     return pixels, polygons, np.array(labels, dtype=np.int64)
 
 
+def draw_shape(generator: np.random.Generator, image_hw: tuple[int, int], name: str) -> Image:
+    """An image (3, H, W) uint8 RGB with one shape of this class, to be classified."""
+    image = _ground(generator, image_hw)
+    polygon = _place(_outline(name, generator, min(image_hw)), generator, image_hw)
+    _fill(image, polygon_mask(polygon, image_hw), generator)
+    return (image + generator.integers(-20, 21, size=image.shape)).clip(0, 255).astype(np.uint8)
+
+
 def polygon_box(polygon: Polygon) -> NDArray[np.float64]:
     """The xyxy box around a (P, 2) polygon."""
     return np.concatenate([polygon.min(axis=0), polygon.max(axis=0)])

@@ -42,12 +42,19 @@ def _shufflenet(architecture: Architecture) -> nn.Module:
     return ShuffleNet(**shufflenet_spec(architecture))
 
 
+def _supernet(architecture: Architecture) -> nn.Module:
+    from nasray.models.supernets import build_supernet, space_of_supernet
+
+    return build_supernet(space_of_supernet(architecture))
+
+
 FAMILIES: dict[str, Callable[[Architecture], nn.Module]] = {
     "bottleneck": _staged,
     "basic": _staged,
     "inverted": _staged,
     "inverted-se": _staged,
     "shufflenet": _shufflenet,
+    "supernet": _supernet,
 }
 
 __all__ = ["FAMILIES", "build"]

@@ -7,8 +7,11 @@ Differs from the released code in: the pool averages the whole map, whatever its
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
+from nasray.models.pixels import Normalise
 from nasray.models.shufflenet import reset_layers
 
 
@@ -20,19 +23,34 @@ class Classifier(nn.Module):
         num_classes: as it says.
         width: channels of the head's convolution.
         dropout: share of its channels that are dropped in training.
+        label_smoothing: what the loss takes from the right class and spreads over all (Szegedy et al., CVPR 2016).
     """
 
     def __init__(
-        self, backbone: nn.Module, num_classes: int = 1000, *, width: int = 1024, dropout: float = 0.2
-    ) -> None:
+        self, backbone: nn.Module, num_classes: int = 1000, *, width: int = 1024, dropout: float = 0.2,
+        label_smoothing: float = 0.0,
+    ) -> None:  # fmt: skip
         super().__init__()
-        self.backbone = backbone
+        self.normalise = Normalise()
+        self.backbone, self.label_smoothing = backbone, label_smoothing
         channels: int = backbone.out_channels[-1]  # type: ignore[index, assignment]
         self.head = ClassifierHead(channels, num_classes, width=width, dropout=dropout)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Map (B, 3, H, W) images to (B, num_classes) logits."""
-        return self.head(next(reversed(self.backbone(images).values())))
+    def forward(
+        self, images: Tensor, targets: Tensor | None = None, generator: torch.Generator | None = None
+    ) -> Tensor | dict[str, Tensor]:
+        """The loss if there are targets, else (B, num_classes) logits.
+
+        Args:
+            images: (B, 3, H, W) RGB, 0 to 255.
+            targets: (B,) int64 labels.
+            generator: not needed; what detectors take.
+        """
+        del generator
+        logits = self.head(next(reversed(self.backbone(self.normalise(images)).values())))
+        if targets is None:
+            return logits
+        return {"loss_classes": F.cross_entropy(logits, targets, label_smoothing=self.label_smoothing)}
 
 
 class ClassifierHead(nn.Module):

@@ -1,4 +1,4 @@
-"""Training of detectors. PyTorch and Ray are imported when one begins, not before."""
+"""Training of detectors and classifiers. PyTorch and Ray are imported when one begins, not before."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from nasray.spaces import Architecture
 
 if TYPE_CHECKING:
     from nasray.cluster.training import Worker
+    from nasray.training.folder import Description
 
 
 def begin_training(recipe: Recipe, folder: Path | str, architecture: Architecture | None = None) -> dict[str, Any]:
-    """Train a detector in a new folder; gives iterations, and metrics of the best and of the last validation.
+    """Train a network in a new folder; gives iterations, and metrics of the best and of the last validation.
 
     Data, backbone, detector and weights are looked at before anything is written.
 
@@ -29,22 +30,41 @@ def begin_training(recipe: Recipe, folder: Path | str, architecture: Architectur
         NasrayError: for every mistake that the user can mend; what was saved can be continued.
         KeyboardInterrupt: if the user interrupted it; its state is saved.
     """
-    from nasray.architectures import find_architecture
-    from nasray.data import open_data
-    from nasray.training.folder import Description, create_folder, refuse_occupied
+    from nasray.training.folder import create_folder, refuse_occupied
 
     path = Path(folder).absolute()
     refuse_occupied(path)
-    recipe = _with_absolute_paths(recipe)
-    architecture = architecture or find_architecture(recipe.backbone)
-    source = open_data(recipe.data)
-    dataset = source.split("train")
-    if "val" in source.splits:
-        source.split("val")
-    description = Description(recipe, architecture, dataset.classes, dataset.category_ids)
-    _try_out(description)
+    recipe = with_absolute_paths(recipe)
+    description = try_out(recipe, architecture)
     create_folder(path, description)
     return _run(recipe, path)
+
+
+def train_here(recipe: Recipe, folder: Path, architecture: Architecture) -> dict[str, Any]:
+    """Train in this process alone, on its GPU where it has one, and give the content of summary.json.
+
+    What is in the folder already is gone on with; a training that is finished is not repeated.
+
+    Args:
+        recipe: of the training; its `resources` do not count.
+        folder: of the training.
+        architecture: of the backbone.
+
+    Raises:
+        NasrayError: for every mistake that the user can mend.
+    """
+    import torch
+
+    from nasray.cluster.training import Worker
+    from nasray.training.folder import clear_unbegun, create_folder, is_training
+    from nasray.training.setup import train
+
+    if not (folder / "summary.json").is_file():
+        if not is_training(folder):
+            clear_unbegun(folder)
+            create_folder(folder, try_out(recipe, architecture))
+        train(recipe_of_training(folder), folder, Worker(device="cuda:0" if torch.cuda.is_available() else "cpu"))
+    return json.loads((folder / "summary.json").read_text())
 
 
 def resume_training(folder: Path | str, resources: WorkerOptions | None = None) -> dict[str, Any]:
@@ -91,24 +111,39 @@ def _train(config: tuple[Recipe, str], worker: Worker) -> None:
     train(config[0], Path(config[1]), worker)
 
 
-def _try_out(description: Any) -> None:
-    """Build the detector once and load its weights, to find out here what does not go together."""
+def try_out(recipe: Recipe, architecture: Architecture | None = None) -> Description:
+    """Open the data, build the network and load its weights once, to find out what does not go together.
+
+    Args:
+        recipe: of the training.
+        architecture: of the backbone, instead of the one that the recipe names.
+
+    Raises:
+        NasrayError: for every mistake that the user can mend.
+    """
+    from nasray.architectures import find_architecture
+    from nasray.training.folder import Description
     from nasray.training.optimisers import freeze_backbone
-    from nasray.training.setup import fresh_detector
+    from nasray.training.setup import fresh_network, make_paths, open_sets
     from nasray.training.weights import load_weights
 
-    recipe = description.recipe
-    detector = fresh_detector(recipe, description)
-    freeze_backbone(detector, recipe)
+    architecture = architecture or find_architecture(recipe.backbone)
+    sets = open_sets(recipe)
+    sets.validation()
+    description = Description(recipe, architecture, sets.train.classes, sets.train.category_ids)
+    network = fresh_network(recipe, description)
+    freeze_backbone(network, recipe)
+    make_paths(recipe, description)
     if recipe.weights:
-        load_weights(detector, recipe.weights, description.architecture, description.classes)
+        load_weights(network, recipe.weights, description.architecture, description.classes)
+    return description
 
 
-def _with_absolute_paths(recipe: Recipe) -> Recipe:
+def with_absolute_paths(recipe: Recipe) -> Recipe:
     """Workers may run in other folders. What is no path stays as it is."""
     data = str(Path(recipe.data).absolute()) if recipe.data != "shapes" and Path(recipe.data).exists() else recipe.data
     weights = str(Path(recipe.weights).absolute()) if recipe.weights else None
     return dataclasses.replace(recipe, data=data, weights=weights)
 
 
-__all__ = ["begin_training", "recipe_of_training", "resume_training"]
+__all__ = ["begin_training", "recipe_of_training", "resume_training", "train_here", "try_out", "with_absolute_paths"]

@@ -66,6 +66,12 @@ def refuse_occupied(path: Path) -> None:
         raise NasrayError(f"training folder {path} exists and is not empty: {hint}; or choose another with --folder")
 
 
+def clear_unbegun(path: Path) -> None:
+    """Remove what is left of a training that was interrupted before its recipe was written: there is nothing in it."""
+    if path.exists() and not is_training(path):
+        shutil.rmtree(path)
+
+
 def create_folder(path: Path, description: Description) -> None:
     """Begin a training in a folder that is empty or does not exist.
 
@@ -159,7 +165,7 @@ def _plain(value: Any) -> Any:
 
 
 def ranked(ranking: Ranking, iteration: int, metrics: dict[str, float], keep: int) -> Ranking:
-    """The ranking by mAP with one more validation; of equal ones the earlier is better, and no mAP is the worst.
+    """The ranking by mAP (of classifiers top-1) with one more validation; of equal ones the earlier is better.
 
     Args:
         ranking: best first.
@@ -172,7 +178,7 @@ def ranked(ranking: Ranking, iteration: int, metrics: dict[str, float], keep: in
 
 
 def _map(metrics: dict[str, float]) -> float:
-    value = metrics.get("mAP", -1.0)
+    value = metrics.get("mAP", metrics.get("top1", -1.0))
     return value if math.isfinite(value) else -1.0
 
 

@@ -26,10 +26,11 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from nasray.checkpoint import Checkpoint
 from nasray.cluster import write_atomic
 from nasray.cluster.training import Worker
+from nasray.data.classification import ClassificationBatch
 from nasray.data.loader import Batch
-from nasray.data.order import seed_sequence
-from nasray.models.detectors.base import Detector
+from nasray.data.order import SAMPLING, seed_sequence
 from nasray.models.detectors.losses import mean_over_workers
+from nasray.models.supernets import PathSampler
 from nasray.recipe import Recipe
 from nasray.spaces import NasrayError
 from nasray.training.averaging import MovingAverage
@@ -39,8 +40,6 @@ from nasray.training.recording import Recorder, Step
 from nasray.training.schedules import is_due, learning_rate_factor, total_iterations
 from nasray.training.watch import LossWatch
 
-SAMPLING = 3
-"""What random numbers of losses are for; see `nasray.data.order` for the others."""
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -55,7 +54,7 @@ class Batches(Protocol):
         """Batches of an epoch."""
         ...
 
-    def epoch(self, epoch: int, first_batch: int = 0) -> Iterator[Batch]:
+    def epoch(self, epoch: int, first_batch: int = 0) -> Iterator[Batch | ClassificationBatch]:
         """The batches of an epoch from one on, each with this worker's images."""
         ...
 
@@ -77,18 +76,20 @@ class Parts:
     """What a training is put together from.
 
     Attributes:
-        detector: on its device, with its first weights.
+        network: on its device, with its first weights; maps images and targets to named losses.
         batches: to learn from.
-        validate: measures a detector in inference mode; called by all workers. None for no validation.
+        validate: measures a network in inference mode; called by all workers. None for no validation.
         describe: file and id of an image, from its position in the data set.
         description: of the training; goes into its checkpoints.
+        paths: of a supernet as the network's backbone: draws the path that each step trains, the same for all workers.
     """
 
-    detector: Detector
+    network: nn.Module
     batches: Batches
     validate: Callable[[nn.Module], Validation] | None
     describe: Callable[[int], str]
     description: Description
+    paths: PathSampler | None = None
 
 
 class Loop:
@@ -110,10 +111,10 @@ class Loop:
     ) -> None:
         self.recipe, self.folder, self.parts, self.worker = recipe, folder, parts, worker
         self.device = torch.device(worker.device)
-        self.detector = parts.detector.train()
+        self.network = parts.network.train()
         self.layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
-        self.parameters = [parameter for parameter in self.detector.parameters() if parameter.requires_grad]
-        self.optimiser = make_optimiser(self.detector, recipe.optimiser)
+        self.parameters = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
+        self.optimiser = make_optimiser(self.network, recipe.optimiser)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=recipe.precision == "float16")
         self.per_epoch = len(parts.batches)
         self.total = total_iterations(recipe.schedule, self.per_epoch)
@@ -123,14 +124,15 @@ class Loop:
         self.norm = torch.zeros((), device=self.device)
         self.metrics: dict[str, float] = {}
         self.ranking: Ranking = []
-        self.average = MovingAverage(self.detector, recipe.ema) if recipe.ema else None
+        self.average = MovingAverage(self.network, recipe.ema) if recipe.ema else None
         if checkpoint is not None:
             self._restore(checkpoint)
-        self.model: nn.Module = self.detector
+        self.model: nn.Module = self.network
         if worker.world > 1:
             # Buffers are those of norms, which are frozen or synchronised: the same in all workers anyway.
             self.model = DistributedDataParallel(
-                self.detector, broadcast_buffers=False, gradient_as_bucket_view=True
+                self.network, broadcast_buffers=False, gradient_as_bucket_view=True,
+                find_unused_parameters=parts.paths is not None,
             )  # fmt: skip
         self.generator = torch.Generator(self.device)
         self.watch = LossWatch(folder, parts.describe, worker.rank)
@@ -172,20 +174,21 @@ class Loop:
 
     # ---- one step ------------------------------------------------------------------------------------------------
 
-    def _step(self, batch: Batch) -> None:
+    def _step(self, batch: Batch | ClassificationBatch) -> None:
         """Learn from one batch of this worker."""
         recipe = self.recipe
         seed = seed_sequence(recipe.seed, SAMPLING, self.iteration, self.worker.rank).generate_state(1)
         self.generator.manual_seed(int(seed[0]))
+        if self.parts.paths is not None:
+            self.network.backbone.set_path(self.parts.paths.draw(self.iteration))  # type: ignore[union-attr, operator]
         self.factor = learning_rate_factor(self.iteration, self.per_epoch, recipe.schedule)
         scale_learning_rate(self.optimiser, self.factor)
         self.optimiser.zero_grad(set_to_none=True)
         images = batch.images.to(self.device, memory_format=self.layout, non_blocking=True)
-        targets = [
-            {name: value.to(self.device, non_blocking=True) for name, value in target.items()}
-            for target in batch.targets
-        ]  # fmt: skip
-        losses = self._backward(images, targets)
+        devices = [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices):  # dropout takes no generator
+            torch.manual_seed(int(seed[0]))
+            losses = self._backward(images, self._moved(batch.targets))
         self._move_weights()
         self.iteration += 1
         mean = mean_over_workers(losses)
@@ -194,7 +197,13 @@ class Loop:
         norm = torch.zeros_like(self.norm) if self.scaler.is_enabled() else self.norm  # it skips steps by itself
         self.watch.add(self.iteration, self.names, losses, mean, norm, batch.indices)
 
-    def _backward(self, images: Tensor, targets: list[dict[str, Tensor]]) -> Tensor:
+    def _moved(self, targets: Any) -> Any:
+        """The same on the device: a tensor of labels, or dictionaries of tensors."""
+        if isinstance(targets, Tensor):
+            return targets.to(self.device, non_blocking=True)
+        return [{name: value.to(self.device, non_blocking=True) for name, value in one.items()} for one in targets]
+
+    def _backward(self, images: Tensor, targets: Any) -> Tensor:
         """Leave the gradient of the batch's mean loss in the parameters, and give the (L,) losses."""
         num_parts = self.recipe.optimiser.accumulate
         size, dtype = len(images) // num_parts, DTYPES[self.recipe.precision]
@@ -225,7 +234,7 @@ class Loop:
         self.scaler.step(self.optimiser)
         self.scaler.update()
         if self.average is not None:
-            self.average.update(self.detector)
+            self.average.update(self.network)
 
     # ---- between steps -------------------------------------------------------------------------------------------
 
@@ -270,7 +279,7 @@ class Loop:
         begin = time.perf_counter()
         with torch.no_grad():
             found = validate(self._evaluated().eval())
-        self.detector.train()
+        self.network.train()
         if self.recorder is not None:
             self.metrics = found.metrics
             self.ranking = ranked(self.ranking, self.iteration, found.metrics, max(self.recipe.keep_best, 1))
@@ -289,7 +298,7 @@ class Loop:
 
     def _evaluated(self) -> nn.Module:
         """What is validated and exported."""
-        return self.detector if self.average is None else self.average.model
+        return self.network if self.average is None else self.average.model
 
     # ---- checkpoints ---------------------------------------------------------------------------------------------
 
@@ -298,7 +307,7 @@ class Loop:
             return
         description = self.parts.description
         training = {
-            "weights": self.detector.state_dict() if self.average is not None else None,
+            "weights": self.network.state_dict() if self.average is not None else None,
             "updates": self.average.updates if self.average is not None else 0,
             "optimiser": self.optimiser.state_dict(),
             "scaler": self.scaler.state_dict(),
@@ -326,7 +335,7 @@ class Loop:
                 f"the training set has changed: an epoch has {self.per_epoch} batches, and had {training['per_epoch']} "
                 f"when {self.folder} was begun. Continue with the data that it was begun with, or begin a new training"
             )
-        self.detector.load_state_dict(training["weights"] if self.average is not None else checkpoint.model)
+        self.network.load_state_dict(training["weights"] if self.average is not None else checkpoint.model)
         if self.average is not None:
             self.average.model.load_state_dict(checkpoint.model)
             self.average.updates = training["updates"]

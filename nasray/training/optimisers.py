@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from nasray.models.detectors.base import Detector
 from nasray.recipe import OptimiserOptions, Recipe
 from nasray.spaces import NasrayError
 from nasray.training.norms import freeze, freeze_norms
@@ -13,13 +12,14 @@ from nasray.training.norms import freeze, freeze_norms
 NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)
 
 
-def freeze_backbone(detector: Detector, recipe: Recipe) -> None:
+def freeze_backbone(network: nn.Module, recipe: Recipe) -> None:
     """Freeze the recipe's stages and norms of the backbone, in place.
 
     Raises:
         NasrayError: if the backbone has fewer stages.
     """
-    backbone = detector.backbone
+    backbone = network.backbone
+    assert isinstance(backbone, nn.Module)
     if recipe.frozen_stages:
         stem, stages = getattr(backbone, "stem", None), getattr(backbone, "stages", None)
         if not isinstance(stem, nn.Module) or not isinstance(stages, nn.ModuleList):
@@ -38,7 +38,7 @@ def freeze_backbone(detector: Detector, recipe: Recipe) -> None:
         freeze_norms(backbone)
 
 
-def make_optimiser(detector: nn.Module, options: OptimiserOptions) -> torch.optim.Optimizer:
+def make_optimiser(network: nn.Module, options: OptimiserOptions) -> torch.optim.Optimizer:
     """The recipe's optimiser over all parameters that have a gradient.
 
     Every group has a `learning_rate`, the one that the schedule's factor multiplies. Weights of norms and all biases
@@ -48,10 +48,10 @@ def make_optimiser(detector: nn.Module, options: OptimiserOptions) -> torch.opti
     Raises:
         NasrayError: if no parameter has a gradient.
     """
-    norms = {id(parameter) for module in detector.modules() if isinstance(module, NORMS)
+    norms = {id(parameter) for module in network.modules() if isinstance(module, NORMS)
              for parameter in module.parameters(recurse=False)}  # fmt: skip
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for name, parameter in detector.named_parameters():
+    for name, parameter in network.named_parameters():
         if not parameter.requires_grad:
             continue
         factor = options.backbone_factor if name.startswith("backbone.") else 1.0
@@ -63,12 +63,18 @@ def make_optimiser(detector: nn.Module, options: OptimiserOptions) -> torch.opti
         raise NasrayError("everything is frozen: no parameter is left to be trained. Lower frozen_stages")
     kinds = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
     special = {"momentum": options.momentum} if options.name == "sgd" else {}
-    return kinds[options.name](
+    optimiser = kinds[options.name](
         [{"params": parameters, "lr": rate, "learning_rate": rate, "weight_decay": decay}
          for (rate, decay), parameters in groups.items()],
         fused=True,
         **special,
     )  # fmt: skip
+    if special:
+        # Fused steps cannot begin some momenta beside others, as paths of supernets do; from 0 it is the same.
+        for group in optimiser.param_groups:
+            for parameter in group["params"]:
+                optimiser.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return optimiser
 
 
 def scale_learning_rate(optimiser: torch.optim.Optimizer, factor: float) -> None:

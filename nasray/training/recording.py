@@ -87,8 +87,9 @@ class Recorder:
         Raises:
             NasrayError: if the disk is full.
         """
-        if "mAP" in metrics:
-            self.metric_text = f"mAP {metrics['mAP']:.3f}"
+        for name in ("mAP", "top1"):
+            if name in metrics:
+                self.metric_text = f"{name} {metrics[name]:.3f}"
         self.log.write(
             {"iteration": iteration, "epoch": epoch, "metrics": metrics, "seconds": round(seconds, 2)}
         )  # fmt: skip

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+from torch import nn
 
-from nasray.checkpoint import make_detector
+from nasray.checkpoint import make_network
 from nasray.cluster.training import Worker
-from nasray.data import TrainLoader, open_data
+from nasray.data import DataSource, DetectionSet, TrainLoader, open_data
+from nasray.data.classification import ClassificationLoader, ClassificationSet, ClassificationSource, open_images
+from nasray.data.order import divide
+from nasray.models.classifier import Classifier
 from nasray.models.detectors.base import Detector
+from nasray.models.supernets import FAMILY as SUPERNET
+from nasray.models.supernets import PathSampler, space_of_supernet
 from nasray.recipe import Recipe
+from nasray.spaces import NasrayError
 from nasray.training.folder import CheckpointFiles, Description, read_description
-from nasray.training.loop import Loop, Parts
+from nasray.training.loop import Batches, Loop, Parts
 from nasray.training.norms import synchronise_norms
 from nasray.training.optimisers import freeze_backbone
-from nasray.training.validation import make_validation
+from nasray.training.validation import make_accuracy, make_validation
 from nasray.training.weights import check_fits, load_weights
 
 
@@ -48,6 +56,46 @@ def train(recipe: Recipe, folder: Path, worker: Worker | None = None) -> dict[st
     return Loop(recipe, folder, parts, worker, checkpoint).run()
 
 
+class Sets(NamedTuple):
+    """The images of a training.
+
+    Attributes:
+        train: to learn from.
+        held: those of the training set that are kept apart, None if there are none.
+        source: of all splits.
+    """
+
+    train: DetectionSet | ClassificationSet
+    held: DetectionSet | ClassificationSet | None
+    source: DataSource | ClassificationSource
+
+    def validation(self) -> DetectionSet | ClassificationSet | None:
+        """The split val, if there is one.
+
+        Raises:
+            NasrayError: if it is not fit to be used.
+        """
+        return self.source.split("val") if "val" in self.source.splits else None
+
+
+def open_sets(recipe: Recipe) -> Sets:
+    """The data of a recipe.
+
+    Raises:
+        NasrayError: if they cannot be used, or more images are to be held out than there are.
+    """
+    source = open_images(recipe.data) if recipe.task == "classification" else open_data(recipe.data)
+    dataset = source.split("train")
+    if not recipe.holdout:
+        return Sets(dataset, None, source)
+    if recipe.holdout >= len(dataset):
+        raise NasrayError(
+            f"holdout {recipe.holdout}: the training set of {recipe.data} has {len(dataset)} images; hold out fewer"
+        )
+    kept, held = divide(recipe.seed, len(dataset), recipe.holdout)
+    return Sets(dataset.select(kept), dataset.select(held), source)
+
+
 def make_parts(
     recipe: Recipe, description: Description, worker: Worker, *, with_weights: bool = True
 ) -> tuple[Parts, list[str]]:
@@ -63,35 +111,70 @@ def make_parts(
         NasrayError: if data, weights and recipe do not go together.
     """
     lines: list[str] = []
-    source = open_data(recipe.data)
-    dataset = source.split("train")
-    detector = fresh_detector(recipe, description)
+    sets = open_sets(recipe)
+    network = fresh_network(recipe, description)
     if recipe.weights and with_weights:
-        lines.append(load_weights(detector, recipe.weights, description.architecture, description.classes))
-    freeze_backbone(detector, recipe)
+        lines.append(load_weights(network, recipe.weights, description.architecture, description.classes))
+    freeze_backbone(network, recipe)
     device = torch.device(worker.device)
     if worker.world > 1:
-        synchronise_norms(detector, device)
+        synchronise_norms(network, device)
     if recipe.channels_last:
-        detector.to(memory_format=torch.channels_last)
-    detector.to(device)
-    batches = TrainLoader(
-        dataset, recipe.augmentation, batch_size=recipe.batch_size // worker.world, stride=detector.stride,
-        seed=recipe.seed, rank=worker.rank, world=worker.world, options=recipe.loader,
-        with_masks=detector.learns_masks,
+        network.to(memory_format=torch.channels_last)
+    network.to(device)
+    batches, validate = _loaders(recipe, sets, network, worker)
+    paths = make_paths(recipe, description)
+    if paths is not None:  # a supernet is measured path by path, by whoever searches it
+        validate = None
+    elif validate is None:
+        lines.append(f"data set {recipe.data} has no split val: nothing is validated, and no checkpoint is the best")
+    return Parts(network, batches, validate, sets.train.describe, description, paths), lines
+
+
+def _loaders(recipe: Recipe, sets: Sets, network: nn.Module, worker: Worker) -> tuple[Batches, Any]:
+    """What to learn from, and what measures the network (None without a split val)."""
+    batch_size = recipe.batch_size // worker.world
+    if isinstance(network, Detector):
+        assert isinstance(sets.train, DetectionSet)
+        assert isinstance(sets.source, DataSource)
+        batches = TrainLoader(
+            sets.train, recipe.augmentation, batch_size=batch_size, stride=network.stride, seed=recipe.seed,
+            rank=worker.rank, world=worker.world, options=recipe.loader, with_masks=network.learns_masks,
+        )  # fmt: skip
+        return batches, make_validation(sets.source, recipe, network.stride, worker)
+    assert isinstance(sets.train, ClassificationSet)
+    loader = ClassificationLoader(
+        sets.train, image_size=recipe.augmentation.square or 0, batch_size=batch_size, seed=recipe.seed,
+        rank=worker.rank, world=worker.world, options=recipe.loader,
     )  # fmt: skip
-    validate = make_validation(source, recipe, detector.stride, worker)
-    if validate is None:
-        lines.append(f"data set {source.source} has no split val: nothing is validated, and no checkpoint is the best")
-    return Parts(detector, batches, validate, dataset.describe, description), lines
+    held_against = sets.validation()
+    assert not isinstance(held_against, DetectionSet)
+    return loader, make_accuracy(held_against, recipe, worker)
 
 
-def fresh_detector(recipe: Recipe, description: Description) -> Detector:
-    """The recipe's detector on the CPU, with weights that follow from its seed.
+def make_paths(recipe: Recipe, description: Description) -> PathSampler | None:
+    """What draws the path of every step, if the description's architecture is a supernet.
+
+    Raises:
+        NasrayError: for windows that no path hits, or without a supernet.
+    """
+    if description.architecture.family != SUPERNET:
+        if recipe.paths.windows:
+            raise NasrayError("paths.windows are of supernets; this backbone is a single network. Leave them out")
+        return None
+    space: Any = space_of_supernet(description.architecture, image_hw=recipe.paths.image_size)
+    cost = space.cost
+    if recipe.task == "classification" and recipe.paths.windows:
+        cost = partial(space.classifier_cost, width=recipe.classifier.width, num_classes=len(description.classes))
+    return PathSampler(space, recipe.seed, recipe.paths.windows, cost)
+
+
+def fresh_network(recipe: Recipe, description: Description) -> Detector | Classifier:
+    """The recipe's network on the CPU, with weights that follow from its seed.
 
     Raises:
         NasrayError: if detector, backbone and options do not go together.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
-        return make_detector(recipe, description.architecture, len(description.classes))
+        return make_network(recipe, description.architecture, len(description.classes))

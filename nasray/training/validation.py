@@ -8,8 +8,10 @@ from torch import nn
 
 from nasray.cluster.training import Worker
 from nasray.data import DataSource, EvaluationLoader
+from nasray.data.classification import ClassificationLoader, ClassificationSet
 from nasray.data.dataset import DetectionSet
 from nasray.drawing import draw_detections, picture_bytes
+from nasray.evaluation.accuracy import accuracy
 from nasray.evaluation.coco import coco_metrics, mask_summary
 from nasray.evaluation.predictions import Predictions, gather, predict
 from nasray.recipe import Recipe
@@ -47,6 +49,29 @@ def make_validation(
             return Validation({}, {})
         metrics = {**coco_metrics(dataset, found).summary, **mask_summary(dataset, found)}
         return Validation(metrics, _draw(dataset, found))
+
+    return validate
+
+
+def make_accuracy(
+    dataset: ClassificationSet | None, recipe: Recipe, worker: Worker
+) -> Callable[[nn.Module], Validation] | None:
+    """What measures a classifier on images, or None without any.
+
+    Args:
+        dataset: the images.
+        recipe: of the training.
+        worker: which classifies its share of the images; the first then has the figures.
+    """
+    if dataset is None:
+        return None
+    batches = ClassificationLoader(
+        dataset, image_size=recipe.augmentation.square or 0, batch_size=recipe.batch_size // worker.world, seed=None,
+        rank=worker.rank, world=worker.world, options=recipe.loader,
+    )  # fmt: skip
+
+    def validate(classifier: nn.Module) -> Validation:
+        return Validation(accuracy(classifier, batches.epoch(), device=worker.device), {})
 
     return validate
 

@@ -11,10 +11,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from nasray.checkpoint import Checkpoint, read_tensors
-from nasray.models.detectors.base import Detector
 from nasray.spaces import Architecture, NasrayError
 
 WRAPPERS = ("state_dict", "model", "net_dict", "model_state_dict")
@@ -22,16 +21,16 @@ WRAPPERS = ("state_dict", "model", "net_dict", "model_state_dict")
 COUNTER = "num_batches_tracked"
 
 
-def load_weights(detector: Detector, path: str, architecture: Architecture, classes: tuple[str, ...]) -> str:
+def load_weights(network: nn.Module, path: str, architecture: Architecture, classes: tuple[str, ...]) -> str:
     """Load a file's weights, in place; gives a line that says what was loaded.
 
-    Of a checkpoint of nasray's the whole detector is loaded if it is of the same kind and for the same classes, else
+    Of a checkpoint of nasray's the whole network is loaded if it is of the same kind and for the same classes, else
     its backbone. Of other files the backbone is.
 
     Args:
-        detector: to load into.
+        network: a detector or a classifier, to load into.
         path: of the file.
-        architecture: of the detector's backbone.
+        architecture: of its backbone.
         classes: of the data set, in the order of labels.
 
     Raises:
@@ -39,9 +38,9 @@ def load_weights(detector: Detector, path: str, architecture: Architecture, clas
     """
     content = _read(path)
     if isinstance(content, dict) and "format" in content and "recipe" in content:
-        return _load_checkpoint(detector, Checkpoint.load(path), path, architecture, classes)
+        return _load_checkpoint(network, Checkpoint.load(path), path, architecture, classes)
     tensors = _state_dict(content, path)
-    how, num_unused = _load_backbone(detector, tensors, path)
+    how, num_unused = _load_backbone(network, tensors, path)
     unused = f"; {num_unused} tensors at its end are not used" if num_unused else ""
     return f"backbone from {path}, matched by {how}{unused}"
 
@@ -83,27 +82,29 @@ def _read(path: str) -> Any:
 
 
 def _load_checkpoint(
-    detector: Detector, checkpoint: Checkpoint, path: str, architecture: Architecture, classes: tuple[str, ...]
+    network: nn.Module, checkpoint: Checkpoint, path: str, architecture: Architecture, classes: tuple[str, ...]
 ) -> str:
     if checkpoint.architecture != architecture:
         raise NasrayError(_another_architecture(checkpoint, path, architecture))
-    state = detector.state_dict()
+    state = network.state_dict()
     same_shapes = {name: tensor.shape for name, tensor in state.items()} == {
         name: tensor.shape for name, tensor in checkpoint.model.items()
     }
     if checkpoint.classes == classes and same_shapes:
-        detector.load_state_dict(checkpoint.model)
-        return f"whole detector from {path}"
+        network.load_state_dict(checkpoint.model)
+        return f"whole network from {path}"
     if checkpoint.classes != classes:
         reason = f"the checkpoint {_classes(checkpoint.classes)}, the data set {_classes(classes)}"
     else:
-        reason = f"the checkpoint's detector ({checkpoint.recipe.detector.name}) is built otherwise"
+        recipe = checkpoint.recipe
+        kind = recipe.detector.name if recipe.task == "detection" else "classifier"
+        reason = f"what stands on it in the checkpoint ({kind}) is built otherwise"
     backbone = {
         name.removeprefix("backbone."): value
         for name, value in checkpoint.model.items()
         if name.startswith("backbone.")
     }
-    detector.backbone.load_state_dict(backbone)
+    _backbone(network).load_state_dict(backbone)
     return f"only the backbone from {path}: {reason}"
 
 
@@ -119,9 +120,15 @@ def _state_dict(content: Any, path: str) -> dict[str, Tensor]:
     return tensors
 
 
-def _load_backbone(detector: Detector, tensors: dict[str, Tensor], path: str) -> tuple[str, int]:
+def _backbone(network: nn.Module) -> nn.Module:
+    backbone = network.backbone
+    assert isinstance(backbone, nn.Module)
+    return backbone
+
+
+def _load_backbone(network: nn.Module, tensors: dict[str, Tensor], path: str) -> tuple[str, int]:
     """How the tensors were matched with the backbone's, and how many are left over."""
-    own = {name: value for name, value in detector.backbone.state_dict().items() if not name.endswith(COUNTER)}
+    own = {name: value for name, value in _backbone(network).state_dict().items() if not name.endswith(COUNTER)}
     theirs = {name: value for name, value in tensors.items() if not name.endswith(COUNTER)}
     how, pairs = "name", _pairs_by_name(own, theirs)
     if pairs is None:
@@ -138,7 +145,7 @@ def _load_backbone(detector: Detector, tensors: dict[str, Tensor], path: str) ->
                 f"{path} does not fit the backbone: {name} is {_shape(value)}, the file's {pairs[name]} is "
                 f"{_shape(given)}. Choose weights of this backbone"
             )
-    detector.backbone.load_state_dict({name: theirs[key] for name, key in pairs.items()}, strict=False)
+    _backbone(network).load_state_dict({name: theirs[key] for name, key in pairs.items()}, strict=False)
     return how, len(theirs) - len(own)
 
 

@@ -12,16 +12,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from nasray.models.pixels import Normalise
+
 Target = Mapping[str, Tensor]
 """The annotations of one image: `boxes` (N, 4) float, `labels` (N,) int64, and `masks` (N, H, W) where there are any.
 N may be 0. Crowds and other boxes that are not to be learnt are not in it."""
 
 Raw = dict[str, Tensor | list[Tensor]]
 """What a network itself computes, before candidates are chosen: tensors, or lists of one tensor per level."""
-
-PIXEL_MEAN = (123.675, 116.28, 103.53)
-PIXEL_STD = (58.395, 57.12, 57.375)
-"""Of ImageNet's RGB values in 0 to 255."""
 
 
 class Detections(NamedTuple):
@@ -63,8 +61,6 @@ class Detector(nn.Module):
 
     stride = 32
     learns_masks = False
-    pixel_mean: Tensor
-    pixel_std: Tensor
 
     def __init__(
         self, backbone: nn.Module, num_classes: int, *, score_threshold: float = 0.05, max_detections: int = 100
@@ -76,12 +72,7 @@ class Detector(nn.Module):
         self.num_classes = num_classes
         self.score_threshold = score_threshold
         self.max_detections = max_detections
-        self.register_buffer("pixel_mean", torch.tensor(PIXEL_MEAN).view(3, 1, 1), persistent=False)
-        self.register_buffer("pixel_std", torch.tensor(PIXEL_STD).view(3, 1, 1), persistent=False)
-
-    def normalise(self, images: Tensor) -> Tensor:
-        """Map (B, 3, H, W) RGB values in 0 to 255, of any dtype, to mean 0 and deviation 1 over ImageNet."""
-        return (images.to(self.pixel_mean.dtype) - self.pixel_mean) / self.pixel_std
+        self.normalise = Normalise()
 
     def features(self, images: Tensor, reductions: Sequence[int]) -> list[Tensor]:
         """The backbone's maps of these reductions, from (B, 3, H, W) RGB values in 0 to 255."""

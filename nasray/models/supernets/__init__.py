@@ -6,10 +6,42 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from nasray.models.supernets.sampling import DETNAS_WINDOWS, PathSampler
-from nasray.spaces import NasrayError, Space
+from nasray.spaces import SPACES, Architecture, NasrayError, Space
 
 if TYPE_CHECKING:
     from nasray.models.supernets.base import Supernet
+
+
+FAMILY = "supernet"
+"""Of the architecture that stands for a whole supernet, wherever a network is named by one."""
+
+
+def supernet_architecture(space: Space) -> Architecture:
+    """What stands for the supernet of a space in checkpoints and trainings.
+
+    Raises:
+        NasrayError: for a space of whose family there is no supernet.
+    """
+    _check_family(space.family)
+    options: Any = space
+    return Architecture.create(FAMILY, {"space": space.family, **options.network_options()})
+
+
+def space_of_supernet(architecture: Architecture, **options: Any) -> Space:
+    """The space whose supernet an architecture stands for; `options` are of the space and about costs.
+
+    Raises:
+        NasrayError: if it stands for none.
+    """
+    spec = dict(architecture.spec) if isinstance(architecture.spec, dict) else {}
+    family = spec.pop("space", None)
+    if architecture.family != FAMILY or family not in SUPERNETS:
+        raise NasrayError(f"no supernet: {architecture.text}")
+    kind: Any = SPACES[family]
+    try:
+        return kind(**spec, **options)
+    except (TypeError, ValueError) as error:
+        raise NasrayError(f"no supernet can be built of this spec: {error}") from error
 
 
 def build_supernet(space: Space, **options: Any) -> Supernet:
@@ -22,9 +54,13 @@ def build_supernet(space: Space, **options: Any) -> Supernet:
     Raises:
         NasrayError: for a space of whose family there is no supernet.
     """
-    if space.family not in SUPERNETS:
-        raise NasrayError(f"there is no supernet of space {space.family!r}; there are those of {', '.join(SUPERNETS)}")
+    _check_family(space.family)
     return SUPERNETS[space.family](space, **options)
+
+
+def _check_family(family: str) -> None:
+    if family not in SUPERNETS:
+        raise NasrayError(f"there is no supernet of space {family!r}; there are those of {', '.join(SUPERNETS)}")
 
 
 def _shufflenet(space: Any, **options: Any) -> Supernet:
@@ -35,4 +71,12 @@ def _shufflenet(space: Any, **options: Any) -> Supernet:
 
 SUPERNETS: dict[str, Callable[..., Supernet]] = {"shufflenet": _shufflenet}
 
-__all__ = ["DETNAS_WINDOWS", "SUPERNETS", "PathSampler", "build_supernet"]
+__all__ = [
+    "DETNAS_WINDOWS",
+    "FAMILY",
+    "SUPERNETS",
+    "PathSampler",
+    "build_supernet",
+    "space_of_supernet",
+    "supernet_architecture",
+]

@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from nasray.data.classification import ClassificationLoader, check_images, read_image_folder
+from nasray.recipe import LoaderOptions
 from nasray.spaces import NasrayError
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -20,8 +21,9 @@ def root(tmp_path, encode):
     return tmp_path
 
 
-def loader(dataset, seed=0, **options):
-    return ClassificationLoader(dataset, image_size=32, batch_size=4, seed=seed, **{"processes": 0, **options})
+def loader(dataset, seed=0, processes=0, **options):
+    options["options"] = LoaderOptions(processes=processes)
+    return ClassificationLoader(dataset, image_size=32, batch_size=4, seed=seed, **options)
 
 
 def test_classes_are_sorted_folders(root):

@@ -210,7 +210,7 @@ def losses_that_break(monkeypatch, iteration, how):
     step = Loop._step
 
     def break_down(loop, batch):
-        detector = loop.parts.detector
+        detector = loop.parts.network
         loss = type(detector).loss
 
         def broken(self, *arguments):
@@ -288,11 +288,11 @@ def test_what_losses_draw_follows_from_iteration_and_worker(begin, tmp_path):
         folder = tmp_path / f"{rank}-{first}"
         recipe = begin(folder)
         parts, _ = setup.make_parts(recipe, read_description(folder), Worker())
-        parts.detector, parts.validate = Toy(), None
+        parts.network, parts.validate = Toy(), None
         loop = Loop(recipe, folder, parts, Worker(rank))
         loop.iteration = first
         loop.run()
-        drawn[rank, first] = parts.detector.drawn
+        drawn[rank, first] = parts.network.drawn
     assert len(set(drawn[0, 0])) == 15
     assert drawn[0, 4] == drawn[0, 0][4:]
     assert not set(drawn[0, 0]) & set(drawn[1, 0])
@@ -306,7 +306,7 @@ def test_accumulated_parts_are_the_undivided_batch(begin, tmp_path):
         recipe = begin(folder, optimiser=OptimiserOptions(learning_rate=0.05, accumulate=accumulate, clip=2.0))
         parts, _ = setup.make_parts(recipe, read_description(folder), Worker())
         toy = Toy()
-        Loop(recipe, folder, dataclasses.replace(parts, detector=toy, validate=None), Worker()).run()
+        Loop(recipe, folder, dataclasses.replace(parts, network=toy, validate=None), Worker()).run()
         weights.append(toy.layer.weight.detach())
         norms.append(json.loads((folder / "log.jsonl").read_text().splitlines()[0])["grad_norm"])
     torch.testing.assert_close(weights[0], weights[1], rtol=1e-5, atol=1e-6)
@@ -320,8 +320,8 @@ def test_the_gradient_is_clipped(begin, tmp_path):
     recipe = begin(folder, optimiser=options, log_every=1, channels_last=False,
                    schedule=ScheduleOptions(epochs=0.1, name="constant", warmup_iterations=0))  # fmt: skip
     parts, _ = setup.make_parts(recipe, read_description(folder), Worker())
-    before = [parameter.detach().clone() for parameter in parts.detector.parameters()]
+    before = [parameter.detach().clone() for parameter in parts.network.parameters()]
     Loop(recipe, folder, parts, Worker()).run()
-    moved = [one - other for one, other in zip(parts.detector.parameters(), before, strict=True)]
+    moved = [one - other for one, other in zip(parts.network.parameters(), before, strict=True)]
     assert torch.cat([change.detach().flatten() for change in moved]).norm().item() == pytest.approx(0.001, rel=1e-3)
     assert json.loads((folder / "log.jsonl").read_text().splitlines()[0])["grad_norm"] > 0.1

@@ -38,7 +38,7 @@ def equal(one, other):
 def test_a_whole_detector_of_the_same_kind_and_classes(tmp_path):
     theirs, ours = saved(tmp_path / "x.pt"), fresh()
     assert not equal(ours, theirs)
-    assert "whole detector" in load(ours, tmp_path / "x.pt")
+    assert "whole network" in load(ours, tmp_path / "x.pt")
     assert equal(ours, theirs)
 
 

@@ -1,0 +1,38 @@
+"""How often a classifier is right."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import distributed, nn
+
+from nasray.data.classification import ClassificationBatch
+
+
+@torch.inference_mode()
+def accuracy(
+    classifier: nn.Module, batches: Iterable[ClassificationBatch], *, device: torch.device | str = "cpu",
+    channels_last: bool = False,
+) -> dict[str, float]:  # fmt: skip
+    """`top1` and `top5` in [0, 1] over all images of all workers; NaN without any.
+
+    `top5` is how often the right class is among the five most probable, or among all where there are fewer.
+
+    Args:
+        classifier: in inference mode, on the device.
+        batches: of this worker.
+        device: where it runs.
+        channels_last: lay images out as NHWC.
+    """
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    counts = torch.zeros(3, dtype=torch.float64)  # images, right at once, among five
+    for batch in batches:
+        logits = classifier(batch.images.to(device, memory_format=layout, non_blocking=True)).float().cpu()
+        best = logits.topk(min(5, logits.shape[1])).indices == batch.labels[:, None]
+        counts += torch.tensor([len(best), best[:, 0].sum(), best.sum()], dtype=torch.float64)
+    if distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1:
+        counts = counts.to(device)
+        distributed.all_reduce(counts)
+    images, first, five = counts.tolist()
+    return {"top1": first / images, "top5": five / images} if images else {"top1": float("nan"), "top5": float("nan")}

@@ -1,0 +1,214 @@
+"""What a path of a supernet is worth: batch norm statistics of its own, then average precision (or accuracy).
+
+Reference: Chen et al., "DetNAS: Backbone Search for Object Detection", NeurIPS 2019, section 3.3.
+
+Differs from the paper in: the images that statistics are computed from are the same for all paths, not augmented, and
+drawn from the seed of the supernet's training.
+
+A supernet's weights are never copied: every process maps the checkpoint's file, so those of one machine share one copy
+(on CPUs; a GPU holds one for each process). Decoded images are kept between paths.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from nasray.searchers import Metrics
+from nasray.spaces import NasrayError, Population, Space
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from nasray.recipe import Recipe
+
+
+@dataclass
+class PathEvaluator:
+    """Evaluates paths of a trained supernet; loads it with the first path, once in every process.
+
+    Attributes:
+        space: what the genes mean.
+        checkpoint: file of the supernet's training; its recipe says which data, task and detector.
+        images: of the training set, from which statistics are computed anew; all of them if there are fewer.
+        batch_size: images at a time; as many as each worker trained with by default.
+        device: "cuda", "cpu", or "auto" for a GPU where the trial has one.
+        cache_gib: decoded images that are kept between paths, in GiB; more are read anew for every path.
+    """
+
+    space: Space
+    checkpoint: str
+    images: int = 500
+    batch_size: int | None = None
+    device: str = "auto"
+    cache_gib: float = 2.0
+    _bench: Bench | None = field(default=None, init=False, repr=False, compare=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what is loaded."""
+        return {**self.__dict__, "_bench": None}
+
+    def __call__(self, genes: Population) -> Metrics:
+        """`score`, which is mAP (top-1 of classifiers), and `AP50`, `AP75` (`top5`), all in [0, 1].
+
+        Raises:
+            NasrayError: if the checkpoint is of no supernet of this space.
+        """
+        found = [self.bench.evaluate(row) for row in genes]
+        return {name: np.array([metrics[name] for metrics in found]) for name in found[0]}
+
+    @property
+    def bench(self) -> Bench:
+        """The supernet with its images, loaded when it is first asked for."""
+        if self._bench is None:
+            self._bench = Bench(self)
+        return self._bench
+
+
+class Bench:
+    """A supernet and the images that its paths are measured with, in one process.
+
+    Args:
+        options: what to load.
+
+    Attributes:
+        network: detector or classifier around the supernet.
+        seconds: that each part of the last evaluation took: `recalibration`, `inference`, `metrics`.
+        num_calibration: images that statistics are computed from.
+    """
+
+    def __init__(self, options: PathEvaluator) -> None:
+        import torch
+
+        from nasray.checkpoint import Checkpoint
+        from nasray.data.order import CALIBRATION, seed_sequence
+        from nasray.models.supernets import supernet_architecture
+        from nasray.training.setup import open_sets
+
+        checkpoint = Checkpoint.load(Path(options.checkpoint), shared=True)
+        if checkpoint.architecture != supernet_architecture(options.space):
+            raise NasrayError(
+                f"{options.checkpoint} is no supernet of this space: it holds {checkpoint.architecture.text}, the "
+                f"space's is {supernet_architecture(options.space).text}. Choose the space that it was trained for"
+            )
+        name = ("cuda" if torch.cuda.is_available() else "cpu") if options.device == "auto" else options.device
+        self.device = torch.device(name)
+        self.recipe = checkpoint.recipe
+        self.network: Any = checkpoint.network().requires_grad_(False).to(self.device)
+        self.layout = torch.channels_last if self.recipe.channels_last else torch.contiguous_format
+        self.seconds: dict[str, float] = {}
+        sets = open_sets(self.recipe)
+        self.dataset: Any = cast(Any, sets.held if sets.held is not None else sets.validation())
+        if self.dataset is None:
+            raise NasrayError(
+                f"data set {self.recipe.data} has no split val to compare paths on: give it one, or keep images apart "
+                "with supernet.holdout"
+            )
+        self.num_calibration = min(options.images, len(sets.train))
+        generator = np.random.default_rng(seed_sequence(self.recipe.seed, CALIBRATION))
+        chosen = np.sort(generator.permutation(len(sets.train))[: self.num_calibration])
+        size = options.batch_size or self.recipe.batch_size // self.recipe.resources.workers
+        room = Room(int(options.cache_gib * 2**30))
+        self.calibration = KeptBatches(self._loader(sets.train.select(chosen), size), room)
+        self.measured = KeptBatches(self._loader(self.dataset, size), room)
+        self.annotations: dict[str, Any] = self.dataset.to_coco() if self.recipe.task == "detection" else {}
+
+    def evaluate(self, row: Any) -> dict[str, float]:
+        """The metrics of one path; the network is afterwards what it was."""
+        from nasray.models.supernets.recalibration import kept_statistics, recalibrate
+
+        begin = time.perf_counter()
+        self.network.backbone.set_path(row)
+        detects = self.recipe.task == "detection"
+        with kept_statistics(self.network):
+            recalibrate(
+                self.network, self._pixels(), self.num_calibration,
+                forward=self.network.forward_raw if detects else self.network,
+            )  # fmt: skip
+            calibrated = time.perf_counter()
+            self.seconds = {"recalibration": calibrated - begin}
+            return self._detect(calibrated) if detects else self._classify(calibrated)
+
+    def _detect(self, begin: float) -> dict[str, float]:
+        from nasray.evaluation.coco import coco_metrics_of
+        from nasray.evaluation.predictions import predict
+
+        found = predict(self.network, self.measured, device=self.device, channels_last=self.recipe.channels_last)
+        inferred = time.perf_counter()
+        summary = coco_metrics_of(self.annotations, found.to_coco(self.dataset)).summary
+        self.seconds |= {"inference": inferred - begin, "metrics": time.perf_counter() - inferred}
+        return {"score": summary["mAP"], "AP50": summary["AP50"], "AP75": summary["AP75"]}
+
+    def _classify(self, begin: float) -> dict[str, float]:
+        from nasray.evaluation.accuracy import accuracy
+
+        found = accuracy(
+            self.network, self.measured, device=self.device, channels_last=self.recipe.channels_last
+        )  # fmt: skip
+        self.seconds |= {"inference": time.perf_counter() - begin, "metrics": 0.0}
+        return {"score": found["top1"], "top5": found["top5"]}
+
+    def _pixels(self) -> Iterator[Tensor]:
+        for batch in self.calibration:
+            yield batch.images.to(self.device, memory_format=self.layout, non_blocking=True)
+
+    def _loader(self, dataset: Any, batch_size: int) -> Callable[[], Iterable[Any]]:
+        """What gives all images of a data set, resized only."""
+        recipe: Recipe = self.recipe
+        if recipe.task == "detection":
+            from nasray.data import EvaluationLoader
+
+            loader = EvaluationLoader(
+                dataset, recipe.augmentation, batch_size=batch_size, stride=self.network.stride, options=recipe.loader
+            )
+            return lambda: loader
+        from nasray.data.classification import ClassificationLoader
+
+        images = ClassificationLoader(
+            dataset, image_size=recipe.augmentation.square or 0, batch_size=batch_size, seed=None,
+            options=recipe.loader,
+        )  # fmt: skip
+        return images.epoch
+
+
+@dataclass
+class Room:
+    """Bytes that are left for batches to be kept in."""
+
+    left: int
+
+
+class KeptBatches:
+    """Batches that are loaded once and kept, as far as there is room: all of them, or none.
+
+    Args:
+        load: gives all batches anew.
+        room: for this and others; what is kept is taken from it.
+    """
+
+    def __init__(self, load: Callable[[], Iterable[Any]], room: Room) -> None:
+        self.load, self.room = load, room
+        self.kept: list[Any] | None = []
+        self.complete = False
+
+    def __iter__(self) -> Iterator[Any]:
+        if self.complete and self.kept is not None:
+            yield from self.kept
+            return
+        self.kept = [] if self.kept is not None else None
+        used = 0
+        for batch in self.load():
+            used += batch.images.nbytes
+            if self.kept is not None:
+                self.kept.append(batch)
+                if used > self.room.left:
+                    self.kept = None
+            yield batch
+        if self.kept is not None and not self.complete:
+            self.room.left -= used
+        self.complete = True

@@ -1,0 +1,196 @@
+"""Does a supernet rank architectures as their training by themselves does?
+
+Reference: Chen et al., "DetNAS: Backbone Search for Object Detection", NeurIPS 2019, sections 3.3 and 5.4, do not say;
+Yu et al., "Evaluating the search phase of neural architecture search", ICLR 2020, propose to measure it so.
+
+Random architectures within the run's budget are evaluated as paths, trained by the recipes of the run's winner, and
+scored without training. All of it is a random search of its own, in `rank/` of the run's folder: a trial is an
+architecture, so that it runs on a whole cluster and can be resumed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nasray import report_figures as figures
+from nasray.cluster import Resources, RunFolder, run_search, write_atomic
+from nasray.evaluators import Proxy
+from nasray.experiment import Experiment, experiment_of_run, make_evaluator, make_searcher, make_space, trial_resources
+from nasray.paths import PathEvaluator
+from nasray.recipe import Recipe
+from nasray.report_figures import Drawing
+from nasray.scores.agreement import rank_agreement
+from nasray.searchers import Metrics
+from nasray.spaces import Architecture, NasrayError, Population, Space
+from nasray.stages import WINNER_STAGES, is_finished, read_recipes, supernet_checkpoint
+
+PROXIES = ("zen", "naswot", "synflow")
+FOLDER = "rank"
+TRAINED, SUPERNET = "score", "supernet"
+"""Names of the metrics: mAP after training by itself, and as a path."""
+
+
+@dataclass
+class Comparison:
+    """Everything that is measured of an architecture, for the trials.
+
+    Attributes:
+        paths: of the supernet.
+        recipes: of the training by itself, by stage.
+        folder: for trainings, seen by all machines.
+        seed: of the scores' random numbers.
+    """
+
+    paths: PathEvaluator
+    recipes: dict[str, Recipe]
+    folder: Path
+    seed: int
+
+    def __call__(self, genes: Population) -> Metrics:
+        """`score` (mAP after training), `supernet` (mAP as a path), and the zero-shot scores, each (N,)."""
+        space = self.paths.space
+        metrics: Metrics = {SUPERNET: self.paths(genes)["score"]}
+        image_hw = _image_hw(space)
+        for name in PROXIES:
+            metrics[name] = Proxy(space, name, seed=self.seed, image_hw=image_hw)(genes)["score"]
+        trained = [self.train(space.to_architecture(row)) for row in genes]
+        return {TRAINED: np.array(trained), **metrics}
+
+    def train(self, architecture: Architecture) -> float:
+        """The best validation mAP of one architecture; goes on from where its training was."""
+        from nasray.training import train_here
+
+        weights = None
+        for stage in WINNER_STAGES:
+            if stage in self.recipes:
+                folder = self.folder / architecture.id / stage
+                summary = train_here(dataclasses.replace(self.recipes[stage], weights=weights), folder, architecture)
+                weights = str(folder / "checkpoints" / "last.pt")
+        return float(summary["best"]["mAP"])
+
+
+def _image_hw(space: Space) -> tuple[int, int]:
+    """For the zero-shot scores: as large as costs are counted for, but at most 224 pixels, which they were made for."""
+    height, width = space.image_hw
+    return min(height, 224), min(width, 224)
+
+
+def rank_run(folder: str | Path, num: int, *, seed: int = 0, resources: Resources | None = None) -> dict[str, Any]:
+    """Measure a run's supernet, or go on with it; gives the content of rank.json.
+
+    Args:
+        folder: of a run whose supernet is trained.
+        num: architectures.
+        seed: of their choice.
+        resources: what a trial needs; those of the run's trials by default.
+
+    Raises:
+        NasrayError: if the run has no trained supernet, or does not say how its winner is trained.
+    """
+    run = RunFolder.open(folder)
+    experiment = experiment_of_run(run.description(), str(folder))
+    evaluator = make_evaluator(experiment)
+    recipes = {stage: recipe for stage, recipe in (read_recipes(run) or {}).items() if stage in WINNER_STAGES}
+    if not isinstance(evaluator, PathEvaluator) or "train" not in recipes:
+        raise NasrayError(
+            f"{folder} does not say how an architecture is trained by itself, which its supernet is to be compared "
+            "with: begin a run with evaluator 'path' and winner.train, such as detnas-300m"
+        )
+    figures.require_matplotlib()
+    if num < 3:
+        raise NasrayError(f"--architectures is at least 3 to be ranked; got {num}")
+    evaluator = dataclasses.replace(evaluator, checkpoint=str(supernet_checkpoint(experiment, run)))
+    path = run.path / FOLDER
+    comparison = Comparison(evaluator, recipes, path / "trainings", experiment.seed)
+    inner, description = RunFolder(path), {"rank": {"run": run.path.name, "seed": seed}}
+    if inner.is_run():
+        before = inner.description()["rank"]
+        if before["seed"] != seed:
+            raise NasrayError(f"{path} was begun with --seed {before['seed']}, got {seed}. Move it away to begin anew")
+        inner = RunFolder.open(path)
+    else:
+        inner = RunFolder.create(path, description)
+    searcher = make_searcher(_random(experiment, seed))
+    run_search(
+        searcher, comparison, inner, evaluations=num, batch_size=1, in_flight=num,
+        resources=resources or trial_resources(experiment),
+    )  # fmt: skip
+    result = summarise(inner, run, make_space(experiment))
+    write_atomic(path / "rank.json", json.dumps(result, indent=1).encode())
+    for name, drawing in drawings(result).items():
+        write_atomic(path / f"{name}.png", drawing.png)
+    return result
+
+
+def _random(experiment: Experiment, seed: int) -> Experiment:
+    """The same space and budget with a random searcher."""
+    options = type(experiment.searcher)(name="random")
+    return dataclasses.replace(experiment, seed=seed, searcher=options, minimise=())
+
+
+def summarise(inner: RunFolder, run: RunFolder, space: Space) -> dict[str, Any]:
+    """Every architecture's figures, and the agreement of each predictor with training.
+
+    Returns:
+        JSON-serialisable: `architectures`, best first, and `agreement` by predictor: `kendall` and `spearman` with
+        95 % intervals (see `rank_agreement`); `random`, mean and deviation of mAP; and `winner`, the run's, if trained.
+    """
+    columns: dict[str, list[NDArray[np.float64]]] = {}
+    ids: list[str] = []
+    for batch in inner.read_batches():
+        ids += batch.ids
+        for name, values in {**batch.metrics, **batch.costs}.items():
+            columns.setdefault(name, []).append(values)
+    table = {name: np.concatenate(values) for name, values in columns.items()}
+    trained = table.pop(TRAINED)
+    agreement = {}
+    for name, values in table.items():
+        sound = np.isfinite(values) & np.isfinite(trained)
+        if sound.sum() >= 3:
+            agreement[name] = rank_agreement(values[sound], trained[sound])
+    order = np.argsort(-trained, kind="stable")
+    rows = [
+        {"id": ids[index], "mAP": float(trained[index]), **{name: float(table[name][index]) for name in table}}
+        for index in order.tolist()
+    ]
+    result: dict[str, Any] = {
+        "architectures": rows,
+        "agreement": agreement,
+        "random": {"mean": float(trained.mean()), "sd": float(trained.std(ddof=1)), "num": len(trained)},
+    }
+    if is_finished(run.path / WINNER_STAGES["train"]):
+        summary = json.loads((run.path / WINNER_STAGES["train"] / "summary.json").read_text())
+        winner = run.read_best()["best"][0]
+        result["winner"] = {"id": winner["id"], "mAP": summary["best"]["mAP"], SUPERNET: winner["metrics"]["score"]}
+    return result
+
+
+def drawings(result: dict[str, Any]) -> dict[str, Drawing]:
+    """The figures of a rank.json by the names of their files: `rank` and `agreement`.
+
+    Raises:
+        NasrayError: if matplotlib is missing.
+    """
+    figures.require_matplotlib()
+    rows, winner = result["architectures"], result.get("winner")
+    points = np.array([[row[SUPERNET], row["mAP"]] for row in rows])
+    mark = (winner[SUPERNET], winner["mAP"]) if winner else None
+    tau = result["agreement"].get(SUPERNET, {}).get("kendall", {}).get("value", float("nan"))
+    return {
+        "rank": figures.draw(
+            "rank", f"mAP after training by itself over mAP as a path, {len(rows)} architectures; tau {tau:.2f}",
+            partial(figures.rank_scatter, points=points, winner=mark),
+        ),
+        "agreement": figures.draw(
+            "agreement", "Kendall's tau of each predictor with mAP after training, with 95 % intervals",
+            partial(figures.agreement_intervals, agreement=result["agreement"]),
+        ),
+    }  # fmt: skip
