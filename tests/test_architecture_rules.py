@@ -1,6 +1,7 @@
 """The rules of the house that a reader of one file cannot see: docs/architecture.md."""
 
 import ast
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -96,3 +97,14 @@ def test_no_random_state_of_modules(path):
             keywords = {keyword.arg for keyword in node.keywords}
             assert "generator" in keywords, f"{path}:{node.lineno} calls {name} without a generator"
         assert name != "hash", f"{path}:{node.lineno} calls hash(), which differs between processes"
+
+
+def test_every_package_is_installed():
+    """An editable install finds what is not listed; a wheel does not."""
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    found = {
+        ".".join(("nasray", *path.parent.parts)).replace("nasray.nasray", "nasray")
+        for path in FILES
+        if path.name == "__init__.py"
+    }
+    assert sorted(listed) == sorted(found)
