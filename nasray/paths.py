@@ -100,6 +100,7 @@ class Bench:
         self.device = torch.device(name)
         self.recipe = checkpoint.recipe
         self.network: Any = checkpoint.network().requires_grad_(False).to(self.device)
+        self.forward = _up_to_the_last_norm(self.network)
         self.layout = torch.channels_last if self.recipe.channels_last else torch.contiguous_format
         self.seconds: dict[str, float] = {}
         sets = open_sets(self.recipe)
@@ -126,10 +127,7 @@ class Bench:
         self.network.backbone.set_path(row)
         detects = self.recipe.task == "detection"
         with kept_statistics(self.network):
-            recalibrate(
-                self.network, self._pixels(), self.num_calibration,
-                forward=self.network.forward_raw if detects else self.network,
-            )  # fmt: skip
+            recalibrate(self.network, self._pixels(), self.num_calibration, forward=self.forward)
             calibrated = time.perf_counter()
             self.seconds = {"recalibration": calibrated - begin}
             return self._detect(calibrated) if detects else self._classify(calibrated)
@@ -176,6 +174,16 @@ class Bench:
         return images.epoch
 
 
+def _up_to_the_last_norm(network: Any) -> Callable[[Tensor], Any]:
+    """What runs all batch norms of a network, and no more than it has to: the backbone alone if they are all in it."""
+    from torch.nn.modules.batchnorm import _BatchNorm
+
+    inside = set(network.backbone.modules())
+    if all(module in inside for module in network.modules() if isinstance(module, _BatchNorm)):
+        return lambda images: network.backbone(network.normalise(images))
+    return getattr(network, "forward_raw", network)
+
+
 @dataclass
 class Room:
     """Bytes that are left for batches to be kept in."""
@@ -189,26 +197,27 @@ class KeptBatches:
     Args:
         load: gives all batches anew.
         room: for this and others; what is kept is taken from it.
+
+    Attributes:
+        kept: all batches, once they were all loaded and had room.
     """
 
     def __init__(self, load: Callable[[], Iterable[Any]], room: Room) -> None:
         self.load, self.room = load, room
-        self.kept: list[Any] | None = []
-        self.complete = False
+        self.kept: list[Any] | None = None
 
     def __iter__(self) -> Iterator[Any]:
-        if self.complete and self.kept is not None:
+        if self.kept is not None:
             yield from self.kept
             return
-        self.kept = [] if self.kept is not None else None
-        used = 0
-        for batch in self.load():
+        batches, used = [], 0
+        iterator = iter(self.load())
+        batch = next(iterator, None)
+        while batch is not None:
             used += batch.images.nbytes
-            if self.kept is not None:
-                self.kept.append(batch)
-                if used > self.room.left:
-                    self.kept = None
+            batches = [*batches, batch] if used <= self.room.left else []
+            following = next(iterator, None)  # whoever has had the last batch may not ask again
+            if following is None and batches:
+                self.kept, self.room.left = batches, self.room.left - used
             yield batch
-        if self.kept is not None and not self.complete:
-            self.room.left -= used
-        self.complete = True
+            batch = following

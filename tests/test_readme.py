@@ -27,14 +27,18 @@ EXAMPLE = ROOT / "examples" / "custom_space.py"
 OPTIONS = {
     "": experiments.Experiment,
     "space.": experiments.SpaceOptions,
+    "supernet.": experiments.SupernetOptions,
     "searcher.": experiments.SearcherOptions,
     "evaluator.": experiments.EvaluatorOptions,
+    "winner.": experiments.WinnerOptions,
     "budget.": experiments.BudgetOptions,
     "resources.": experiments.ResourceOptions,
 }
 RECIPE_OPTIONS = {
     "": recipes.Recipe,
     "detector.": recipes.DetectorOptions,
+    "classifier.": recipes.ClassifierOptions,
+    "paths.": recipes.PathOptions,
     "augmentation.": recipes.AugmentationOptions,
     "loader.": recipes.LoaderOptions,
     "optimiser.": recipes.OptimiserOptions,
@@ -68,7 +72,7 @@ def check_arguments(arguments):
         check_arguments(known.command[1:])
     elif name == "_search":
         override(experiments.load_experiment(known.experiment), rest, "nasray search")
-    elif name == "_resume":
+    elif name in ("_resume", "_rank"):
         override(experiments.ResourceOptions(), rest, "nasray resume")
     elif name == "_train":
         if Path(known.what).parent == Path("runs"):

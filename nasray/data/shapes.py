@@ -89,9 +89,9 @@ def draw_polygons(
 
 
 def draw_shape(generator: np.random.Generator, image_hw: tuple[int, int], name: str) -> Image:
-    """An image (3, H, W) uint8 RGB with one shape of this class, to be classified."""
+    """An image (3, H, W) uint8 RGB with one shape of this class, twice as large as those to be detected."""
     image = _ground(generator, image_hw)
-    polygon = _place(_outline(name, generator, min(image_hw)), generator, image_hw)
+    polygon = _place(_outline(name, generator, 2 * min(image_hw)), generator, image_hw)
     _fill(image, polygon_mask(polygon, image_hw), generator)
     return (image + generator.integers(-20, 21, size=image.shape)).clip(0, 255).astype(np.uint8)
 

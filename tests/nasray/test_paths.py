@@ -1,0 +1,169 @@
+"""A path's score is that of its own network, with statistics of its own, whatever was evaluated before."""
+
+import copy
+import dataclasses
+import pickle
+
+import numpy as np
+import pytest
+import torch
+
+from nasray.checkpoint import Checkpoint
+from nasray.data import EvaluationLoader, open_data
+from nasray.data.order import CALIBRATION, divide, seed_sequence
+from nasray.evaluation.coco import coco_metrics
+from nasray.evaluation.predictions import predict
+from nasray.models.supernets import supernet_architecture
+from nasray.models.supernets.recalibration import recalibrate
+from nasray.paths import KeptBatches, PathEvaluator, Room
+from nasray.recipe import (
+    AugmentationOptions,
+    ClassifierOptions,
+    DetectorOptions,
+    LoaderOptions,
+    OptimiserOptions,
+    ScheduleOptions,
+)
+from nasray.recipe import Recipe as TrainingRecipe
+from nasray.spaces import NasrayError, ShuffleNetSpace
+from nasray.training import train_here
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+SPACE = ShuffleNetSpace(stem_width=8, widths=(16, 24, 32, 48), depths=(1, 1, 1, 1), image_hw=(64, 64))
+DETECTION = TrainingRecipe(
+    name="detect", batch_size=8, holdout=24, seed=3,
+    detector=DetectorOptions(name="fcos", channels=16, num_convs=1, norm="batch"),
+    augmentation=AugmentationOptions(short_side=(64,), long_side=64),
+    loader=LoaderOptions(processes=0, cache=True),
+    optimiser=OptimiserOptions(name="adamw", learning_rate=0.004, clip=10),
+    schedule=ScheduleOptions(name="cosine", epochs=3, milestones=(), warmup_iterations=5),
+)  # fmt: skip
+CLASSIFICATION = dataclasses.replace(
+    DETECTION, name="classify", task="classification", batch_size=32, classifier=ClassifierOptions(32, 0.2, 0.1),
+    augmentation=AugmentationOptions(square=32), schedule=ScheduleOptions(name="constant", epochs=1, milestones=()),
+)  # fmt: skip
+ROWS = SPACE.sample(3, np.random.default_rng(0))
+
+
+@pytest.fixture(scope="module")
+def supernets(tmp_path_factory):
+    """The checkpoints of a supernet as a detector and as a classifier."""
+    folder = tmp_path_factory.mktemp("supernets")
+    for recipe in (CLASSIFICATION, DETECTION):
+        train_here(recipe, folder / recipe.name, supernet_architecture(SPACE))
+    return {name: str(folder / name / "checkpoints" / "last.pt") for name in ("classify", "detect")}
+
+
+@pytest.fixture(scope="module")
+def evaluator(supernets):
+    return PathEvaluator(SPACE, supernets["detect"], images=40)
+
+
+def by_hand(checkpoint, row):
+    """The metrics of a path, from its extracted network, with loaders of their own."""
+    supernet = checkpoint.network()
+    detector = copy.deepcopy(supernet)
+    detector.backbone = supernet.backbone.extract(row)
+    whole = open_data("shapes").split("train")
+    kept, held = divide(checkpoint.recipe.seed, len(whole), 24)
+    train = whole.select(kept)
+    order = np.random.default_rng(seed_sequence(checkpoint.recipe.seed, CALIBRATION)).permutation(len(train))
+    loaders = [
+        EvaluationLoader(dataset, checkpoint.recipe.augmentation, batch_size=8, stride=32, options=LoaderOptions(0))
+        for dataset in (train.select(np.sort(order[:40])), whole.select(held))
+    ]
+    recalibrate(detector, (batch.images for batch in loaders[0]), 40, forward=detector.forward_raw)
+    found = predict(detector.eval(), loaders[1], channels_last=True)
+    return coco_metrics(whole.select(held), found).summary
+
+
+def test_score_is_that_of_the_extracted_network(supernets, evaluator):
+    metrics = evaluator(ROWS)
+    checkpoint = Checkpoint.load(supernets["detect"])
+    for index, row in enumerate(ROWS):
+        expected = by_hand(checkpoint, row)
+        assert metrics["score"][index] == pytest.approx(expected["mAP"], abs=1e-6)
+        assert metrics["AP50"][index] == pytest.approx(expected["AP50"], abs=1e-6)
+    assert len(set(metrics["score"].tolist())) > 1
+    assert (metrics["score"] > 0).all()
+
+
+def test_score_depends_on_nothing_but_the_path(supernets, evaluator):
+    expected = evaluator(ROWS)
+    for name in ("other order", "another process"):
+        fresh = pickle.loads(pickle.dumps(evaluator))
+        assert fresh._bench is None
+        order = [2, 0, 1] if name == "other order" else [0, 1, 2]
+        found = fresh(ROWS[order])
+        assert {key: value.tolist() for key, value in found.items()} == {
+            key: value[order].tolist() for key, value in expected.items()
+        }
+
+
+def test_weights_and_statistics_stay(supernets, evaluator):
+    before = Checkpoint.load(supernets["detect"]).model
+    evaluator(ROWS)
+    now = evaluator.bench.network.state_dict()
+    assert before.keys() == now.keys()
+    assert all(torch.equal(before[name], now[name]) for name in before)
+
+
+def test_images_are_kept_only_where_there_is_room(supernets, evaluator):
+    evaluator(ROWS[:1])
+    assert len(evaluator.bench.measured.kept) == 3
+    assert len(evaluator.bench.calibration.kept) == 5
+    tight = dataclasses.replace(evaluator, cache_gib=0)
+    assert tight(ROWS)["score"].tolist() == evaluator(ROWS)["score"].tolist()
+    assert tight.bench.measured.kept is None
+    assert tight.bench.calibration.kept is None
+
+
+def test_batches_are_kept_when_all_were_loaded():
+    class Item:
+        images = np.zeros(10, dtype=np.uint8)
+
+    loads = []
+
+    def load():
+        loads.append(1)
+        return [Item(), Item()]
+
+    batches = KeptBatches(load, Room(25))
+    assert next(iter(batches))  # left early
+    assert batches.kept is None
+    iterator = iter(batches)
+    next(iterator), next(iterator)  # the last was had, and its end not asked for
+    assert len(list(batches)) == len(list(batches)) == 2
+    assert len(loads) == 2
+    assert batches.room.left == 5
+    other = KeptBatches(load, batches.room)
+    assert len(list(other)) == len(list(other)) == 2
+    assert other.kept is None
+    assert len(loads) == 4
+
+
+def test_paths_of_a_classifier_are_worth_their_accuracy(supernets):
+    metrics = PathEvaluator(SPACE, supernets["classify"], images=64)(ROWS)
+    assert set(metrics) == {"score", "top5"}
+    assert ((metrics["score"] >= 0) & (metrics["score"] <= 1)).all()
+    assert (metrics["top5"] == 1).all()  # of three classes
+    right = metrics["score"] * 24
+    assert right == pytest.approx(right.round())
+
+
+def test_another_space_is_refused(supernets):
+    other = ShuffleNetSpace(stem_width=8, widths=(16, 24, 32, 48), depths=(1, 1, 1, 1), shuffle="even-odd")
+    with pytest.raises(NasrayError, match="no supernet of this space"):
+        PathEvaluator(other, supernets["detect"])(ROWS)
+
+
+def test_checkpoints_of_supernets_and_classifiers_are_no_detectors(supernets):
+    for name, text in (("classify", "of a classifier"), ("detect", "of a supernet")):
+        with pytest.raises(NasrayError, match=text):
+            Checkpoint.load(supernets[name]).detector()
+    shared = Checkpoint.load(supernets["detect"], shared=True).network()
+    plain = Checkpoint.load(supernets["detect"]).network()
+    for (name, one), (_, other) in zip(shared.state_dict().items(), plain.state_dict().items(), strict=True):
+        assert torch.equal(one, other), name
+        assert one.stride() == other.stride(), name
