@@ -210,7 +210,8 @@ class KeptBatches:
         if self.kept is not None:
             yield from self.kept
             return
-        batches, used = [], 0
+        batches: list[Any] = []
+        used = 0
         iterator = iter(self.load())
         batch = next(iterator, None)
         while batch is not None:

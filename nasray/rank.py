@@ -130,6 +130,12 @@ def rank_run(folder: str | Path, num: int, *, seed: int = 0, resources: Resource
     return result
 
 
+def read_rank(run: RunFolder) -> dict[str, Any] | None:
+    """What `rank_run` found of a run; None if it was not measured."""
+    path = run.path / FOLDER / "rank.json"
+    return json.loads(path.read_text()) if path.is_file() else None
+
+
 def _random(experiment: Experiment, seed: int) -> Experiment:
     """The same space and budget with a random searcher."""
     options = type(experiment.searcher)(name="random")

@@ -18,6 +18,8 @@ import numpy as np
 from nasray import report_figures as figures
 from nasray.architectures import ARCHITECTURES, layer_table
 from nasray.cluster import RunFolder, write_atomic
+from nasray.rank import drawings as rank_drawings
+from nasray.rank import read_rank
 from nasray.report_data import (
     LEVELS,
     MAX_POINTS,
@@ -34,6 +36,7 @@ from nasray.report_figures import Drawing, draw, label
 from nasray.searchers import Objective, pareto_front
 from nasray.spaces import Architecture, NasrayError, Space
 from nasray.spaces.staged import StagedSpace
+from nasray.stages import read_records, stage_rows
 
 MAX_ROWS = 40
 """Rows of the table of a Pareto front; a longer one is thinned evenly."""
@@ -74,7 +77,7 @@ def write_report(
     sections = [_convergence(run, drawings), _trade_off(run, drawings)]
     if isinstance(space, StagedSpace):
         sections += [_levels(run, space, reference, drawings), _stages(run, space, reference)]
-    sections += [_leaders(run), _description(run)]
+    sections += [_run_stages(folder), _rank(folder, drawings), _leaders(run), _description(run)]
     page = _PAGE.format(title=escape(run.name), style=_STYLE, head=_headline(run), body="\n".join(sections))
     target = folder.path / "report"
     try:
@@ -247,6 +250,39 @@ def _stage_table(table: StageTable) -> str:
     gmacs, params_m = (_format([table.costs[name]])[0] for name in ("gmacs", "params_m"))
     foot = f"{gmacs} G multiply-adds, {params_m} M parameters, {table.costs['layers']:.0f} layers"
     return f'<div class="narrow">{_table(head, rows, text_columns=2)}</div><p class="total">{foot}</p>'
+
+
+def _run_stages(folder: RunFolder) -> str:
+    """What was trained before and after the search; nothing for a run without stages."""
+    content = read_records(folder)
+    if not content:
+        return ""
+    rows = stage_rows(content, _duration)
+    note = (
+        "Wall time of all sessions that were not killed. A training's figures are those of its best validation; the "
+        "search's are of its winner as a path of the supernet."
+    )
+    table = _table(["stage", "wall time", "result"], rows, text_columns=3)
+    return _section("Stages", f'{table}<p class="note">{note}</p>')
+
+
+def _rank(folder: RunFolder, drawings: dict[str, Drawing]) -> str:
+    """How the supernet ranks, if `nasray rank` has measured it."""
+    result = read_rank(folder)
+    if result is None:
+        return ""
+    figures_of_rank = rank_drawings(result)
+    drawings.update(figures_of_rank)
+    spread, winner = result["random"], result.get("winner")
+    text = (
+        f"{spread['num']} random architectures within the budget, each trained by itself: mAP {spread['mean']:.4f}, "
+        f"standard deviation {spread['sd']:.4f}."
+    )
+    if winner:
+        text += f" The winner of the search, trained alike: {winner['mAP']:.4f}."
+    return _section("Does the supernet rank as training does?", f"<p>{escape(text)}</p>" + _grid([
+        (drawing, "") for drawing in figures_of_rank.values()
+    ]))  # fmt: skip
 
 
 def _leaders(run: RunData) -> str:

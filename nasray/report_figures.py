@@ -294,11 +294,13 @@ def rank_scatter(axes: Axes, *, points: Floats, winner: tuple[float, float] | No
 
 def agreement_intervals(axes: Axes, *, agreement: dict[str, Any]) -> None:
     """Kendall's tau of each predictor, with its interval; as `nasray.scores.agreement.rank_agreement` gives them."""
-    names = [name for name in agreement if agreement[name]["kendall"]["value"] is not None]
+    names = [name for name in agreement if np.isfinite(agreement[name]["kendall"]["value"])]
     for place, name in enumerate(reversed(names)):
         found = agreement[name]["kendall"]
-        axes.plot([found["low"], found["high"]], [place, place], color=BLUE if name == "supernet" else MUTED)
-        axes.plot(found["value"], place, "o", markersize=5, color=BLUE if name == "supernet" else MUTED)
+        colour = BLUE if name == "supernet" else MUTED
+        if found["low"] is not None:
+            axes.plot([found["low"], found["high"]], [place, place], color=colour)
+        axes.plot(found["value"], place, "o", markersize=5, color=colour)
     axes.axvline(0, color=MUTED, linewidth=0.6)
     axes.set_yticks(range(len(names)), [label(name) for name in reversed(names)])
     axes.set_xlim(-1, 1)

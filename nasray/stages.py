@@ -40,7 +40,7 @@ from nasray.training.folder import clear_unbegun, is_training
 
 SUPERNET_STAGES = {"supernet-pretrain": "supernet/pretrain", "supernet-train": "supernet/train"}
 WINNER_STAGES = {"pretrain": "pretrain", "train": "train"}
-RECIPES = "recipes.yaml"
+RECIPES, RECORDS = "recipes.yaml", "stages.json"
 FOLDERS = {**SUPERNET_STAGES, "search": ".", **WINNER_STAGES}
 """Every stage in its order, and its folder within the run's."""
 
@@ -216,6 +216,12 @@ def _title(stage: str, records: Records) -> str:
     return f"stage {stage}{done}"
 
 
+def read_records(run: RunFolder) -> dict[str, Any]:
+    """The `content` of a run's `Records`; empty where there are none."""
+    path = run.path / RECORDS
+    return json.loads(path.read_text()) if path.is_file() else {}
+
+
 class Records:
     """What every stage took and gave, in `stages.json`.
 
@@ -225,8 +231,7 @@ class Records:
     """
 
     def __init__(self, run: RunFolder) -> None:
-        self.path = run.path / "stages.json"
-        self.content: dict[str, Any] = json.loads(self.path.read_text()) if self.path.is_file() else {}
+        self.path, self.content = run.path / RECORDS, read_records(run)
 
     def is_done(self, stage: str) -> bool:
         """Whether a stage has a result."""

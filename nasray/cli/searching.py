@@ -135,7 +135,7 @@ def _rank(known: Any) -> None:
     columns = ["kendall", "95 % interval", "spearman", "95 % interval"]
     table = []
     for name, found in result["agreement"].items():
-        cells = [[f"{part['value']:.3f}", f"{part['low']:.3f} to {part['high']:.3f}"]
+        cells = [[_number(part["value"]), f"{_number(part['low'])} to {_number(part['high'])}"]
                  for part in (found["kendall"], found["spearman"])]  # fmt: skip
         table.append([name, *cells[0], *cells[1]])
     print_table(["agreement with training", *columns], table)
@@ -144,6 +144,10 @@ def _rank(known: Any) -> None:
     if "winner" in result:
         print(f"winner of the search {result['winner']['id']}: mAP {result['winner']['mAP']:.4f}")
     print(f"{Path(known.folder) / FOLDER / 'rank.png'}\n{Path(known.folder) / FOLDER / 'agreement.png'}")
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None or value != value else f"{value:.3f}"
 
 
 def _agreement(known: Any) -> None:
