@@ -62,12 +62,11 @@ def open_shapes_once():
 def begin():
     """A function that makes a training's folder; it gives the recipe."""
 
-    def begin_in(folder, **changes):
+    def begin_in(folder, architecture=None, **changes):
         recipe = dataclasses.replace(RECIPE, **changes)
         dataset = open_once(recipe.data).split("train")
-        create_folder(
-            folder, Description(recipe, find_architecture(recipe.backbone), dataset.classes, dataset.category_ids)
-        )
+        architecture = architecture or find_architecture(recipe.backbone)
+        create_folder(folder, Description(recipe, architecture, dataset.classes, dataset.category_ids))
         return recipe
 
     return begin_in

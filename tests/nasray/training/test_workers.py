@@ -9,7 +9,9 @@ import pytest
 import torch
 
 from nasray.checkpoint import Checkpoint
+from nasray.models.supernets import supernet_architecture
 from nasray.recipe import DetectorOptions, OptimiserOptions, ScheduleOptions
+from nasray.spaces import ShuffleNetSpace
 
 DRIVE = Path(__file__).with_name("drive.py")
 
@@ -24,27 +26,37 @@ def train(folder, world):
     return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
 
 
-@pytest.mark.parametrize("detector", [
-    DetectorOptions(name="fcos", channels=16, num_convs=1, norm="batch"),
-    pytest.param(DetectorOptions(name="gfl", channels=16, num_convs=1), marks=pytest.mark.slow),
-    pytest.param(DetectorOptions(name="retinanet", channels=16, num_convs=1), marks=pytest.mark.slow),
-])  # fmt: skip
-def test_two_workers_are_one_with_the_doubled_batch(begin, tmp_path, detector):
-    # float64 would show equality to the last digits; in float32 rounding grows from step to step, so there are few.
+FCOS = DetectorOptions(name="fcos", channels=16, num_convs=1, norm="batch")
+SUPERNET = supernet_architecture(ShuffleNetSpace(stem_width=8, widths=(16, 24, 32, 48), depths=(1, 1, 1, 1)))
+
+
+@pytest.mark.parametrize(("detector", "architecture"), [
+    (FCOS, None),
+    (FCOS, SUPERNET),
+    pytest.param(DetectorOptions(name="gfl", channels=16, num_convs=1), None, marks=pytest.mark.slow),
+    pytest.param(DetectorOptions(name="retinanet", channels=16, num_convs=1), None, marks=pytest.mark.slow),
+], ids=["fcos", "supernet", "gfl", "retinanet"])  # fmt: skip
+def test_two_workers_are_one_with_the_doubled_batch(begin, tmp_path, detector, architecture):
+    # float64 would show equality to the last digits; in float32 rounding grows from step to step, so there are few;
+    # of a fresh supernet it grows tenfold each, so there are two small ones.
+    is_supernet = architecture is not None
+    num = 2 if is_supernet else 4
     changes = {
         "detector": detector,
+        "channels_last": not is_supernet,  # for ShuffleNets convolutions round a hundred times more in NHWC
         "log_every": 1,
         "ema": 0.5,
-        "schedule": ScheduleOptions(epochs=0.4, name="constant", warmup_iterations=3),
-        "optimiser": OptimiserOptions(learning_rate=0.02, clip=5.0),
+        "schedule": ScheduleOptions(epochs=num / 10, name="constant", warmup_iterations=0 if is_supernet else 3),
+        "optimiser": OptimiserOptions(learning_rate=0.001 if is_supernet else 0.02, clip=5.0),
     }
     logs, models = [], []
     for world in (1, 2):
         folder = tmp_path / str(world)
-        begin(folder, **changes)
+        begin(folder, architecture, **changes)
         logs.append(train(folder, world))
         models.append(Checkpoint.load(folder / "checkpoints" / "last.pt"))
-    assert [line["iteration"] for line in logs[0]] == [1, 2, 3, 4, 4]
+    validations = [] if is_supernet else [num]  # a supernet is measured path by path, by whoever searches it
+    assert [line["iteration"] for line in logs[0]] == [*range(1, num + 1), *validations]
     for one, two in zip(*logs, strict=True):
         assert one.keys() == two.keys()
         for name in one.get("losses", ()):
