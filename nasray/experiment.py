@@ -301,6 +301,10 @@ def check_stages(experiment: Experiment) -> None:
             "evaluator 'path' needs a supernet: name a recipe with supernet.pretrain or supernet.train, or a "
             "checkpoint with supernet.weights"
         )
+    if supernet.holdout and not (supernet.pretrain or supernet.train):
+        raise NasrayError(
+            "supernet.holdout is of a supernet that this run trains; one that is given keeps its own. Leave it out"
+        )
     if supernet.pretrain and supernet.weights:
         raise NasrayError("supernet.weights take the place of supernet.pretrain: leave out one of the two")
     if experiment.space.name not in SUPERNETS:

@@ -103,6 +103,7 @@ def test_what_does_not_go_together_is_refused(experiment):
 
     refuse("needs a supernet", supernet={"pretrain": None, "train": None})
     refuse("needs no supernet", evaluator={"name": "zen", "images": None})
+    refuse("keeps its own", supernet={"pretrain": None, "train": None, "weights": "x.pt"})
     refuse("take the place of", supernet={"weights": "x.pt"})
     no_supernet = {"pretrain": None, "train": None}
     refuse("defined for staged spaces", evaluator={"name": "entropy", "images": None}, supernet=no_supernet)
