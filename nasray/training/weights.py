@@ -59,9 +59,8 @@ def check_fits(checkpoint: Checkpoint, path: Path, architecture: Architecture, c
 def _another_architecture(checkpoint: Checkpoint, path: Path | str, architecture: Architecture) -> str:
     theirs = checkpoint.architecture
     return (
-        f"{path} is a checkpoint of another architecture: its backbone is {theirs.family} {theirs.id} "
-        f"({checkpoint.recipe.backbone}), the training's is {architecture.family} {architecture.id}. Name a "
-        f"checkpoint of this backbone, or train {checkpoint.recipe.backbone}"
+        f"{path} is a checkpoint of another architecture: its backbone is {theirs.family} {theirs.id}, the training's "
+        f"is {architecture.family} {architecture.id}. Name a checkpoint of this backbone, or train that of the checkpoint"
     )
 
 

@@ -15,8 +15,10 @@ from nasray.models import build
 from nasray.models.classifier import Classifier
 from nasray.models.detectors import DETECTORS, build_detector
 from nasray.models.supernets import SUPERNETS, PathSampler, build_supernet
+from nasray.recipe import OptimiserOptions
 from nasray.spaces import BasicSpace, NasrayError, ShuffleNetSpace
 from nasray.spaces.shufflenet import SIZES
+from nasray.training.optimisers import make_optimiser
 from tests.nasray.detectors.common import OPTIONS, shapes_batch, total_loss
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -110,9 +112,14 @@ def test_feature_info_names_the_modules():
     assert all(outputs[reduction] is x for reduction, x in zip((8, 32), maps.values(), strict=True))
 
 
-OPTIMISERS = {
-    "sgd": lambda parameters: torch.optim.SGD(parameters, lr=0.05, momentum=0.9, weight_decay=0.1, nesterov=True),
-    "adamw": lambda parameters: torch.optim.AdamW(parameters, lr=1e-3, weight_decay=0.1),
+OPTIMISERS = {  # those of trainings, which are fused, and one that is not
+    "sgd": lambda network: make_optimiser(network, OptimiserOptions(learning_rate=0.05, weight_decay=0.1)),
+    "adamw": lambda network: make_optimiser(
+        network, OptimiserOptions(name="adamw", learning_rate=1e-3, weight_decay=0.1)
+    ),
+    "nesterov": lambda network: torch.optim.SGD(
+        network.parameters(), lr=0.05, momentum=0.9, weight_decay=0.1, nesterov=True
+    ),
 }
 
 
@@ -120,7 +127,7 @@ OPTIMISERS = {
 def test_parameters_off_the_path_stay_the_same_to_the_bit(optimiser):
     network = seeded(lambda: Classifier(build_supernet(NARROW), 5, width=32, dropout=0.0)).train()
     supernet, sampler = network.backbone, PathSampler(NARROW, seed=0)
-    optimiser = OPTIMISERS[optimiser](network.parameters())
+    optimiser = OPTIMISERS[optimiser](network)
     images, labels = torch.randn(4, 3, 64, 64, generator=generator()), torch.arange(4)
     used = set()  # so that many of those off the path have a momentum
     for iteration in range(10):
@@ -180,6 +187,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from nasray.models.supernets import PathSampler, build_supernet
 from nasray.spaces import ShuffleNetSpace
+from nasray.training.optimisers import make_optimiser
 
 rank, store = int(sys.argv[1]), sys.argv[2]
 torch.set_num_threads(1)
