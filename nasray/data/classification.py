@@ -151,8 +151,8 @@ def read_image_folder(root: Path, split: str) -> ClassificationSet:
 def _folders(root: Path) -> list[str]:
     if not root.is_dir():
         raise NasrayError(
-            f"no folder {root}; image folders are laid out as train/CLASS/*.jpg and val/CLASS/*.jpg. Name one with --data "
-            "(of a search with a supernet: --images)"
+            f"no folder {root}; image folders are laid out as train/CLASS/*.jpg and val/CLASS/*.jpg. Name one with "
+            "--data (of a search with a supernet: --images)"
         )
     return sorted(path.name for path in root.iterdir() if path.is_dir())
 

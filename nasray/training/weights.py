@@ -58,9 +58,10 @@ def check_fits(checkpoint: Checkpoint, path: Path, architecture: Architecture, c
 
 def _another_architecture(checkpoint: Checkpoint, path: Path | str, architecture: Architecture) -> str:
     theirs = checkpoint.architecture
+    name = "a supernet" if theirs.family == "supernet" else checkpoint.recipe.backbone
     return (
-        f"{path} is a checkpoint of another architecture: its backbone is {theirs.family} {theirs.id}, the training's "
-        f"is {architecture.family} {architecture.id}. Name a checkpoint of this backbone, or train that of the checkpoint"
+        f"{path} is a checkpoint of another architecture: its backbone is {theirs.family} {theirs.id} ({name}), the "
+        f"training's is {architecture.family} {architecture.id}. Name a checkpoint of this backbone, or train {name}"
     )
 
 
