@@ -304,4 +304,5 @@ def agreement_intervals(axes: Axes, *, agreement: dict[str, Any]) -> None:
     axes.axvline(0, color=MUTED, linewidth=0.6)
     axes.set_yticks(range(len(names)), [label(name) for name in reversed(names)])
     axes.set_xlim(-1, 1)
+    axes.set_xticks([-1, -0.5, 0, 0.5, 1])
     axes.set_xlabel("Kendall's tau with mAP after training (95 % interval)")
