@@ -17,7 +17,7 @@ __all__ = ["Architecture", "Budget", "Gene", "NasrayError", "Space", "__version_
 
 def __getattr__(name: str) -> Any:
     if name == "search":
-        from nasray.search import search
+        from nasray.searching import search
 
         return search
     if name in __all__:

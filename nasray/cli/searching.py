@@ -44,7 +44,7 @@ def add_commands(commands: Any) -> None:
 def _search(known: Any) -> None:
     from nasray.configuration import override
     from nasray.experiment import load_experiment
-    from nasray.search import search_experiment
+    from nasray.searching import search_experiment
 
     overrides = [*known.overrides, "--help"] if known.options else known.overrides
     experiment = override(load_experiment(known.experiment), overrides, f"nasray search {known.experiment}")
@@ -59,7 +59,7 @@ def _resume(known: Any) -> None:
     from nasray.cluster import Resources, RunFolder
     from nasray.configuration import override
     from nasray.experiment import experiment_of_run
-    from nasray.search import resume_experiment
+    from nasray.searching import resume_experiment
     from nasray.training.folder import is_training
 
     if is_training(Path(known.folder)):

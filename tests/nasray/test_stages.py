@@ -15,7 +15,7 @@ from nasray.cluster import RunFolder
 from nasray.configuration import read_mapping
 from nasray.experiment import load_experiment, parse_experiment
 from nasray.rank import rank_run
-from nasray.search import resume_experiment, search_experiment
+from nasray.searching import resume_experiment, search_experiment
 from nasray.spaces import NasrayError
 from nasray.stages import (
     FOLDERS,

@@ -14,8 +14,8 @@ from nasray.architectures import ARCHITECTURES
 from nasray.models import build
 from nasray.models.backbone import Backbone
 from nasray.models.detectors import losses as shared_losses
-from nasray.models.detectors.base import PIXEL_MEAN, PIXEL_STD
 from nasray.models.detectors.faster_rcnn import FasterRCNN
+from nasray.models.pixels import PIXEL_MEAN, PIXEL_STD
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
