@@ -19,7 +19,7 @@ import dataclasses
 import json
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -149,7 +149,7 @@ def run_stages(
     recipes = read_recipes(run) or {}
     space = make_space(experiment)
     records = Records(run)
-    with ray_session(resources):
+    with nullcontext() if _all_done(run, recipes) else ray_session(resources):
         weights = experiment.supernet.weights
         for stage in SUPERNET_STAGES:
             if stage in recipes:
@@ -168,6 +168,12 @@ def run_stages(
             if stage in recipes:
                 weights = _train(stage, recipes[stage], weights, architecture, run, records)
     return {**best, "stages": records.content}
+
+
+def _all_done(run: RunFolder, recipes: dict[str, Recipe]) -> bool:
+    """Whether nothing is left for Ray to do."""
+    searched = (run.path / "best.json").is_file() and run.read_best()["finished"]
+    return searched and all(is_finished(run.path / FOLDERS[stage]) for stage in recipes)
 
 
 def supernet_checkpoint(experiment: Experiment, run: RunFolder) -> Path:
