@@ -121,7 +121,7 @@ class Checkpoint:
                 f"this checkpoint (recipe {self.recipe.name}) is of a supernet, which is no detector until a path is "
                 "chosen: name the checkpoint of an architecture that was trained, such as RUN/train"
             )
-        detector = make_detector(self.recipe, self.architecture, len(self.classes))
+        detector: Any = make_network(self.recipe, self.architecture, len(self.classes))
         detector.load_state_dict(self.model)
         return detector.eval()
 
@@ -175,17 +175,6 @@ def checkpoint_path(path: Path) -> Path:
     )
 
 
-def make_detector(recipe: Recipe, architecture: Architecture, num_classes: int) -> Detector:
-    """A recipe's detector on a backbone of this architecture, with fresh weights from the global random state.
-
-    Raises:
-        NasrayError: if recipe, architecture and detector do not go together.
-    """
-    from nasray.models import build
-
-    return _detector_around(build(architecture), recipe, num_classes)
-
-
 def make_network(
     recipe: Recipe, architecture: Architecture, num_classes: int, *, on_meta: bool = False
 ) -> Detector | Classifier:
@@ -204,17 +193,12 @@ def make_network(
 
     from nasray.models import build
     from nasray.models.classifier import Classifier
+    from nasray.models.detectors import build_detector
 
     with torch.device("meta" if on_meta else "cpu"):
         backbone = build(architecture)
     if recipe.task == "classification":
         return Classifier(backbone, num_classes, **vars(recipe.classifier))
-    return _detector_around(backbone, recipe, num_classes)
-
-
-def _detector_around(backbone: nn.Module, recipe: Recipe, num_classes: int) -> Detector:
-    from nasray.models.detectors import build_detector
-
     options = {name: value for name, value in vars(recipe.detector).items() if name != "name" and value is not None}
     return build_detector(recipe.detector.name, backbone, num_classes, **options)
 

@@ -96,7 +96,7 @@ class SampledEntropy:
         """`score`."""
         from nasray.scores.sampled import sampled_entropy
 
-        device = _device(self.device)
+        device = choose_device(self.device)
         scores = []
         for row in genes:
             architecture = self.space.to_architecture(row)
@@ -149,7 +149,7 @@ class Proxy:
             "naswot": partial(naswot_score, batch_size=self.batch_size),
             "synflow": synflow_score,  # one image of ones
         }[self.proxy]
-        device = _device(self.device)
+        device = choose_device(self.device)
         scores = []
         for row in genes:
             architecture = self.space.to_architecture(row)
@@ -161,7 +161,8 @@ class Proxy:
         return {"score": np.array(scores)}
 
 
-def _device(name: str) -> torch.device:
+def choose_device(name: str) -> torch.device:
+    """The device of a name; "auto" is a GPU where there is one."""
     import torch
 
     return torch.device("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else torch.device(name)

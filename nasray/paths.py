@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from nasray.evaluators import choose_device
 from nasray.searchers import Metrics
 from nasray.spaces import NasrayError, Population, Space
 
@@ -96,8 +97,7 @@ class Bench:
                 f"{options.checkpoint} is no supernet of this space: it holds {checkpoint.architecture.text}, the "
                 f"space's is {supernet_architecture(options.space).text}. Choose the space that it was trained for"
             )
-        name = ("cuda" if torch.cuda.is_available() else "cpu") if options.device == "auto" else options.device
-        self.device = torch.device(name)
+        self.device = choose_device(options.device)
         self.recipe = checkpoint.recipe
         self.network: Any = checkpoint.network().requires_grad_(False).to(self.device)
         self.forward = _up_to_the_last_norm(self.network)
@@ -216,7 +216,10 @@ class KeptBatches:
         batch = next(iterator, None)
         while batch is not None:
             used += batch.images.nbytes
-            batches = [*batches, batch] if used <= self.room.left else []
+            if used <= self.room.left:
+                batches.append(batch)
+            else:
+                batches.clear()
             following = next(iterator, None)  # whoever has had the last batch may not ask again
             if following is None and batches:
                 self.kept, self.room.left = batches, self.room.left - used

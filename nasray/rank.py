@@ -30,7 +30,9 @@ from nasray.report_figures import Drawing
 from nasray.scores.agreement import rank_agreement
 from nasray.searchers import Metrics
 from nasray.spaces import Architecture, NasrayError, Population, Space
-from nasray.stages import WINNER_STAGES, is_finished, read_recipes, supernet_checkpoint
+from nasray.stages import WINNER_STAGES, read_recipes, supernet_checkpoint
+from nasray.training import train_here
+from nasray.training.folder import is_finished, last_checkpoint, read_summary
 
 PROXIES = ("zen", "naswot", "synflow")
 FOLDER = "rank"
@@ -66,14 +68,12 @@ class Comparison:
 
     def train(self, architecture: Architecture) -> float:
         """The best validation mAP of one architecture; goes on from where its training was."""
-        from nasray.training import train_here
-
         weights = None
         for stage in WINNER_STAGES:
             if stage in self.recipes:
                 folder = self.folder / architecture.id / stage
                 summary = train_here(dataclasses.replace(self.recipes[stage], weights=weights), folder, architecture)
-                weights = str(folder / "checkpoints" / "last.pt")
+                weights = str(last_checkpoint(folder))
         return float(summary["best"]["mAP"])
 
 
@@ -173,7 +173,7 @@ def summarise(inner: RunFolder, run: RunFolder, space: Space) -> dict[str, Any]:
         "random": {"mean": float(trained.mean()), "sd": float(trained.std(ddof=1)), "num": len(trained)},
     }
     if is_finished(run.path / WINNER_STAGES["train"]):
-        summary = json.loads((run.path / WINNER_STAGES["train"] / "summary.json").read_text())
+        summary = read_summary(run.path / WINNER_STAGES["train"])
         winner = run.read_best()["best"][0]
         result["winner"] = {"id": winner["id"], "mAP": summary["best"]["mAP"], SUPERNET: winner["metrics"]["score"]}
     return result

@@ -36,7 +36,7 @@ from nasray.paths import PathEvaluator
 from nasray.recipe import RECIPE, Recipe, load_recipe
 from nasray.spaces import Architecture, NasrayError
 from nasray.training import begin_training, resume_training, try_out, with_absolute_paths
-from nasray.training.folder import clear_unbegun, is_training
+from nasray.training.folder import clear_unbegun, is_finished, is_training, last_checkpoint, read_summary
 
 SUPERNET_STAGES = {"supernet-pretrain": "supernet/pretrain", "supernet-train": "supernet/train"}
 WINNER_STAGES = {"pretrain": "pretrain", "train": "train"}
@@ -183,19 +183,10 @@ def supernet_checkpoint(experiment: Experiment, run: RunFolder) -> Path:
         NasrayError: if it is not trained yet.
     """
     stage = _last_supernet_stage(experiment)
-    path = Path(experiment.supernet.weights or "") if stage is None else _last(run.path / FOLDERS[stage])
+    path = Path(experiment.supernet.weights or "") if stage is None else last_checkpoint(run.path / FOLDERS[stage])
     if not path.is_file():
         raise NasrayError(f"{run.path} has no trained supernet yet. `nasray resume {run.path}` continues it")
     return path
-
-
-def is_finished(folder: Path) -> bool:
-    """Whether the training in a folder has come to its end."""
-    return (folder / "summary.json").is_file()
-
-
-def _last(folder: Path) -> Path:
-    return folder / "checkpoints" / "last.pt"
 
 
 def _train(
@@ -211,10 +202,10 @@ def _train(
                 resume_training(folder)
             else:
                 begin_training(dataclasses.replace(recipe, weights=weights), folder, architecture)
-    summary = json.loads((folder / "summary.json").read_text())
+    summary = read_summary(folder)
     best = {name: summary["best"][name] for name in ("mAP", "AP50", "top1") if name in summary["best"]}
     records.result(stage, {"iterations": summary["iterations"], "workers": recipe.resources.workers, **best})
-    return str(_last(folder))
+    return str(last_checkpoint(folder))
 
 
 def _title(stage: str, records: Records) -> str:

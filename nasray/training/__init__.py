@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,15 +55,15 @@ def train_here(recipe: Recipe, folder: Path, architecture: Architecture) -> dict
     import torch
 
     from nasray.cluster.training import Worker
-    from nasray.training.folder import clear_unbegun, create_folder, is_training
+    from nasray.training.folder import clear_unbegun, create_folder, is_finished, is_training, read_summary
     from nasray.training.setup import train
 
-    if not (folder / "summary.json").is_file():
+    if not is_finished(folder):
         if not is_training(folder):
             clear_unbegun(folder)
             create_folder(folder, try_out(recipe, architecture))
         train(recipe_of_training(folder), folder, Worker(device="cuda:0" if torch.cuda.is_available() else "cpu"))
-    return json.loads((folder / "summary.json").read_text())
+    return read_summary(folder)
 
 
 def resume_training(folder: Path | str, resources: WorkerOptions | None = None) -> dict[str, Any]:
@@ -99,9 +98,10 @@ def recipe_of_training(folder: Path | str) -> Recipe:
 
 def _run(recipe: Recipe, path: Path) -> dict[str, Any]:
     from nasray.cluster.training import Group, run_training
+    from nasray.training.folder import read_summary
 
     run_training(_train, (recipe, str(path)), folder=path, group=Group(**vars(recipe.resources)))
-    return json.loads((path / "summary.json").read_text())
+    return read_summary(path)
 
 
 def _train(config: tuple[Recipe, str], worker: Worker) -> None:

@@ -59,6 +59,21 @@ def is_training(path: Path) -> bool:
     return (path / "recipe.yaml").is_file()
 
 
+def is_finished(path: Path) -> bool:
+    """Whether the training in a folder has come to its end."""
+    return (path / "summary.json").is_file()
+
+
+def read_summary(path: Path) -> dict[str, Any]:
+    """The content of summary.json of a training that is finished."""
+    return json.loads((path / "summary.json").read_text())
+
+
+def last_checkpoint(path: Path) -> Path:
+    """The newest checkpoint of the training in a folder."""
+    return path / "checkpoints" / "last.pt"
+
+
 def refuse_occupied(path: Path) -> None:
     """Raise `NasrayError` if a folder exists and is not empty."""
     if path.exists() and (not path.is_dir() or any(path.iterdir())):

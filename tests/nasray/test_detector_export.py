@@ -9,7 +9,7 @@ import torch
 
 from nasray import detector_export
 from nasray.architectures import ARCHITECTURES
-from nasray.checkpoint import Checkpoint, make_detector
+from nasray.checkpoint import Checkpoint, make_network
 from nasray.detector_export import EndToEnd, check, detection_differences, export_checkpoint
 from nasray.drawing import predict_image
 from nasray.recipe import AugmentationOptions, DetectorOptions, Recipe
@@ -32,7 +32,7 @@ def make_checkpoint(name, *, sure=True, **options):
     )  # fmt: skip
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        detector = make_detector(recipe, ARCHITECTURES["basic-tiny"], 3)
+        detector = make_network(recipe, ARCHITECTURES["basic-tiny"], 3)
         for parameter in detector.parameters() if sure else ():  # scores that differ from place to place
             if parameter.dim() > 1:
                 parameter.data.mul_(1.5)

@@ -5,7 +5,7 @@ import torch
 import torchvision
 
 from nasray.architectures import ARCHITECTURES
-from nasray.checkpoint import Checkpoint, make_detector
+from nasray.checkpoint import Checkpoint, make_network
 from nasray.recipe import DetectorOptions, Recipe
 from nasray.spaces import NasrayError
 from nasray.training.weights import check_fits, load_weights
@@ -16,7 +16,7 @@ CLASSES = ("cat", "dog")
 
 
 def fresh(architecture=TINY, num_classes=2, recipe=RECIPE):
-    return make_detector(recipe, architecture, num_classes)
+    return make_network(recipe, architecture, num_classes)
 
 
 def saved(path, classes=CLASSES, architecture=TINY, recipe=RECIPE):
