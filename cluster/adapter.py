@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from ray.tune.search import Searcher as TuneSearcher
 
 from nasray.cluster.files import write_atomic
 from nasray.cluster.ordering import OrderedSearch
+from nasray.cluster.progress import say
 from nasray.cluster.recorder import Recorder
 from nasray.cluster.run_folder import RunFolder
 from nasray.cluster.trial import pack_genes, unpack
@@ -23,16 +25,20 @@ class TuneSearchAlgorithm(TuneSearcher):
     """Hands batches to Tune's trials and their results, in order, to the searcher and the run folder.
 
     Safe against all that Tune does after a crash: a batch that is reported twice counts once, one that is reported
-    late waits for its turn, and what Tune's snapshot has forgotten comes back from the history.
+    late waits for its turn, and what Tune's snapshot has forgotten comes back from the history. A batch whose trial
+    failed goes to another trial: Tune itself repeats only what fails while it runs, not a trial that was just given
+    the actor of a node that is gone.
 
     Args:
         search: what to run; it may be part of the way already.
         recorder: keeps the run folder in step with it.
+        retries: how often one batch may fail before the run stops.
     """
 
-    def __init__(self, search: OrderedSearch, recorder: Recorder) -> None:
+    def __init__(self, search: OrderedSearch, recorder: Recorder, retries: int = 0) -> None:
         super().__init__(metric="batch", mode="max")
-        self.search, self.recorder = search, recorder
+        self.search, self.recorder, self.retries = search, recorder, retries
+        self.failures: Counter[int] = Counter()  # batch -> how often it failed in this session
         self.records: dict[int, dict[str, Any]] = {}  # batch -> where and when, until it is told
         self.handed_out: dict[int, str] = {}  # batch -> trial
         self.batch_of_trial: dict[str, int] = {}
@@ -43,7 +49,7 @@ class TuneSearchAlgorithm(TuneSearcher):
         return True
 
     def suggest(self, trial_id: str) -> Any:
-        """The next batch; None while all that are due are being evaluated; FINISHED at the end."""
+        """The next batch; None while all that are due are being evaluated; FINISHED when none can come any more."""
         if self.stopped or self.search.is_finished:
             return TuneSearcher.FINISHED
         for index, proposal in self.search.pending.items():
@@ -51,8 +57,7 @@ class TuneSearchAlgorithm(TuneSearcher):
                 self.handed_out[index] = trial_id
                 self.batch_of_trial[trial_id] = index
                 return {"batch": index, "genes": pack_genes(proposal.genes)}
-        no_more = self.search.exhausted or self.search.num_asked >= self.search.evaluations
-        return TuneSearcher.FINISHED if no_more else None
+        return None
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Take the result of a trial."""
@@ -63,13 +68,22 @@ class TuneSearchAlgorithm(TuneSearcher):
             return
         try:
             if error or not result or "metrics" not in result:
-                self.stopped = True
-                self.recorder.finish()
+                self._take_failure(index)
             else:
                 self._take(trial_id, result)
         except Exception as failure:  # Tune would wrap it, or go on without the batch
             self.stopped = True
             FAILURES.append(failure)
+
+    def _take_failure(self, index: int | None) -> None:
+        if index is None or index not in self.search.pending:  # of an earlier session, or evaluated meanwhile
+            return
+        self.failures[index] += 1
+        if self.failures[index] <= self.retries:
+            say(f"batch {index} failed, and is evaluated again (retry {self.failures[index]} of {self.retries})")
+        else:
+            self.stopped = True
+            self.recorder.finish()
 
     def _take(self, trial_id: str, result: dict[str, Any]) -> None:
         where = {name: result[name] for name in ("batch", "started", "seconds", "host", "process")}
@@ -94,4 +108,5 @@ class TuneSearchAlgorithm(TuneSearcher):
         self.search.load_state_dict(pickle.loads(Path(checkpoint_path).read_bytes()))
         self.recorder = Recorder(folder, self.search)
         self.handed_out, self.batch_of_trial, self.records, self.stopped = {}, {}, {}, False
+        self.failures = Counter()
         self.recorder.catch_up()

@@ -112,13 +112,12 @@ def _tuner(
     return tune.Tuner(
         trainable,
         tune_config=tune.TuneConfig(
-            search_alg=TuneSearchAlgorithm(search, recorder), num_samples=-1, reuse_actors=True
+            search_alg=TuneSearchAlgorithm(search, recorder, resources.retries), num_samples=-1, reuse_actors=True
         ),
         run_config=tune.RunConfig(
             name=f"search-{number:03d}",
             storage_path=str(folder.tune),
             verbose=0,
-            failure_config=tune.FailureConfig(max_failures=resources.retries),
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
         ),
     )

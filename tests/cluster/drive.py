@@ -9,6 +9,7 @@ import numpy as np
 
 import nasray
 from nasray.cluster import Resources
+from nasray.cluster.trial import BatchTrial
 from nasray.searchers import Evolution
 
 
@@ -20,8 +21,13 @@ class Grid(nasray.Space):
         return {"size": population.sum(axis=1).astype(float)}
 
 
+def kinds(base):
+    """A class and all that inherit from it: Tune and Ray copy a trial's methods into classes of their own."""
+    return [base, *(kind for child in base.__subclasses__() for kind in kinds(child))]
+
+
 class Slow:
-    """Sleeps, appends what it evaluated to a log, dies once where it is told to."""
+    """Sleeps, appends what it evaluated to a log, dies once where it is told to: in a batch or before the next."""
 
     def __init__(self, seconds: float, log: str) -> None:
         self.seconds, self.log = seconds, log
@@ -32,6 +38,11 @@ class Slow:
         if suicide.exists():
             suicide.unlink()
             os._exit(1)
+        suicide = Path(self.log).with_name("suicide-between-batches")
+        if suicide.exists():
+            suicide.unlink()
+            for kind in kinds(BatchTrial):
+                kind.reset_config = lambda trial, config: os._exit(1)
         if Path(self.log).with_name("broken").exists():
             raise RuntimeError("no luck with this batch")
         with open(self.log, "a") as file:

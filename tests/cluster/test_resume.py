@@ -23,11 +23,12 @@ def test_history_is_byte_identical_after_kills(tmp_path, in_flight):
         common.wait_until(lambda: (folder / "experiment.yaml").exists(), process)
         common.wait_until(lambda: any((folder / "tune").glob("search-*/*")), process)
         common.kill(process)
-    # A trial actor, then the driver in the middle of the search.
+    # A trial actor in its batch, one between two batches, then the driver in the middle of the search.
     (tmp_path / "suicide").touch()
+    (tmp_path / "suicide-between-batches").touch()
     process = common.start(folder, in_flight=in_flight)
     common.wait_until(lambda: common.num_parts(folder) >= 7, process)
-    assert not (tmp_path / "suicide").exists()
+    assert not list(tmp_path.glob("suicide*"))
     common.kill(process)
     # The driver, late in the search.
     process = common.start(folder, in_flight=in_flight)
