@@ -183,7 +183,7 @@ def _run_again(fit: Callable[[], None], board: Board, folder: Path, retries: int
         trace.write_text("\n\n".join(map(str, failures)))
     raise NasrayError(
         f"the training is not finished, after {retries} restarts: {_reason(failures)} (all of it is in {trace})\n"
-        f"Mend the cause, then `nasray resume {folder}` continues from the last checkpoint"
+        "Mend the cause, then `nasray resume` of the run continues from the last checkpoint"
     ) from error
 
 

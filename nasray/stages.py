@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -41,6 +42,8 @@ from nasray.training.folder import clear_unbegun, is_finished, is_training, last
 SUPERNET_STAGES = {"supernet-pretrain": "supernet/pretrain", "supernet-train": "supernet/train"}
 WINNER_STAGES = {"pretrain": "pretrain", "train": "train"}
 RECIPES, RECORDS = "recipes.yaml", "stages.json"
+INTERVAL = 30.0
+"""Seconds between two writings of a stage's time, so that a killed session's is known too."""
 FOLDERS = {**SUPERNET_STAGES, "search": ".", **WINNER_STAGES}
 """Every stage in its order, and its folder within the run's."""
 
@@ -223,8 +226,8 @@ class Records:
     """What every stage took and gave, in `stages.json`.
 
     Attributes:
-        content: by stage: `seconds` of wall time, of all sessions that were not killed; `sessions`, how often it was
-            begun or continued; and when it is done, its `result`.
+        content: by stage: `seconds` of wall time, of all sessions (of one that was killed, the last `INTERVAL` may be
+            missing); `sessions`, how often it was begun or continued; and when it is done, its `result`.
     """
 
     def __init__(self, run: RunFolder) -> None:
@@ -242,13 +245,25 @@ class Records:
             return
         entry = self.content.setdefault(stage, {"seconds": 0.0, "sessions": 0})
         entry["sessions"] += 1
-        self._write()
-        begin = time.monotonic()
+        before, begin, ended = entry["seconds"], time.monotonic(), threading.Event()
+
+        def note() -> None:
+            entry["seconds"] = round(before + time.monotonic() - begin, 2)
+            self._write()
+
+        def keep_noting() -> None:
+            while not ended.wait(INTERVAL):
+                note()
+
+        note()
+        noting = threading.Thread(target=keep_noting, daemon=True)
+        noting.start()
         try:
             yield
         finally:
-            entry["seconds"] = round(entry["seconds"] + time.monotonic() - begin, 2)
-            self._write()
+            ended.set()
+            noting.join()
+            note()
 
     def result(self, stage: str, result: dict[str, Any]) -> None:
         """Note that a stage is done."""

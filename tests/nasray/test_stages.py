@@ -10,6 +10,7 @@ import time
 
 import pytest
 
+from nasray import stages
 from nasray.checkpoint import Checkpoint
 from nasray.cluster import Resources, RunFolder, ray_session
 from nasray.configuration import read_mapping
@@ -141,6 +142,16 @@ def test_records_count_sessions_and_keep_results(tmp_path):
         pass
     assert Records(run).content["search"]["sessions"] == 2
     assert Records(run).is_done("search")
+
+
+def test_the_time_of_a_session_that_is_killed_is_known(tmp_path, monkeypatch):
+    monkeypatch.setattr(stages, "INTERVAL", 0.01)
+    run = RunFolder.create(tmp_path / "run", {})
+    with Records(run).timed("search"):
+        begin = time.monotonic()
+        while not Records(run).content["search"]["seconds"]:  # what would be left of it
+            assert time.monotonic() < begin + 30
+            time.sleep(0.01)
 
 
 def test_shipped_experiments_with_stages_load():
