@@ -19,8 +19,8 @@ def load_drive():
     return module
 
 
-def start(folder, *, evaluations=160, in_flight=2, seconds=0.01):
-    command = [sys.executable, str(DRIVE), str(folder), str(evaluations), str(in_flight), str(seconds)]
+def start(folder, *, evaluations=160, in_flight=2, seconds=0.01, retries=5):
+    command = [sys.executable, str(DRIVE), str(folder), str(evaluations), str(in_flight), str(seconds), str(retries)]
     pipe, out = subprocess.PIPE, subprocess.STDOUT
     return subprocess.Popen(command, stdout=pipe, stderr=out, text=True, start_new_session=True)
 

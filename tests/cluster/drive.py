@@ -1,4 +1,7 @@
-"""A search in a process of its own, for tests that kill it: `python drive.py FOLDER EVALUATIONS IN_FLIGHT SECONDS`."""
+"""A search in a process of its own, for tests that kill it: `drive.py FOLDER EVALUATIONS IN_FLIGHT SECONDS RETRIES`.
+
+What a trial meets lies beside the folder: `suicide`, `suicide-between-batches`, `broken`.
+"""
 
 import os
 import sys
@@ -50,7 +53,7 @@ class Slow:
         return {"score": -((genes - np.arange(6)) ** 2).sum(axis=1) / 7.0}
 
 
-def drive(folder: str, evaluations: int, in_flight: int, seconds: float, *, address: str | None = None) -> dict:
+def drive(folder: str, evaluations: int, in_flight: int, seconds: float, retries: int = 5) -> dict:
     space = Grid()
     searcher = Evolution(
         space, population_size=16, mutation=0.5, crossover=0.4, seed=5, budget=nasray.Budget({"size": 50.0})
@@ -63,10 +66,10 @@ def drive(folder: str, evaluations: int, in_flight: int, seconds: float, *, addr
         evaluations=evaluations,
         batch_size=8,
         in_flight=in_flight,
-        resources=Resources(address=address, local_cpus=2, retries=5),
+        resources=Resources(local_cpus=2, retries=retries),
         resume=Path(folder).exists(),
     )
 
 
 if __name__ == "__main__":
-    drive(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4]))
+    drive(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4]), int(sys.argv[5]))

@@ -11,7 +11,7 @@ from nasray.cluster.run import tune_state_fault
 from . import common
 
 
-@pytest.mark.parametrize("in_flight", [1, 2])
+@pytest.mark.parametrize("in_flight", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_history_is_byte_identical_after_kills(tmp_path, in_flight):
     expected = common.uninterrupted(tmp_path / "expected", in_flight=in_flight)
     assert len(expected) == 20
@@ -88,10 +88,11 @@ def test_an_evaluator_that_keeps_failing_stops_the_run_and_can_be_resumed(tmp_pa
     folder = tmp_path / "run"
     expected = common.uninterrupted(tmp_path / "expected")
     (tmp_path / "broken").touch()
-    process = common.start(folder)
+    process = common.start(folder, retries=1)
     output, _ = process.communicate(timeout=180)
     assert process.returncode != 0
     assert "no luck with this batch" in output
+    assert output.count("and is evaluated again (retry 1 of 1)") in (1, 2)  # of the two in flight
     assert "nasray resume" in output
     (tmp_path / "broken").unlink()
     common.finish(common.start(folder))

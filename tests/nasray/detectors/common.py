@@ -129,12 +129,15 @@ def export(module, path, batch_size=1, image_hw=(544, 640)):
     """An onnxruntime session of a module exported with dynamic height and width, and batch if it is more than 1.
 
     No level of the example, with up to 512 pixels between two of its own, may be one pixel high or wide: an export
-    takes that for a fixed size.
+    takes that for a fixed size. The graph stays as it was exported, since the optimiser takes half as long again; what
+    `nasray export` writes is optimised, and compared in test_detector_export.py.
     """
     dynamic = torch.export.Dim.DYNAMIC
     axes = {2: dynamic, 3: dynamic} | ({0: dynamic} if batch_size > 1 else {})
     images = torch.zeros(batch_size, 3, *image_hw)
-    torch.onnx.export(module.eval(), (images,), path, dynamo=True, dynamic_shapes=(axes,), verbose=False)
+    torch.onnx.export(
+        module.eval(), (images,), path, dynamo=True, dynamic_shapes=(axes,), optimize=False, verbose=False
+    )
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     return onnxruntime.InferenceSession(path, options)
