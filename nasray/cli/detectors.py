@@ -86,7 +86,7 @@ def _data_pack(known: Any) -> None:
     from nasray.data.shards import pack_data
 
     path = Path(known.folder)
-    pack_data(open_data(known.source), path)
+    pack_data(open_data(known.source).all_splits(), path)
     print(json.dumps({"data": str(path)}) if known.json else f"{path}\nnasray data check {path}")
 
 

@@ -10,7 +10,7 @@ import io
 import json
 import os
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,19 +26,17 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from nasray.data.source import DataSource
-
 INDEX = "shards.json"
 FORMAT = 1
 GROUP = 4  # images in a row group: reading one reads all of them, and each group adds to the file's footer
 HANDLES = 64  # open files of one process
 
 
-def pack_data(source: DataSource, folder: Path, images_per_shard: int = 1000) -> None:
-    """Write all splits of a data set as shards, and last the index; a folder without index was not finished.
+def pack_data(splits: Iterable[DetectionSet], folder: Path, images_per_shard: int = 1000) -> None:
+    """Write the splits of a data set as shards, and last the index; a folder without index was not finished.
 
     Args:
-        source: what to pack; its splits must be free of errors.
+        splits: `DataSource.all_splits()`, say; of the same classes.
         folder: made if it is not there; must be empty.
         images_per_shard: rows of each file.
 
@@ -49,21 +47,21 @@ def pack_data(source: DataSource, folder: Path, images_per_shard: int = 1000) ->
         raise NasrayError(f"a shard holds 1 image or more, got {images_per_shard}")
     if folder.exists() and any(folder.iterdir()):
         raise NasrayError(f"{folder} is not empty; choose a new folder for the shards")
-    datasets = [source.split(name) for name in source.splits]
+    datasets = list(splits)
     folder.mkdir(parents=True, exist_ok=True)
-    splits: dict[str, list[dict[str, Any]]] = {}
+    shards: dict[str, list[dict[str, Any]]] = {}
     for dataset in datasets:
-        splits[dataset.name] = []
+        shards[dataset.name] = []
         for number, first in enumerate(range(0, len(dataset), images_per_shard)):
             indices = range(first, min(first + images_per_shard, len(dataset)))
             file_name = f"{dataset.name}-{number:05d}.parquet"
             write_atomic(folder / file_name, _shard(dataset, indices))
-            splits[dataset.name].append({"file": file_name, "images": len(indices)})
+            shards[dataset.name].append({"file": file_name, "images": len(indices)})
     index = {
         "format": FORMAT,
         "classes": datasets[0].classes,
         "category_ids": datasets[0].category_ids,
-        "splits": splits,
+        "splits": shards,
     }
     write_atomic(folder / INDEX, json.dumps(index, indent=1).encode())
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -88,6 +88,10 @@ class DataSource:
     def classes(self) -> tuple[str, ...]:
         """Names in the order of labels: those of train, or of the first split there is."""
         return self.read(self.splits[0]).classes
+
+    def all_splits(self) -> Iterator[DetectionSet]:
+        """Every split, as `split` gives it, when it is asked for."""
+        return map(self.split, self.splits)
 
     def split(self, name: str) -> DetectionSet:
         """A split to use. What was wrong with it and could be mended is told on standard error, once.

@@ -34,7 +34,7 @@ def noted(function, notes):
 
 def test_what_is_packed_comes_back(tmp_path):
     source = open_data("shapes")
-    pack_data(source, tmp_path / "shards", images_per_shard=30)
+    pack_data(source.all_splits(), tmp_path / "shards", images_per_shard=30)
     assert len(list((tmp_path / "shards").glob("train-*.parquet"))) == 6
     packed = open_data(str(tmp_path / "shards"))
     assert packed.splits == ("train", "val")
@@ -48,14 +48,14 @@ def test_what_is_packed_comes_back(tmp_path):
 def test_crowds_and_empty_images_come_back(write_coco, tmp_path):
     write_coco(lambda content: content["annotations"][1].update(segmentation=[[1, 1, 5, 1, 5, 5]]))
     source = open_data(str(tmp_path))
-    pack_data(source, tmp_path / "shards", images_per_shard=2)
+    pack_data(source.all_splits(), tmp_path / "shards", images_per_shard=2)
     assert_same(open_data(str(tmp_path / "shards")).split("train"), source.split("train"))
 
 
 def test_an_image_is_read_without_its_shard(tmp_path, monkeypatch):
     import pyarrow.parquet as pq
 
-    pack_data(open_data("shapes"), tmp_path / "shards", images_per_shard=40)
+    pack_data(open_data("shapes").all_splits(), tmp_path / "shards", images_per_shard=40)
     dataset = open_data(str(tmp_path / "shards")).split("val")
     groups, opened = [], []
     read, opening = pq.ParquetFile.read_row_group, pq.ParquetFile.__init__
@@ -70,7 +70,7 @@ def test_an_image_is_read_without_its_shard(tmp_path, monkeypatch):
 
 def test_loader_processes_read_shards(tmp_path):
     source = open_data("shapes")
-    pack_data(source, tmp_path / "shards")
+    pack_data(source.all_splits(), tmp_path / "shards")
     dataset = open_data(str(tmp_path / "shards")).split("val")
     dataset.files.read(0)  # a file is open before processes fork
     options = {"batch_size": 10, "stride": 32, "seed": 0, "options": LoaderOptions(processes=2)}
@@ -83,11 +83,11 @@ def test_loader_processes_read_shards(tmp_path):
 def test_torn_images_and_full_folders_are_refused(write_coco, tmp_path):
     write_coco()
     with pytest.raises(NasrayError, match="not empty"):
-        pack_data(open_data(str(tmp_path)), tmp_path / "images")
+        pack_data(open_data(str(tmp_path)).all_splits(), tmp_path / "images")
     torn = tmp_path / "images/1.jpg"
     torn.write_bytes(torn.read_bytes()[:300])
     with pytest.raises(NasrayError, match=r"cannot read image .*1\.jpg \(image id 11\)"):
-        pack_data(open_data(str(tmp_path)), tmp_path / "shards")
+        pack_data(open_data(str(tmp_path)).all_splits(), tmp_path / "shards")
     assert list((tmp_path / "shards").iterdir()) == []
     with pytest.raises(NasrayError, match="no layout"):
         open_data(str(tmp_path / "shards"))
@@ -95,7 +95,7 @@ def test_torn_images_and_full_folders_are_refused(write_coco, tmp_path):
 
 def test_shards_that_do_not_fit_the_index_are_named(write_coco, tmp_path):
     write_coco()
-    pack_data(open_data(str(tmp_path)), tmp_path / "shards", images_per_shard=2)
+    pack_data(open_data(str(tmp_path)).all_splits(), tmp_path / "shards", images_per_shard=2)
     first, second = (tmp_path / f"shards/train-0000{number}.parquet" for number in range(2))
     second.write_bytes(first.read_bytes())
     with pytest.raises(NasrayError, match=r"train-00001\.parquet has 2 images, the index says 1"):
