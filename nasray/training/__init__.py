@@ -36,7 +36,7 @@ def begin_training(recipe: Recipe, folder: Path | str, architecture: Architectur
     recipe = with_absolute_paths(recipe)
     description = try_out(recipe, architecture)
     create_folder(path, description)
-    return _run(recipe, path)
+    return _run(description.recipe, path)
 
 
 def train_here(recipe: Recipe, folder: Path, architecture: Architecture) -> dict[str, Any]:
@@ -116,7 +116,8 @@ def try_out(recipe: Recipe, architecture: Architecture | None = None) -> Descrip
 
     Args:
         recipe: of the training.
-        architecture: of the backbone, instead of the one that the recipe names.
+        architecture: of the backbone, instead of the one that the recipe names; the recipe of what is returned names
+            its id.
 
     Raises:
         NasrayError: for every mistake that the user can mend.
@@ -127,7 +128,10 @@ def try_out(recipe: Recipe, architecture: Architecture | None = None) -> Descrip
     from nasray.training.setup import fresh_network, make_paths, open_sets
     from nasray.training.weights import load_weights
 
-    architecture = architecture or find_architecture(recipe.backbone)
+    if architecture is None:
+        architecture = find_architecture(recipe.backbone)
+    else:
+        recipe = dataclasses.replace(recipe, backbone=architecture.id)
     sets = open_sets(recipe)
     sets.validation()
     description = Description(recipe, architecture, sets.train.classes, sets.train.category_ids)

@@ -54,8 +54,10 @@ def test_begin_stop_and_resume(tiny, here, tmp_path):
 
 
 def test_an_architecture_of_ones_own(tiny, here, tmp_path):
-    begin_training(dataclasses.replace(tiny, backbone="resnet50"), tmp_path / "run", ARCHITECTURES["basic-tiny"])
-    assert read_description(tmp_path / "run").architecture == ARCHITECTURES["basic-tiny"]
+    own = ARCHITECTURES["basic-tiny"]
+    begin_training(dataclasses.replace(tiny, backbone="resnet50"), tmp_path / "run", own)
+    assert read_description(tmp_path / "run").architecture == own
+    assert recipe_of_training(tmp_path / "run").backbone == own.id  # and not what was not trained
 
 
 @pytest.mark.parametrize(
