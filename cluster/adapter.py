@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections import Counter
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,21 @@ from nasray.cluster.recorder import Recorder
 from nasray.cluster.run_folder import RunFolder
 from nasray.cluster.trial import pack_genes, unpack
 
-FAILURES: list[Exception] = []
-"""What went wrong while results were recorded, for `run_search` to raise: after a restore Tune holds a searcher that
-nobody else can reach."""
+
+@dataclass
+class Session:
+    """What `run_search` and the searcher tell each other: after a restore Tune holds one that nobody else can reach.
+
+    Attributes:
+        retries: how often one batch may fail before the run stops.
+        errors: what went wrong while results were recorded, to be raised.
+    """
+
+    retries: int = 0
+    errors: list[Exception] = field(default_factory=list)
+
+
+SESSION = Session()
 
 
 class TuneSearchAlgorithm(TuneSearcher):
@@ -32,12 +45,11 @@ class TuneSearchAlgorithm(TuneSearcher):
     Args:
         search: what to run; it may be part of the way already.
         recorder: keeps the run folder in step with it.
-        retries: how often one batch may fail before the run stops.
     """
 
-    def __init__(self, search: OrderedSearch, recorder: Recorder, retries: int = 0) -> None:
+    def __init__(self, search: OrderedSearch, recorder: Recorder) -> None:
         super().__init__(metric="batch", mode="max")
-        self.search, self.recorder, self.retries = search, recorder, retries
+        self.search, self.recorder = search, recorder
         self.failures: Counter[int] = Counter()  # batch -> how often it failed in this session
         self.records: dict[int, dict[str, Any]] = {}  # batch -> where and when, until it is told
         self.handed_out: dict[int, str] = {}  # batch -> trial
@@ -73,14 +85,14 @@ class TuneSearchAlgorithm(TuneSearcher):
                 self._take(trial_id, result)
         except Exception as failure:  # Tune would wrap it, or go on without the batch
             self.stopped = True
-            FAILURES.append(failure)
+            SESSION.errors.append(failure)
 
     def _take_failure(self, index: int | None) -> None:
         if index is None or index not in self.search.pending:  # of an earlier session, or evaluated meanwhile
             return
         self.failures[index] += 1
-        if self.failures[index] <= self.retries:
-            say(f"batch {index} failed, and is evaluated again (retry {self.failures[index]} of {self.retries})")
+        if self.failures[index] <= SESSION.retries:
+            say(f"batch {index} failed, and is evaluated again (retry {self.failures[index]} of {SESSION.retries})")
         else:
             self.stopped = True
             self.recorder.finish()

@@ -76,7 +76,7 @@ def run_search(
     with ray_session(resources) as what_is_there:
         importing.join()
         say(what_is_there)
-        _fit(_tuner(search, recorder, evaluator, folder, resources, continued=done > 0), folder)
+        _fit(_tuner(search, recorder, evaluator, folder, resources, continued=done > 0), folder, resources.retries)
     return folder.read_best()
 
 
@@ -112,7 +112,7 @@ def _tuner(
     return tune.Tuner(
         trainable,
         tune_config=tune.TuneConfig(
-            search_alg=TuneSearchAlgorithm(search, recorder, resources.retries), num_samples=-1, reuse_actors=True
+            search_alg=TuneSearchAlgorithm(search, recorder), num_samples=-1, reuse_actors=True
         ),
         run_config=tune.RunConfig(
             name=f"search-{number:03d}",
@@ -157,29 +157,30 @@ def tune_state_fault(experiment: Path, num_batches: int | None = None) -> str | 
     return None
 
 
-def _fit(tuner: Any, folder: RunFolder) -> None:
-    from nasray.cluster.adapter import FAILURES
+def _fit(tuner: Any, folder: RunFolder, retries: int) -> None:
+    from nasray.cluster.adapter import SESSION
 
     for name in ("ray.tune", "ray.train"):  # what matters of their warnings and tracebacks is in the error raised here
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    FAILURES.clear()
+    SESSION.retries, SESSION.errors = retries, []
     try:
         grid = tuner.fit()
     except Exception as error:
-        if FAILURES:
-            raise FAILURES[0] from error
+        if SESSION.errors:
+            raise SESSION.errors[0] from error
         raise
-    if FAILURES:
-        raise FAILURES[0]
-    _raise_errors(grid, folder)
+    if SESSION.errors:
+        raise SESSION.errors[0]
+    _raise_errors(grid, folder, retries)
 
 
-def _raise_errors(grid: Any, folder: RunFolder) -> None:
+def _raise_errors(grid: Any, folder: RunFolder, retries: int) -> None:
     best = folder.path / "best.json"
     if best.is_file() and folder.read_best()["finished"]:  # errors of an earlier session do not count any more
         return
     errors = [str(result.error).strip() for result in grid if result.error is not None]
-    what = f"an evaluation failed, and failed again when it was tried again: {errors[-1]}" if errors else "it stopped"
+    times = "once" if retries == 0 else f"{retries + 1} times"
+    what = f"a batch failed {times}, and is not tried again: {errors[-1]}" if errors else "it stopped"
     raise NasrayError(
         f"the search is not finished: {what}\nAll finished batches are in {folder.history}; mend the cause, then "
         f"`nasray resume {folder.path}`"
