@@ -2,6 +2,7 @@
 
     python benchmarks/path_evaluation.py --data bccd --paths 20
     python benchmarks/path_evaluation.py --space small --images 64 --paths 4     # DetNAS's small space
+    python benchmarks/path_evaluation.py --space small --recipe detnas-fpn-1x --images 500    # 800x1333, on a GPU
 
 The plain loop does what released code does: for every path a fresh network from the checkpoint, fresh loaders, fresh
 annotations, then the same statistics, detections and figures. Paths alternate between the two, so that a busy machine
@@ -31,11 +32,12 @@ from nasray.data import EvaluationLoader, open_data
 from nasray.data.order import CALIBRATION, divide, seed_sequence
 from nasray.evaluation.coco import coco_metrics
 from nasray.evaluation.predictions import predict
+from nasray.evaluators import choose_device
 from nasray.experiment import load_experiment, make_space
 from nasray.models.supernets import supernet_architecture
 from nasray.models.supernets.recalibration import recalibrate
 from nasray.paths import PathEvaluator
-from nasray.recipe import load_recipe
+from nasray.recipe import WorkerOptions, load_recipe
 from nasray.spaces import ShuffleNetSpace
 from nasray.training import train_here
 
@@ -49,10 +51,10 @@ def make_space_of(name: str) -> Any:
 
 def make_checkpoint(folder: Path, options: argparse.Namespace) -> Path:
     """A supernet as a detector, trained for a few steps: times do not depend on what it has learnt."""
-    recipe = load_recipe("cpu-detect-supernet")
+    recipe = load_recipe(options.recipe)
     recipe = dataclasses.replace(
-        recipe, data=options.data, holdout=options.holdout,
-        schedule=dataclasses.replace(recipe.schedule, epochs=options.epochs),
+        recipe, data=options.data, holdout=options.holdout, weights=None, batch_size=options.batch_size,
+        resources=WorkerOptions(), schedule=dataclasses.replace(recipe.schedule, epochs=options.epochs),
     )  # fmt: skip
     train_here(recipe, folder, supernet_architecture(make_space_of(options.space)))
     return folder / "checkpoints" / "last.pt"
@@ -62,7 +64,8 @@ def plain(checkpoint: Path, row: Any, images: int) -> float:
     """MAP of one path, with everything built anew."""
     loaded = Checkpoint.load(checkpoint)
     recipe = loaded.recipe
-    detector = loaded.network()
+    device = choose_device("auto")
+    detector = loaded.network().to(device)
     detector.backbone.set_path(row)  # type: ignore[operator, union-attr]
     whole = open_data(recipe.data).split("train")
     kept, held = divide(recipe.seed, len(whole), recipe.holdout)
@@ -72,9 +75,9 @@ def plain(checkpoint: Path, row: Any, images: int) -> float:
         EvaluationLoader(dataset, recipe.augmentation, batch_size=recipe.batch_size, stride=32, options=recipe.loader)
         for dataset in (train.select(np.sort(order)), measured)
     ]
-    pixels = (batch.images.contiguous(memory_format=torch.channels_last) for batch in loaders[0])
+    pixels = (batch.images.to(device, memory_format=torch.channels_last) for batch in loaders[0])
     recalibrate(detector, pixels, len(order), forward=detector.forward_raw)  # type: ignore[union-attr]
-    found = predict(detector, loaders[1], channels_last=True)
+    found = predict(detector, loaders[1], device=device, channels_last=True)
     return coco_metrics(measured, found).summary["mAP"]
 
 
@@ -159,6 +162,8 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--space", default="laptop", choices=["laptop", "small", "large"])
+    parser.add_argument("--recipe", default="cpu-detect-supernet", help="of the supernet's training")
+    parser.add_argument("--batch-size", type=int, default=8, help="of training and evaluation")
     parser.add_argument("--data", default="shapes")
     parser.add_argument("--holdout", type=int, default=48, help="images that paths are compared on")
     parser.add_argument("--images", type=int, default=150, help="of the training set, for statistics")
@@ -202,7 +207,7 @@ def measure(options: argparse.Namespace, checkpoint: Path) -> dict[str, Any]:
         done = subprocess.run(command(what, options, checkpoint), capture_output=True, text=True, check=True)
         memory[what] = float(done.stdout)
     return {
-        "space": options.space, "data": options.data, "paths": options.paths,
+        "space": options.space, "recipe": options.recipe, "data": options.data, "paths": options.paths,
         "images": {"statistics": evaluator.bench.num_calibration, "compared_on": len(evaluator.bench.dataset)},
         "seconds_per_path": {"ours": statistics.mean(ours), "plain": statistics.mean(theirs)},
         "seconds_of_the_first": ours[0],
