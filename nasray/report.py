@@ -259,7 +259,7 @@ def _run_stages(folder: RunFolder) -> str:
         return ""
     rows = stage_rows(content, _duration)
     note = (
-        "Wall time of all sessions that were not killed. A training's figures are those of its best validation; the "
+        "Wall time of all sessions. A training's figures are those of its best validation; the "
         "search's are of its winner as a path of the supernet."
     )
     table = _table(["stage", "wall time", "result"], rows, text_columns=3)
