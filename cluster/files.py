@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
+import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
+
+import numpy as np
 
 from nasray.spaces import NasrayError
 
@@ -37,6 +41,31 @@ def write_atomic(path: Path, content: bytes | Callable[[BinaryIO], object]) -> N
             with contextlib.suppress(OSError):
                 aside.unlink(missing_ok=True)
             raise
+
+
+def to_json(content: Any, *, indent: int | None = None) -> str:
+    """Return a value as JSON: null for numbers that are not finite, plain numbers and lists for numpy's.
+
+    Args:
+        content: Mappings, sequences, strings, numbers, booleans, None, paths, numpy scalars and arrays.
+        indent: Spaces a level; None writes one line.
+
+    Raises:
+        TypeError: if a value has no JSON.
+    """
+    return json.dumps(_plain(content), indent=indent, allow_nan=False)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.ndarray | np.generic):
+        value = value.tolist()
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
 
 
 def _fill(file: BinaryIO, content: Callable[[BinaryIO], object]) -> None:
