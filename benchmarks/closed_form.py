@@ -6,7 +6,6 @@ unpatched, about 1,000 with its networks left unbuilt (measured by its authors' 
 """
 
 import argparse
-import json
 import os
 import time
 
@@ -15,6 +14,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 
 from nasray.cluster import OrderedSearch
+from nasray.cluster.files import to_json
 from nasray.experiment import load_experiment, make_evaluator, make_searcher
 
 
@@ -73,7 +73,7 @@ if __name__ == "__main__":
     options = parser.parse_args()
     result = measure(load_experiment(options.experiment), options.rounds)
     if options.json:
-        print(json.dumps(result, indent=1))
+        print(to_json(result, indent=1))
     else:
         for step, value in result["microseconds_per_candidate"].items():
             print(f"{step:10} {value:8.2f} us a candidate")

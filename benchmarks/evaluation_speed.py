@@ -10,13 +10,13 @@ alternate between the two, so that a busy machine slows both; each includes read
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import time
 from typing import Any
 
 import numpy as np
 
+from nasray.cluster.files import to_json
 from nasray.evaluation.coco import NAMES, coco_metrics_of
 
 NUM_CLASSES, BOXES, IMAGE_HW = 80, 7, (480, 640)
@@ -93,7 +93,7 @@ def main() -> None:
         "metrics": dict(zip(NAMES, one.tolist(), strict=True)),
     }
     if options.json:
-        print(json.dumps(row, indent=1))
+        print(to_json(row, indent=1))
         return
     print(f"{row['images']:,} images, {row['detections']:,} detections, mAP {summaries['pycocotools']['mAP']:.3f}")
     print("  ".join(f"{name} {value:.2f} s" for name, value in medians.items()))

@@ -14,6 +14,7 @@ import time
 import psutil
 
 from nasray.architectures import ARCHITECTURES, layer_table
+from nasray.cluster.files import to_json
 from nasray.experiment import load_experiment, make_evaluator
 from nasray.scores.entropy import entropy_score
 
@@ -71,4 +72,4 @@ if __name__ == "__main__":
     parser.add_argument("--json", action="store_true")
     options, rest = parser.parse_known_args()
     result = main(options.experiment, rest)
-    print(json.dumps(result, indent=1))
+    print(to_json(result, indent=1))

@@ -6,12 +6,12 @@ python benchmarks/latency_table.py --image-size 224x224 --min-gmacs 1 --max-gmac
 from __future__ import annotations
 
 import argparse
-import json
 import time
 
 import numpy as np
 import torch
 
+from nasray.cluster.files import to_json
 from nasray.latency import Setting, space_table, table_error
 from nasray.spaces import SPACES, Budget
 
@@ -52,7 +52,7 @@ def main() -> None:
     table.predict(layers)
     result |= {"build_s": build_s, "entries": len(table.entries), "predict_s": time.perf_counter() - begin}
     if known.json:
-        print(json.dumps(result, indent=1))
+        print(to_json(result, indent=1))
         return
     where = f"{setting.device_name}, {setting.threads} threads"
     print(f"{where}, {setting.dtype}, batch {setting.batch_size}, {known.image_size}")

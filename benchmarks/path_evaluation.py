@@ -28,6 +28,7 @@ import numpy as np
 import torch
 
 from nasray.checkpoint import Checkpoint
+from nasray.cluster.files import to_json
 from nasray.data import EvaluationLoader, open_data
 from nasray.data.order import CALIBRATION, divide, seed_sequence
 from nasray.evaluation.coco import coco_metrics
@@ -101,7 +102,7 @@ def alone(what: str, options: argparse.Namespace) -> None:
         evaluator(rows[:1])
         print("ready", flush=True)
         sys.stdin.readline()  # until the other is ready too
-        print(json.dumps(mapped_mib(Path(options.checkpoint))))
+        print(to_json(mapped_mib(Path(options.checkpoint))))
         return
     print(memory_mib("VmHWM") - before)
 
@@ -179,7 +180,7 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         result = measure(options, make_checkpoint(Path(folder) / "supernet", options))
-    print(json.dumps(result, indent=1) if options.json else describe(result))
+    print(to_json(result, indent=1) if options.json else describe(result))
 
 
 def measure(options: argparse.Namespace, checkpoint: Path) -> dict[str, Any]:

@@ -4,7 +4,6 @@
 """
 
 import argparse
-import json
 import sys
 import time
 from dataclasses import replace
@@ -12,6 +11,7 @@ from dataclasses import replace
 import numpy as np
 
 from nasray.cluster import OrderedSearch
+from nasray.cluster.files import to_json
 from nasray.experiment import SearcherOptions, load_experiment, make_evaluator, make_searcher
 
 SEARCHERS = {
@@ -64,7 +64,7 @@ if __name__ == "__main__":
     options = parser.parse_args()
     result = main(options.experiment, options.searchers, options.evaluations, options.seeds, options.batch_size)
     if options.json:
-        print(json.dumps(result, indent=1))
+        print(to_json(result, indent=1))
     else:
         print(f"{'searcher':16} {'mean':>9} {'sd':>7} {'best':>9} {'CPU s':>7}")
         for name, row in result["searchers"].items():

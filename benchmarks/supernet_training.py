@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import statistics
 import time
 from typing import Any
@@ -22,6 +21,7 @@ from training_step import NUM_CLASSES, make_batch
 
 from nasray.checkpoint import make_network
 from nasray.cli.common import parse_image_hw
+from nasray.cluster.files import to_json
 from nasray.evaluators import choose_device
 from nasray.models.detectors.base import Detector
 from nasray.models.supernets import PathSampler, supernet_architecture
@@ -120,7 +120,7 @@ def main() -> None:
     options = parser.parse_args()
     result = measure(options)
     if options.json:
-        print(json.dumps(result, indent=1))
+        print(to_json(result, indent=1))
         return
     speed = result["images_per_s"]
     print(

@@ -10,7 +10,6 @@ since one differs from the next by several percent.
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import statistics
 import subprocess
@@ -27,6 +26,7 @@ from torch import Tensor, nn
 
 from nasray.architectures import ARCHITECTURES
 from nasray.cli.common import parse_image_hw
+from nasray.cluster.files import to_json
 from nasray.models import build
 from nasray.models.detectors import build_detector
 
@@ -159,7 +159,7 @@ def main() -> None:
         })  # fmt: skip
     setting = {"image_size": options.image_size, "batch_size": options.batch_size, "threads": torch.get_num_threads()}
     if options.json:
-        print(json.dumps({**setting, "detectors": rows}, indent=1))
+        print(to_json({**setting, "detectors": rows}, indent=1))
         return
     print(f"resnet50, {options.image_size}, batch {options.batch_size}, {setting['threads']} threads")
     for row in rows:

@@ -8,13 +8,13 @@
 """
 
 import argparse
-import json
 import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
 
 from nasray.cluster import OrderedSearch, Resources, RunFolder, ray_session, run_search
+from nasray.cluster.files import to_json
 from nasray.cluster.recorder import Recorder
 from nasray.experiment import load_experiment, make_evaluator, make_searcher
 from nasray.report import report_summary
@@ -96,4 +96,4 @@ if __name__ == "__main__":
         if not options.json:
             print(f"{name:40} {value:.3f}" if isinstance(value, float) else f"{name:40} {value}")
     if options.json:
-        print(json.dumps(result, indent=1))
+        print(to_json(result, indent=1))

@@ -43,17 +43,23 @@ def write_atomic(path: Path, content: bytes | Callable[[BinaryIO], object]) -> N
             raise
 
 
-def to_json(content: Any, *, indent: int | None = None) -> str:
+def to_json(content: Any, *, indent: int | None = None, compact: bool = False) -> str:
     """Return a value as JSON: null for numbers that are not finite, plain numbers and lists for numpy's.
 
     Args:
         content: Mappings, sequences, strings, numbers, booleans, None, paths, numpy scalars and arrays.
         indent: Spaces a level; None writes one line.
+        compact: No spaces after commas and colons.
 
     Raises:
         TypeError: if a value has no JSON.
     """
-    return json.dumps(_plain(content), indent=indent, allow_nan=False)
+    separators = (",", ":") if compact else None
+    options: dict[str, Any] = {"indent": indent, "separators": separators, "allow_nan": False}
+    try:
+        return json.dumps(content, **options)
+    except (TypeError, ValueError):  # most content is plain: the outlines of a data set are millions of numbers
+        return json.dumps(_plain(content), **options)
 
 
 def _plain(value: Any) -> Any:
@@ -62,10 +68,14 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {_key(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     return str(value) if isinstance(value, Path) else value
+
+
+def _key(key: Any) -> Any:
+    return key if isinstance(key, str | int | None) or (isinstance(key, float) and math.isfinite(key)) else str(key)
 
 
 def _fill(file: BinaryIO, content: Callable[[BinaryIO], object]) -> None:

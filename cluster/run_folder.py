@@ -27,7 +27,7 @@ import pyarrow.parquet as pq
 import yaml
 from numpy.typing import NDArray
 
-from nasray.cluster.files import write_atomic
+from nasray.cluster.files import to_json, write_atomic
 from nasray.cluster.ordering import ToldBatch
 from nasray.searchers import Metrics
 from nasray.spaces import Costs, NasrayError, Population, Space
@@ -155,7 +155,7 @@ class RunFolder:
 
     def write_trial(self, index: int, record: dict[str, Any]) -> None:
         """Write where and when a batch was evaluated."""
-        write_atomic(self.trials / f"{index:06d}.json", json.dumps(record).encode())
+        write_atomic(self.trials / f"{index:06d}.json", to_json(record).encode())
 
     def read_trials(self) -> list[dict[str, Any]]:
         """The records of `write_trial`, by batch."""
@@ -198,7 +198,7 @@ class RunFolder:
 
     def write_best(self, best: dict[str, Any]) -> None:
         """Write best.json."""
-        write_atomic(self.path / "best.json", json.dumps(best, indent=1).encode())
+        write_atomic(self.path / "best.json", to_json(best, indent=1).encode())
 
     def read_best(self) -> dict[str, Any]:
         """The content of best.json.

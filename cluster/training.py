@@ -22,6 +22,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from nasray.cluster.files import to_json
 from nasray.cluster.progress import ProgressLine, say
 from nasray.cluster.session import Resources, check_reachable, ray_session
 from nasray.spaces import NasrayError
@@ -319,7 +320,7 @@ class Board:
         self.last = now
         aside = self.folder / f"{PROGRESS}.tmp"
         with contextlib.suppress(OSError):  # a full disk is for what must be kept to tell
-            aside.write_text(json.dumps([done, total, text]))
+            aside.write_text(to_json([done, total, text]))
             aside.replace(self.folder / PROGRESS)
 
     def say(self, line: str) -> None:

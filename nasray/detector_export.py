@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import io
-import json
 import logging
 import tempfile
 import warnings
@@ -23,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from nasray.cluster import write_atomic
+from nasray.cluster.files import to_json
 from nasray.data.shapes import draw_image, image_generator
 from nasray.data.transforms import EvaluationTransform
 from nasray.models.detectors.base import Detector
@@ -180,7 +180,7 @@ def _to_onnx(module: nn.Module, names: list[str], checkpoint: Checkpoint, raw: b
         assert program is not None
         program.model.metadata_props.update(
             {
-                "classes": json.dumps(list(checkpoint.classes)),
+                "classes": to_json(list(checkpoint.classes)),
                 "detector": checkpoint.recipe.detector.name,
                 "architecture": checkpoint.architecture.text,
                 "images": "RGB, 0 to 255, (1, 3, H, W)" if not raw else "RGB, 0 to 255, (B, 3, H, W)",
@@ -215,7 +215,7 @@ def _to_program(module: nn.Module, names: list[str], checkpoint: Checkpoint, raw
     with _quietly():
         program = torch.export.export(module, inputs, dynamic_shapes=shapes)
         allow_any_size(program)
-        extra = {"classes.json": json.dumps(list(checkpoint.classes)), "outputs.json": json.dumps(names)}
+        extra = {"classes.json": to_json(list(checkpoint.classes)), "outputs.json": to_json(names)}
         torch.export.save(program, sink, extra_files=extra)
         sink.seek(0)
         again = torch.export.load(sink).module()

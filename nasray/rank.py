@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from nasray import report_figures as figures
 from nasray.cluster import Resources, RunFolder, run_search, write_atomic
+from nasray.cluster.files import to_json
 from nasray.evaluators import Proxy
 from nasray.experiment import Experiment, experiment_of_run, make_evaluator, make_searcher, make_space, trial_resources
 from nasray.paths import PathEvaluator
@@ -124,7 +125,7 @@ def rank_run(folder: str | Path, num: int, *, seed: int = 0, resources: Resource
         resources=resources or trial_resources(experiment),
     )  # fmt: skip
     result = summarise(inner, run, make_space(experiment))
-    write_atomic(path / "rank.json", json.dumps(result, indent=1).encode())
+    write_atomic(path / "rank.json", to_json(result, indent=1).encode())
     for name, drawing in drawings(result).items():
         write_atomic(path / f"{name}.png", drawing.png)
     return result
@@ -187,12 +188,13 @@ def drawings(result: dict[str, Any]) -> dict[str, Drawing]:
     """
     figures.require_matplotlib()
     rows, winner = result["architectures"], result.get("winner")
-    points = np.array([[row[SUPERNET], row["mAP"]] for row in rows])
+    points = np.array([[row[SUPERNET], row["mAP"]] for row in rows], dtype=np.float64)  # null is NaN
     mark = (winner[SUPERNET], winner["mAP"]) if winner else None
-    tau = result["agreement"].get(SUPERNET, {}).get("kendall", {}).get("value", float("nan"))
+    tau = result["agreement"].get(SUPERNET, {}).get("kendall", {}).get("value")
+    text = "" if tau is None or np.isnan(tau) else f"; tau {tau:.2f}"
     return {
         "rank": figures.draw(
-            "rank", f"mAP after training by itself over mAP as a path, {len(rows)} architectures; tau {tau:.2f}",
+            "rank", f"mAP after training by itself over mAP as a path, {len(rows)} architectures{text}",
             partial(figures.rank_scatter, points=points, winner=mark),
         ),
         "agreement": figures.draw(

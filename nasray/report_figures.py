@@ -292,9 +292,13 @@ def rank_scatter(axes: Axes, *, points: Floats, winner: tuple[float, float] | No
     axes.set_ylabel("mAP after training by itself")
 
 
+def _or_nan(value: float | None) -> float:
+    return float("nan") if value is None else value
+
+
 def agreement_intervals(axes: Axes, *, agreement: dict[str, Any]) -> None:
     """Kendall's tau of each predictor, with its interval; as `nasray.scores.agreement.rank_agreement` gives them."""
-    names = [name for name in agreement if np.isfinite(agreement[name]["kendall"]["value"])]
+    names = [name for name, found in agreement.items() if np.isfinite(_or_nan(found["kendall"]["value"]))]
     for place, name in enumerate(reversed(names)):
         found = agreement[name]["kendall"]
         colour = BLUE if name == "supernet" else MUTED

@@ -28,6 +28,7 @@ import numpy as np
 import yaml
 
 from nasray.cluster import Resources, RunFolder, run_search, write_atomic
+from nasray.cluster.files import to_json
 from nasray.cluster.progress import say
 from nasray.cluster.session import ray_session
 from nasray.configuration import read_mapping, validate
@@ -271,7 +272,7 @@ class Records:
         self._write()
 
     def _write(self) -> None:
-        write_atomic(self.path, json.dumps(self.content, indent=1).encode())
+        write_atomic(self.path, to_json(self.content, indent=1).encode())
 
 
 def stage_rows(content: dict[str, Any], show: Callable[[float], str]) -> list[list[str]]:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Any
 
-from nasray.cli.common import ARCHITECTURE, CHECKPOINT, IMAGE_SIZE, command, parse_image_hw, print_table
+from nasray.cli.common import ARCHITECTURE, CHECKPOINT, IMAGE_SIZE, command, parse_image_hw, print_json, print_table
 from nasray.spaces import NasrayError
 
 
@@ -56,7 +55,7 @@ def _cost(known: Any) -> None:
         "gmacs_mmcv": "as mmcv counts, and so the paper: also 2 per batch-norm output, 1 per pooling input",
     }
     if known.json:
-        print(json.dumps({"convention": note, "architectures": rows}, indent=1))
+        print_json({"convention": note, "architectures": rows})
         return
     print(f"backbone at {image_hw[0]}x{image_hw[1]} (height x width)")
     print(f"gmacs: {note['gmacs']}")
@@ -89,7 +88,7 @@ def _detector_cost(known: Any) -> None:
     ]
     if known.json:
         note = {"scope": f"detector {known.detector}", "image_hw": list(size), "classes": known.classes, **CONVENTIONS}
-        print(json.dumps({"convention": note, "detectors": costs, "published": published}, indent=1))
+        print_json({"convention": note, "detectors": costs, "published": published})
         return
     for name, parts in costs.items():
         print(f"{known.detector} on {name} at {size[0]}x{size[1]} (height x width), {known.classes} classes")
@@ -122,7 +121,7 @@ def _latency(known: Any) -> None:
         architecture = find_architecture(known.architecture)
         result = measure_architecture(architecture, image_hw=size, with_table=known.table, **setting)
     if known.json:
-        print(json.dumps(result, indent=1))
+        print_json(result)
         return
     for name, value in result.items():
         print(f"{name:24} {value:.4g}" if isinstance(value, float) else f"{name:24} {value}")
@@ -158,7 +157,12 @@ def _export(known: Any) -> None:
 
         size = parse_image_hw(known.image_size) if known.image_size else None
         result = export_checkpoint(Checkpoint.load(known.what), to, image_hw=size, raw=known.raw)
-    print(json.dumps(result, indent=1) if known.json else f"{known.to}: {result['params_m']:.4g} M parameters, "
-          f"the same outputs as nasray's to {result['max_difference']:g}")  # fmt: skip
+    if known.json:
+        print_json(result)
+    else:
+        print(
+            f"{known.to}: {result['params_m']:.4g} M parameters, "
+            f"the same outputs as nasray's to {result['max_difference']:g}"
+        )
     if undecided := result.get("undecided_images"):
         print(f"{undecided} images of the check were undecided and set aside: see docs/detectors.md", file=sys.stderr)

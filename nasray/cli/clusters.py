@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from typing import Any
 
-from nasray.cli.common import command
+from nasray.cli.common import command, print_json
 from nasray.spaces import NasrayError
 
 
@@ -34,7 +33,7 @@ def _submit(known: Any) -> None:
         raise NasrayError("submit takes --json or --follow, not both: a job's log is no JSON")
     job = submit_job(known.address, command)
     if known.json:
-        print(json.dumps({"job": job, "address": known.address}))
+        print_json({"job": job, "address": known.address}, indent=None)
     else:
         print(job)
         print(f"nasray job logs {job} --address {known.address} --follow", file=sys.stderr)
@@ -49,9 +48,12 @@ def _job(known: Any) -> None:
         if known.follow and not known.json:
             follow_job(known.address, known.job)
         elif known.json:
-            print(json.dumps({"job": known.job, "log": job_logs(known.address, known.job)}))
+            print_json({"job": known.job, "log": job_logs(known.address, known.job)}, indent=None)
         else:
             print(job_logs(known.address, known.job), end="")
         return
     status = (stop_job if known.action == "stop" else job_status)(known.address, known.job)
-    print(json.dumps(status) if known.json else status["status"])
+    if known.json:
+        print_json(status, indent=None)
+    else:
+        print(status["status"])

@@ -42,6 +42,18 @@ def parse_image_hw(text: str) -> tuple[int, int]:
     return height, width
 
 
+def print_json(content: Any, *, indent: int | None = 1) -> None:
+    """Print the figures of a command as JSON: null for numbers that are not finite."""
+    from nasray.cluster.files import to_json
+
+    print(to_json(content, indent=indent))
+
+
+def number_text(value: float | None, spec: str = ".3f") -> str:
+    """Return a figure for a table; a dash for None and NaN, which mean that there is none."""
+    return "-" if value is None or value != value else f"{value:{spec}}"
+
+
 def print_table(head: list[str], rows: list[list[str]]) -> None:
     """Columns of text: the first to the left, the others to the right (both to the left where there are two)."""
     widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]

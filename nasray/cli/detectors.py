@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nasray.cli.common import ARCHITECTURE, CHECKPOINT, IMAGE_SIZE, command, parse_image_hw, print_table, run_folder
+from nasray.cli.common import (
+    ARCHITECTURE,
+    CHECKPOINT,
+    IMAGE_SIZE,
+    command,
+    number_text,
+    parse_image_hw,
+    print_json,
+    print_table,
+    run_folder,
+)
 from nasray.spaces import NasrayError
 
 if TYPE_CHECKING:
@@ -66,7 +75,10 @@ def _data_check(known: Any) -> None:
     from nasray.data.check import check_data, describe_check
 
     report = check_data(known.source, decode=known.decode)
-    print(json.dumps(report, indent=1) if known.json else describe_check(report))
+    if known.json:
+        print_json(report)
+    else:
+        print(describe_check(report))
     if report["errors"]:
         raise NasrayError(f"{known.source} cannot be trained on: {report['errors']} errors, listed above")
 
@@ -78,7 +90,7 @@ def _data_shapes(known: Any) -> None:
         raise NasrayError(f"--images is at least 2, one to train and one to validate on; got {known.images}")
     path = Path(known.folder) / "data.yaml"
     write_shapes(path.parent, known.images, seed=known.seed, image_hw=parse_image_hw(known.image_size))
-    print(json.dumps({"data": str(path)}) if known.json else f"{path}\nnasray data check {path}")
+    _tell_data(path, known)
 
 
 def _data_pack(known: Any) -> None:
@@ -87,7 +99,14 @@ def _data_pack(known: Any) -> None:
 
     path = Path(known.folder)
     pack_data(open_data(known.source).all_splits(), path)
-    print(json.dumps({"data": str(path)}) if known.json else f"{path}\nnasray data check {path}")
+    _tell_data(path, known)
+
+
+def _tell_data(path: Path, known: Any) -> None:
+    if known.json:
+        print_json({"data": path}, indent=None)
+    else:
+        print(f"{path}\nnasray data check {path}")
 
 
 # ---- training ----------------------------------------------------------------------------------------------------
@@ -153,7 +172,7 @@ def resume_training_command(known: Any) -> None:
 
 def _tell_training(summary: dict[str, Any], known: Any, seconds: float) -> None:
     if known.json:
-        print(json.dumps({**summary, "seconds": round(seconds, 2), "folder": known.folder}, indent=1))
+        print_json({**summary, "seconds": round(seconds, 2), "folder": known.folder})
         return
     print(f"\n{summary['iterations']:,} iterations in {seconds:.1f} s")
     best = {name: value for name, value in summary["best"].items() if name in ("mAP", "AP50", "AP75", "top1", "top5")}
@@ -177,14 +196,17 @@ def _evaluate(known: Any) -> None:
         batch_size=known.batch_size, device=known.device, to=Path(known.to) if known.to else None,
     )  # fmt: skip
     if known.json:
-        print(json.dumps(result, indent=1))
+        print_json(result)
         return
-    print_table(["metric", "value"], [[name, f"{value:.4f}"] for name, value in result["coco"].items()])
-    print_table(["metric", "value"], [[name, f"{value:.4f}"] for name, value in result["voc"].items()])
+    print_table(["metric", "value"], [[name, number_text(value, ".4f")] for name, value in result["coco"].items()])
+    print_table(["metric", "value"], [[name, number_text(value, ".4f")] for name, value in result["voc"].items()])
     print()
     print_table(
         ["class", "mAP", "AP50", "boxes"],
-        [[row["class"], f"{row['mAP']:.4f}", f"{row['AP50']:.4f}", str(row["boxes"])] for row in result["classes"]],
+        [
+            [row["class"], number_text(row["mAP"], ".4f"), number_text(row["AP50"], ".4f"), str(row["boxes"])]
+            for row in result["classes"]
+        ],
     )
     print(f"\n{result['images']} images of {known.split} in {result['seconds']:.1f} s", file=sys.stderr)
 
@@ -197,7 +219,7 @@ def _predict(known: Any) -> None:
     to = Path(known.to) if known.to else image.with_name(f"{image.stem}-boxes.png")
     found = predict_image(Checkpoint.load(known.checkpoint), image, to=to, threshold=known.threshold)
     if known.json:
-        print(json.dumps({"picture": str(to), "detections": found}, indent=1))
+        print_json({"picture": str(to), "detections": found})
         return
     for one in found:
         print(f"{one['class']:20} {one['score']:.3f}  " + " ".join(f"{value:.0f}" for value in one["box"]))

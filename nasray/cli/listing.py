@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from typing import Any
 
-from nasray.cli.common import command, print_table
+from nasray.cli.common import command, print_json, print_table
 
 
 def add_commands(commands: Any) -> None:
@@ -18,7 +17,7 @@ def add_commands(commands: Any) -> None:
 def _list(known: Any) -> None:
     entries = _ENTRIES[known.what]()
     if known.json:
-        print(json.dumps(entries, indent=1))
+        print_json(entries)
     else:
         print_table([known.what.removesuffix("s"), "what it is"], [[name, text] for name, text in entries.items()])
 

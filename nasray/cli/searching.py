@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 from typing import Any
 
-from nasray.cli.common import command, print_table, print_values, run_folder
+from nasray.cli.common import command, number_text, print_json, print_table, print_values, run_folder
 
 
 def add_commands(commands: Any) -> None:
@@ -77,7 +76,7 @@ def _resume(known: Any) -> None:
 
 def _tell_winner(best: dict[str, Any], known: Any, seconds: float) -> None:
     if known.json:
-        print(json.dumps({**best, "seconds": round(seconds, 2), "folder": known.folder}, indent=1))
+        print_json({**best, "seconds": round(seconds, 2), "folder": known.folder})
         return
     entries = best["best"]
     many = len(best["objectives"]) > 1
@@ -85,10 +84,10 @@ def _tell_winner(best: dict[str, Any], known: Any, seconds: float) -> None:
     print(f"Pareto front of {len(entries)}:" if many else "winner:")
     names = [*entries[0]["metrics"], *entries[0]["costs"]]
     shown = entries[:: max(len(entries) // 10, 1)] if many else entries[:1]
-    rows = [[e["id"], *(f"{({**e['metrics'], **e['costs']})[n]:.5g}" for n in names)] for e in shown]
+    rows = [[e["id"], *(number_text({**e["metrics"], **e["costs"]}[n], ".5g") for n in names)] for e in shown]
     print_table(["id", *names], rows)
     if not many:
-        print(json.dumps(entries[0]["architecture"]))
+        print_json(entries[0]["architecture"], indent=None)
     if best.get("stages"):
         from nasray.stages import stage_rows
 
@@ -108,7 +107,7 @@ def _report(known: Any) -> None:
     experiment = experiment_of_run(run.description(), known.folder)
     searcher = make_searcher(experiment)
     if known.json:
-        print(json.dumps(report_summary(run, searcher.space), indent=1))
+        print_json(report_summary(run, searcher.space))
         return
     reference = ARCHITECTURES[experiment.reference] if experiment.reference else None
     print(write_report(run, searcher.space, objectives=searcher.objectives, reference=reference))
@@ -126,16 +125,17 @@ def _rank(known: Any) -> None:
         resources = Resources(**vars(override(given, known.overrides, "nasray rank FOLDER")))
     result = rank_run(known.folder, known.architectures, seed=known.seed, resources=resources)
     if known.json:
-        print(json.dumps(result, indent=1))
+        print_json(result)
         return
     rows = result["architectures"]
     names = list(rows[0])[1:]
-    print_table(["architecture", *names], [[row["id"], *(f"{row[name]:.4g}" for name in names)] for row in rows])
+    cells = [[row["id"], *(number_text(row[name], ".4g") for name in names)] for row in rows]
+    print_table(["architecture", *names], cells)
     print()
     columns = ["kendall", "95 % interval", "spearman", "95 % interval"]
     table = []
     for name, found in result["agreement"].items():
-        cells = [[_number(part["value"]), f"{_number(part['low'])} to {_number(part['high'])}"]
+        cells = [[number_text(part["value"]), f"{number_text(part['low'])} to {number_text(part['high'])}"]
                  for part in (found["kendall"], found["spearman"])]  # fmt: skip
         table.append([name, *cells[0], *cells[1]])
     print_table(["agreement with training", *columns], table)
@@ -144,10 +144,6 @@ def _rank(known: Any) -> None:
     if "winner" in result:
         print(f"winner of the search {result['winner']['id']}: mAP {result['winner']['mAP']:.4f}")
     print(f"{Path(known.folder) / FOLDER / 'rank.png'}\n{Path(known.folder) / FOLDER / 'agreement.png'}")
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None or value != value else f"{value:.3f}"
 
 
 def _agreement(known: Any) -> None:
@@ -169,6 +165,6 @@ def _agreement(known: Any) -> None:
         progress=lambda done, total: line.update(done, final=done == total),
     )  # fmt: skip
     if known.json:
-        print(json.dumps(result, indent=1))
+        print_json(result)
         return
     print_values(result)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from nasray.cluster.files import to_json
 from nasray.data.images import ImageSource, SelectedImages, decode_image
 from nasray.spaces import NasrayError
 
@@ -74,7 +75,7 @@ class Segmentations:
     @classmethod
     def of(cls, segmentations: Iterable[Any]) -> Segmentations:
         """From what COCO's files hold; anything false is none."""
-        texts = [json.dumps(item, separators=(",", ":")).encode() if item else b"" for item in segmentations]
+        texts = [to_json(item, compact=True).encode() if item else b"" for item in segmentations]
         return cls(np.frombuffer(b"".join(texts), dtype=np.uint8), np.cumsum([0, *map(len, texts)]))
 
     def select(self, rows: NDArray[np.int64]) -> Segmentations:

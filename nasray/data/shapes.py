@@ -7,7 +7,6 @@ may overlap.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nasray.cluster import write_atomic
+from nasray.cluster.files import to_json
 from nasray.data.dataset import DetectionSet, Segmentations
 from nasray.data.images import ImagesInMemory, encode_png
 from nasray.spaces import NasrayError
@@ -237,7 +237,7 @@ def write_shapes(
     splits = {"train": range(num_images - num_val), "val": range(num_images - num_val, num_images)}
     for split, indices in splits.items():
         content = _write_split(folder, indices, seed, image_hw)
-        write_atomic(folder / "annotations" / f"{split}.json", json.dumps(content).encode())
+        write_atomic(folder / "annotations" / f"{split}.json", to_json(content).encode())
     lines = ["# Shapes, drawn by nasray", "format: coco", "root: ."]
     lines += [f"{split}: {{images: images, annotations: annotations/{split}.json}}" for split in splits]
     write_atomic(folder / "data.yaml", ("\n".join(lines) + "\n").encode())

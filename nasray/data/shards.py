@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nasray.cluster import write_atomic
+from nasray.cluster.files import to_json
 from nasray.data.dataset import DetectionSet, Segmentations
 from nasray.spaces import NasrayError
 
@@ -63,7 +64,7 @@ def pack_data(splits: Iterable[DetectionSet], folder: Path, images_per_shard: in
         "category_ids": datasets[0].category_ids,
         "splits": shards,
     }
-    write_atomic(folder / INDEX, json.dumps(index, indent=1).encode())
+    write_atomic(folder / INDEX, to_json(index, indent=1).encode())
 
 
 def shard_splits(folder: Path) -> tuple[str, ...]:
@@ -223,7 +224,7 @@ def _rows(dataset: DetectionSet, indices: range) -> Iterator[dict[str, Any]]:
         segmentations = None
         if dataset.segmentations is not None:
             values = (dataset.segmentations.value(row) for row in range(begin, end))
-            segmentations = [json.dumps(value, separators=(",", ":")) if value else "" for value in values]
+            segmentations = [to_json(value, compact=True) if value else "" for value in values]
         yield {
             "image": dataset.files.read(index),
             "file_name": Path(dataset.files.name(index)).name,

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nasray.cluster import write_atomic
+from nasray.cluster.files import to_json
 from nasray.cluster.progress import ProgressLine
 from nasray.latency.blocks import Block, block_latency, terms
 from nasray.latency.setting import Setting
@@ -152,7 +153,7 @@ class LatencyTable:
             self.path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise NasrayError(f"no folder {self.path.parent} for latency tables: {error}. Set NASRAY_CACHE") from error
-        write_atomic(self.path, (json.dumps(content, indent=0) + "\n").encode())
+        write_atomic(self.path, (to_json(content, indent=0) + "\n").encode())
 
 
 def cache_folder() -> Path:

@@ -27,7 +27,7 @@ import yaml
 
 from nasray.checkpoint import Checkpoint
 from nasray.cluster import write_atomic
-from nasray.cluster.files import explained_disk_errors
+from nasray.cluster.files import explained_disk_errors, to_json
 from nasray.configuration import describe_versions, git_revision, read_mapping, validate
 from nasray.recipe import RECIPE, Recipe
 from nasray.spaces import Architecture, NasrayError
@@ -132,7 +132,7 @@ def read_description(path: Path) -> Description:
         )
     return Description(
         recipe=validate(RECIPE, Recipe, content["recipe"], source),
-        architecture=Architecture.from_json(json.dumps(content["architecture"])),
+        architecture=Architecture.from_json(to_json(content["architecture"])),
         classes=tuple(content["classes"]),
         category_ids=tuple(content["category_ids"]),
     )
@@ -165,18 +165,12 @@ class Log:
             NasrayError: if the disk is full.
         """
         with explained_disk_errors(self.path):
-            self.file.write(json.dumps(_plain(line)).encode() + b"\n")
+            self.file.write(to_json(line).encode() + b"\n")
             self.file.flush()
 
     def close(self) -> None:
         """Close the file."""
         self.file.close()
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _plain(item) for name, item in value.items()}
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def ranked(ranking: Ranking, iteration: int, metrics: dict[str, float], keep: int) -> Ranking:

@@ -10,7 +10,6 @@ Every worker runs the same iterations, and takes part in all of their messages. 
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -25,6 +24,7 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from nasray.checkpoint import Checkpoint
 from nasray.cluster import write_atomic
+from nasray.cluster.files import to_json
 from nasray.cluster.training import Worker
 from nasray.data.classification import ClassificationBatch
 from nasray.data.loader import Batch
@@ -353,7 +353,7 @@ class Loop:
             "last": _finite(self.metrics),
         }
         if self.recorder is not None:
-            write_atomic(self.folder / "summary.json", json.dumps(summary, indent=1).encode())
+            write_atomic(self.folder / "summary.json", to_json(summary, indent=1).encode())
         return summary
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor, distributed
 
 from nasray.cluster import write_atomic
+from nasray.cluster.files import to_json
 from nasray.spaces import NasrayError
 
 SHOWN = 20
@@ -102,7 +102,7 @@ class LossWatch:
         path = self.folder / "non-finite.json"
         if self.rank == 0:
             content = {"iteration": facts["iteration"], "workers": workers}
-            write_atomic(path, json.dumps(content, indent=1).encode())
+            write_atomic(path, to_json(content, indent=1).encode())
         raise NasrayError(
             f"iteration {facts['iteration']}: {what} ({losses}). Images of the batch: {images}; see {path}. What was "
             "saved is from before it. Look at the annotations of these images; else begin again with a lower "

@@ -30,3 +30,13 @@ def test_plain_values_stay_what_they_are():
 def test_what_has_no_json_is_our_own_bug():
     with pytest.raises(TypeError):
         to_json({"a": object()})
+
+
+def test_keys_are_the_same_with_and_without_numbers_that_are_not_finite():
+    content = {1: 0.0, None: 0.0, 2.5: 0.0, "x": 0.0}
+    assert list(json.loads(to_json(content))) == list(json.loads(to_json({**content, "x": float("nan")})))
+    assert json.loads(to_json({float("nan"): 1, Path("a"): 2})) == {"nan": 1, "a": 2}
+
+
+def test_compact_json_has_no_spaces():
+    assert to_json([[1, float("nan")], {"a": 2}], compact=True) == '[[1,null],{"a":2}]'
