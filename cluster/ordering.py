@@ -3,6 +3,9 @@
 Batch k is asked for as soon as batch k - c is told, c being the number of batches in flight, and batches are told in
 the order in which they were asked for. So every batch is a function of the seed and the batches told before it:
 neither the order in which workers finish nor a crash changes the search.
+
+A searcher that has too little to propose while batches are in flight is asked again once the next of them is told. A
+search ends early only when it has nothing new to propose although everything that was asked for is told.
 """
 
 from __future__ import annotations
@@ -34,6 +37,7 @@ class OrderedSearch:
         evaluations: how many architectures to evaluate in all.
         batch_size: architectures in a batch; the last one can be smaller.
         in_flight: batches asked for and not yet told, c.
+
     """
 
     def __init__(self, searcher: Searcher, *, evaluations: int, batch_size: int, in_flight: int) -> None:
@@ -41,12 +45,15 @@ class OrderedSearch:
             if value < 1:
                 raise NasrayError(f"{name} must be at least 1, got {value}")
         self.searcher = searcher
+        if searcher.evaluations is None:
+            searcher.evaluations = evaluations
         self.evaluations, self.batch_size, self.in_flight = evaluations, batch_size, in_flight
         self.pending: dict[int, Proposal] = {}
         self.waiting: dict[int, Metrics] = {}
         self.num_batches_asked = 0
         self.num_asked = 0
-        self.exhausted = False
+        self.asked_in_vain_at: int | None = None  # batches told when the searcher last had too little to propose
+        self.shortfall: str | None = None  # why fewer than `evaluations` are evaluated, once that is certain
 
     @property
     def num_batches_told(self) -> int:
@@ -61,18 +68,38 @@ class OrderedSearch:
     @property
     def is_finished(self) -> bool:
         """Whether everything that will ever be asked for is told."""
-        return not self.pending and (self.exhausted or self.num_asked >= self.evaluations)
+        return not self.pending and (self.shortfall is not None or self.num_asked >= self.evaluations)
+
+    @property
+    def ended_early(self) -> str | None:
+        """A sentence that says where and why the search ended before all its evaluations; None if it did not."""
+        if self.shortfall is None or self.pending:
+            return None
+        return f"ended early at {self.num_told:,} of {self.evaluations:,} evaluations: {self.shortfall}"
+
+    @property
+    def _may_ask(self) -> bool:
+        """Whether another batch is due. What was asked in vain is asked again once more is told, and not before."""
+        return (
+            len(self.pending) < self.in_flight
+            and self.num_asked < self.evaluations
+            and self.shortfall is None
+            and self.asked_in_vain_at != self.num_batches_told
+        )
 
     def fill(self) -> None:
-        """Ask for batches until `in_flight` are pending, or nothing is left to ask for."""
-        while len(self.pending) < self.in_flight and self.num_asked < self.evaluations and not self.exhausted:
+        """Ask for batches until `in_flight` are pending, or nothing more can be asked for at present."""
+        while self._may_ask:
             wanted = min(self.batch_size, self.evaluations - self.num_asked)
             proposal = self.searcher.ask(wanted)
-            self.exhausted = len(proposal) < wanted
+            if len(proposal) < wanted:
+                self.asked_in_vain_at = self.num_batches_told
             if len(proposal):
                 self.pending[self.num_batches_asked] = proposal
                 self.num_batches_asked += 1
                 self.num_asked += len(proposal)
+            elif not self.pending:
+                self.shortfall = self.searcher.shortfall
 
     def receive(self, index: int, metrics: Metrics) -> list[ToldBatch]:
         """Take the results of batch `index`; give the batches whose turn has come, in order, without telling them.
@@ -132,7 +159,8 @@ class OrderedSearch:
             "waiting": dict(self.waiting),
             "num_batches_asked": self.num_batches_asked,
             "num_asked": self.num_asked,
-            "exhausted": self.exhausted,
+            "asked_in_vain_at": self.asked_in_vain_at,
+            "shortfall": self.shortfall,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -141,4 +169,4 @@ class OrderedSearch:
         self.pending = {k: Proposal(*arrays) for k, arrays in state["pending"].items()}
         self.waiting = dict(state["waiting"])
         self.num_batches_asked, self.num_asked = state["num_batches_asked"], state["num_asked"]
-        self.exhausted = state["exhausted"]
+        self.asked_in_vain_at, self.shortfall = state["asked_in_vain_at"], state["shortfall"]

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nasray.cluster.ordering import OrderedSearch, ToldBatch
-from nasray.cluster.progress import ProgressLine
+from nasray.cluster.progress import ProgressLine, say
 from nasray.cluster.run_folder import RunFolder
 from nasray.cluster.tensorboard import EventWriter
 from nasray.searchers import Metrics, Searcher, pareto_front
@@ -76,6 +76,7 @@ class Recorder:
             "objectives": [{"name": o.name, "direction": o.direction} for o in objectives],
             "evaluations": self.searcher.num_told,
             "finished": self.search.is_finished,
+            "ended_early": self.search.ended_early,
             "cost_scope": {"scope": "backbone", "image_hw": image_hw, "gmacs": "multiply-adds of convolutions / 1e9"},
             "best": [self.leaders.entry(index) for index in range(len(self.leaders.genes))],
         }
@@ -87,6 +88,8 @@ class Recorder:
         if self._live is not None:
             self._live.close()
             self._live = None
+        if self.search.ended_early:
+            say(self.search.ended_early)
 
 
 class _Live:

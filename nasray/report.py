@@ -45,10 +45,11 @@ MAX_ROWS = 40
 def report_summary(folder: RunFolder, space: Space) -> dict[str, Any]:
     """The figures of a run as a JSON-serialisable dict.
 
-    Keys: name, objectives, evaluations, batches, not_finite (evaluations with an objective that is NaN or infinite),
-    seconds, evaluations_per_second, sessions, workers, busy_share (see `report_data.Timing`), best (as in best.json),
-    convergence (for each objective at most 200 points: evaluations, best, mean, std); with several objectives front,
-    with two hypervolume; with a staged space levels (layers, gmacs, params_m of the best at C1 to C5). None stands
+    Keys: name, objectives, evaluations, ended_early (where and why, if it did), batches, not_finite (evaluations with
+    an objective that is NaN or infinite), seconds, evaluations_per_second, sessions, workers, busy_share (see
+    `report_data.Timing`), best (as in best.json), convergence (for each objective at most 200 points: evaluations,
+    best, mean, std); with several objectives front, with two hypervolume; with a staged space levels (layers, gmacs,
+    params_m of the best at C1 to C5). None stands
     for what is not known or not finite.
 
     Raises:
@@ -121,6 +122,8 @@ def _headline(run: RunData) -> str:
     tiles = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(text)}</dd></div>" for name, text in facts)
     unusable = int((~np.isfinite(run.values).all(axis=1)).sum())
     note = f'<p class="note">{unusable:,} evaluations have no finite value and are not drawn.</p>' if unusable else ""
+    if run.ended_early:
+        note = f'<p class="note">The search {escape(run.ended_early)}.</p>{note}'
     return (
         f"<h1>{escape(run.name)}</h1>\n<p class='about'>{' · '.join(about)}</p>\n"
         f'<dl class="facts" style="--columns: {5 if len(facts) > 8 else 4}">{tiles}</dl>\n{note}'

@@ -108,6 +108,7 @@ class RunData:
         metrics: each (N,).
         batch_ends: (B,) evaluations told after each batch.
         timing: where the time went.
+        ended_early: a sentence that says where and why, if the search ended before all its evaluations.
     """
 
     name: str
@@ -119,6 +120,7 @@ class RunData:
     metrics: Metrics
     batch_ends: Ints
     timing: Timing
+    ended_early: str | None = None
 
     def column(self, name: str) -> Floats:
         """(N,) values of a metric, or else of a cost.
@@ -240,8 +242,9 @@ def read_run(folder: RunFolder, objectives: Sequence[Objective] | None = None) -
     if not batches:
         raise NasrayError(f"{folder.path} has no finished batch yet. `nasray resume` continues the search")
     ends = np.cumsum([len(batch.ids) for batch in batches])
+    best = folder.read_best() if objectives is None or (folder.path / "best.json").is_file() else {}
     if objectives is None:
-        objectives = [Objective(**entry) for entry in folder.read_best()["objectives"]]
+        objectives = [Objective(**entry) for entry in best["objectives"]]
     name = description.get("name") or _section(description, "experiment").get("name") or folder.path.name
     run = RunData(
         name=str(name),
@@ -253,6 +256,7 @@ def read_run(folder: RunFolder, objectives: Sequence[Objective] | None = None) -
         metrics=_joined([batch.metrics for batch in batches]),
         batch_ends=ends,
         timing=run_timing(folder.read_trials(), ends),
+        ended_early=best.get("ended_early"),
     )
     for objective in run.objectives:
         run.column(objective.name)
@@ -364,6 +368,7 @@ def summarise(run: RunData, space: Space) -> dict[str, Any]:
         "name": run.name,
         "objectives": [{"name": o.name, "direction": o.direction} for o in run.objectives],
         "evaluations": len(run.ids),
+        "ended_early": run.ended_early,
         "batches": len(run.batch_ends),
         "not_finite": int((~np.isfinite(run.values).all(axis=1)).sum()),
         **run.timing._asdict(),

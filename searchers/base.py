@@ -5,6 +5,8 @@ Shapes: N architectures, G genes, O objectives.
 
 from __future__ import annotations
 
+import itertools
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -16,6 +18,7 @@ from nasray.spaces import Budget, CostFunction, Costs, InfeasibleError, NasrayEr
 
 Metrics = dict[str, NDArray[np.float64]]
 NO_PARENT = -1
+MAX_LISTED = 100_000  # combinations of gene values of a space that is listed once little of it is left
 
 
 @dataclass(frozen=True)
@@ -64,13 +67,18 @@ class Searcher(ABC):
         cost: gives the bounded costs; the space's own by default.
         objectives: what to optimise; several only where the searcher says so.
         seed: same seed, same search.
+        evaluations: architectures that the search will evaluate, from which the defaults of the searcher's options
+            follow; an `OrderedSearch` sets it where it is left out.
 
     Raises:
         NasrayError: for a budget on a cost that nothing measures, or objectives that the searcher cannot serve.
     """
 
     max_objectives: int = 1
-    max_tries = 200_000  # candidates without a single admissible one before a search gives up
+    # Candidates refused in a row before ...
+    patience = 2_000  # ... newcomers take part, from the list of what is left where the space is small
+    max_samples = 20_000  # ... newcomers are looked for near other ones within the budget
+    max_tries = 200_000  # ... a search gives up
 
     def __init__(
         self,
@@ -80,14 +88,19 @@ class Searcher(ABC):
         cost: CostFunction | None = None,
         objectives: tuple[Objective, ...] = SCORE,
         seed: int = 0,
+        evaluations: int | None = None,
     ) -> None:
-        self.space, self.objectives = space, objectives
+        self.space, self.objectives, self.evaluations = space, objectives, evaluations
         self.budget = budget or Budget()
         self.cost = cost or space.cost
         self.rng = np.random.default_rng(seed)
         self.num_told = 0
         self.seen: set[int] = set()
         self.refused = 0  # candidates refused since the last admissible one, within one `ask`
+        self.is_stuck = False  # whether they were more than `patience` at some time within this `ask`
+        self.shortfall = ""  # why the last `ask` gave fewer than it was asked for
+        self.walkers: Population | None = None  # where newcomers are looked for under a budget that samples do not meet
+        self._left: Population | None = None
         if not 1 <= len(objectives) <= self.max_objectives:
             raise NasrayError(
                 f"searcher {type(self).__name__} takes 1 to {self.max_objectives} objectives, got {len(objectives)}: "
@@ -103,32 +116,42 @@ class Searcher(ABC):
     # ---- the contract -------------------------------------------------------------------------------------------
 
     def ask(self, num: int) -> Proposal:
-        """Up to `num` new architectures; fewer only if the space (or the searcher) has run out of them.
+        """Up to `num` new architectures; fewer only if none can be found at present, and `shortfall` says why.
 
         Raises:
             InfeasibleError: if no architecture within the budget was ever found.
         """
         genes: list[Population] = []
         parents: list[NDArray[np.int64]] = []
-        found, tried, self.refused = 0, 0, 0
+        found, tried, self.refused, self.is_stuck, self.shortfall = 0, 0, 0, False, ""
         while found < num:
             # More than is missing, by the share that was refused so far, so that few rounds are needed.
             missing = num - found
             share = max((found + 1) / (tried + 1), 1 / 16)
-            candidates, origin = self._propose(int(missing * min(1.25 / share, 16.0)) + 1)
+            size = int(missing * min(1.25 / share, 16.0)) + 1
+            if self.refused >= 256:
+                size = max(size, min(self.refused, 4096))
+            candidates, origin = self._propose(size)
             if not len(candidates):
+                self.shortfall = "nothing is left to propose"
                 break
             accepted = self._admissible(candidates, missing)
             self.seen.update(row_keys(candidates[accepted]).tolist())
             genes.append(candidates[accepted])
             parents.append(origin[accepted])
+            self._remember(genes[-1][parents[-1][:, 0] == NO_PARENT])
             found += len(accepted)
             tried += len(candidates)
             self.refused = 0 if len(accepted) else self.refused + len(candidates)
-            if self.refused > self.max_tries:
-                if not self.seen:
-                    raise self._infeasible(tried)
+            self.is_stuck |= self.refused > self.patience
+            if self.is_stuck and self._is_used_up:
+                self.shortfall = f"all {len(self.seen):,} architectures of the space within the budget were asked for"
                 break
+            if self.refused > self.max_tries:
+                self.shortfall = f"{self.refused:,} candidates in a row were known already or outside of the budget"
+                break
+        if not self.seen and num:
+            raise self._infeasible(tried)
         if not genes:
             return Proposal(np.empty((0, self.space.num_genes), dtype=np.int64), np.empty((0, 2), dtype=np.int64))
         return Proposal(np.concatenate(genes), np.concatenate(parents))
@@ -159,6 +182,7 @@ class Searcher(ABC):
             "rng": self.rng.bit_generator.state,
             "num_told": self.num_told,
             "seen": np.fromiter(self.seen, dtype=np.uint64, count=len(self.seen)),
+            "walkers": self.walkers,
             **self._state(),
         }
 
@@ -167,7 +191,8 @@ class Searcher(ABC):
         state = dict(state)
         self.rng.bit_generator.state = state.pop("rng")
         self.num_told = state.pop("num_told")
-        self.seen = set(state.pop("seen").tolist())
+        self.seen, self._left = set(state.pop("seen").tolist()), None
+        self.walkers = state.pop("walkers")
         self._load_state(state)
 
     def population(self) -> Population:
@@ -178,7 +203,10 @@ class Searcher(ABC):
 
     @abstractmethod
     def _propose(self, num: int) -> tuple[Population, NDArray[np.int64]]:
-        """About `num` valid candidates (M, G) and their parents (M, 2). An empty answer ends the search."""
+        """About `num` valid candidates (M, G) and their parents (M, 2), good or not. An empty answer ends the `ask`.
+
+        Once `is_stuck`, a good part of them should be `_newcomers`.
+        """
 
     def _learn(  # noqa: B027  random search has nothing to learn
         self, genes: Population, values: NDArray[np.float64], numbers: NDArray[np.int64]
@@ -224,6 +252,53 @@ class Searcher(ABC):
         if self.budget.names:
             good &= self.budget.admits(self.cost(rows), len(rows))
         return indices[good][:most]
+
+    def _newcomers(self, num: int) -> Population:
+        """(K, G) candidates that owe nothing to what was told, K <= num: samples of the space, good or not.
+
+        Where samples are refused in a row, a space of few architectures is listed and the newcomers are drawn from
+        what is left of it; in a larger one, whose budget samples hardly ever meet, they are found by mutating others
+        within the budget.
+        """
+        if self.is_stuck and (left := self._unseen()) is not None:
+            return left[self.rng.choice(len(left), size=min(num, len(left)), replace=False)]
+        if self.walkers is None and self.refused > self.max_samples:
+            try:
+                self.walkers = self._seeds(num)
+            except InfeasibleError:
+                if not self.seen:
+                    raise
+        if self.walkers is None:
+            return self.space.sample(num, self.rng)
+        steps = self.rng.integers(1, 4, size=num)
+        rows = self.walkers[self.rng.integers(len(self.walkers), size=num)]
+        for step in range(3):
+            rows = np.where((step < steps)[:, None], self.space.mutate(rows, self.rng), rows)
+        return rows
+
+    def _remember(self, newcomers: Population) -> None:
+        """Let the search for newcomers go on from the last ones that were found."""
+        if self.walkers is not None and len(newcomers):
+            self.walkers = np.concatenate([self.walkers, newcomers])[-256:]
+
+    def _unseen(self) -> Population | None:
+        """(K, G) what is left of a space of few architectures, in a fixed order; None of a larger space."""
+        if self._left is None:
+            if math.prod(len(gene.values) for gene in self.space.genes) > min(MAX_LISTED, self.max_tries):
+                return None
+            combinations = itertools.product(*(gene.values for gene in self.space.genes))
+            rows = np.unique(self.space.repair(np.array(list(combinations), dtype=np.int64)), axis=0)
+            chunks = np.array_split(rows, -(-len(rows) // 4096))
+            self._left = np.concatenate([chunk[self._admissible(chunk, len(chunk))] for chunk in chunks])
+        unseen = [key not in self.seen for key in row_keys(self._left).tolist()]
+        self._left = self._left[np.array(unseen, dtype=bool)]
+        return self._left
+
+    @property
+    def _is_used_up(self) -> bool:
+        """Whether nothing is left for certain."""
+        left = self._unseen()
+        return left is not None and not len(left)
 
     def _seeds(self, num: int) -> Population:
         """(K, G) architectures within the budget from which to start; K in [1, num].

@@ -34,8 +34,6 @@ class Evolution(Searcher):
         options: see `Searcher`.
     """
 
-    _patience = 20_000  # candidates refused in a row after which half of the children are random newcomers
-
     def __init__(
         self,
         space: Any,
@@ -78,33 +76,38 @@ class Evolution(Searcher):
         return self.genes
 
     def _propose(self, num: int) -> tuple[Population, NDArray[np.int64]]:
-        if len(self.seen) < self.initial and self.refused <= self._patience:  # else the budget is too tight
-            return self.space.sample(num, self.rng), np.full((num, 2), NO_PARENT)
-        if self.pending_seeds is None and not len(self.genes):  # the first batch starts with the seeds themselves
+        untold = not len(self.genes)
+        if len(self.seen) < self.initial or (self.initial and untold):
+            return _without_parents(self._newcomers(num))
+        if untold and self.pending_seeds is None:  # the first batch starts with the seeds themselves
             self.pending_seeds = self._seeds(num)
-            return self.pending_seeds, np.full((len(self.pending_seeds), 2), NO_PARENT)
-        if not len(self.genes):  # nothing told yet: mutants of the seeds
+            return _without_parents(self.pending_seeds)
+        if untold:  # mutants of the seeds, and once these are used up newcomers as well
             assert self.pending_seeds is not None
-            picked = self.rng.integers(len(self.pending_seeds), size=num)
-            mutants = self._mutate(self.pending_seeds[picked])
-            return mutants, np.full((num, 2), NO_PARENT)
+            few = num // 2 if self.is_stuck else num
+            mutants = self._mutate(self.pending_seeds[self.rng.integers(len(self.pending_seeds), size=few)])
+            newcomers = self._newcomers(num - few) if few < num else mutants[:0]
+            return _without_parents(np.concatenate([mutants, newcomers]))
         kind = self.rng.random(num)
-        if self.refused > self._patience:  # the population's neighbourhood is used up
+        if self.is_stuck:  # the population's neighbourhood is used up
             kind[num // 2 :] = 2.0
         first, second = (self._pick(num) for _ in range(2))
         parents = np.stack([self.numbers[first], np.full(num, NO_PARENT)], axis=1)
         is_mutant = kind < self.mutation
         is_cross = ~is_mutant & (kind < self.mutation + self.crossover)
-        is_new = ~is_mutant & ~is_cross
+        is_new = np.flatnonzero(~is_mutant & ~is_cross)
         children = np.empty((num, self.space.num_genes), dtype=np.int64)
         children[is_mutant] = self._mutate(self.genes[first[is_mutant]])
         if is_cross.any():
             pair = self.genes[first[is_cross]], self.genes[second[is_cross]]
             children[is_cross] = self.space.crossover(*pair, self.rng)
             parents[is_cross, 1] = self.numbers[second[is_cross]]
-        if is_new.any():
-            children[is_new] = self.space.sample(int(is_new.sum()), self.rng)
+        if len(is_new):
+            newcomers = self._newcomers(len(is_new))
+            children[is_new[: len(newcomers)]] = newcomers
             parents[is_new] = NO_PARENT
+            missing = is_new[len(newcomers) :]
+            children, parents = (np.delete(rows, missing, axis=0) for rows in (children, parents))
         return children, parents
 
     def _mutate(self, genes: Population) -> Population:
@@ -131,3 +134,7 @@ class Evolution(Searcher):
     def _state(self) -> dict[str, Any]:
         names = ("genes", "values", "numbers", "pending_seeds", "fine")
         return {name: getattr(self, name) for name in names}
+
+
+def _without_parents(genes: Population) -> tuple[Population, NDArray[np.int64]]:
+    return genes, np.full((len(genes), 2), NO_PARENT)

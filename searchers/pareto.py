@@ -45,6 +45,8 @@ def pareto_front(values: Values) -> NDArray[np.bool_]:
     """
     if len(values) == 0:
         return np.zeros(0, dtype=bool)
+    if values.shape[1] == 1:
+        return np.asarray(values[:, 0] == values[:, 0].max())
     # In lexicographic order, best first, a point can only be dominated by one before it.
     order = np.lexsort(-values.T[::-1])
     ranked = values[order]

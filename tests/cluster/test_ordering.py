@@ -1,11 +1,12 @@
 import pickle
+from functools import partial
 
 import numpy as np
 import pytest
 
 from nasray.cluster import OrderedSearch
-from nasray.searchers import Evolution, RandomSearch
-from nasray.spaces import BottleneckSpace, NasrayError
+from nasray.searchers import CoarseToFineEvolution, Evolution, ParetoEvolution, RandomSearch
+from nasray.spaces import BottleneckSpace, Budget, Gene, NasrayError, Space
 
 from .common import load_drive
 
@@ -51,9 +52,7 @@ def test_save_and_load_in_the_middle_with_results_waiting():
     search.fill()
     index = max(search.pending)  # a result that waits for its turn travels too
     search.receive(index, evaluate(search.pending[index].genes))
-    again = new()
-    again.load_state_dict(pickle.loads(pickle.dumps(search.state_dict())))
-    assert run(again, max, log) == whole
+    assert run(again(search, new()), max, log) == whole
 
 
 def test_replay_continues_and_refuses_another_history():
@@ -77,12 +76,105 @@ def test_a_batch_reported_twice_or_never_asked_for_counts_once():
     assert search.num_told == 10
 
 
-def test_a_small_space_is_exhausted_and_finishes():
-    space = BottleneckSpace(max_width=16, max_stem_width=16, max_mid=16, max_depth=1, kernels=(3,), parts=(1, 1, 1, 1))
-    search = OrderedSearch(RandomSearch(space), evaluations=10_000, batch_size=300, in_flight=2)
+# ---- the end ------------------------------------------------------------------------------------------------------
+
+
+class Ladder(RandomSearch):
+    """Proposes the numbers up to three beyond the largest told: a searcher that has nothing new until it is told."""
+
+    def _propose(self, num):
+        rows = np.arange(min(self.num_told + 3, len(self.space.genes[0].values)))[:, None]
+        return rows, np.full((len(rows), 2), -1)
+
+
+class Line(Space):
+    family = "line"
+
+    def __init__(self, num):
+        self.genes = (Gene("place", tuple(range(num))),)
+
+
+def ladder(in_flight, *, length=1000, evaluations=30, batch_size=4):
+    searcher = Ladder(Line(length))
+    searcher.patience, searcher.max_tries = 5, 20
+    return OrderedSearch(searcher, evaluations=evaluations, batch_size=batch_size, in_flight=in_flight)
+
+
+@pytest.mark.parametrize("in_flight", [1, 2, 5])
+def test_a_batch_that_is_short_or_empty_waits_for_what_is_in_flight(in_flight):
+    search = ladder(in_flight)
+    search.fill()
+    assert [len(proposal) for proposal in search.pending.values()] == [3]
+    assert not search.is_finished
     log = run(search, min, [])
-    assert search.exhausted
-    assert sum(len(genes) for _, genes in log) == 2 * (2 * 2) ** 4
+    assert [row for _, genes in log for (row,) in genes] == list(range(30))
+    assert search.ended_early is None
+    for order in (max, lambda batches: batches[len(batches) // 2]):
+        assert run(ladder(in_flight), order, []) == log
+
+
+@pytest.mark.parametrize("in_flight", [1, 3])
+def test_save_and_load_at_every_moment_of_a_search_that_waits(in_flight):
+    whole = run(ladder(in_flight), max, [])
+    search, log = ladder(in_flight), []
+    while not search.is_finished:
+        search = again(search, ladder(in_flight))
+        search.fill()
+        search.fill()  # asks for nothing more
+        search = again(search, ladder(in_flight))
+        run(search, max, log, stop=search.num_batches_told + 1)
+    assert log == whole
+    search, half = ladder(in_flight), len(whole) // 2
+    for index, genes in whole[:half]:
+        search.replay(index, np.array(genes), evaluate(np.array(genes)))
+    assert run(search, min, whole[:half]) == whole
+
+
+def again(search, fresh):
+    fresh.load_state_dict(pickle.loads(pickle.dumps(search.state_dict())))
+    return fresh
+
+
+def test_a_searcher_without_ideas_ends_early_and_says_where_and_why():
+    search = ladder(2, length=100_001)  # too large to be listed
+    search.searcher._propose = lambda num: (np.zeros((num, 1), dtype=np.int64), np.full((num, 2), -1))
+    run(search, min, [])
+    assert search.is_finished
+    assert search.ended_early.startswith("ended early at 1 of 30 evaluations: ")
+    assert "candidates in a row were known already or outside of the budget" in search.ended_early
+
+
+SMALL = {"max_width": 16, "max_stem_width": 16, "max_mid": 16, "max_depth": 1, "kernels": (3,), "parts": (1, 1, 1, 1)}
+
+
+@pytest.mark.parametrize("in_flight", [1, 2, 5])
+@pytest.mark.parametrize("make", [RandomSearch, Evolution, ParetoEvolution])
+def test_a_search_ends_early_when_all_of_its_space_is_told(make, in_flight):
+    search = OrderedSearch(make(BottleneckSpace(**SMALL)), evaluations=10_000, batch_size=100, in_flight=in_flight)
+    log = run(search, min, [])
+    rows = [tuple(row) for _, genes in log for row in genes]
+    num = 2 * (2 * 2) ** 4
+    assert len(rows) == len(set(rows)) == num
+    assert search.ended_early == (
+        f"ended early at {num} of 10,000 evaluations: all {num} architectures of the space within the budget were "
+        "asked for"
+    )
+    assert again(search, OrderedSearch(make(BottleneckSpace(**SMALL)), evaluations=10_000, batch_size=100,
+        in_flight=in_flight)).ended_early == search.ended_early  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "make", [RandomSearch, Evolution, partial(CoarseToFineEvolution, fine_after=50), ParetoEvolution]
+)
+def test_a_budget_that_samples_do_not_meet_is_searched_to_the_end(make):
+    """A few of a million samples are within it, and mutants of the seeds are a few dozen."""
+    budget = Budget(upper={"gmacs": 89.6, "layers": 91}, lower={"gmacs": 89.2, "layers": 91})
+    search = OrderedSearch(make(BottleneckSpace(), budget=budget), evaluations=100, batch_size=10, in_flight=2)
+    log = run(search, min, [])
+    rows = np.array([row for _, genes in log for row in genes])
+    assert len(np.unique(rows, axis=0)) == 100
+    assert budget.admits(BottleneckSpace().cost(rows), 100).all()
+    assert search.ended_early is None
 
 
 @pytest.mark.parametrize("bad", [{"evaluations": 0}, {"batch_size": 0}, {"in_flight": 0}])
