@@ -20,7 +20,18 @@ from typing import Any
 
 import numpy as np
 
+from nasray.cluster.reading import read_json, shown
 from nasray.spaces import Architecture, LayerTable, NasrayError, ShuffleNetSpace, staged_layers
+from nasray.spaces.ranges import (
+    MAX_BLOCKS,
+    MAX_EXPANSION,
+    MAX_KERNEL,
+    MAX_PARAMS_M,
+    MAX_WIDTH,
+    MIN_SIDE,
+    check_whole,
+    shortened,
+)
 from nasray.spaces.shufflenet import CHOICES, SHUFFLES, Size, check_size, shufflenet_layers
 
 MID_KEYS: dict[str, str | None] = {
@@ -30,6 +41,17 @@ MID_KEYS: dict[str, str | None] = {
     "inverted-se": "expansion",
 }
 """The families of staged networks, and the key of a stage that only this kind of block has."""
+
+
+_MAXIMA = {
+    "kernel": MAX_KERNEL,
+    "width": MAX_WIDTH,
+    "bottleneck": MAX_WIDTH,
+    "expansion": MAX_EXPANSION,
+    "depth": MAX_BLOCKS,
+    "stride": 2,
+}
+"""The largest number for each key of a spec."""
 
 
 def layer_table(architecture: Architecture, image_hw: tuple[int, int]) -> LayerTable:
@@ -78,17 +100,17 @@ def shufflenet_spec(architecture: Architecture) -> dict[str, Any]:
     spec = architecture.spec
     _check_keys(spec, "spec", needed=("stem", "stages", "shuffle"))
     if spec["shuffle"] not in SHUFFLES:
-        raise NasrayError(f"spec.shuffle is one of {', '.join(SHUFFLES)}; got {spec['shuffle']!r}")
+        raise NasrayError(f"spec.shuffle is one of {', '.join(SHUFFLES)}; got {shortened(spec['shuffle'])}")
     _check_keys(spec["stem"], "spec.stem", needed=("width",))
     _check_numbers(spec["stem"], "spec.stem", ("width",))
     if not isinstance(spec["stages"], list):
-        raise NasrayError(f"spec.stages is a list of the four stages C2 to C5, got {spec['stages']!r}")
+        raise NasrayError(f"spec.stages is a list of the four stages C2 to C5, got {shortened(spec['stages'])}")
     for index, stage in enumerate(spec["stages"]):
         _check_keys(stage, f"spec.stages[{index}]", needed=("width", "blocks"))
         _check_numbers(stage, f"spec.stages[{index}]", ("width",))
         blocks = stage["blocks"]
         if not isinstance(blocks, list) or (strange := [name for name in blocks if name not in CHOICES]):
-            got = repr(strange[0] if isinstance(blocks, list) else blocks)
+            got = shortened(strange[0] if isinstance(blocks, list) else blocks)
             raise NasrayError(f"spec.stages[{index}].blocks is a list of {', '.join(CHOICES)}; got {got}")
     widths = tuple(stage["width"] for stage in spec["stages"])
     try:
@@ -110,26 +132,24 @@ def staged_spec(architecture: Architecture) -> dict[str, Any]:
             f"family {family!r} is not one of staged networks, which are: {', '.join(MID_KEYS)}"
             + _did_you_mean(str(family), MID_KEYS)
         )
-    if not isinstance(spec, dict):
-        raise NasrayError(f"the spec of a staged network is an object with the keys stem and stages, got {spec!r}")
     _check_keys(spec, "spec", needed=("stem", "stages"), optional=("shortcut",))
     shortcut = spec.get("shortcut", "pool")
     if shortcut not in ("pool", "stride"):
-        raise NasrayError(f'spec.shortcut is "pool" or "stride", got {shortcut!r}')
+        raise NasrayError(f'spec.shortcut is "pool" or "stride", got {shortened(shortcut)}')
     _check_keys(spec["stem"], "spec.stem", needed=("kernel", "width"), optional=("pool",))
     pool = spec["stem"].get("pool", False)
     if not isinstance(pool, bool):
-        raise NasrayError(f"spec.stem.pool is true or false, got {pool!r}")
+        raise NasrayError(f"spec.stem.pool is true or false, got {shortened(pool)}")
     _check_numbers(spec["stem"], "spec.stem", ("kernel", "width"))
     if not isinstance(spec["stages"], list) or not spec["stages"]:
-        raise NasrayError(f"spec.stages is a list of at least one stage, got {spec['stages']!r}")
+        raise NasrayError(f"spec.stages is a list of at least one stage, got {shortened(spec['stages'])}")
     mid = MID_KEYS[family]
     needed = ("kernel", "width", "depth", "stride", *([mid] if mid else []))
     for index, stage in enumerate(spec["stages"]):
         _check_keys(stage, f"spec.stages[{index}]", needed=needed)
         _check_numbers(stage, f"spec.stages[{index}]", needed)
-        if stage["stride"] > 2:
-            raise NasrayError(f"spec.stages[{index}].stride is 1 or 2, got {stage['stride']}")
+    if (blocks := sum(stage["depth"] for stage in spec["stages"])) > MAX_BLOCKS:
+        raise NasrayError(f"networks have at most {MAX_BLOCKS:,} blocks; the depths of this spec add up to {blocks:,}")
     levels = 1 + pool + sum(stage["stride"] == 2 for stage in spec["stages"])
     if levels != 5:
         raise NasrayError(f"a staged network ends at C5 (stride 32); the strides of this one end at C{levels}")
@@ -138,12 +158,13 @@ def staged_spec(architecture: Architecture) -> dict[str, Any]:
 
 def _check_keys(value: Any, place: str, *, needed: tuple[str, ...], optional: tuple[str, ...] = ()) -> None:
     if not isinstance(value, dict):
-        raise NasrayError(f"{place} is an object with the keys {', '.join(needed)}; got {value!r}")
+        raise NasrayError(f"{place} is an object with the keys {', '.join(needed)}; got {shortened(value)}")
     known = (*needed, *optional)
     for key in value:
         if key not in known:
             raise NasrayError(
-                f"{place} has an unknown key {key!r}; its keys are {', '.join(known)}" + _did_you_mean(key, known)
+                f"{place} has an unknown key {shortened(key)}; its keys are {', '.join(known)}"
+                + _did_you_mean(key, known)
             )
     if missing := [key for key in needed if key not in value]:
         raise NasrayError(f"{place} lacks {', '.join(missing)}")
@@ -151,11 +172,23 @@ def _check_keys(value: Any, place: str, *, needed: tuple[str, ...], optional: tu
 
 def _check_numbers(value: dict[str, Any], place: str, keys: tuple[str, ...]) -> None:
     for key in keys:
-        number = value[key]
-        if not isinstance(number, int) or isinstance(number, bool) or number < 1:
-            raise NasrayError(f"{place}.{key} is a whole number of at least 1, got {number!r}")
+        check_whole(f"{place}.{key}", value[key], 1, _MAXIMA[key])
     if value.get("kernel", 1) % 2 == 0:
         raise NasrayError(f"{place}.kernel is odd, got {value['kernel']}")
+
+
+def check_size_to_build(architecture: Architecture) -> None:
+    """Refuse a network whose weights would not fit, before memory is taken for them.
+
+    Raises:
+        NasrayError: if it has more than `MAX_PARAMS_M` parameters / 1e6.
+    """
+    params_m = float(layer_table(architecture, (MIN_SIDE, MIN_SIDE)).cost()["params_m"][0])
+    if params_m > MAX_PARAMS_M:
+        raise NasrayError(
+            f"this network has {params_m:,.0f} M parameters; those that are built have at most {MAX_PARAMS_M:,} M. "
+            "Lower widths or depths (in a search: budget.params_m)"
+        )
 
 
 def _did_you_mean(word: str, known: Iterable[str]) -> str:
@@ -264,6 +297,25 @@ PUBLISHED: dict[str, dict[str, float]] = {
 """MAE-DET, Table 1: figures of the backbone, `gmacs` at 1280x800 pixels (the paper's "FLOPs")."""
 
 
+def read_architecture(path: Path) -> Architecture:
+    """Return the architecture in a JSON file, its spec checked where its family is known.
+
+    Raises:
+        NasrayError: if the file cannot be read, is not JSON, or holds no architecture.
+    """
+    try:
+        architecture = Architecture.from_dict(read_json(path))
+        if architecture.family in MID_KEYS:
+            staged_spec(architecture)
+        elif architecture.family == ShuffleNetSpace.family:
+            shufflenet_spec(architecture)
+    except NasrayError as error:
+        raise NasrayError(f"{error}" if shown(path) in str(error) else f"{shown(path)}: {error}") from error
+    except ValueError as error:
+        raise NasrayError(f"{shown(path)} holds no architecture: {error}") from error
+    return architecture
+
+
 def find_architecture(name: str) -> Architecture:
     """A named architecture, the one in a JSON file, or the winner of a run's folder.
 
@@ -279,10 +331,7 @@ def find_architecture(name: str) -> Architecture:
         best = RunFolder.open(path).read_best()["best"][0]["architecture"]
         return Architecture.create(best["family"], best["spec"])
     if path.is_file():
-        try:
-            return Architecture.from_json(path.read_text())
-        except ValueError as error:
-            raise NasrayError(f"{name} holds no architecture: {error}") from error
+        return read_architecture(path)
     from nasray.configuration import did_you_mean
 
     raise NasrayError(

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from nasray.spaces.ranges import shortened
+
 
 @dataclass(frozen=True)
 class Architecture:
@@ -32,12 +34,32 @@ class Architecture:
         """Read what `text` holds, in any JSON formatting.
 
         Raises:
-            ValueError: if it is not a JSON object with exactly the keys `family` and `spec`.
+            ValueError: if it is not JSON, or not an architecture; see `from_dict`.
         """
-        value = json.loads(text)
+        try:
+            value = json.loads(text)
+        except RecursionError:
+            raise ValueError("an architecture is not nested as deeply as this JSON") from None
+        return cls.from_dict(value)
+
+    @classmethod
+    def from_dict(cls, value: Any) -> Architecture:
+        """Return the architecture that a JSON value describes.
+
+        Raises:
+            ValueError: if it is not a mapping of exactly the keys `family`, a string, and `spec`, a mapping.
+        """
         if not isinstance(value, dict) or set(value) != {"family", "spec"}:
-            raise ValueError(f'an architecture is a JSON object with the keys "family" and "spec", got {text[:80]!r}')
-        return cls.create(value["family"], value["spec"])
+            raise ValueError(
+                f'an architecture is a JSON object with the keys "family" and "spec", got {shortened(value)}'
+            )
+        family, spec = value["family"], value["spec"]
+        if not isinstance(family, str) or not isinstance(spec, dict):
+            raise ValueError(
+                f"an architecture's family is a string and its spec an object, got {shortened(family)} and "
+                f"{shortened(spec)}"
+            )
+        return cls.create(family, spec)
 
     @property
     def family(self) -> str:

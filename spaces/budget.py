@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nasray.spaces.base import Costs, Mask, Population
+from nasray.spaces.errors import NasrayError
+from nasray.spaces.ranges import check_finite
 
 CostFunction = Callable[[Population], Costs]
 
@@ -20,10 +22,23 @@ class Budget:
     Attributes:
         upper: cost name to the largest value allowed.
         lower: cost name to the smallest value allowed.
+
+    Raises:
+        NasrayError: if a bound is not a finite number, or a lower one is above its upper one.
     """
 
     upper: Mapping[str, float] = field(default_factory=dict)
     lower: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, bound in [*self.upper.items(), *self.lower.items()]:
+            check_finite(f"budget on {name}", bound)
+        for name in self.upper:
+            if name in self.lower and self.lower[name] > self.upper[name]:
+                raise NasrayError(
+                    f"budget on {name}: the lower bound {self.lower[name]:g} is above the upper bound "
+                    f"{self.upper[name]:g}. Exchange them, or leave one out"
+                )
 
     @property
     def names(self) -> list[str]:

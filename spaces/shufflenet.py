@@ -25,7 +25,9 @@ from numpy.typing import NDArray
 
 from nasray.spaces.architecture import Architecture
 from nasray.spaces.base import Costs, Gene, Population, Space
+from nasray.spaces.errors import NasrayError
 from nasray.spaces.layers import Floats, LayerRows, LayerTable
+from nasray.spaces.ranges import MAX_BLOCKS, MAX_WIDTH, check_image_hw, check_whole, shortened
 
 CHOICES = ("3x3", "5x5", "7x7", "xception")
 """What a block can be: the kernel of ShuffleNetV2's depthwise convolution, or three separable 3x3 convolutions."""
@@ -91,13 +93,13 @@ class ShuffleNetSpace(Space):
             raise ValueError(f"shuffle is one of {', '.join(SHUFFLES)}; got {shuffle!r}")
         named = SIZES[size]
         self.size = Size(
-            named.stem_width if stem_width is None else int(stem_width),
-            named.widths if widths is None else tuple(int(width) for width in widths),
-            named.depths if depths is None else tuple(int(depth) for depth in depths),
+            named.stem_width if stem_width is None else stem_width,
+            named.widths if widths is None else tuple(widths),
+            named.depths if depths is None else tuple(depths),
         )
         check_size(self.size)
         self.shuffle = shuffle
-        self.image_hw = (int(image_hw[0]), int(image_hw[1]))
+        self.image_hw = check_image_hw(image_hw)
         values = tuple(range(len(CHOICES)))
         self.genes = tuple(
             Gene(f"c{level}.{index}", values, ordered=False)
@@ -181,15 +183,22 @@ def check_size(size: Size) -> None:
     """Refuse what is no network of four stages.
 
     Raises:
-        ValueError: naming the value.
+        NasrayError: naming the value.
     """
     if len(size.widths) != 4 or len(size.depths) != 4:
-        raise ValueError(f"widths and depths are of the four stages C2 to C5, got {size.widths} and {size.depths}")
-    if size.stem_width < 1 or min(size.depths) < 1:
-        raise ValueError(f"the stem and every stage hold at least 1, got {size.stem_width} and {size.depths}")
+        raise NasrayError(
+            f"widths and depths are of the four stages C2 to C5, got {shortened(size.widths)} and "
+            f"{shortened(size.depths)}"
+        )
+    for width in (size.stem_width, *size.widths):
+        check_whole("channels", width, 1, MAX_WIDTH)
+    for depth in size.depths:
+        check_whole("blocks of a stage", depth, 1, MAX_BLOCKS)
+    if sum(size.depths) > MAX_BLOCKS:
+        raise NasrayError(f"networks have at most {MAX_BLOCKS:,} blocks, got {sum(size.depths):,} in {size.depths}")
     ascending = all(low < high for low, high in zip((size.stem_width, *size.widths), size.widths, strict=False))
     if not ascending or any(width % 4 for width in size.widths):
-        raise ValueError(
+        raise NasrayError(
             "widths are multiples of 4, each more than the one before, the first more than the stem's "
             f"{size.stem_width}; got {size.widths}"
         )

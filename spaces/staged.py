@@ -31,7 +31,9 @@ from numpy.typing import NDArray
 
 from nasray.spaces.architecture import Architecture
 from nasray.spaces.base import Costs, Gene, Mask, Population, Space
+from nasray.spaces.errors import NasrayError
 from nasray.spaces.layers import LayerTable
+from nasray.spaces.ranges import MAX_BLOCKS, MAX_WIDTH, check_image_hw, check_kernels, check_whole, shortened
 from nasray.spaces.staged_layers import staged_layers
 
 Ints = NDArray[np.int64]
@@ -52,6 +54,9 @@ class StagedSpace(Space):
         max_stem_width: largest width of the stem.
         max_depth: largest depth of a part in blocks; deeper ones are divided.
         parts: how many parts the stages C2, C3, C4, C5 may have.
+
+    Raises:
+        NasrayError: for an option out of its range.
     """
 
     mid_kind: ClassVar[str | None]
@@ -67,9 +72,17 @@ class StagedSpace(Space):
         max_depth: int = 10,
         parts: tuple[int, int, int, int] = (1, 2, 2, 3),
     ) -> None:
-        self.image_hw = (int(image_hw[0]), int(image_hw[1]))
-        self.kernels = tuple(sorted(kernels))
-        self.max_depth = max_depth
+        self.image_hw = check_image_hw(image_hw)
+        self.kernels = check_kernels(kernels)
+        self.max_depth = check_whole("max_depth", max_depth, 1, MAX_BLOCKS)
+        if len(parts) != len(LEVELS):
+            raise NasrayError(f"parts are of the four stages C2 to C5, got {shortened(parts)}")
+        num_parts = sum(check_whole("parts of a stage", num, 1, MAX_BLOCKS) for num in parts)
+        if num_parts * max_depth > MAX_BLOCKS:
+            raise NasrayError(
+                f"networks have at most {MAX_BLOCKS:,} blocks; {num_parts} parts of up to max_depth {max_depth} blocks "
+                "could have more. Lower one of the two"
+            )
         self.level_of_part = np.repeat(LEVELS, parts)
         first = np.r_[True, np.diff(self.level_of_part) > 0]
         self.is_first = first
@@ -304,8 +317,9 @@ class StagedSpace(Space):
 
 
 def _multiples(largest: int) -> tuple[int, ...]:
-    if largest % WIDTH_STEP or largest < 2 * WIDTH_STEP:
-        raise ValueError(f"widths are multiples of {WIDTH_STEP} from {WIDTH_STEP}; got a largest one of {largest}")
+    check_whole("the largest width", largest, 2 * WIDTH_STEP, MAX_WIDTH)
+    if largest % WIDTH_STEP:
+        raise NasrayError(f"widths are multiples of {WIDTH_STEP}; got a largest one of {largest}")
     return tuple(range(WIDTH_STEP, largest + 1, WIDTH_STEP))
 
 

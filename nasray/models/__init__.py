@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from nasray.architectures import shufflenet_spec, staged_spec
+from nasray.architectures import check_size_to_build, shufflenet_spec, staged_spec
 from nasray.spaces import Architecture, NasrayError
 
 if TYPE_CHECKING:
@@ -33,13 +33,16 @@ def _staged(architecture: Architecture) -> nn.Module:
     from nasray.models.backbone import Backbone
 
     spec = staged_spec(architecture)
+    check_size_to_build(architecture)
     return Backbone(architecture.family, spec["stem"], spec["stages"], spec["shortcut"])
 
 
 def _shufflenet(architecture: Architecture) -> nn.Module:
     from nasray.models.shufflenet import ShuffleNet
 
-    return ShuffleNet(**shufflenet_spec(architecture))
+    spec = shufflenet_spec(architecture)
+    check_size_to_build(architecture)
+    return ShuffleNet(**spec)
 
 
 def _supernet(architecture: Architecture) -> nn.Module:

@@ -191,7 +191,7 @@ def test_foreign_networks_are_refused():
         ({"widths": (64, 64, 96, 128)}, "each more than the one before"),
         ({"widths": (18, 32, 64, 96)}, "multiples of 4"),
         ({"stem_width": 64}, "more than the stem's 64"),
-        ({"depths": (1, 1, 0, 1)}, "at least 1"),
+        ({"depths": (1, 1, 0, 1)}, "blocks of a stage is a whole number from 1"),
         ({"depths": (1, 1, 1)}, "four stages"),
     ],
 )

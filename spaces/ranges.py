@@ -1,0 +1,105 @@
+"""The ranges of numbers from outside, each stated once: for YAML, the command line and Python alike."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from numbers import Integral, Real
+from typing import Any
+
+from nasray.spaces.errors import NasrayError
+
+MAX_SEED = 2**63 - 1
+MAX_COUNT = 10**9
+"""Of whatever is counted and is not listed here."""
+MIN_SIDE, MAX_SIDE = 32, 16_384
+"""Height and width of an image in pixels: five levels of stride 2 leave one pixel of the least."""
+MAX_WIDTH = 16_384
+"""Channels of a layer; latency tables end there too."""
+MAX_KERNEL = 63
+MAX_EXPANSION = 64
+MAX_BLOCKS = 1_024
+"""Blocks of a whole network."""
+MAX_PARAMS_M = 1_000
+"""Parameters / 1e6 of a network that is built: 4 GB."""
+
+
+def check_whole(name: str, value: Any, minimum: int, maximum: int = MAX_COUNT) -> int:
+    """Return a whole number within its bounds, both inclusive.
+
+    Raises:
+        NasrayError: naming it, its value and the bounds.
+    """
+    if isinstance(value, bool) or not isinstance(value, Integral) or not minimum <= value <= maximum:
+        raise NasrayError(f"{name} is a whole number from {minimum:,} to {maximum:,}; got {shortened(value)}")
+    return int(value)
+
+
+def check_number(name: str, value: Any, minimum: float, maximum: float) -> float:
+    """Return a number within its bounds, both inclusive; NaN is within none.
+
+    Raises:
+        NasrayError: naming it, its value and the bounds.
+    """
+    if isinstance(value, bool) or not isinstance(value, Real) or not minimum <= value <= maximum:
+        raise NasrayError(f"{name} is a number from {minimum:g} to {maximum:g}; got {shortened(value)}")
+    return float(value)
+
+
+def check_finite(name: str, value: Any, minimum: float = -math.inf) -> float:
+    """Return a finite number that is not less than `minimum`.
+
+    Raises:
+        NasrayError: naming it and its value.
+    """
+    try:
+        number = float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan
+    except OverflowError:  # an integer of hundreds of digits
+        number = math.inf
+    if not math.isfinite(number) or number < minimum:
+        least = f" of at least {minimum:g}" if minimum > -math.inf else ""
+        raise NasrayError(f"{name} is a finite number{least}; got {shortened(value)}")
+    return number
+
+
+def check_image_hw(image_hw: Sequence[Any]) -> tuple[int, int]:
+    """Return height and width in pixels of an image.
+
+    Raises:
+        NasrayError: if they are not two whole numbers from `MIN_SIDE` to `MAX_SIDE`.
+    """
+    try:
+        height, width = image_hw
+        return (
+            check_whole("height", height, MIN_SIDE, MAX_SIDE),
+            check_whole("width", width, MIN_SIDE, MAX_SIDE),
+        )
+    except (TypeError, ValueError):
+        raise NasrayError(
+            f"image size is height and width in pixels, whole numbers from {MIN_SIDE} to {MAX_SIDE:,}; got "
+            f"{shortened(image_hw)}"
+        ) from None
+
+
+def check_kernels(kernels: Sequence[Any]) -> tuple[int, ...]:
+    """Return kernel sizes, ascending.
+
+    Raises:
+        NasrayError: if there is none, or one is even, out of range or there twice.
+    """
+    found = tuple(check_whole("kernel", kernel, 1, MAX_KERNEL) for kernel in kernels)
+    if not found or len(set(found)) < len(found) or any(kernel % 2 == 0 for kernel in found):
+        raise NasrayError(f"kernels are distinct odd numbers from 1 to {MAX_KERNEL}; got {shortened(kernels)}")
+    return tuple(sorted(found))
+
+
+def shortened(value: Any, length: int = 80) -> str:
+    """Return the `repr` of a value as messages show it: one line, and not long."""
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) >= 10**30:
+        return "a whole number of more than 30 digits"
+    try:
+        text = repr(value)
+    except (RecursionError, ValueError):  # nested without end; an integer of thousands of digits within it
+        text = type(value).__name__
+    text = "".join(c if c.isprintable() else "\ufffd" for c in text)
+    return text if len(text) <= length else f"{text[: length - 10]}...{text[-7:]}"
