@@ -7,12 +7,13 @@ import errno
 import json
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 import numpy as np
 
+from nasray.cluster.reading import shown
 from nasray.spaces import NasrayError
 
 
@@ -41,6 +42,29 @@ def write_atomic(path: Path, content: bytes | Callable[[BinaryIO], object]) -> N
             with contextlib.suppress(OSError):
                 aside.unlink(missing_ok=True)
             raise
+
+
+def check_output(path: str | Path, suffixes: Sequence[str] = ()) -> Path:
+    """Return the path of a file that is to be written, before what it will hold is computed.
+
+    Args:
+        path: The file.
+        suffixes: Allowed endings; any if there are none.
+
+    Raises:
+        NasrayError: if it is a folder, has another ending, or its folder is not there or cannot be written.
+    """
+    found = Path(path)
+    if suffixes and found.suffix not in suffixes:
+        raise NasrayError(f"{shown(path)} does not end in {' or '.join(suffixes)}. Choose another name with --to")
+    if found.is_dir():
+        raise NasrayError(f"{shown(path)} is a folder, not a file. Name a file in it with --to")
+    folder = found.absolute().parent
+    if not folder.is_dir():
+        raise NasrayError(f"{shown(path)} cannot be written: there is no folder {shown(folder)}. Make it first")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise NasrayError(f"{shown(path)} cannot be written: you may not write to {shown(folder)}. Choose another")
+    return found
 
 
 def to_json(content: Any, *, indent: int | None = None, compact: bool = False) -> str:

@@ -5,18 +5,25 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import platform
+import re
 import subprocess
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Sequence
 from importlib import resources as package_files
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
-import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from nasray._version import __version__
+from nasray.cluster.reading import parse_yaml, read_text, shown
+from nasray.options import check_text, override
 from nasray.spaces import NasrayError
+from nasray.spaces.ranges import shortened
+
+MOST_ERRORS = 5
+"""Mistakes that one message names."""
 
 
 def shipped_names(package: str) -> list[str]:
@@ -49,18 +56,19 @@ def load_content(name_or_path: str, package: str, what: str) -> dict[str, Any]:
         f"{what.capitalize()}s that come with nasray: {', '.join(shipped_names(package))}. "
         "A path to a YAML file also does"
     )
+    check_text(name_or_path)
     if is_path(name_or_path):
         path = Path(name_or_path)
-        if not path.is_file():
-            raise NasrayError(f"no {what} file {name_or_path}. {shipped}")
-        text, default_name = path.read_text(), path.stem
+        if not path.exists():
+            raise NasrayError(f"no {what} file {shown(path)}. {shipped}")
+        text, default_name = read_text(path), path.stem
     elif name_or_path in shipped_names(package):
         text, default_name = (package_files.files(package) / f"{name_or_path}.yaml").read_text(), name_or_path
     else:
         raise NasrayError(
             f"unknown {what} {name_or_path!r}{did_you_mean(name_or_path, shipped_names(package))} {shipped}"
         )
-    content = read_mapping(text, name_or_path)
+    content = read_mapping(text, shown(name_or_path))
     content.setdefault("name", default_name)
     return content
 
@@ -69,12 +77,9 @@ def read_mapping(text: str, source: str) -> dict[str, Any]:
     """The mapping that a YAML text holds.
 
     Raises:
-        NasrayError: if it is no YAML, or no mapping.
+        NasrayError: if it is no YAML, or no mapping of words.
     """
-    try:
-        content = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise NasrayError(f"{source} is not valid YAML: {error}") from error
+    content = parse_yaml(text, source)
     if not isinstance(content, dict):
         raise NasrayError(f"{source} must hold a mapping of keys to values, got {type(content).__name__}")
     return content
@@ -90,43 +95,63 @@ def validate(adapter: TypeAdapter[Any], owner: type, content: Any, source: str) 
         source: names the content in errors.
 
     Raises:
-        NasrayError: naming every key that is wrong and what is allowed.
+        NasrayError: naming the keys that are wrong and what is allowed.
     """
+    if not isinstance(content, dict):
+        raise NasrayError(f"{source} must hold a mapping of keys to values, got {shortened(content)}")
     try:
         return adapter.validate_python(content)
     except ValidationError as error:
-        raise NasrayError(f"{source}: " + "; ".join(_explain(item, owner) for item in error.errors())) from error
+        found = [_explain(item, owner) for item in error.errors()]
+        more = f"; and {len(found) - MOST_ERRORS} more" if len(found) > MOST_ERRORS else ""
+        raise NasrayError(f"{source}: " + "; ".join(found[:MOST_ERRORS]) + more) from None
 
 
 def _explain(item: Any, owner: Any) -> str:
-    if isinstance(inner := item.get("ctx", {}).get("error"), NasrayError):
-        return str(inner)
+    """One mistake in our words, without what pydantic says for programmers."""
     path = [str(part) for part in item["loc"] if part != owner.__name__]
-    where = ".".join(path)
-    if item["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+    where, given, kind = ".".join(path), shortened(item.get("input")), item["type"]
+    if isinstance(inner := item.get("ctx", {}).get("error"), NasrayError):
+        return f"{where}: {inner}" if where else str(inner)
+    if kind in ("unexpected_keyword_argument", "extra_forbidden"):
         for part in path[:-1]:
-            kind = get_type_hints(owner).get(part) if dataclasses.is_dataclass(owner) else None
-            owner = next((part for part in (kind, *get_args(kind)) if dataclasses.is_dataclass(part)), owner)
+            hint = get_type_hints(owner).get(part) if dataclasses.is_dataclass(owner) else None
+            owner = next((part for part in (hint, *get_args(hint)) if dataclasses.is_dataclass(part)), owner)
         known = list(owner.__dataclass_fields__)
-        return f"unknown key {where!r}{did_you_mean(path[-1], known)} Allowed here: {', '.join(known)}"
-    return f"{where}: {item['msg']}, got {item.get('input')!r}"
+        return f"unknown key {shortened(where)}{did_you_mean(path[-1], known)} Allowed here: {', '.join(known)}"
+    if kind == "literal_error" and (known := re.findall(r"'([^']*)'", item["ctx"]["expected"])):
+        hint = did_you_mean(item["input"], known) if isinstance(item.get("input"), str) else "."
+        return f"{where}: {given} is not one of {', '.join(known)}{hint}".removesuffix(".")
+    if kind.startswith("dataclass"):
+        return f"{where}: Input should be a mapping of keys to values, got {given}"
+    if kind == "missing":
+        return f"{where} is missing"
+    if kind == "invalid_key":
+        return f"key {shortened(item['loc'][-1])} is not a word: put it in quotes"
+    return f"{where}: {item['msg']}, got {given}"
 
 
-def override(default: Any, arguments: list[str], program: str) -> Any:
-    """The same configuration with what the command line changes."""
-    import tyro
+def overridden(
+    adapter: TypeAdapter[Any], owner: type, content: dict[str, Any], arguments: Sequence[str], source: str,
+    **known: Any,
+) -> Any:  # fmt: skip
+    """Return the configuration that nested mappings describe, with what the command line changes.
 
-    if not arguments:
-        return default
-    try:
-        return tyro.cli(type(default), default=default, args=arguments, prog=program)
-    except ValidationError as error:
-        raise NasrayError("; ".join(_explain(item, type(default)) for item in error.errors())) from error
+    What is left out since another part is named is said on stderr; see `nasray.options.override`, which takes `known`.
+
+    Raises:
+        NasrayError: as `validate`, and for an option that there is not.
+    """
+    content, notes = override(content, arguments, owner, **known)
+    found = validate(adapter, owner, content, source)
+    for note in notes:
+        print(f"nasray: {note}", file=sys.stderr)
+    return found
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """A suggestion to append to "unknown ...", ending in a full stop."""
-    close = difflib.get_close_matches(word, list(known), n=1)
+    close = difflib.get_close_matches(word[:100], list(known), n=1)
     return f"; did you mean {close[0]!r}?" if close else "."
 
 

@@ -6,27 +6,48 @@ errors with a suggestion. Whatever an experiment is made of is looked up in regi
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import field
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
-from pydantic import Field, TypeAdapter
+import numpy as np
+from pydantic import AfterValidator, TypeAdapter
 from pydantic.dataclasses import dataclass as checked
 
+from nasray.architectures import ARCHITECTURES
+from nasray.cluster.reading import shown
 from nasray.cluster.session import Resources as TrialResources
 from nasray.configuration import (
     describe_versions,
+    did_you_mean,
     git_revision,
     given_options,
     load_content,
+    overridden,
     refuse_foreign,
     shipped_names,
     validate,
 )
 from nasray.evaluators import ClosedFormEntropy, LogWidth, Proxy, SampledEntropy
 from nasray.models.supernets import SUPERNETS
+from nasray.options import (
+    AboveZero,
+    AtLeastZero,
+    Flag,
+    ImageSize,
+    Name,
+    Natural,
+    Positive,
+    Seed,
+    Share,
+    Text,
+    number,
+    whole,
+)
 from nasray.paths import PathEvaluator
 from nasray.searchers import SEARCHERS, Objective, Searcher
 from nasray.spaces import SPACES, Budget, CostFunction, NasrayError
+from nasray.spaces.ranges import MAX_BLOCKS, MAX_KERNEL, MAX_WIDTH, shortened
 from nasray.spaces.staged import StagedSpace
 
 if TYPE_CHECKING:
@@ -56,6 +77,22 @@ else:  # a new entry of a registry is allowed here without another line
     EvaluatorName = Literal[tuple(EVALUATORS)]
 
 
+MAX_CORES = 100_000
+Width = Annotated[int, whole(1, MAX_WIDTH)]
+Depth = Annotated[int, whole(1, MAX_BLOCKS)]
+Kernel = Annotated[int, whole(1, MAX_KERNEL)]
+Weight = Annotated[float, number(0, 1e6)]
+
+
+def _check_reference(name: str) -> str:
+    if name not in ARCHITECTURES:
+        raise NasrayError(
+            f"unknown architecture {shortened(name)}{did_you_mean(name, ARCHITECTURES)} `nasray list architectures` "
+            "prints all"
+        )
+    return name
+
+
 @checked(frozen=True, config=_STRICT)
 class SpaceOptions:
     """What can be built.
@@ -77,15 +114,15 @@ class SpaceOptions:
     """
 
     name: SpaceName = "bottleneck"
-    image_size: tuple[int, int] | None = None
-    kernels: tuple[int, ...] | None = None
-    max_width: int | None = None
-    max_depth: int | None = None
-    parts: tuple[int, int, int, int] | None = None
+    image_size: ImageSize | None = None
+    kernels: tuple[Kernel, ...] | None = None
+    max_width: Width | None = None
+    max_depth: Depth | None = None
+    parts: tuple[Depth, Depth, Depth, Depth] | None = None
     size: Literal["small", "large", "large-wide"] | None = None
-    stem_width: int | None = None
-    widths: tuple[int, int, int, int] | None = None
-    depths: tuple[int, int, int, int] | None = None
+    stem_width: Width | None = None
+    widths: tuple[Width, Width, Width, Width] | None = None
+    depths: tuple[Depth, Depth, Depth, Depth] | None = None
     shuffle: Literal["interleave", "even-odd"] | None = None
 
 
@@ -106,14 +143,14 @@ class SearcherOptions:
     """
 
     name: SearcherName = "coarse-to-fine"
-    population_size: int | None = None
-    parents: int | None = None
-    mutation: float | None = None
-    crossover: float | None = None
-    mutations_per_child: int | None = None
-    initial: int | None = None
-    fine_after: int | None = None
-    keep: int | None = None
+    population_size: Annotated[int, whole(2, 10**6)] | None = None
+    parents: Annotated[int, whole(1, 10**6)] | None = None
+    mutation: Share | None = None
+    crossover: Share | None = None
+    mutations_per_child: Annotated[int, whole(1, 1000)] | None = None
+    initial: Annotated[int, whole(0, 10**6)] | None = None
+    fine_after: Positive | None = None
+    keep: Annotated[int, whole(1, 10**6)] | None = None
 
 
 @checked(frozen=True, config=_STRICT)
@@ -134,15 +171,19 @@ class EvaluatorOptions:
     """
 
     name: EvaluatorName = "entropy"
-    image_size: tuple[int, int] | None = None
-    weights: tuple[float, float, float, float, float] | None = None
+    image_size: ImageSize | None = None
+    weights: tuple[Weight, Weight, Weight, Weight, Weight] | None = None
     size_factor: Literal["log-channels", "map-size", "none"] | None = None
-    residual: bool | None = None
-    repeats: int | None = None
-    batch_size: int | None = None
+    residual: Flag | None = None
+    repeats: Annotated[int, whole(1, 10**6)] | None = None
+    batch_size: Annotated[int, whole(1, 65_536)] | None = None
     device: Literal["auto", "cpu", "cuda"] | None = None
-    images: Annotated[int, Field(ge=1)] | None = None
-    cache_gib: Annotated[float, Field(ge=0)] | None = None
+    images: Positive | None = None
+    cache_gib: AtLeastZero | None = None
+
+    def __post_init__(self) -> None:
+        if self.weights is not None and not any(self.weights):
+            raise NasrayError("weights are all 0, and so would every score be. Give one of them a weight")
 
 
 @checked(frozen=True, config=_STRICT)
@@ -157,10 +198,10 @@ class SupernetOptions:
             compares them on the split val.
     """
 
-    pretrain: str | None = None
-    train: str | None = None
-    weights: str | None = None
-    holdout: Annotated[int, Field(ge=0)] = 0
+    pretrain: Text | None = None
+    train: Text | None = None
+    weights: Text | None = None
+    holdout: Natural = 0
 
 
 @checked(frozen=True, config=_STRICT)
@@ -172,8 +213,8 @@ class WinnerOptions:
         train: recipe of its training as a detector.
     """
 
-    pretrain: str | None = None
-    train: str | None = None
+    pretrain: Text | None = None
+    train: Text | None = None
 
 
 @checked(frozen=True, config=_STRICT)
@@ -190,13 +231,13 @@ class BudgetOptions:
         min_layers: least layers.
     """
 
-    gmacs: float | None = None
-    params_m: float | None = None
-    layers: float | None = None
-    latency_ms: float | None = None
-    min_gmacs: float | None = None
-    min_params_m: float | None = None
-    min_layers: float | None = None
+    gmacs: AboveZero | None = None
+    params_m: AboveZero | None = None
+    layers: AboveZero | None = None
+    latency_ms: AboveZero | None = None
+    min_gmacs: AtLeastZero | None = None
+    min_params_m: AtLeastZero | None = None
+    min_layers: AtLeastZero | None = None
 
 
 @checked(frozen=True, config=_STRICT)
@@ -211,11 +252,14 @@ class ResourceOptions:
         local_cpus: cores to use on this machine; all by default.
     """
 
-    cpus: float = 1.0
-    gpus: float = 0.0
-    retries: int = 3
-    address: str | None = None
-    local_cpus: int | None = None
+    cpus: Annotated[float, number(maximum=MAX_CORES, gt=0)] = 1.0
+    gpus: Annotated[float, number(0, MAX_CORES)] = 0.0
+    retries: Annotated[int, whole(0, 1000)] = 3
+    address: Text | None = None
+    local_cpus: Annotated[int, whole(1, MAX_CORES)] | None = None
+
+    def __post_init__(self) -> None:
+        TrialResources(**vars(self))
 
 
 @checked(frozen=True, config=_STRICT)
@@ -241,15 +285,15 @@ class Experiment:
         resources: what a trial needs and where it runs.
     """
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-    seed: int = 0
-    evaluations: Annotated[int, Field(ge=1)] = 10_000
-    batch_size: Annotated[int, Field(ge=1)] = 1024
-    in_flight: Annotated[int, Field(ge=1)] = 2
-    data: str | None = None
-    images: str | None = None
-    minimise: tuple[str, ...] = ()
-    reference: str | None = None
+    name: Name
+    seed: Seed = 0
+    evaluations: Positive = 10_000
+    batch_size: Annotated[int, whole(1, 100_000)] = 1024
+    in_flight: Annotated[int, whole(1, 10_000)] = 2
+    data: Text | None = None
+    images: Text | None = None
+    minimise: tuple[Text, ...] = ()
+    reference: Annotated[str, AfterValidator(_check_reference)] | None = None
     space: SpaceOptions = field(default_factory=SpaceOptions)
     supernet: SupernetOptions = field(default_factory=SupernetOptions)
     searcher: SearcherOptions = field(default_factory=SearcherOptions)
@@ -281,6 +325,19 @@ def make_space(experiment: Experiment) -> Any:
         raise NasrayError(f"space {experiment.space.name!r}: {error}") from error
 
 
+def part_keys(section: str, name: str) -> set[str] | None:
+    """The keys of a section that the part of this name has; None for a section or a name that there is not."""
+    if section == "space" and name in SPACES:
+        return {"image_size" if key == "image_hw" else key for key in _arguments(SPACES[name])}
+    if section == "searcher" and name in SEARCHERS:
+        return _arguments(SEARCHERS[name])
+    if section == "evaluator" and name in EVALUATORS:
+        kind, preset = _evaluator_kind(name)
+        keys = set(kind.__dataclass_fields__) - {"space", "seed", *preset}
+        return {"image_size" if key == "image_hw" else key for key in keys}
+    return None
+
+
 def check_stages(experiment: Experiment) -> None:
     """Refuse stages that do not go together with the space or the evaluator.
 
@@ -292,7 +349,7 @@ def check_stages(experiment: Experiment) -> None:
     if name != "path":
         if given:
             raise NasrayError(
-                f"supernet.{given[0]} is for evaluator 'path'; {name!r} needs no supernet. Leave it out, or take "
+                f"supernet.{given[0]} is for evaluator 'path'; {name!r} needs no supernet. Set it to null, or take "
                 "--evaluator.name path"
             )
         return
@@ -303,10 +360,14 @@ def check_stages(experiment: Experiment) -> None:
         )
     if supernet.holdout and not (supernet.pretrain or supernet.train):
         raise NasrayError(
-            "supernet.holdout is of a supernet that this run trains; one that is given keeps its own. Leave it out"
+            "supernet.holdout is of a supernet that this run trains; one that is given keeps its own. Set it to 0 "
+            "(on the command line --supernet.holdout 0)"
         )
     if supernet.pretrain and supernet.weights:
-        raise NasrayError("supernet.weights take the place of supernet.pretrain: leave out one of the two")
+        raise NasrayError(
+            "supernet.weights take the place of supernet.pretrain: set one of the two to null (on the command line "
+            "--supernet.pretrain null)"
+        )
     if experiment.space.name not in SUPERNETS:
         raise NasrayError(
             f"there is no supernet of space {experiment.space.name!r}; there are those of {', '.join(SUPERNETS)}"
@@ -331,6 +392,14 @@ def make_searcher(experiment: Experiment) -> Searcher:
         from nasray.latency import LatencyCost
 
         cost = LatencyCost(space)
+    known = [*space.cost(np.empty((0, space.num_genes), dtype=np.int64)), "latency_ms"]
+    for index, name in enumerate(experiment.minimise):
+        if name not in known or name in experiment.minimise[:index]:
+            what = "twice the same cost" if name in known else "unknown cost"
+            raise NasrayError(
+                f"minimise: {what} {shortened(name)}; the score is maximised, and these costs can be minimised beside "
+                f"it: {', '.join(known)}"
+            )
     objectives = (Objective("score"), *(Objective(name, "min") for name in experiment.minimise))
     return kind(space, budget=budget, cost=cost, objectives=objectives, seed=experiment.seed, **options)
 
@@ -342,20 +411,9 @@ def make_evaluator(experiment: Experiment) -> Evaluator:
         options["image_hw"] = options.pop("image_size")
     name = experiment.evaluator.name
     space = make_space(experiment)
-    preset: dict[str, Any] = {}
-    kind: Any
-    if name in ("entropy", "single-scale-entropy"):
-        kind = ClosedFormEntropy
-        if name == "single-scale-entropy":
-            preset["weights"] = (0.0, 0.0, 0.0, 0.0, 1.0)
-    elif name == "sampled-entropy":
-        kind, preset["seed"] = SampledEntropy, experiment.seed
-    elif name == "log-width":
-        kind = LogWidth
-    elif name == "path":
-        kind, preset["checkpoint"] = PathEvaluator, ""  # trained in a stage before; see `nasray.stages`
-    else:
-        kind, preset["proxy"], preset["seed"] = Proxy, name, experiment.seed
+    kind, preset = _evaluator_kind(name)
+    if "seed" in kind.__dataclass_fields__:
+        preset["seed"] = experiment.seed
     refuse_foreign(options, set(kind.__dataclass_fields__) - {"space", *preset}, f"evaluator {name!r}")
     if name in CLOSED_FORM and not isinstance(space, StagedSpace):
         raise NasrayError(
@@ -363,6 +421,16 @@ def make_evaluator(experiment: Experiment) -> Evaluator:
             f"{', '.join(other for other in EVALUATORS if other not in CLOSED_FORM)}"
         )
     return kind(space, **preset, **options)
+
+
+def _evaluator_kind(name: str) -> tuple[Any, dict[str, Any]]:
+    """The class of a named evaluator, and what its name alone says of it."""
+    if name == "single-scale-entropy":
+        return ClosedFormEntropy, {"weights": (0.0, 0.0, 0.0, 0.0, 1.0)}
+    if name == "path":
+        return PathEvaluator, {"checkpoint": ""}  # trained in a stage before; see `nasray.stages`
+    kinds: dict[str, Any] = {"entropy": ClosedFormEntropy, "sampled-entropy": SampledEntropy, "log-width": LogWidth}
+    return (kinds[name], {}) if name in kinds else (Proxy, {"proxy": name})
 
 
 def trial_resources(experiment: Experiment) -> TrialResources:
@@ -392,13 +460,35 @@ def experiment_names() -> list[str]:
     return shipped_names(PACKAGE)
 
 
-def load_experiment(name_or_path: str) -> Experiment:
-    """An experiment that comes with nasray, or one from a YAML file.
+def load_experiment(
+    name_or_path: str, arguments: Sequence[str] = (), *, declared: Iterable[str] = ()
+) -> Experiment:  # fmt: skip
+    """An experiment that comes with nasray, or one from a YAML file, with what the command line changes.
+
+    Args:
+        name_or_path: of the experiment.
+        arguments: of the command line, such as `["--budget.gmacs", "60"]`; see `nasray.options.override`.
+        declared: further options of the command, for suggestions alone.
 
     Raises:
         NasrayError: if there is none, or it is not valid; the message names the key and what is allowed.
     """
-    return parse_experiment(load_content(name_or_path, PACKAGE, "experiment"), name_or_path)
+    content = load_content(name_or_path, PACKAGE, "experiment")
+    return overridden(
+        _ADAPTER, Experiment, content, arguments, shown(name_or_path), part_keys=part_keys, declared=declared
+    )  # fmt: skip
+
+
+def override_resources(
+    given: ResourceOptions, arguments: Sequence[str], *, declared: Iterable[str] = ()
+) -> ResourceOptions:
+    """The resources of a run with what the command line changes.
+
+    Raises:
+        NasrayError: if an option is unknown, or a value out of range.
+    """
+    adapter = TypeAdapter(ResourceOptions)
+    return overridden(adapter, ResourceOptions, vars(given), arguments, "resources", declared=declared)
 
 
 def parse_experiment(content: dict[str, Any], source: str) -> Experiment:

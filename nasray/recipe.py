@@ -3,15 +3,33 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable, Sequence
 from dataclasses import field
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
-from pydantic import Field, TypeAdapter
+from pydantic import TypeAdapter
 from pydantic.dataclasses import dataclass as checked
 
-from nasray.configuration import did_you_mean, is_path, load_content, shipped_names, shipped_texts, validate
-from nasray.models.detectors import DETECTORS
+from nasray.cluster.reading import shown
+from nasray.configuration import did_you_mean, is_path, load_content, overridden, shipped_names, shipped_texts, validate
+from nasray.models.detectors import DETECTORS, detector_options
+from nasray.options import (
+    AboveZero,
+    AtLeastZero,
+    Flag,
+    ImageSize,
+    Name,
+    Natural,
+    Positive,
+    Seed,
+    Share,
+    Text,
+    check_text,
+    number,
+    whole,
+)
 from nasray.spaces import NasrayError
+from nasray.spaces.ranges import MAX_SIDE, MAX_WIDTH
 
 PACKAGE = "nasray.recipes"
 TINY = "-tiny"
@@ -22,8 +40,9 @@ if TYPE_CHECKING:
 else:  # a new entry of the registry is allowed here without another line
     DetectorName = Literal[tuple(DETECTORS)]
 
-Share = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[int, Field(ge=1)]
+Channels = Annotated[int, whole(1, MAX_WIDTH)]
+Scale = Annotated[float, number(maximum=100, gt=0)]
+Side = Annotated[int, whole(1, MAX_SIDE)]
 
 SCHEDULES: dict[str, tuple[float, tuple[float, ...]]] = {
     "1x": (12, (8, 11)),
@@ -54,15 +73,15 @@ class DetectorOptions:
     """
 
     name: DetectorName = "gfl"
-    channels: Positive | None = None
-    num_convs: Annotated[int, Field(ge=0)] | None = None
+    channels: Channels | None = None
+    num_convs: Annotated[int, whole(0, 64)] | None = None
     norm: Literal["batch", "group", "none"] | None = None
     box_head: Literal["2fc", "4conv1fc", "2conv1fc"] | None = None
-    base_size: Annotated[float, Field(gt=0)] | None = None
-    first_level: Literal[2, 3] | None = None
+    base_size: Annotated[float, number(maximum=MAX_SIDE, gt=0)] | None = None
+    first_level: Annotated[int, whole(2, 3)] | None = None
     score_threshold: Share | None = None
     nms_iou: Share | None = None
-    max_detections: Positive | None = None
+    max_detections: Annotated[int, whole(1, 100_000)] | None = None
 
 
 @checked(frozen=True, config=_STRICT)
@@ -75,7 +94,7 @@ class ClassifierOptions:
         label_smoothing: what the loss takes from the right class and spreads over all.
     """
 
-    width: Positive = 1024
+    width: Channels = 1024
     dropout: Share = 0.2
     label_smoothing: Share = 0.1
 
@@ -90,8 +109,8 @@ class PathOptions:
         image_size: height and width in pixels for which they are counted.
     """
 
-    windows: tuple[tuple[float, float], ...] = ()
-    image_size: tuple[int, int] = (224, 224)
+    windows: tuple[tuple[AtLeastZero, AtLeastZero], ...] = ()
+    image_size: ImageSize = (224, 224)
 
 
 @checked(frozen=True, config=_STRICT)
@@ -119,14 +138,14 @@ class AugmentationOptions:
     mosaic: Share = 0.0
     expand: Share = 0.0
     crop: Share = 0.0
-    scale_jitter: tuple[float, float] | None = None
+    scale_jitter: tuple[Scale, Scale] | None = None
     flip: Share = 0.5
     vertical_flip: Share = 0.0
-    colour: Annotated[float, Field(ge=0)] = 0.0
-    short_side: tuple[Positive, ...] = (800,)
-    long_side: Positive = 1333
-    square: Positive | None = None
-    evaluation_sides: tuple[Positive, Positive] | None = None
+    colour: Annotated[float, number(0, 10)] = 0.0
+    short_side: tuple[Side, ...] = (800,)
+    long_side: Side = 1333
+    square: Side | None = None
+    evaluation_sides: tuple[Side, Side] | None = None
 
 
 @checked(frozen=True, config=_STRICT)
@@ -139,9 +158,9 @@ class LoaderOptions:
         cache: keep decoded images in memory, each worker its own (small data sets).
     """
 
-    processes: Annotated[int, Field(ge=0)] = 2
-    group_aspect: bool = True
-    cache: bool = False
+    processes: Annotated[int, whole(0, 1024)] = 2
+    group_aspect: Flag = True
+    cache: Flag = False
 
 
 @checked(frozen=True, config=_STRICT)
@@ -160,13 +179,13 @@ class OptimiserOptions:
     """
 
     name: Literal["sgd", "adam", "adamw"] = "sgd"
-    learning_rate: Annotated[float, Field(gt=0)] = 0.01
+    learning_rate: AboveZero = 0.01
     momentum: Share = 0.9
-    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
-    norm_weight_decay: Annotated[float, Field(ge=0)] | None = None
-    backbone_factor: Annotated[float, Field(ge=0)] = 1.0
-    clip: Annotated[float, Field(gt=0)] | None = None
-    accumulate: Positive = 1
+    weight_decay: AtLeastZero = 1e-4
+    norm_weight_decay: AtLeastZero | None = None
+    backbone_factor: AtLeastZero = 1.0
+    clip: AboveZero | None = None
+    accumulate: Annotated[int, whole(1, 100_000)] = 1
 
 
 @checked(frozen=True, config=_STRICT)
@@ -181,10 +200,10 @@ class ScheduleOptions:
         warmup_factor: of the learning rate at the first iteration.
     """
 
-    epochs: Annotated[float, Field(gt=0)] = 12
+    epochs: Annotated[float, number(maximum=1e6, gt=0)] = 12
     name: Literal["step", "cosine", "linear", "constant"] = "step"
-    milestones: tuple[float, ...] = (8, 11)
-    warmup_iterations: Annotated[int, Field(ge=0)] = 500
+    milestones: tuple[AtLeastZero, ...] = (8, 11)
+    warmup_iterations: Natural = 500
     warmup_factor: Share = 0.001
 
 
@@ -200,11 +219,11 @@ class WorkerOptions:
         address: of a running Ray cluster, "auto" or host:port; by default RAY_ADDRESS, else this machine alone.
     """
 
-    workers: Positive = 1
-    cpus: Annotated[float, Field(gt=0)] | None = None
-    gpus: Literal[0, 1] | None = None
-    retries: Annotated[int, Field(ge=0)] = 3
-    address: str | None = None
+    workers: Annotated[int, whole(1, 10_000)] = 1
+    cpus: Annotated[float, number(maximum=100_000, gt=0)] | None = None
+    gpus: Annotated[int, whole(0, 1)] | None = None
+    retries: Annotated[int, whole(0, 1000)] = 3
+    address: Text | None = None
 
 
 @checked(frozen=True, config=_STRICT)
@@ -241,22 +260,22 @@ class Recipe:
         resources: the processes that train side by side.
     """
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    name: Name
     task: Literal["detection", "classification"] = "detection"
-    seed: int = 0
-    backbone: str = "resnet50"
-    data: str = "shapes"
-    holdout: Annotated[int, Field(ge=0)] = 0
-    weights: str | None = None
-    batch_size: Positive = 16
+    seed: Seed = 0
+    backbone: Text = "resnet50"
+    data: Text = "shapes"
+    holdout: Natural = 0
+    weights: Text | None = None
+    batch_size: Annotated[int, whole(1, 100_000)] = 16
     backbone_norm: Literal["batch", "frozen"] = "batch"
-    frozen_stages: Annotated[int, Field(ge=0)] = 0
+    frozen_stages: Annotated[int, whole(0, 5)] = 0
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
-    channels_last: bool = True
-    ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    evaluate_every: Annotated[float, Field(gt=0)] = 1
+    channels_last: Flag = True
+    ema: Annotated[float, number(0, lt=1)] = 0.0
+    evaluate_every: AboveZero = 1
     checkpoint_every: Positive | None = None
-    keep_best: Annotated[int, Field(ge=0)] = 1
+    keep_best: Annotated[int, whole(0, 1000)] = 1
     log_every: Positive = 50
     detector: DetectorOptions = field(default_factory=DetectorOptions)
     classifier: ClassifierOptions = field(default_factory=ClassifierOptions)
@@ -303,7 +322,7 @@ def load_recipe(name_or_path: str) -> Recipe:
     Raises:
         NasrayError: if there is none, or it is not valid; the message names the key and what is allowed.
     """
-    name = name_or_path
+    name = check_text(name_or_path)
     if not is_path(name):
         if name not in recipe_texts():
             raise NasrayError(
@@ -312,9 +331,42 @@ def load_recipe(name_or_path: str) -> Recipe:
             )
         if name.endswith(TINY):
             return tiny(load_recipe(name.removesuffix(TINY)))
-    recipe = validate(RECIPE, Recipe, load_content(name, PACKAGE, "recipe"), name)
+    recipe = validate(RECIPE, Recipe, load_content(name, PACKAGE, "recipe"), shown(name))
     assert isinstance(recipe, Recipe)
     return recipe
+
+
+def override_recipe(recipe: Recipe, arguments: Sequence[str], *, declared: Iterable[str] = ()) -> Recipe:
+    """The recipe with what the command line changes.
+
+    Args:
+        recipe: to change.
+        arguments: of the command line, such as `["--schedule.epochs", "24"]`; see `nasray.options.override`.
+        declared: further options of the command, for suggestions alone.
+
+    Raises:
+        NasrayError: if an option is unknown, or what comes out is not valid.
+    """
+    content = RECIPE.dump_python(recipe, mode="json")
+    found = overridden(RECIPE, Recipe, content, arguments, recipe.name, part_keys=part_keys, declared=declared)
+    assert isinstance(found, Recipe)
+    return found
+
+
+def override_workers(given: WorkerOptions, arguments: Sequence[str], *, declared: Iterable[str] = ()) -> WorkerOptions:
+    """The workers of a training with what the command line changes.
+
+    Raises:
+        NasrayError: if an option is unknown, or a value out of range.
+    """
+    return overridden(
+        TypeAdapter(WorkerOptions), WorkerOptions, vars(given), arguments, "resources", declared=declared
+    )  # fmt: skip
+
+
+def part_keys(section: str, name: str) -> set[str] | None:
+    """The keys of a section that the part of this name has; None where all parts have all keys."""
+    return detector_options(name) if section == "detector" and name in DETECTORS else None
 
 
 def is_recipe(name: str) -> bool:

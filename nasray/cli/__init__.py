@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from collections.abc import Sequence
 
 from nasray._version import __version__
 from nasray.cli import architectures, clusters, detectors, listing, searching
+from nasray.cli.parsing import Parser, parse_arguments
 from nasray.spaces import NasrayError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit status is 0, or 2 for a mistake that its message explains, 130 when interrupted."""
-    parser = make_parser()
-    known, rest = parser.parse_known_args(arguments)
-    if rest and not known.takes_overrides:
-        parser.error(f"unrecognised arguments: {' '.join(rest)}")
+    known = None
     try:
-        if known.takes_overrides:
-            known.overrides = rest
+        known = parse_arguments(make_parser(), sys.argv[1:] if arguments is None else arguments)
         known.run(known)
     except NasrayError as error:
-        print(f"nasray: {error}", file=sys.stderr)
+        print(f"nasray: {one_line(str(error))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         folder = getattr(known, "folder", None)
@@ -34,9 +30,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def make_parser() -> argparse.ArgumentParser:
+def one_line(text: str) -> str:
+    """Return a message as one line of characters that can be printed."""
+    joined = " ".join(line.strip() for line in text.splitlines())
+    return "".join(c if c.isprintable() else "\ufffd" for c in joined)
+
+
+def make_parser() -> Parser:
     """The parser of all commands; each sets `run`, the function that carries it out."""
-    parser = argparse.ArgumentParser(prog="nasray", description="Neural architecture search for object detectors.")
+    parser = Parser(prog="nasray", description="Neural architecture search for object detectors.")
     parser.add_argument("--version", action="version", version=f"nasray {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for part in (searching, detectors, architectures, clusters, listing):

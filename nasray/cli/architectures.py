@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from nasray.cli.common import ARCHITECTURE, CHECKPOINT, IMAGE_SIZE, command, parse_image_hw, print_json, print_table
+from nasray.cli.common import ARCHITECTURE, CHECKPOINT, IMAGE_SIZE, command, print_json, print_table
+from nasray.cli.parsing import image_hw, whole
 from nasray.spaces import NasrayError
 
 
@@ -14,15 +15,15 @@ def add_commands(commands: Any) -> None:
     """Declare `cost`, `latency`, `export`."""
     sub = command(commands, "cost", _cost, "multiply-adds and parameters of a backbone, or of a whole detector")
     sub.add_argument("architecture", nargs="+", help=ARCHITECTURE)
-    sub.add_argument("--image-size", default="800x1280", help=f"{IMAGE_SIZE} (default 800x1280)")
+    sub.add_argument("--image-size", type=image_hw, default="800x1280", help=f"{IMAGE_SIZE} (default 800x1280)")
     sub.add_argument("--detector", help="count a whole detector, part by part; a name from `nasray list detectors`")
-    sub.add_argument("--classes", type=int, default=80, help="classes of the detector (default 80)")
+    sub.add_argument("--classes", type=whole(1, 100_000), default=80, help="classes of the detector (default 80)")
 
     sub = command(commands, "latency", _latency, "measured latency of a backbone or a detector on this machine")
     sub.add_argument("architecture", help=f"{ARCHITECTURE}; or {CHECKPOINT}")
-    sub.add_argument("--image-size", default="800x1280", help=f"{IMAGE_SIZE} (default 800x1280)")
+    sub.add_argument("--image-size", type=image_hw, default="800x1280", help=f"{IMAGE_SIZE} (default 800x1280)")
     sub.add_argument("--detector", help="measure a whole detector of this name around the architecture")
-    sub.add_argument("--batch-size", type=int, default=1)
+    sub.add_argument("--batch-size", type=whole(1, 65_536), default=1, help="images in one pass (default 1)")
     sub.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
     sub.add_argument("--dtype", default="float32", choices=["float32", "float16", "bfloat16"])
     sub.add_argument("--table", action="store_true", help="also predict it from the device's block table")
@@ -31,7 +32,9 @@ def add_commands(commands: Any) -> None:
     sub = command(commands, "export", _export, text)
     sub.add_argument("what", help=f"{ARCHITECTURE} (to .py); or {CHECKPOINT} (to .onnx, .pt2)")
     sub.add_argument("--to", required=True, metavar="FILE", help="the suffix chooses: .py, .onnx, .pt2")
-    sub.add_argument("--image-size", help=f"{IMAGE_SIZE} of the example; other sizes work too (default: the recipe's)")
+    sub.add_argument(
+        "--image-size", type=image_hw, help=f"{IMAGE_SIZE} of the example; other sizes work too (default: the recipe's)"
+    )
     sub.add_argument("--raw", action="store_true", help="ONNX: what the network computes, without choosing detections")
 
 
@@ -41,7 +44,7 @@ def _cost(known: Any) -> None:
         return
     from nasray.architectures import PUBLISHED, find_architecture, layer_table
 
-    image_hw = parse_image_hw(known.image_size)
+    image_hw = known.image_size
     rows = []
     for name in known.architecture:
         table = layer_table(find_architecture(name), image_hw)
@@ -75,7 +78,7 @@ def _detector_cost(known: Any) -> None:
     from nasray.models.detectors import check_detector_name
 
     check_detector_name(known.detector)
-    size = parse_image_hw(known.image_size)
+    size = known.image_size
     costs = {
         name: detector_cost(known.detector, find_architecture(name), size, num_classes=known.classes)
         for name in known.architecture
@@ -108,7 +111,7 @@ def _detector_cost(known: Any) -> None:
 def _latency(known: Any) -> None:
     from nasray.latency import measure_architecture, measure_detector
 
-    size = parse_image_hw(known.image_size)
+    size = known.image_size
     setting = {"batch_size": known.batch_size, "device": known.device, "dtype": known.dtype}
     detector = _detector_of(known)
     if detector is not None:
@@ -155,8 +158,7 @@ def _export(known: Any) -> None:
         from nasray.checkpoint import Checkpoint
         from nasray.detector_export import export_checkpoint
 
-        size = parse_image_hw(known.image_size) if known.image_size else None
-        result = export_checkpoint(Checkpoint.load(known.what), to, image_hw=size, raw=known.raw)
+        result = export_checkpoint(Checkpoint.load(known.what), to, image_hw=known.image_size, raw=known.raw)
     if known.json:
         print_json(result)
     else:

@@ -7,6 +7,7 @@ import sys
 from typing import Any
 
 from nasray.cli.common import command, print_json
+from nasray.cli.parsing import url
 from nasray.spaces import NasrayError
 
 
@@ -14,14 +15,14 @@ def add_commands(commands: Any) -> None:
     """Declare `submit` and `job`."""
     address = "of the cluster's dashboard, such as http://head:8265"
     sub = command(commands, "submit", _submit, "run a nasray command as a job on a Ray cluster")
-    sub.add_argument("--address", required=True, help=address)
+    sub.add_argument("--address", required=True, type=url, help=address)
     sub.add_argument("--follow", action="store_true", help="print the job's log until it ends")
     sub.add_argument("command", nargs=argparse.REMAINDER, help="-- and then the command, such as: -- search maedet-m")
 
     sub = command(commands, "job", _job, "status, log or end of a submitted job")
     sub.add_argument("action", choices=["status", "logs", "stop"])
     sub.add_argument("job", help="what `nasray submit` printed")
-    sub.add_argument("--address", required=True, help=address)
+    sub.add_argument("--address", required=True, type=url, help=address)
     sub.add_argument("--follow", action="store_true", help="logs: print until the job ends")
 
 

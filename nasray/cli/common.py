@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-import argparse
 import os
-import re
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from nasray.cli.parsing import Parser
+from nasray.cluster.files import to_json
+from nasray.cluster.reading import shown
+from nasray.options import option_texts
 from nasray.spaces import NasrayError
 
 ARCHITECTURE = "a name from `nasray list architectures`, a JSON file, or a run's folder"
 CHECKPOINT = "a checkpoint, or the folder of a training or of a run that was trained"
-IMAGE_SIZE = "height x width in pixels"
+IMAGE_SIZE = "HEIGHTxWIDTH in pixels"
 
 
 def command(
     commands: Any, name: str, run: Callable[[Any], None], text: str, *, takes_overrides: bool = False
-) -> argparse.ArgumentParser:
+) -> Parser:
     """A command with `--json`; one that takes overrides gets all options that it does not know as `overrides`."""
-    sub = commands.add_parser(name, help=text, description=text, allow_abbrev=not takes_overrides)
-    sub.set_defaults(run=run, takes_overrides=takes_overrides)
+    sub = commands.add_parser(name, help=text, description=text)
+    sub.set_defaults(run=run, takes_overrides=takes_overrides, parser=sub)
     sub.add_argument("--json", action="store_true", help="print the figures as JSON")
     return sub
 
@@ -31,15 +34,42 @@ def run_folder(name: str) -> str:
     return str(Path(os.environ.get("NASRAY_RUNS", "runs")) / name)
 
 
-def parse_image_hw(text: str) -> tuple[int, int]:
-    """Height and width from "800x1280", or "640" for a square."""
-    match = re.fullmatch(r"(\d+)(?:x(\d+))?", text)
-    height, width = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
-    if min(height, width) < 32:
-        raise NasrayError(
-            f"image size must be HEIGHTxWIDTH in pixels, each at least 32, such as 800x1280; got {text!r}"
-        )
-    return height, width
+def check_folder(path: str | Path) -> None:
+    """Refuse a folder for a run or a training in which there is something, or that cannot be made.
+
+    Raises:
+        NasrayError: naming it.
+    """
+    folder = Path(path).absolute()
+    existing = next(part for part in (folder, *folder.parents) if part.exists())
+    if not existing.is_dir():
+        raise NasrayError(f"{shown(existing)} is a file, not a folder. Choose another with --folder")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise NasrayError(f"folder {shown(existing)} cannot be written. Choose another with --folder")
+
+
+def check_device(name: str) -> None:
+    """Refuse `cuda` where PyTorch finds no GPU, before anything is read or built.
+
+    Raises:
+        NasrayError: if there is none.
+    """
+    if name == "cuda":
+        import torch
+
+        if not torch.cuda.is_available():
+            raise NasrayError("device 'cuda' is not available: PyTorch finds no GPU here. Take --device cpu, or auto")
+
+
+def print_options(value: Any, part_keys: Any, as_json: bool) -> None:
+    """Print the options of a configuration: the name, the value now, and what it is."""
+    options = option_texts(value, part_keys)
+    if as_json:
+        print(to_json({name: {"value": now, "text": text} for name, (now, text) in options.items()}, indent=1))
+        return
+    for name, (now, text) in options.items():
+        print(f"{name} {'' if now is None else to_json(now)}".rstrip())
+        print(textwrap.fill(text, 116, initial_indent="    ", subsequent_indent="    "))
 
 
 def print_json(content: Any, *, indent: int | None = 1) -> None:

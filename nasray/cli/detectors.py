@@ -12,13 +12,17 @@ from nasray.cli.common import (
     ARCHITECTURE,
     CHECKPOINT,
     IMAGE_SIZE,
+    check_device,
+    check_folder,
     command,
     number_text,
-    parse_image_hw,
     print_json,
+    print_options,
     print_table,
     run_folder,
 )
+from nasray.cli.parsing import image_hw, number, seed, whole
+from nasray.cluster.files import check_output
 from nasray.spaces import NasrayError
 
 if TYPE_CHECKING:
@@ -36,9 +40,9 @@ def add_commands(commands: Any) -> None:
     sub.add_argument("--decode", action="store_true", help="also read every image, to find those that are damaged")
     sub = command(actions, "shapes", _data_shapes, "generate a set of coloured shapes in COCO format")
     sub.add_argument("folder")
-    sub.add_argument("--images", type=int, default=200)
-    sub.add_argument("--image-size", default="128x128", help=f"{IMAGE_SIZE} (default 128x128)")
-    sub.add_argument("--seed", type=int, default=0)
+    sub.add_argument("--images", type=whole(2, 10**6), default=200, help="at least 2 (default 200)")
+    sub.add_argument("--image-size", type=image_hw, default="128x128", help=f"{IMAGE_SIZE} (default 128x128)")
+    sub.add_argument("--seed", type=seed, default=0)
     sub = command(actions, "pack", _data_pack, "pack a data set into Parquet shards, for clusters without a fast disk")
     sub.add_argument("source", help=SOURCE)
     sub.add_argument("folder")
@@ -57,7 +61,7 @@ def add_commands(commands: Any) -> None:
     sub.add_argument("--data", help=f"{SOURCE}; the training's own if left out")
     sub.add_argument("--split", default="val", choices=["train", "val", "test"])
     sub.add_argument("--fast", action="store_true", help="by faster-coco-eval (the extra `fast`): the same numbers")
-    sub.add_argument("--batch-size", type=int, default=8)
+    sub.add_argument("--batch-size", type=whole(1, 65_536), default=8, help="images at a time (default 8)")
     sub.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
     sub.add_argument("--to", metavar="FILE.parquet", help="also write all detections to this file")
 
@@ -65,7 +69,9 @@ def add_commands(commands: Any) -> None:
     sub.add_argument("checkpoint", help=CHECKPOINT)
     sub.add_argument("image")
     sub.add_argument("--to", metavar="FILE", help="the picture; IMAGE-boxes.png beside the image if left out")
-    sub.add_argument("--threshold", type=float, default=0.3, help="least score of a box that is drawn (default 0.3)")
+    sub.add_argument(
+        "--threshold", type=number(0, 1), default=0.3, help="least score of a box that is drawn (default 0.3)"
+    )
 
 
 # ---- data --------------------------------------------------------------------------------------------------------
@@ -86,10 +92,8 @@ def _data_check(known: Any) -> None:
 def _data_shapes(known: Any) -> None:
     from nasray.data.shapes import write_shapes
 
-    if known.images < 2:
-        raise NasrayError(f"--images is at least 2, one to train and one to validate on; got {known.images}")
     path = Path(known.folder) / "data.yaml"
-    write_shapes(path.parent, known.images, seed=known.seed, image_hw=parse_image_hw(known.image_size))
+    write_shapes(path.parent, known.images, seed=known.seed, image_hw=known.image_size)
     _tell_data(path, known)
 
 
@@ -113,14 +117,16 @@ def _tell_data(path: Path, known: Any) -> None:
 
 
 def _train(known: Any) -> None:
-    from nasray.configuration import override
+    from nasray.recipe import override_recipe, part_keys
 
-    recipe = train_recipe(known)
-    overrides = [*known.overrides, "--help"] if known.options else known.overrides
-    recipe = override(recipe, overrides, f"nasray train {known.what}")
+    recipe = override_recipe(train_recipe(known), known.overrides, declared=known.declared)
+    if known.options:
+        print_options(recipe, part_keys, known.json)
+        return
     inside_run = Path(known.what).is_dir()
     known.folder = known.folder or (str(Path(known.what) / "train") if inside_run else run_folder(recipe.name))
 
+    check_folder(known.folder)
     from nasray.training import begin_training
 
     begin = time.monotonic()
@@ -159,13 +165,13 @@ def train_recipe(known: Any) -> Recipe:
 
 def resume_training_command(known: Any) -> None:
     """`nasray resume` of a training."""
-    from nasray.configuration import override
+    from nasray.recipe import override_workers
     from nasray.training import recipe_of_training, resume_training
 
     resources = None
     if known.overrides:
         given = recipe_of_training(Path(known.folder)).resources
-        resources = override(given, known.overrides, "nasray resume FOLDER")
+        resources = override_workers(given, known.overrides, declared=known.declared)
     begin = time.monotonic()
     _tell_training(resume_training(known.folder, resources), known, time.monotonic() - begin)
 
@@ -191,6 +197,9 @@ def _evaluate(known: Any) -> None:
     from nasray.checkpoint import Checkpoint
     from nasray.evaluation import evaluate_checkpoint
 
+    check_device(known.device)
+    if known.to:
+        check_output(known.to, [".parquet"])
     result = evaluate_checkpoint(
         Checkpoint.load(known.checkpoint), data=known.data, split=known.split, fast=known.fast,
         batch_size=known.batch_size, device=known.device, to=Path(known.to) if known.to else None,
@@ -216,6 +225,8 @@ def _predict(known: Any) -> None:
     from nasray.drawing import predict_image
 
     image = Path(known.image)
+    if known.to:
+        check_output(known.to)
     to = Path(known.to) if known.to else image.with_name(f"{image.stem}-boxes.png")
     found = predict_image(Checkpoint.load(known.checkpoint), image, to=to, threshold=known.threshold)
     if known.json:

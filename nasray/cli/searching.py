@@ -6,7 +6,17 @@ import time
 from pathlib import Path
 from typing import Any
 
-from nasray.cli.common import command, number_text, print_json, print_table, print_values, run_folder
+from nasray.cli.common import (
+    check_folder,
+    command,
+    number_text,
+    print_json,
+    print_options,
+    print_table,
+    print_values,
+    run_folder,
+)
+from nasray.cli.parsing import number, seed, whole
 
 
 def add_commands(commands: Any) -> None:
@@ -27,27 +37,33 @@ def add_commands(commands: Any) -> None:
     text = "does a run's supernet rank architectures as training them by themselves does?"
     sub = command(commands, "rank", _rank, text, takes_overrides=True)
     sub.add_argument("folder", help="of a run with a supernet, such as runs/detnas-300m")
-    sub.add_argument("--architectures", type=int, default=12, help="random ones within the budget (default 12)")
-    sub.add_argument("--seed", type=int, default=0, help="of their choice")
+    sub.add_argument(
+        "--architectures", type=whole(3, 100_000), default=12, help="random ones within the budget (default 12)"
+    )
+    sub.add_argument("--seed", type=seed, default=0, help="of their choice")
 
     sub = command(commands, "agreement", _agreement, "does the closed-form score rank like the sampled one?")
     sub.add_argument("experiment", help="whose space and evaluator; a name or a YAML file")
-    sub.add_argument("--architectures", type=int, default=200)
-    sub.add_argument("--repeats", type=int, default=16, help="sampled passes of each architecture")
-    sub.add_argument("--min-gmacs", type=float, help="lower end of the random architectures (10/13 of the upper)")
-    sub.add_argument("--max-gmacs", type=float, help="upper end (default: the experiment's budget)")
-    sub.add_argument("--seed", type=int, default=0)
-    sub.add_argument("--workers", type=int, help="processes; one a core by default")
+    sub.add_argument("--architectures", type=whole(2, 100_000), default=200, help="random ones (default 200)")
+    sub.add_argument("--repeats", type=whole(1, 10**6), default=16, help="sampled passes of each architecture")
+    sub.add_argument(
+        "--min-gmacs", type=number(0, 1e9), help="lower end of the random architectures (10/13 of the upper)"
+    )
+    sub.add_argument("--max-gmacs", type=number(0, 1e9), help="upper end (default: the experiment's budget)")
+    sub.add_argument("--seed", type=seed, default=0)
+    sub.add_argument("--workers", type=whole(1, 1024), help="processes; one a core by default")
 
 
 def _search(known: Any) -> None:
-    from nasray.configuration import override
-    from nasray.experiment import load_experiment
+    from nasray.experiment import load_experiment, part_keys
     from nasray.searching import search_experiment
 
-    overrides = [*known.overrides, "--help"] if known.options else known.overrides
-    experiment = override(load_experiment(known.experiment), overrides, f"nasray search {known.experiment}")
+    experiment = load_experiment(known.experiment, known.overrides, declared=known.declared)
+    if known.options:
+        print_options(experiment, part_keys, known.json)
+        return
     known.folder = known.folder or run_folder(experiment.name)
+    check_folder(known.folder)
     begin = time.monotonic()
     best = search_experiment(experiment, known.folder)
     _tell_winner(best, known, time.monotonic() - begin)
@@ -56,8 +72,7 @@ def _search(known: Any) -> None:
 def _resume(known: Any) -> None:
     from nasray.cli.detectors import resume_training_command
     from nasray.cluster import Resources, RunFolder
-    from nasray.configuration import override
-    from nasray.experiment import experiment_of_run
+    from nasray.experiment import experiment_of_run, override_resources
     from nasray.searching import resume_experiment
     from nasray.training.folder import is_training
 
@@ -68,7 +83,7 @@ def _resume(known: Any) -> None:
     run = RunFolder.open(known.folder)
     if known.overrides:
         given = experiment_of_run(run.description(), known.folder).resources
-        resources = Resources(**vars(override(given, known.overrides, "nasray resume FOLDER")))
+        resources = Resources(**vars(override_resources(given, known.overrides, declared=known.declared)))
     begin = time.monotonic()
     best = resume_experiment(known.folder, resources)
     _tell_winner(best, known, time.monotonic() - begin)
@@ -117,14 +132,13 @@ def _report(known: Any) -> None:
 
 def _rank(known: Any) -> None:
     from nasray.cluster import Resources, RunFolder
-    from nasray.configuration import override
-    from nasray.experiment import experiment_of_run
+    from nasray.experiment import experiment_of_run, override_resources
     from nasray.rank import FOLDER, rank_run
 
     resources = None
     if known.overrides:
         given = experiment_of_run(RunFolder.open(known.folder).description(), known.folder).resources
-        resources = Resources(**vars(override(given, known.overrides, "nasray rank FOLDER")))
+        resources = Resources(**vars(override_resources(given, known.overrides, declared=known.declared)))
     result = rank_run(known.folder, known.architectures, seed=known.seed, resources=resources)
     if known.json:
         print_json(result)

@@ -1,0 +1,155 @@
+"""Arguments of the command line: one style of error, and the types of values with their ranges.
+
+Whatever is wrong with an argument is one `NasrayError`, as with a key of a file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NoReturn
+
+from nasray.options import check_text, read_image_hw
+from nasray.spaces import NasrayError
+from nasray.spaces.ranges import MAX_COUNT, MAX_SEED, check_number, check_whole, shortened
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are `NasrayError` in one line; options are not abbreviated.
+
+    Attributes:
+        known_options: Options of the command itself, as `--folder`.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.known_options: list[str] = []
+        super().__init__(*args, **{**kwargs, "allow_abbrev": False})
+
+    def add_argument(self, *args: Any, **kwargs: Any) -> argparse.Action:
+        """Declare an argument."""
+        action = super().add_argument(*args, **kwargs)
+        self.known_options += [option for option in action.option_strings if option.startswith("--")]
+        return action
+
+    def error(self, message: str) -> NoReturn:
+        """Raise the error that argparse would print with its usage."""
+        text = message.removeprefix("argument ")
+        if missing := message.partition("the following arguments are required: ")[2]:
+            text = f"{missing} missing"
+        raise NasrayError(f"{text}. `{self.prog} --help` prints the usage")
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            names = [str(choice) for choice in action.choices]
+            near = difflib.get_close_matches(str(value)[:100], names, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else "."
+            what = "/".join(action.option_strings) or str(action.metavar or action.dest).lower()
+            raise NasrayError(f"unknown {what} {shortened(value)}{hint} There are: {', '.join(names)}")
+
+
+def parse_arguments(parser: Parser, arguments: Sequence[str]) -> argparse.Namespace:
+    """Return what the command line says; options that are keys of a configuration as `overrides`.
+
+    Raises:
+        NasrayError: for whatever is wrong with it.
+    """
+    _check_arguments(arguments)
+    known, rest = parser.parse_known_args(arguments)
+    declared = known.parser.known_options
+    known.declared = declared
+    if known.takes_overrides:
+        known.overrides = rest
+    elif rest:
+        raise _unexpected(rest[0], declared, known.parser.prog)
+    return known
+
+
+def _check_arguments(arguments: Sequence[str]) -> None:
+    """Refuse what no command takes: empty texts, texts that are no names, options given twice."""
+    given: set[str] = set()
+    is_ended = False
+    for index, argument in enumerate(arguments):
+        name, equals, value = argument.partition("=")
+        try:
+            check_text(value if equals and name.startswith("--") else argument)
+        except NasrayError as error:
+            where = f"after {shortened(arguments[index - 1])}" if index else "first"
+            raise NasrayError(f"argument {where}: {error}") from None
+        is_ended = is_ended or argument == "--"
+        if argument.startswith("--") and not is_ended:
+            option = name.replace("_", "-")
+            if option in given:
+                raise NasrayError(f"option {shortened(name)} is given twice. Leave one of the two out")
+            given.add(option)
+
+
+def _unexpected(argument: str, declared: Iterable[str], program: str) -> NasrayError:
+    if not argument.startswith("-"):
+        return NasrayError(f"unexpected argument {shortened(argument)}. `{program} --help` prints the usage")
+    name = argument.partition("=")[0]
+    near = difflib.get_close_matches(name[:100], list(declared), n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else "."
+    return NasrayError(f"unrecognized option {shortened(name)}{hint} `{program} --help` prints all")
+
+
+# ---- types of values ---------------------------------------------------------------------------------------------
+
+
+def _argument_type(read: Callable[[str], Any]) -> Callable[[str], Any]:
+    """A function for `type` of an argument: argparse shows the message of this error alone."""
+
+    def convert(text: str) -> Any:
+        try:
+            return read(text)
+        except NasrayError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return convert
+
+
+def whole(minimum: int, maximum: int = MAX_COUNT) -> Callable[[str], Any]:
+    """Return the type of an argument that is a whole number, bounds included."""
+
+    def read(text: str) -> int:
+        digits = text[1:] if text[:1] in "+-" else text
+        is_number = digits.isascii() and digits.isdigit() and len(digits) < 30
+        return check_whole("it", int(text) if is_number else text, minimum, maximum)
+
+    return _argument_type(read)
+
+
+def number(minimum: float, maximum: float) -> Callable[[str], Any]:
+    """Return the type of an argument that is a number, bounds included."""
+
+    def read(text: str) -> float:
+        try:
+            value: Any = float(text)
+        except ValueError:
+            value = text
+        return check_number("it", value, minimum, maximum)
+
+    return _argument_type(read)
+
+
+seed = whole(0, MAX_SEED)
+image_hw = _argument_type(read_image_hw)
+
+
+@_argument_type
+def url(text: str) -> str:
+    """Return the address of a dashboard.
+
+    Raises:
+        NasrayError: if it is not a URL with a host.
+    """
+    from urllib.parse import urlsplit
+
+    try:
+        parts = urlsplit(text)
+        is_url = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is none
+        is_url = False
+    if not is_url or any(c.isspace() for c in text):
+        raise NasrayError(f"it is the URL of a dashboard, such as http://head:8265; got {shortened(text)}")
+    return text
