@@ -17,7 +17,7 @@ from typing import Any, get_args, get_type_hints
 from pydantic import TypeAdapter, ValidationError
 
 from nasray._version import __version__
-from nasray.cluster.reading import parse_yaml, read_text, shown
+from nasray.cluster.reading import decode_text, parse_yaml, read_text, shown
 from nasray.options import check_text, override
 from nasray.spaces import NasrayError
 from nasray.spaces.ranges import shortened
@@ -34,11 +34,11 @@ def shipped_names(package: str) -> list[str]:
 
 def shipped_texts(package: str) -> dict[str, str]:
     """Name and first comment line of each."""
-    folder = package_files.files(package)
-    return {
-        name: (folder / f"{name}.yaml").read_text().splitlines()[0].removeprefix("# ")
-        for name in shipped_names(package)
-    }
+    return {name: _shipped(package, name).splitlines()[0].removeprefix("# ") for name in shipped_names(package)}
+
+
+def _shipped(package: str, name: str) -> str:
+    return decode_text((package_files.files(package) / f"{name}.yaml").read_bytes(), name)
 
 
 def is_path(name: str) -> bool:
@@ -63,7 +63,7 @@ def load_content(name_or_path: str, package: str, what: str) -> dict[str, Any]:
             raise NasrayError(f"no {what} file {shown(path)}. {shipped}")
         text, default_name = read_text(path), path.stem
     elif name_or_path in shipped_names(package):
-        text, default_name = (package_files.files(package) / f"{name_or_path}.yaml").read_text(), name_or_path
+        text, default_name = _shipped(package, name_or_path), name_or_path
     else:
         raise NasrayError(
             f"unknown {what} {name_or_path!r}{did_you_mean(name_or_path, shipped_names(package))} {shipped}"

@@ -34,9 +34,11 @@ def whole(minimum: int, maximum: int = MAX_COUNT) -> Any:
     return Field(strict=True, ge=minimum, le=maximum)
 
 
-def number(minimum: float | None = None, maximum: float | None = None, **bounds: float) -> Any:
+def number(
+    minimum: float | None = None, maximum: float | None = None, *, gt: float | None = None, lt: float | None = None
+) -> Any:
     """Return the constraint of an option that is a finite number, bounds included; `gt` and `lt` shut them out."""
-    return Field(strict=True, allow_inf_nan=False, ge=minimum, le=maximum, **bounds)
+    return Field(strict=True, allow_inf_nan=False, ge=minimum, le=maximum, gt=gt, lt=lt)
 
 
 def check_text(text: str) -> str:
@@ -78,12 +80,13 @@ def read_image_hw(value: Any) -> tuple[int, int]:
         value = (value, value)
     if isinstance(value, str):
         match = re.fullmatch(r"([0-9]{1,9})(?:x([0-9]{1,9}))?", value)
-        if not match:
+        sides = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
+        if not MIN_SIDE <= min(sides) <= max(sides) <= MAX_SIDE:
             raise NasrayError(
                 f"image size is HEIGHTxWIDTH in pixels, each from {MIN_SIDE} to {MAX_SIDE:,}, such as 800x1280; got "
                 f"{shortened(value)}"
             )
-        value = (int(match[1]), int(match[2] or match[1]))
+        return sides
     return check_image_hw(value)
 
 
@@ -194,9 +197,9 @@ def _read_option(owner: type, option: str, values: list[str], declared: Iterable
 
 def _read_tuple(option: str, kind: Any, values: list[str]) -> Any:
     item, *others = get_args(kind)
+    if len(values) == 1 and values[0].startswith("["):
+        return parse_yaml(values[0], f"--{option}")
     read = [_read_value(option, item, value) for value in values]
-    if len(read) == 1 and (read[0] is None or isinstance(read[0], list)):
-        return read[0]
     if len(read) == 1 and isinstance(read[0], str) and Ellipsis not in others:
         return read[0]  # an image size, 800x1280
     if get_origin(item) is tuple and not any(isinstance(value, list) for value in read):

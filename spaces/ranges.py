@@ -30,7 +30,7 @@ def check_whole(name: str, value: Any, minimum: int, maximum: int = MAX_COUNT) -
     Raises:
         NasrayError: naming it, its value and the bounds.
     """
-    if isinstance(value, bool) or not isinstance(value, Integral) or not minimum <= value <= maximum:
+    if isinstance(value, bool) or not isinstance(value, Integral) or not minimum <= int(value) <= maximum:
         raise NasrayError(f"{name} is a whole number from {minimum:,} to {maximum:,}; got {shortened(value)}")
     return int(value)
 
@@ -41,7 +41,7 @@ def check_number(name: str, value: Any, minimum: float, maximum: float) -> float
     Raises:
         NasrayError: naming it, its value and the bounds.
     """
-    if isinstance(value, bool) or not isinstance(value, Real) or not minimum <= value <= maximum:
+    if not minimum <= _real(value) <= maximum:
         raise NasrayError(f"{name} is a number from {minimum:g} to {maximum:g}; got {shortened(value)}")
     return float(value)
 
@@ -52,14 +52,19 @@ def check_finite(name: str, value: Any, minimum: float = -math.inf) -> float:
     Raises:
         NasrayError: naming it and its value.
     """
-    try:
-        number = float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan
-    except OverflowError:  # an integer of hundreds of digits
-        number = math.inf
+    number = _real(value)
     if not math.isfinite(number) or number < minimum:
         least = f" of at least {minimum:g}" if minimum > -math.inf else ""
         raise NasrayError(f"{name} is a finite number{least}; got {shortened(value)}")
     return number
+
+
+def _real(value: Any) -> float:
+    """A number as a float; NaN for what is none."""
+    try:
+        return float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan
+    except OverflowError:  # an integer of hundreds of digits
+        return math.inf
 
 
 def check_image_hw(image_hw: Sequence[Any]) -> tuple[int, int]:

@@ -15,10 +15,10 @@ from nasray import experiment as experiments
 from nasray import recipe as recipes
 from nasray.cli import make_parser
 from nasray.cli.detectors import train_recipe
-from nasray.configuration import override
+from nasray.cli.parsing import parse_arguments
 from nasray.models.detectors import DETECTORS
 from nasray.searchers import SEARCHERS
-from nasray.spaces import SPACES
+from nasray.spaces import SPACES, NasrayError
 from nasray.spaces.testing import check_space
 
 ROOT = Path(__file__).parents[1]
@@ -65,21 +65,19 @@ def test_command_line_parses(page, line):
 
 
 def check_arguments(arguments):
-    known, rest = make_parser().parse_known_args(arguments)
+    known = parse_arguments(make_parser(), arguments)
     name = known.run.__name__
     if name == "_submit":
         assert known.command[0] == "--"
         check_arguments(known.command[1:])
     elif name == "_search":
-        override(experiments.load_experiment(known.experiment), rest, "nasray search")
+        experiments.load_experiment(known.experiment, known.overrides)
     elif name in ("_resume", "_rank"):
-        override(experiments.ResourceOptions(), rest, "nasray resume")
+        experiments.override_resources(experiments.ResourceOptions(), known.overrides)
     elif name == "_train":
         if Path(known.what).parent == Path("runs"):
             known.what = "resnet50"  # a run that the reader has
-        override(train_recipe(known), rest, "nasray train")
-    else:
-        assert not rest
+        recipes.override_recipe(train_recipe(known), known.overrides)
 
 
 def test_pages_have_commands():
@@ -87,7 +85,7 @@ def test_pages_have_commands():
 
 
 def test_command_is_refused():
-    with pytest.raises(SystemExit):
+    with pytest.raises(NasrayError):
         check_arguments(["search", "maedet-m", "--budgt.gmacs", "60"])
 
 

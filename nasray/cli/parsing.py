@@ -36,7 +36,7 @@ class Parser(argparse.ArgumentParser):
         """Raise the error that argparse would print with its usage."""
         text = message.removeprefix("argument ")
         if missing := message.partition("the following arguments are required: ")[2]:
-            text = f"{missing} missing"
+            text = f"missing: {missing}"
         raise NasrayError(f"{text}. `{self.prog} --help` prints the usage")
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
