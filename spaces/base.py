@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nasray.spaces.architecture import Architecture, text_id
+from nasray.spaces.exact import log_table
 
 if TYPE_CHECKING:
     import optuna
@@ -52,12 +53,19 @@ class Gene:
         steps = set(np.diff(self.values).tolist())
         return steps.pop() if len(steps) == 1 else None
 
+    @cached_property
+    def _log_bounds(self) -> NDArray[np.float64]:
+        """Logarithms of 1 to the number of values + 1."""
+        return log_table(len(self.values) + 2)[1:]
+
     def draw(self, num: int, rng: np.random.Generator) -> NDArray[np.int64]:
         """(num,) allowed values, uniform, or uniform in the logarithm where `log` is set."""
         if not self.log:
             return np.asarray(self.values, dtype=np.int64)[rng.integers(len(self.values), size=num)]
-        # The value i * step stands for the interval [i, i + 1), so that every value has a share.
-        index = np.exp(rng.uniform(0.0, np.log(len(self.values) + 1.0), size=num)).astype(np.int64)
+        # The value i * step stands for the interval [i, i + 1), so that every value has a share. Its bounds are looked
+        # up: numpy's exponential differs in the last place between instruction sets.
+        bounds = self._log_bounds
+        index = np.searchsorted(bounds, rng.uniform(0.0, bounds[-1], size=num), side="right")
         return index.clip(1, len(self.values)) * self.values[0]
 
     def to_tune(self) -> Any:

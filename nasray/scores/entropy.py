@@ -20,7 +20,8 @@ predicted. In the order of their weight:
   Eq. 4; it stands at its symmetric point 1/2 (what it is for a map of small mean).
 
 All results are the same to the last bit for an architecture whatever population it stands in: sums run over the
-layer axis, element by element, and logarithms come from tables or `math.log`.
+layer axis, element by element. They are the same on every processor, too: logarithms and arc cosines come from
+`nasray.spaces.exact`, and nothing else is rounded other than by addition, multiplication, division and square root.
 
 Shapes: N architectures, L layer rows, B block positions, U distinct profiles.
 """
@@ -35,6 +36,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from nasray.spaces import exact
 from nasray.spaces.layers import Floats, LayerTable
 
 SizeFactor = Literal["log-channels", "map-size", "none"]
@@ -228,11 +230,11 @@ def _residual_gains(table: LayerTable, rows: Ints, starts: Ints, ends: Ints, gai
     return 2 * ratio / (2 + ratio)  # log1p to third order; the ratio is below 0.01
 
 
-_LOG2 = math.log(2.0)
+_LOG2 = exact.log(2.0)
 _PAD = 4  # room in front of the prefix sums for the term before the first
 
 
-_HALF_POWERS = 0.5 ** np.arange(4.0)
+_HALF_POWERS = np.array([1.0, 0.5, 0.25, 0.125])
 
 
 @lru_cache(maxsize=8)
@@ -247,13 +249,14 @@ def _loss_tables(most: int) -> tuple[Floats, Floats]:
     losses = np.zeros((6, most))
     correlation = 0.0
     for relus in range(most):
-        theta = math.acos(min(correlation, 1.0))
-        sine = math.sqrt(max(1.0 - correlation * correlation, 0.0))
-        degree_two = (3 * sine * correlation + (math.pi - theta) * (1 + 2 * correlation**2)) / (2 * math.pi)
+        theta = exact.arccos(min(correlation, 1.0))
+        square = correlation * correlation
+        sine = math.sqrt(max(1.0 - square, 0.0))
+        degree_two = (3 * sine * correlation + (math.pi - theta) * (1 + 2 * square)) / (2 * math.pi)
         covariance = degree_two - 0.25
-        losses[:2, relus] = correlation**2, 2 * covariance
+        losses[:2, relus] = square, 2 * covariance
         losses[2:4, relus] = losses[:2, relus] * (1 + 4 * covariance)
-        losses[4:, relus] = losses[:2, relus] * (1 + 2 * correlation**2)
+        losses[4:, relus] = losses[:2, relus] * (1 + 2 * square)
         correlation = (sine + (math.pi - theta) * correlation) / math.pi
     sums = np.zeros((6, 4, most + _PAD))
     for period in (1, 2, 3):
@@ -264,7 +267,7 @@ def _loss_tables(most: int) -> tuple[Floats, Floats]:
 
 @lru_cache(maxsize=32)
 def _log_table_of(size: int) -> Floats:
-    return np.array([-math.inf, *(math.log(n) for n in range(1, size))])
+    return exact.log_table(size)
 
 
 def _log_table(largest: int) -> Floats:
@@ -344,7 +347,7 @@ class _Profiles:
             self.values[length][used : used + len(group)] = batch.T
             self.used[length] = used + len(group)
             self.lengths[new], self.rows[new] = length, used + np.arange(len(group))
-            self.log_means[new] = list(map(math.log, means))
+            self.log_means[new] = list(map(exact.log, means))
             self.behind[place][number[group], codes[group] % width] = new
             self.count += len(group)
 

@@ -1,0 +1,34 @@
+"""Digests of the searches of shipped zero-shot experiments, in short and without Ray: a program for tests.
+
+Usage: drive_zero_shot.py EVALUATIONS NAME...
+"""
+
+import dataclasses
+import hashlib
+import json
+import sys
+
+import numpy as np
+
+from nasray.experiment import load_experiment, make_evaluator, make_searcher
+
+
+def history_digest(name: str, evaluations: int) -> str:
+    """Everything that a history holds, in the order told."""
+    experiment = dataclasses.replace(load_experiment(name), evaluations=evaluations)
+    searcher, evaluator = make_searcher(experiment), make_evaluator(experiment)
+    digest = hashlib.sha256()
+    for _ in range(8):
+        proposal = searcher.ask(evaluations // 8)
+        metrics = evaluator(proposal.genes)
+        searcher.tell(proposal.genes, metrics)
+        costs = searcher.cost(proposal.genes)
+        for values in (proposal.genes, proposal.parents, *metrics.values(), *costs.values()):
+            digest.update(np.ascontiguousarray(values).tobytes())
+    return digest.hexdigest()
+
+
+if __name__ == "__main__":
+    digests = {name: history_digest(name, int(sys.argv[1])) for name in sys.argv[2:]}
+    assert "torch" not in sys.modules  # whose kernels differ between processors
+    print(json.dumps(digests))
