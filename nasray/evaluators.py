@@ -103,7 +103,7 @@ class SampledEntropy:
             scores.append(
                 sampled_entropy(
                     architecture,
-                    generator=_generator(self.seed, architecture, device),
+                    generator=_generator(self.seed, architecture),
                     repeats=self.repeats,
                     weights=self.weights,
                     size_factor=self.size_factor,
@@ -153,9 +153,9 @@ class Proxy:
         scores = []
         for row in genes:
             architecture = self.space.to_architecture(row)
-            generator = _generator(self.seed, architecture, device)
+            generator = _generator(self.seed, architecture)
             with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(generator.initial_seed())
+                torch.default_generator.manual_seed(generator.initial_seed())  # GPUs' own are left alone
                 network = build(architecture).to(device)
             scores.append(float(function(network, generator=generator, image_hw=self.image_hw)))
         return {"score": np.array(scores)}
@@ -168,7 +168,11 @@ def choose_device(name: str) -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else torch.device(name)
 
 
-def _generator(seed: int, architecture: Architecture, device: torch.device) -> torch.Generator:
+def _generator(seed: int, architecture: Architecture) -> torch.Generator:
+    """Return the generator of an architecture's random numbers, on the CPU whatever the device.
+
+    So every device computes with the same numbers; a GPU's own would depend on its number of multiprocessors.
+    """
     import torch
 
-    return torch.Generator(device=device).manual_seed((seed << 32 ^ int(architecture.id, 16)) % 2**63)
+    return torch.Generator().manual_seed((seed << 32 ^ int(architecture.id, 16)) % 2**63)

@@ -3,6 +3,7 @@
 numpy, the C library and OpenBLAS choose their code by processor; each can be told to choose as on an older one.
 """
 
+import ast
 import json
 import os
 import subprocess
@@ -22,6 +23,12 @@ OTHER_LIBRARY = {"GLIBC_TUNABLES": "glibc.cpu.hwcaps=-AVX512F,-AVX2,-AVX,-FMA,-F
 OTHER_TORCH = {"ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "SSE41", "MKL_CBWR": "COMPATIBLE"}
 WITHOUT_TORCH = ("entropy", "single-scale-entropy", "log-width")
 ZERO_SHOT = [name for name in experiment_names() if load_experiment(name).evaluator.name in WITHOUT_TORCH]
+ROOT = Path(__file__).parents[2]
+ROUNDED_BY_LIBRARIES = {
+    "exp", "exp2", "expm1", "log", "log2", "log10", "log1p", "power", "pow", "float_power", "cbrt", "hypot", "sin",
+    "cos", "tan", "arcsin", "arccos", "arctan", "arctan2", "asin", "acos", "atan", "atan2", "sinh", "cosh", "tanh",
+    "logaddexp", "matmul", "dot", "einsum", "tensordot", "inner", "vdot", "linalg", "fsum", "gamma", "lgamma", "erf",
+}  # fmt: skip
 
 
 def digests_under(settings, evaluations, names):
@@ -47,3 +54,34 @@ def test_zero_shot_searches_are_the_same():
 ], ids=lambda settings: " ".join(f"{name}={value}" for name, value in settings.items()))  # fmt: skip
 def test_all_shipped_zero_shot_searches_are_the_same(settings):
     assert digests_under(settings, 16_000, ZERO_SHOT) == digests_under({}, 16_000, ZERO_SHOT)
+
+
+def of_the_processor(text):
+    """What a program calls whose last bits, or whose order of ties, are the library's, as (line, name)."""
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.MatMult):
+            yield node.lineno, "@"
+        if isinstance(node, ast.Attribute):
+            is_library = isinstance(node.value, ast.Name) and node.value.id in ("np", "math")
+            if is_library and node.attr in ROUNDED_BY_LIBRARIES | {"partition", "argpartition"}:
+                yield node.lineno, node.attr
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "argsort":  # noqa: SIM102
+            if "kind='stable'" not in ast.unparse(node):
+                yield node.lineno, "argsort"
+
+
+def test_nothing_on_a_zero_shot_search_s_way_is_rounded_or_sorted_by_the_processor():
+    files = [
+        *(ROOT / "spaces").glob("*.py"), *(ROOT / "searchers").glob("*.py"), ROOT / "cluster/ordering.py",
+        ROOT / "nasray/scores/entropy.py",
+    ]  # fmt: skip
+    files = [path for path in files if path.name not in ("optuna.py", "testing.py")]
+    found = [(path.name, *call) for path in files for call in of_the_processor(path.read_text())]
+    assert len(files) > 10
+    assert not found
+
+
+@pytest.mark.parametrize("text", ["np.log(x)", "math.acos(x)", "x @ y", "np.argsort(x)", "x.argsort()", "np.exp(-x)"])
+def test_what_a_processor_rounds_or_sorts_is_recognized(text):
+    assert len(list(of_the_processor(text))) == 1
+    assert not list(of_the_processor("math.sqrt(x) + np.argsort(x, kind='stable') * exact.log(x)"))

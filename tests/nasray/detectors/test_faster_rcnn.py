@@ -189,13 +189,15 @@ def test_losses_in_low_precision():
     assert sum(losses.values()).item() == pytest.approx(sum(exact.values()).item(), rel=0.1)
 
 
-def test_same_generator_same_loss():
+def test_the_generator_draws_the_samples():
     detector = make_detector().eval()  # batch norms do not move
+    detector.region_samples = 24  # fewer than there are: else all are taken, and only the order of sums is random
     first, again, other = (
         detector(make_images(), make_targets(), generator=torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)
     )
-    assert first == again
-    assert first["loss_classes"] != other["loss_classes"]
+    torch.testing.assert_close(first, again)
+    for name in ("loss_objectness", "loss_classes", "loss_boxes"):
+        assert abs(first[name] - other[name]) > 1e-3 * first[name], name  # more than rounding
 
 
 def test_losses_are_over_the_samples_of_all_workers(monkeypatch):

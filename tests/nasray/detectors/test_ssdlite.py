@@ -87,8 +87,9 @@ def test_outputs(pair):
     logits = torch.cat([flatten_level(level, CLASSES + 1) for level in raw["logits"]], dim=1)
     deltas = torch.cat([flatten_level(level, 4) for level in raw["deltas"]], dim=1)
     assert expected["cls_logits"].std() > 1
-    torch.testing.assert_close(logits.roll(1, dims=2), expected["cls_logits"], rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(deltas, expected["bbox_regression"], rtol=1e-4, atol=1e-4)
+    # Some sixty layers: rounding alone adds up to a few 1e-4, differently on every processor.
+    torch.testing.assert_close(logits.roll(1, dims=2), expected["cls_logits"], rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(deltas, expected["bbox_regression"], rtol=1e-3, atol=1e-3)
 
 
 def test_loss(pair):
