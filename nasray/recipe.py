@@ -233,7 +233,7 @@ class Recipe:
     Attributes:
         name: of the recipe, and of its folder.
         task: detection, or classification: what a backbone (or a supernet) is pre-trained on.
-        seed: same seed, same training (bit for bit on a CPU).
+        seed: same seed, same training (bit for bit on CPUs of one kind).
         backbone: a named architecture, a JSON file, or a run's folder.
         data: a YAML file or folder of a data set, or "shapes" for the embedded one. For classification a folder with
             train/CLASS/*.jpg, and val/CLASS/*.jpg to validate on.
