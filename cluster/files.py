@@ -67,6 +67,12 @@ def check_output(path: str | Path, suffixes: Sequence[str] = ()) -> Path:
     return found
 
 
+def cache_folder(kind: str) -> Path:
+    """Return the folder of what is kept from one run to the next: in `$NASRAY_CACHE`, or else in `~/.cache/nasray`."""
+    base = os.environ.get("NASRAY_CACHE")
+    return (Path(base).expanduser() if base else Path.home() / ".cache" / "nasray") / kind
+
+
 def to_json(content: Any, *, indent: int | None = None, compact: bool = False) -> str:
     """Return a value as JSON: null for numbers that are not finite, plain numbers and lists for numpy's.
 

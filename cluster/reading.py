@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -78,14 +79,28 @@ def read_json(path: str | Path) -> Any:
     return parse_json(read_text(path), shown(path))
 
 
-def parse_json(text: str, source: str) -> Any:
-    """Return the value of a JSON text; numbers that are not finite (NaN, Infinity) are refused, as JSON has none.
+def parse_json(
+    text: str | bytes, source: str, *, each: Callable[[dict[str, Any]], Any] | None = None, finite: bool = True
+) -> Any:
+    """Return the value of a JSON text.
+
+    Args:
+        text: JSON; bytes are UTF-8.
+        source: Name for messages.
+        each: Called with every object as soon as it is read; what it returns takes the object's place.
+        finite: Refuse NaN and Infinity, which JSON does not have; whoever allows them says better where they are.
 
     Raises:
         NasrayError: if it is not JSON, has a key twice in one object, or is nested too deeply to read.
     """
+
+    def read_object(pairs: list[tuple[str, Any]]) -> Any:
+        found = _object(pairs, source)
+        return each(found) if each is not None else found
+
+    text = decode_text(text, source) if isinstance(text, bytes) else text
     try:
-        return json.loads(text, object_pairs_hook=lambda pairs: _object(pairs, source), parse_constant=_no_constant)
+        return json.loads(text, object_pairs_hook=read_object, parse_constant=_no_constant if finite else None)
     except NasrayError:
         raise
     except json.JSONDecodeError as error:

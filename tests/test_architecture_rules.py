@@ -25,11 +25,6 @@ UNGATED = {
     "cluster/run.py": {"json.loads", "read_text"},
     "cluster/run_folder.py": {"json.loads", "read_text", "yaml.safe_load", "yaml.safe_dump"},
     "cluster/training.py": {"json.loads", "read_text"},  # its own processes' files; what is torn is skipped
-    "nasray/data/coco.py": {"json.loads"},
-    "nasray/data/dataset.py": {"json.loads"},
-    "nasray/data/shards.py": {"json.loads"},
-    "nasray/data/source.py": {"read_text"},
-    "nasray/data/voc.py": {"read_text"},
     "nasray/latency/setting.py": {"read_text"},  # /proc/cpuinfo
     "nasray/latency/table.py": {"json.loads"},
     "nasray/rank.py": {"json.loads", "read_text"},

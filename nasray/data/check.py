@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from nasray.data.dataset import DEFECTS, Defect, DetectionSet
-from nasray.data.source import category_difference, open_data
+from nasray.data.dataset import DEFECTS, Defect, DetectionSet, kind_summary
+from nasray.data.source import category_difference, open_data, overlap
 from nasray.spaces import NasrayError
 
 SIZES = {"small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, np.inf)}
@@ -34,7 +34,10 @@ def check_data(source: str, *, decode: bool = False) -> dict[str, Any]:
     """
     data = open_data(source)
     first = data.read(data.splits[0])
-    splits = {name: _describe(data.read(name), first, decode) for name in data.splits}
+    splits: dict[str, dict[str, Any]] = {}
+    for name in data.splits:
+        earlier = [data.read(other) for other in splits]
+        splits[name] = _describe(data.read(name), first, earlier, decode)
     kinds = [kind for split in splits.values() for kind in split["defects"].values()]
     return {
         "source": source,
@@ -45,8 +48,9 @@ def check_data(source: str, *, decode: bool = False) -> dict[str, Any]:
     }
 
 
-def _describe(dataset: DetectionSet, first: DetectionSet, decode: bool) -> dict[str, Any]:
+def _describe(dataset: DetectionSet, first: DetectionSet, earlier: list[DetectionSet], decode: bool) -> dict[str, Any]:
     defects = [*dataset.defects, *(_torn(dataset) if decode else ())]
+    defects += [found for other in earlier if (found := overlap(other, dataset))]
     if message := category_difference(first, dataset):
         defects.append(Defect("categories-differ", message))
     per_class = np.bincount(dataset.labels, minlength=len(dataset.classes))
@@ -81,13 +85,18 @@ def _torn(dataset: DetectionSet) -> Iterable[Defect]:
 
 
 def _group(defects: Iterable[Defect]) -> dict[str, dict[str, Any]]:
-    groups: dict[str, dict[str, Any]] = {}
+    kinds: dict[str, list[Defect]] = {}
     for defect in defects:
-        severity, text = DEFECTS[defect.kind]
-        group = groups.setdefault(defect.kind, {"severity": severity, "count": 0, "text": text, "messages": []})
-        group["count"] += 1
-        group["messages"].append(defect.message)
-    return groups
+        kinds.setdefault(defect.kind, []).append(defect)
+    return {
+        kind: {
+            "severity": DEFECTS[kind][0],
+            "count": sum(defect.count for defect in found),
+            "text": kind_summary(kind, found),
+            "messages": [defect.message for defect in found],
+        }
+        for kind, found in kinds.items()
+    }
 
 
 def describe_check(report: dict[str, Any], *, examples: int = 3) -> str:
@@ -110,11 +119,12 @@ def describe_check(report: dict[str, Any], *, examples: int = 3) -> str:
         lines.append("  images: " + ", ".join(sizes))
         counts = ", ".join(f"{name} {count:,}" for name, count in split["boxes_per_class"].items())
         lines += textwrap.wrap(f"boxes of each class: {counts}", 118, initial_indent="  ", subsequent_indent="    ")
-        for defect in split["defects"].values():
-            lines.append(f"  {defect['severity']}: {defect['count']:,} {defect['text']}")
+        for defect in sorted(split["defects"].values(), key=lambda defect: defect["severity"] != "error"):
+            lines.append(f"  {defect['severity']}: {defect['text']}")
             lines += [f"    {message}" for message in defect["messages"][:examples]]
-            if defect["count"] > examples:
-                lines.append(f"    and {defect['count'] - examples:,} more")
-    total = f"{report['errors']:,} errors, {report['warnings']:,} warnings"
-    lines.append("nothing is wrong with it" if total == "0 errors, 0 warnings" else total)
+            if (more := len(defect["messages"]) - examples) > 0:
+                lines.append(f"    and {more:,} more")
+    totals = [(report["errors"], "error"), (report["warnings"], "warning")]
+    total = ", ".join(f"{count:,} {what}{'s' * (count != 1)}" for count, what in totals)
+    lines.append(total if report["errors"] or report["warnings"] else "nothing is wrong with it")
     return "\n".join(lines)

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nasray.data.images import ImageFiles, ImagesInMemory, ImageSource, SelectedImages, decode_image, encode_png
+from nasray.data.mapped import Texts
 from nasray.data.order import SAMPLE, epoch_batches, seed_sequence
 from nasray.data.shapes import CLASSES, draw_shape, image_generator
 from nasray.recipe import LoaderOptions
@@ -144,7 +145,7 @@ def read_image_folder(root: Path, split: str) -> ClassificationSet:
         labels += [label] * len(found)
     if not names:
         raise NasrayError(f"{root / split} has no images")
-    files = ImageFiles(root / split, np.array(names, dtype=np.str_))
+    files = ImageFiles(root / split, Texts.of(names))
     return ClassificationSet(split, tuple(classes), files, np.array(labels, dtype=np.int64))
 
 
@@ -256,10 +257,12 @@ class _Work:
     def __call__(self, keys: tuple[int, NDArray[np.int64]]) -> dict[str, Tensor]:
         import torch
 
+        from nasray.data.loader import named_failures
+
         epoch, indices = keys
         images = []
         for index in indices.tolist():
-            with torch.random.fork_rng(devices=[]):
+            with torch.random.fork_rng(devices=[]), named_failures(self.dataset, index):
                 if self.seed is not None:
                     state = seed_sequence(self.seed, SAMPLE, epoch, index).generate_state(1, np.uint64)
                     torch.default_generator.manual_seed(int(state[0] >> 1))

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-import json
-import math
+import dataclasses
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nasray.data.dataset import Defect, DetectionSet, Segmentations, emptiness, mend_boxes
+from nasray.cluster.reading import read_bytes, shown
+from nasray.data.coco_table import VERSION, CocoTable, parse_coco, table_from_arrays, table_to_arrays
+from nasray.data.dataset import Defect, DetectionSet, class_defects, emptiness
+from nasray.data.fields import class_name
 from nasray.data.images import ImageFiles, stored_size
+from nasray.data.mapped import Arrays, shared_arrays, source_digest
 from nasray.spaces import NasrayError
+
+SHARED_BYTES = 8 * 2**20
+"""Files of at least this size are parsed once for all processes; smaller ones are parsed faster than looked up."""
+TRIED = 200
+"""Images by which it is decided in which folder they lie."""
 
 
 def read_coco(
@@ -22,11 +29,12 @@ def read_coco(
 ) -> DetectionSet:
     """Read one split.
 
-    Category ids may have gaps; labels follow the order of the ids. Crowds are kept as ignored boxes.
+    Category ids may have gaps; labels follow the order of the ids. Crowds are kept as ignored boxes. A large file is
+    parsed once and then mapped by all processes, see `nasray.data.mapped`.
 
     Args:
         annotations: the JSON file.
-        folders: where images may lie; the first that holds the first image is taken.
+        folders: where images may lie; the one that holds most of them is taken.
         name: of the split.
         classes: names to take, in the order of labels; annotations of others are left out. All if left out.
 
@@ -36,200 +44,108 @@ def read_coco(
     Raises:
         NasrayError: if the file is missing, no JSON, or not of COCO's form; or if it lacks one of `classes`.
     """
-    content = _load(annotations)
-    defects: list[Defect] = []
-    table = _categories(content["categories"], annotations, defects)
-    category_ids, names = _chosen(table, classes, annotations)
-    image_ids, files = _images(content["images"], folders, annotations, defects)
-    image_hw = _sizes(content["images"], files, defects)
-    rows = _known_rows(content["annotations"], image_ids, category_ids, table, annotations, defects)
-    boxes, bad = mend_boxes(_boxes(rows.records), image_hw[rows.images])
-    for kind, row, reason in bad:
-        image = f"image {files.name(rows.images[row])} (id {rows.records[row]['image_id']})"
-        defects.append(Defect(kind, f"{annotations}: annotation {rows.records[row].get('id')} of {image}: {reason}"))
-    wrong = {row for kind, row, _ in bad if kind != "clipped-box"}
-    kept = np.array([row for row in np.argsort(rows.images, kind="stable") if row not in wrong], dtype=np.intp)
-    records = [rows.records[row] for row in kept]
-    boxes = boxes[kept]
-    sizes = boxes[:, 2:] - boxes[:, :2]
-    ids = [record.get("id") for record in records]
-    areas = np.array([_number(record.get("area")) for record in records], dtype=np.float64)
-    ignored = np.array([bool(record.get("iscrowd") or record.get("ignore")) for record in records], dtype=bool)
-    defects += emptiness(name, len(image_ids), ignored, annotations)
+    table = _read_table(annotations, folders)
+    files = ImageFiles(_folder(folders, table.names), table.names)
+    where = shown(annotations)
+    defects = [Defect(kind, f"{where}: {message}", count) for kind, message, count in table.defects]
+    for index in files.missing():
+        message = f"{where}: image id {table.image_ids[index]}: no file {shown(files.name(index))}"
+        defects.append(Defect("missing-image", message))
+    known = dict(zip(table.classes, table.category_ids, strict=True))
+    left_out: list[Defect] = []
+    if classes is not None:
+        classes = [class_name(one) for one in classes]
+        if missing := [one for one in classes if one not in known]:
+            raise NasrayError(f"{where} has no categories {missing} of `classes`; it has {list(known)}")
+        table, left_out = _choose(table, classes, where)
+    defects += class_defects(table.classes, where)
+    defects += left_out
+    defects += emptiness(name, len(table.image_ids), table.ignored, annotations)
     return DetectionSet(
         name=name,
-        classes=names,
-        category_ids=category_ids,
+        classes=table.classes,
+        category_ids=table.category_ids,
         files=files,
-        image_ids=image_ids,
-        image_hw=image_hw,
-        offsets=np.searchsorted(rows.images[kept], np.arange(len(image_ids) + 1)).astype(np.int64),
-        boxes=boxes,
-        labels=rows.labels[kept],
-        areas=np.where(areas > 0, areas, sizes.prod(axis=1)),
-        ignored=ignored,
-        annotation_ids=np.array([number if isinstance(number, int) else -1 for number in ids], dtype=np.int64),
-        segmentations=_segmentations(records, annotations, defects),
+        image_ids=table.image_ids,
+        image_hw=table.image_hw,
+        offsets=table.offsets,
+        boxes=table.boxes,
+        labels=table.labels,
+        areas=table.areas,
+        ignored=table.ignored,
+        annotation_ids=table.annotation_ids,
+        segmentations=table.segmentations,
         defects=tuple(defects),
     )
 
 
-def _load(path: Path) -> dict[str, Any]:
+def _read_table(path: Path, folders: Sequence[Path]) -> CocoTable:
+    """What the file says, from the cache where it is large."""
+
+    def find_sizes(names: Sequence[str]) -> Iterator[tuple[int, int] | None]:
+        folder = _folder(folders, names)
+        return (stored_size(folder / name) for name in names)
+
+    def parse() -> CocoTable:
+        return parse_coco(read_bytes(path), shown(path), find_sizes)
+
     try:
-        content = json.loads(path.read_bytes())
-    except OSError as error:
-        raise NasrayError(f"cannot read annotations {path}: {error.strerror}") from error
-    except ValueError as error:
-        raise NasrayError(f"{path} is not valid JSON, perhaps torn: {error}") from error
-    keys = ("images", "annotations", "categories")
-    missing = [key for key in keys if not isinstance(content, dict) or not isinstance(content.get(key), list)]
-    if missing:
-        raise NasrayError(f"{path} is not of COCO's form: it needs lists {', '.join(keys)} and lacks {missing}")
-    for key in keys:
-        for position, record in enumerate(content[key]):
-            if not isinstance(record, dict):
-                raise NasrayError(f"{path}: {key}[{position}] must be a mapping, got {record!r}")
-    return content
+        large = path.stat().st_size >= SHARED_BYTES
+        digest = source_digest(path, VERSION) if large else ""
+    except (OSError, ValueError):
+        return parse()  # which says what is wrong with it
+    if not large:
+        return parse()
+    parsed: list[CocoTable] = []
+
+    def make() -> Arrays | None:
+        parsed.append(parse())
+        return table_to_arrays(parsed[0]) if parsed[0].sized else None
+
+    arrays = shared_arrays("annotations", digest, make)
+    return table_from_arrays(arrays) if arrays is not None else parsed[0]
 
 
-def _require(record: dict[str, Any], key: str, kind: type, where: str) -> Any:
-    value = record.get(key)
-    if not isinstance(value, kind) or isinstance(value, bool):
-        raise NasrayError(f"{where} needs {key!r} of type {kind.__name__}, got {value!r}")
-    return value
+def _folder(folders: Sequence[Path], names: Sequence[str]) -> Path:
+    """The folder that holds most of the images, going by some of them; the first of several."""
+    if len(folders) == 1 or not len(names):
+        return folders[0]
+    step = -(-len(names) // TRIED)
+    tried = [names[index] for index in range(0, len(names), step)]
+    return max(folders, key=lambda folder: sum(_is_file(folder / name) for name in tried))
 
 
-def _plain(value: Any) -> Any:
-    """A value that can be looked up."""
-    return value if isinstance(value, int | float | str) else None
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
 
 
-def _number(value: Any) -> float:
-    return float(value) if isinstance(value, int | float) else math.nan
-
-
-def _categories(records: list[dict[str, Any]], path: Path, defects: list[Defect]) -> dict[int, str]:
-    """Names by id, in the order of ids."""
-    table: dict[int, str] = {}
-    for position, record in enumerate(records):
-        where = f"{path}: categories[{position}]"
-        number, name = _require(record, "id", int, where), _require(record, "name", str, where)
-        if number in table or name in table.values():
-            defects.append(Defect("duplicate-category", f"{where}: id {number} or name {name!r} occurs before"))
-        table.setdefault(number, name)
-    return dict(sorted(table.items()))
-
-
-def _chosen(
-    table: dict[int, str], classes: Sequence[str] | None, path: Path
-) -> tuple[tuple[int, ...], tuple[str, ...]]:
-    """Ids and names in the order of labels."""
-    if classes is None:
-        return tuple(table), tuple(table.values())
-    numbers = {name: number for number, name in table.items()}
-    if missing := [name for name in classes if name not in numbers]:
-        raise NasrayError(f"{path} has no categories {missing} of `classes`; it has {list(numbers)}")
-    return tuple(numbers[name] for name in classes), tuple(classes)
-
-
-def _images(
-    records: list[dict[str, Any]], folders: Sequence[Path], path: Path, defects: list[Defect]
-) -> tuple[NDArray[np.int64], ImageFiles]:
-    seen: dict[int, str] = {}
-    names = []
-    for position, record in enumerate(records):
-        where = f"{path}: images[{position}]"
-        number, name = _require(record, "id", int, where), _require(record, "file_name", str, where)
-        if number in seen:
-            defects.append(Defect("duplicate-image", f"{where}: id {number} of {name} is that of {seen[number]} too"))
-        seen[number] = name
-        names.append(name)
-    first = names[0] if names else ""
-    folder = next((folder for folder in folders if (folder / first).is_file()), folders[0])
-    files = ImageFiles(folder, np.array(names, dtype=np.str_))
-    for index in files.missing():
-        message = f"{path}: image id {records[index]['id']}: no file {files.name(index)}"
-        defects.append(Defect("missing-image", message))
-    return np.array([record["id"] for record in records], dtype=np.int64), files
-
-
-def _sizes(records: list[dict[str, Any]], files: ImageFiles, defects: list[Defect]) -> NDArray[np.int64]:
-    """(I, 2) heights and widths; what is not annotated is read from the file."""
-    sizes = np.zeros((len(records), 2), dtype=np.int64)
-    for index, record in enumerate(records):
-        height, width = record.get("height"), record.get("width")
-        if isinstance(height, int) and isinstance(width, int) and min(height, width) > 0:
-            sizes[index] = height, width
-            continue
-        stored = stored_size(Path(files.name(index)))
-        sizes[index] = stored or (0, 0)
-        where = f"image {files.name(index)} (id {record['id']})"
-        if stored:
-            defects.append(Defect("image-size", f"{where} has no width and height; the file's are {stored[::-1]}"))
-        elif Path(files.name(index)).exists():  # one that does not is a defect of its own
-            defects.append(Defect("unreadable-image", f"{where}: neither annotation nor file tell its size"))
-    return sizes
-
-
-class _Rows(NamedTuple):
-    """Annotations whose image and category are known, with the position of the one and the label of the other."""
-
-    records: list[dict[str, Any]]
-    images: NDArray[np.int64]
-    labels: NDArray[np.int64]
-
-
-def _known_rows(
-    records: list[dict[str, Any]], image_ids: NDArray[np.int64], category_ids: Sequence[int],
-    table: dict[int, str], path: Path, defects: list[Defect],
-) -> _Rows:  # fmt: skip
-    positions = {number: index for index, number in enumerate(image_ids.tolist())}
-    label_of = {number: label for label, number in enumerate(category_ids)}
-    left_out: Counter[str] = Counter()
-    seen: set[Any] = set()
-    known: list[dict[str, Any]] = []
-    images: list[int] = []
-    labels: list[int] = []
-    for position, record in enumerate(records):
-        number, image_id, category = (_plain(record.get(key)) for key in ("id", "image_id", "category_id"))
-        where = f"{path}: annotation {number if number is not None else f'at position {position}'}"
-        if image_id not in positions:
-            defects.append(Defect("unknown-image", f"{where} is of image id {image_id}, which is not listed"))
-        elif category not in table:
-            listed = ", ".join(map(str, table)) if len(table) <= 20 else f"{len(table)} ids"
-            message = f"{where} of image id {image_id} has category id {category}; listed are {listed}"
-            defects.append(Defect("unknown-category", message))
-        elif category not in label_of:
-            left_out[table[category]] += 1
-        else:
-            if number in seen:
-                defects.append(Defect("duplicate-annotation", f"{where} of image id {image_id}: the id occurs before"))
-            seen.add(number)
-            known.append(record)
-            images.append(positions[image_id])
-            labels.append(label_of[category])
-    for name, count in left_out.items():
-        defects.append(Defect("class-left-out", f"{path}: {count:,} annotations of class {name!r}"))
-    return _Rows(known, np.array(images, dtype=np.int64), np.array(labels, dtype=np.int64))
-
-
-def _boxes(records: list[dict[str, Any]]) -> NDArray[np.float64]:
-    """(N, 4) xyxy; NaN where a box is missing or no box."""
-    boxes = np.full((len(records), 4), np.nan)
-    for row, record in enumerate(records):
-        box = record.get("bbox")
-        if isinstance(box, list) and len(box) == 4 and all(isinstance(edge, int | float) for edge in box):
-            boxes[row] = box
-    boxes[:, 2:] += boxes[:, :2]
-    return boxes
-
-
-def _segmentations(records: list[dict[str, Any]], path: Path, defects: list[Defect]) -> Segmentations | None:
-    values = [record.get("segmentation") for record in records]
-    if not any(values):
-        return None
-    for record, value in zip(records, values, strict=True):
-        if not value:
-            message = f"{path}: annotation {record.get('id')} of image id {record['image_id']} has no segmentation"
-            defects.append(Defect("no-outline", message))
-    return Segmentations.of(values)
+def _choose(table: CocoTable, classes: Sequence[str], where: str) -> tuple[CocoTable, list[Defect]]:
+    """The boxes of some classes, in their order, and what is left out."""
+    positions = {one: label for label, one in enumerate(classes)}
+    new_labels = np.array([positions.get(one, -1) for one in table.classes] or [0], dtype=np.int64)
+    labels = new_labels[table.labels]
+    kept = labels >= 0
+    names: Iterable[str] = (table.classes[label] for label in table.labels[~kept].tolist())
+    defects = [
+        Defect("class-left-out", f"{where}: class {one!r}: {count:,} boxes", count)
+        for one, count in Counter(names).items()
+    ]
+    counts: NDArray[np.int64] = np.r_[0, kept.cumsum()][table.offsets]
+    rows = np.flatnonzero(kept)
+    ids = dict(zip(table.classes, table.category_ids, strict=True))
+    chosen = dataclasses.replace(
+        table,
+        classes=tuple(classes),
+        category_ids=tuple(ids[one] for one in classes),
+        offsets=counts,
+        boxes=table.boxes[rows],
+        labels=labels[rows],
+        areas=table.areas[rows],
+        ignored=table.ignored[rows],
+        annotation_ids=table.annotation_ids[rows],
+        segmentations=table.segmentations.select(rows) if table.segmentations is not None else None,
+    )
+    return chosen, defects

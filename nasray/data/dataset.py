@@ -3,41 +3,49 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import sys
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nasray.cluster.files import to_json
+from nasray.cluster.reading import shown
+from nasray.data.fields import FieldError
 from nasray.data.images import ImageSource, SelectedImages, decode_image
+from nasray.data.outlines import Segmentations
 from nasray.spaces import NasrayError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-DEFECTS: dict[str, tuple[Literal["error", "warning"], str]] = {
-    "missing-image": ("error", "image files that are not there"),
-    "unreadable-image": ("error", "image files that are torn, or no images"),
-    "duplicate-image": ("error", "image ids that occur twice"),
-    "unknown-image": ("error", "annotations to images that are not listed"),
+Severity = Literal["error", "warning"]
+
+DEFECTS: dict[str, tuple[Severity, str]] = {
+    "missing-image": ("error", "image files not found"),
+    "unreadable-image": ("error", "image files that cannot be read"),
+    "duplicate-image": ("error", "images listed twice"),
+    "unknown-image": ("error", "annotations of images that are not listed"),
     "unknown-category": ("error", "annotations of classes that are not listed"),
-    "duplicate-category": ("error", "category ids or names that occur twice"),
-    "missing-annotation": ("error", "images whose annotation file is not there"),
-    "categories-differ": ("error", "splits whose categories are not those of the others"),
-    "empty": ("error", "sets without images or boxes"),
-    "image-size": ("warning", "images without width and height; read from the file"),
-    "duplicate-annotation": ("warning", "annotation ids that occur twice; both are kept"),
-    "bad-box": ("warning", "boxes that are missing, or not four finite numbers; left out"),
-    "zero-box": ("warning", "boxes without width or height; left out"),
-    "outside-box": ("warning", "boxes wholly outside their image; left out"),
-    "clipped-box": ("warning", "boxes partly outside their image; cut at its edge"),
-    "no-outline": ("warning", "boxes without segmentation where others have one; the whole box is the mask"),
-    "class-left-out": ("warning", "annotations of classes that are not among those chosen; left out"),
+    "duplicate-category": ("error", "class ids or names that occur twice"),
+    "missing-annotation": ("error", "images without their annotation file"),
+    "bad-annotation": ("error", "annotation files that cannot be read"),
+    "categories-differ": ("error", "splits with other classes than the first"),
+    "empty": ("error", "splits without images or boxes"),
+    "bad-field": ("error", "fields that hold something else than they should"),
+    "bad-box": ("error", "boxes that are not four finite numbers"),
+    "bad-outline": ("error", "segmentations that are no outlines (detectors of boxes train without them)"),
+    "image-size": ("warning", "images without width and height (read from the file)"),
+    "split-overlap": ("warning", "images that another split has too (its metrics are not those of new images)"),
+    "duplicate-annotation": ("warning", "annotation ids that occur twice (both are kept)"),
+    "similar-class": ("warning", "class names that differ in case or spaces alone (taken for different classes)"),
+    "zero-box": ("warning", "boxes without width or height (left out)"),
+    "outside-box": ("warning", "boxes wholly outside their image (left out)"),
+    "clipped-box": ("warning", "boxes partly outside their image (cut at its edge)"),
+    "no-outline": ("warning", "boxes without segmentation where others have one (the whole box is the mask)"),
+    "class-left-out": ("warning", "boxes of classes that are not among those chosen (left out)"),
+    "odd-field": ("warning", "fields that nasray does not use, with values that it cannot read"),
 }
 """Every kind: whether it stops a training, and what it is."""
 
@@ -49,60 +57,17 @@ class Defect:
     Attributes:
         kind: of `DEFECTS`.
         message: names file, image and annotation.
+        count: of images or annotations that it is about.
     """
 
     kind: str
     message: str
+    count: int = 1
 
     @property
-    def severity(self) -> Literal["error", "warning"]:
+    def severity(self) -> Severity:
         """An error stops a training; what a warning says has been mended."""
         return DEFECTS[self.kind][0]
-
-
-@dataclass(frozen=True, eq=False)
-class Segmentations:
-    """COCO segmentations (polygons or run lengths) of N boxes as JSON, one after the other; decoded when asked for.
-
-    Attributes:
-        content: all texts.
-        offsets: (N + 1,) where each begins and the last ends; an empty text where there is none.
-    """
-
-    content: NDArray[np.uint8]
-    offsets: NDArray[np.int64]
-
-    @classmethod
-    def of(cls, segmentations: Iterable[Any]) -> Segmentations:
-        """From what COCO's files hold; anything false is none."""
-        texts = [to_json(item, compact=True).encode() if item else b"" for item in segmentations]
-        return cls(np.frombuffer(b"".join(texts), dtype=np.uint8), np.cumsum([0, *map(len, texts)]))
-
-    def select(self, rows: NDArray[np.int64]) -> Segmentations:
-        """Those of some boxes."""
-        bounds = zip(self.offsets[rows].tolist(), self.offsets[rows + 1].tolist(), strict=True)
-        parts = [self.content[begin:end] for begin, end in bounds]
-        lengths = [len(part) for part in parts]
-        return Segmentations(np.concatenate([self.content[:0], *parts]), np.cumsum([0, *lengths]))
-
-    def value(self, index: int) -> Any:
-        """Polygons or run lengths as in COCO's files, or None."""
-        text = self.content[self.offsets[index] : self.offsets[index + 1]].tobytes()
-        return json.loads(text) if text else None
-
-    def mask(self, index: int, image_hw: tuple[int, int]) -> NDArray[np.uint8] | None:
-        """(H, W) zeros and ones, or None."""
-        from pycocotools import mask
-
-        value = self.value(index)
-        if value is None:
-            return None
-        height, width = (int(edge) for edge in image_hw)
-        if isinstance(value, list):
-            value = mask.merge(mask.frPyObjects(value, height, width))
-        elif isinstance(value["counts"], list):
-            value = mask.frPyObjects(value, height, width)
-        return mask.decode(value)
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,7 +111,7 @@ class DetectionSet:
 
     def describe(self, index: int) -> str:
         """File and id of an image, for messages."""
-        return f"{self.files.name(index)} (image id {self.image_ids[index]})"
+        return f"{shown(self.files.name(index))} (image id {self.image_ids[index]})"
 
     def read_image(self, index: int) -> Tensor:
         """The (3, H, W) uint8 RGB pixels of an image.
@@ -183,7 +148,7 @@ class DetectionSet:
         return target
 
     def select(self, indices: NDArray[np.int64]) -> DetectionSet:
-        """Some of the images, (J,) positions, with their boxes. Defects stay behind."""
+        """Some of the images, (J,) positions, with their boxes. Defects stay behind, but for what bars masks."""
         counts = np.diff(self.offsets)[indices]
         first = np.repeat(self.offsets[indices] - np.r_[0, counts.cumsum()[:-1]], counts)
         rows = first + np.arange(counts.sum())
@@ -202,19 +167,38 @@ class DetectionSet:
             ignored=self.ignored[rows],
             annotation_ids=self.annotation_ids[rows],
             segmentations=segmentations,
-            defects=(),
+            defects=tuple(defect for defect in self.defects if defect.kind == "bad-outline"),
         )
 
-    def _masks(self, index: int, learnt: NDArray[np.intp]) -> NDArray[np.uint8]:
+    def require_outlines(self) -> None:
+        """Refuse what masks cannot be learnt from.
+
+        Raises:
+            NasrayError: if there are no segmentations, or some are no outlines; it names the first.
+        """
+        advice = "choose a detector of boxes, such as faster-rcnn"
         if self.segmentations is None:
             raise NasrayError(
                 f"the data set's {self.name!r} split has no segmentations, and masks are to be learnt; annotate "
-                "outlines, or choose a detector of boxes, such as faster-rcnn"
+                f"outlines, or {advice}"
             )
+        if bad := [defect for defect in self.defects if defect.kind == "bad-outline"]:
+            raise NasrayError(
+                f"masks are to be learnt, and the {self.name!r} split has {summary(bad)}; the first: {bad[0].message}. "
+                f"Correct or remove them, or {advice}"
+            )
+
+    def _masks(self, index: int, learnt: NDArray[np.intp]) -> NDArray[np.uint8]:
+        self.require_outlines()
+        assert self.segmentations is not None
         height, width = self.image_hw[index].tolist()
         masks = np.zeros((len(learnt), height, width), dtype=np.uint8)
         for row, annotation in enumerate(learnt.tolist()):
-            mask = self.segmentations.mask(annotation, (height, width))
+            try:
+                mask = self.segmentations.mask(annotation, (height, width))
+            except FieldError as error:
+                where = f"annotation {self.annotation_ids[annotation]} of image {self.describe(index)}"
+                raise NasrayError(f"{where}: segmentation {error}. `nasray data check` finds all such") from None
             if mask is not None:
                 masks[row] = mask
             else:
@@ -272,9 +256,11 @@ def mend_boxes(
     highest = np.concatenate([image_hw[:, ::-1], image_hw[:, ::-1]], axis=1)
     with np.errstate(invalid="ignore"):
         clipped = boxes.clip(0, highest)
+        learnt = clipped.astype(np.float32)  # as detectors see them
         finite = np.isfinite(boxes).all(axis=1)
         solid = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
         inside = (clipped[:, 2:] > clipped[:, :2]).all(axis=1)
+        solid &= ~inside | (learnt[:, 2:] > learnt[:, :2]).all(axis=1)
         cut = abs(clipped - boxes).max(axis=1, initial=0) >= 1
     kinds = np.select([~finite, ~solid, ~inside, cut], [1, 2, 3, 4], 0)
     names = {1: "bad-box", 2: "zero-box", 3: "outside-box", 4: "clipped-box"}
@@ -295,13 +281,27 @@ def emptiness(name: str, num_images: int, ignored: NDArray[np.bool_], where: obj
     return []
 
 
+def class_defects(classes: Sequence[str], where: object) -> list[Defect]:
+    """Names that a person takes for one class, but a program for two."""
+    alike: dict[str, list[str]] = {}
+    for name in classes:
+        alike.setdefault("".join(name.casefold().split()), []).append(name)
+    return [
+        Defect("similar-class", f"{where}: {' and '.join(map(repr, names))}", len(names))
+        for names in alike.values()
+        if len(names) > 1
+    ]
+
+
 def refuse_errors(dataset: DetectionSet, source: str) -> None:
     """Stop at errors in one message, and tell how many warnings there are in one line on standard error.
+
+    What bars masks alone is refused where masks are learnt, see `DetectionSet.require_outlines`.
 
     Raises:
         NasrayError: if there are errors; it counts them by kind and shows the first of each.
     """
-    errors = [defect for defect in dataset.defects if defect.severity == "error"]
+    errors = [defect for defect in dataset.defects if defect.severity == "error" and defect.kind != "bad-outline"]
     advice = f"`nasray data check {source}` lists all"
     if errors:
         raise NasrayError(
@@ -315,8 +315,17 @@ def refuse_errors(dataset: DetectionSet, source: str) -> None:
 
 def summary(defects: Sequence[Defect]) -> str:
     """Counts by kind."""
-    counts = Counter(defect.kind for defect in defects)
-    return ", ".join(f"{count:,} {DEFECTS[kind][1]}" for kind, count in counts.items())
+    kinds: dict[str, list[Defect]] = {}
+    for defect in defects:
+        kinds.setdefault(defect.kind, []).append(defect)
+    return ", ".join(kind_summary(kind, found) for kind, found in kinds.items())
+
+
+def kind_summary(kind: str, found: Sequence[Defect]) -> str:
+    """What a kind is, and how many images or annotations it is about."""
+    count = sum(defect.count for defect in found)
+    classes = f" of {len(found):,} class{'es' * (len(found) > 1)}" if kind == "class-left-out" else ""
+    return f"{DEFECTS[kind][1]}: {count:,}{classes}"
 
 
 def first_of_each_kind(defects: Sequence[Defect]) -> list[str]:

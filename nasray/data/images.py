@@ -37,11 +37,11 @@ class ImageFiles:
 
     Attributes:
         folder: that the names are relative to.
-        names: (I,) strings.
+        names: of I files.
     """
 
     folder: Path
-    names: NDArray[np.str_]
+    names: Sequence[str]
 
     def name(self, index: int) -> str:
         """The path."""

@@ -10,6 +10,7 @@ user's script needs no `if __name__ == "__main__"`.
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import sys
 from collections.abc import Iterator, Sequence
@@ -87,12 +88,17 @@ class TrainLoader:
         world: number of workers.
         options: how to load.
         with_masks: also load the objects' masks.
+
+    Raises:
+        NasrayError: if masks are asked for and cannot be learnt from the data set.
     """
 
     def __init__(
         self, dataset: DetectionSet, augmentation: AugmentationOptions, *, batch_size: int, stride: int, seed: int,
         rank: int = 0, world: int = 1, options: LoaderOptions | None = None, with_masks: bool = False,
     ) -> None:  # fmt: skip
+        if with_masks:
+            dataset.require_outlines()
         options = options or LoaderOptions()
         self.num_images, self.batch_size, self.seed, self.rank, self.world = (
             len(dataset), batch_size, seed, rank, world
@@ -135,6 +141,10 @@ class _TrainWork:
         return _pack(self.dataset, indices, samples, self.stride)
 
     def _sample(self, epoch: int, index: int) -> Sample:
+        with named_failures(self.dataset, index):
+            return self._transformed(epoch, index)
+
+    def _transformed(self, epoch: int, index: int) -> Sample:
         sample = self._plain(index)
         if self.mosaic:
             generator = np.random.default_rng(seed_sequence(self.seed, MOSAIC, epoch, index))
@@ -218,13 +228,38 @@ class _EvaluationWork:
         self.images = CachedImages(dataset, cache)
 
     def __call__(self, keys: NDArray[np.int64]) -> Packed:
-        images = [self.transform(self.images[int(index)]) for index in keys]
+        images = []
+        for index in keys.tolist():
+            with named_failures(self.dataset, index):
+                images.append(self.transform(self.images[index]))
         return {
             "images": pad_images(images, self.stride),
             "image_hw": torch.tensor([image.shape[-2:] for image in images]),
             "original_hw": torch.from_numpy(self.dataset.image_hw[keys]),
             "indices": torch.from_numpy(np.array(keys, dtype=np.int64)),
         }
+
+
+@contextlib.contextmanager
+def named_failures(dataset: Described, index: int) -> Iterator[None]:
+    """Name the image with whatever fails on it: it would fail again, so that starting again is of no use.
+
+    Raises:
+        NasrayError: for every failure but a lack of memory.
+    """
+    try:
+        yield
+    except (NasrayError, MemoryError):
+        raise
+    except Exception as error:
+        if "allocate memory" in str(error):  # PyTorch's lack of memory is a RuntimeError
+            raise
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        raise NasrayError(
+            f"image {dataset.describe(index)} cannot be loaded: {type(error).__name__}: {lines[0] if lines else ''}. "
+            "Correct it or its annotations, or take it out; if `nasray data check --decode` finds nothing wrong with "
+            "it, report this"
+        ) from error
 
 
 # ---- processes ---------------------------------------------------------------------------------------------------
@@ -296,6 +331,14 @@ class _Caught(Dataset[Any]):
             return self.work(keys)
         except NasrayError as error:
             return error.with_traceback(None)
+
+
+class Described(Protocol):
+    """A data set whose images have names."""
+
+    def describe(self, index: int) -> str:
+        """File and id of an image, for messages."""
+        ...
 
 
 class Images(Protocol):

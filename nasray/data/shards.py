@@ -7,7 +7,6 @@ nothing else is needed beside them. A row group holds a few images only, so that
 from __future__ import annotations
 
 import io
-import json
 import os
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
@@ -20,7 +19,11 @@ from numpy.typing import NDArray
 
 from nasray.cluster import write_atomic
 from nasray.cluster.files import to_json
-from nasray.data.dataset import DetectionSet, Segmentations
+from nasray.cluster.reading import read_json
+from nasray.data.dataset import DetectionSet, mend_boxes
+from nasray.data.fields import MAX_SIDE, FieldError, class_name, file_name, integer
+from nasray.data.mapped import Texts
+from nasray.data.outlines import Segmentations
 from nasray.spaces import NasrayError
 
 if TYPE_CHECKING:
@@ -42,13 +45,17 @@ def pack_data(splits: Iterable[DetectionSet], folder: Path, images_per_shard: in
         images_per_shard: rows of each file.
 
     Raises:
-        NasrayError: if the data set has errors, an image cannot be read, or the folder holds anything.
+        NasrayError: if the data set has errors, outlines that are none, an image that cannot be read, or if the folder
+            holds anything.
     """
     if images_per_shard < 1:
         raise NasrayError(f"a shard holds 1 image or more, got {images_per_shard}")
     if folder.exists() and any(folder.iterdir()):
         raise NasrayError(f"{folder} is not empty; choose a new folder for the shards")
     datasets = list(splits)
+    for dataset in datasets:
+        if dataset.segmentations is not None:
+            dataset.require_outlines()
     folder.mkdir(parents=True, exist_ok=True)
     shards: dict[str, list[dict[str, Any]]] = {}
     for dataset in datasets:
@@ -82,14 +89,27 @@ def read_shards(folder: Path, name: str) -> DetectionSet:
     Raises:
         NasrayError: if a shard is missing or torn.
     """
+    import pyarrow as pa
+
     index = _index(folder)
+    try:
+        dataset = _read_split(folder, name, index)
+        _check_split(dataset)
+    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
+        if isinstance(error, NasrayError):
+            raise
+        reason = " ".join(str(error).split())
+        raise NasrayError(f"the {name!r} split of {folder} is damaged: {reason}; pack the data set again") from error
+    return dataset
+
+
+def _read_split(folder: Path, name: str, index: dict[str, Any]) -> DetectionSet:
     shards = index["splits"][name]
     table = _annotations(folder, shards)
     counts = _lengths(table, "labels")
     segmentations = None
     if table["segmentations"].null_count < len(table):
-        texts = _flat(table, "segmentations").to_pylist()
-        segmentations = Segmentations.of(json.loads(text) if text else None for text in texts)
+        segmentations = Segmentations.of_texts([text.encode() for text in _flat(table, "segmentations").to_pylist()])
     return DetectionSet(
         name=name,
         classes=tuple(index["classes"]),
@@ -98,7 +118,7 @@ def read_shards(folder: Path, name: str) -> DetectionSet:
             folder,
             tuple(shard["file"] for shard in shards),
             np.cumsum([0, *(shard["images"] for shard in shards)]),
-            np.array(table["file_name"].to_pylist(), dtype=np.str_),
+            Texts.of(table["file_name"].to_pylist()),
         ),
         image_ids=table["image_id"].to_numpy(),
         image_hw=np.stack([table["height"].to_numpy(), table["width"].to_numpy()], axis=1),
@@ -110,6 +130,26 @@ def read_shards(folder: Path, name: str) -> DetectionSet:
         annotation_ids=_flat(table, "annotation_ids").to_numpy(),
         segmentations=segmentations,
     )
+
+
+def _check_split(dataset: DetectionSet) -> None:
+    """Hold the columns against each other.
+
+    Raises:
+        ValueError: if they do not fit.
+    """
+    num_boxes, sizes = len(dataset.labels), dataset.image_hw
+    columns = (dataset.boxes, dataset.areas, dataset.ignored, dataset.annotation_ids)
+    outlines = [dataset.segmentations.bounds] if dataset.segmentations is not None else []
+    if any(len(column) != num_boxes for column in (*columns, *outlines)) or dataset.offsets[-1] != num_boxes:
+        raise ValueError("its columns are not of one length")
+    if not ((sizes > 0) & (sizes <= MAX_SIDE)).all():
+        raise ValueError("it has images without height and width")
+    if not ((dataset.labels >= 0) & (dataset.labels < len(dataset.classes))).all():
+        raise ValueError(f"it has labels of none of its {len(dataset.classes)} classes")
+    owners = np.repeat(np.arange(len(dataset)), np.diff(dataset.offsets))
+    if not np.isfinite(dataset.areas).all() or mend_boxes(dataset.boxes, sizes[owners])[1]:
+        raise ValueError("it has boxes outside their image, or that are none")
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,7 +166,7 @@ class ShardImages:
     folder: Path
     shards: tuple[str, ...]
     firsts: NDArray[np.int64]
-    names: NDArray[np.str_]
+    names: Texts
     _open: OrderedDict[tuple[int, int], pq.ParquetFile] = field(default_factory=OrderedDict, repr=False)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -145,8 +185,13 @@ class ShardImages:
     def read(self, index: int) -> bytes:
         """The encoded image; reads its row group alone."""
         shard, row = self._place(index)
-        group = self._handle(shard).read_row_group(row // GROUP, columns=["image"], use_threads=False)
-        return group["image"][row % GROUP].as_py()
+        import pyarrow as pa
+
+        try:
+            group = self._handle(shard).read_row_group(row // GROUP, columns=["image"], use_threads=False)
+            return group["image"][row % GROUP].as_py()
+        except (pa.ArrowException, IndexError) as error:
+            raise NasrayError(f"cannot read {self.name(index)}: {error}; pack the data set again") from error
 
     def _handle(self, shard: int) -> pq.ParquetFile:
         key = (os.getpid(), shard)  # a forked process opens files of its own
@@ -160,12 +205,24 @@ class ShardImages:
 
 def _index(folder: Path) -> dict[str, Any]:
     path = folder / INDEX
-    try:
-        index = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise NasrayError(f"{folder} holds no packed data set: cannot read {path} ({error}); pack it again") from error
+    index = read_json(path)
+    advice = "pack the data set again"
+    if not isinstance(index, dict) or not isinstance(index.get("format"), int):
+        raise NasrayError(f"{path} is not the index of a packed data set; {advice}")
     if index["format"] > FORMAT:
         raise NasrayError(f"{path} was written by a newer version of nasray (format {index['format']}); upgrade nasray")
+    try:
+        classes = [class_name(one) for one in index["classes"]]
+        numbers = [integer(one) for one in index["category_ids"]]
+        if not len(set(classes)) == len(set(numbers)) == len(classes) == len(numbers):
+            raise FieldError("classes and category_ids must be as many, each once")
+        for name, shards in index["splits"].items():
+            file_name(name)
+            for shard in shards:
+                file_name(shard["file"])
+                integer(shard["images"], 1)
+    except (KeyError, TypeError, AttributeError, FieldError) as error:
+        raise NasrayError(f"{path} is damaged: {type(error).__name__} {error}; {advice}") from error
     return index
 
 
@@ -223,8 +280,7 @@ def _rows(dataset: DetectionSet, indices: range) -> Iterator[dict[str, Any]]:
         height, width = dataset.image_hw[index].tolist()
         segmentations = None
         if dataset.segmentations is not None:
-            values = (dataset.segmentations.value(row) for row in range(begin, end))
-            segmentations = [to_json(value, compact=True) if value else "" for value in values]
+            segmentations = [dataset.segmentations.text(row).decode() for row in range(begin, end)]
         yield {
             "image": dataset.files.read(index),
             "file_name": Path(dataset.files.name(index)).name,

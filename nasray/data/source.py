@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import functools
+import os
+import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,9 +14,13 @@ from typing import Any, Literal
 from pydantic import TypeAdapter
 from pydantic.dataclasses import dataclass as checked
 
-from nasray.configuration import did_you_mean, read_mapping, validate
+from nasray.cluster.reading import read_yaml, shown
+from nasray.configuration import did_you_mean, validate
 from nasray.data.coco import read_coco
-from nasray.data.dataset import DetectionSet, refuse_errors
+from nasray.data.dataset import Defect, DetectionSet, refuse_errors
+from nasray.data.fields import FieldError, class_name
+from nasray.data.images import ImageFiles
+from nasray.data.layouts import is_yolo, recognized_file, recognized_folder, yolo_message
 from nasray.data.shapes import SHAPES, shapes_set
 from nasray.data.shards import INDEX as SHARDS
 from nasray.data.shards import read_shards, shard_splits
@@ -53,6 +60,9 @@ class DataFile:
         val: to choose by.
         test: to report.
         classes: names in the order of labels; objects of others are left out. All by default.
+
+    Raises:
+        NasrayError: if there is no class in `classes`, or one twice.
     """
 
     format: Literal["coco", "voc", "shards"]
@@ -61,6 +71,18 @@ class DataFile:
     val: SplitFiles | None = None
     test: SplitFiles | None = None
     classes: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if self.classes is None:
+            return
+        try:
+            names = [class_name(name) for name in self.classes]
+        except FieldError as error:
+            raise NasrayError(f"classes: each {error}") from None
+        if twice := [name for name, count in Counter(names).items() if count > 1]:
+            raise NasrayError(f"classes: {twice[0]!r} occurs twice; write every class once")
+        if not names:
+            raise NasrayError("classes: none is chosen; name at least one, or leave `classes` out for all")
 
 
 @dataclass(eq=False)
@@ -104,10 +126,17 @@ class DataSource:
         if name not in self._usable:
             refuse_errors(dataset, self.source)
             self._usable.add(name)
+            self._tell_overlap(dataset)
         for other in self._read.values():
             if message := category_difference(other, dataset):
                 raise NasrayError(f"data set {self.source}: {message}")
         return dataset
+
+    def _tell_overlap(self, dataset: DetectionSet) -> None:
+        """Say on standard error what a split shares with those that are used already."""
+        for name in self._usable - {dataset.name}:
+            if defect := overlap(self._read[name], dataset):
+                print(f"data set {self.source}: {defect.message}", file=sys.stderr)
 
     def read(self, name: str) -> DetectionSet:
         """A split with whatever is wrong with it.
@@ -143,6 +172,35 @@ def category_difference(one: DetectionSet, other: DetectionSet) -> str | None:
     )
 
 
+def overlap(one: DetectionSet, other: DetectionSet) -> Defect | None:
+    """The images that two splits share, or None; packed images are not compared."""
+    files = [_image_paths(dataset) for dataset in (one, other)]
+    shared = [
+        f"{folder}/{name}" for folder in sorted(files[0].keys() & files[1].keys())
+        for name in sorted(files[0][folder] & files[1][folder])
+    ]  # fmt: skip
+    if not shared:
+        return None
+    message = (
+        f"{len(shared):,} of the {len(other):,} images of {other.name!r} are in {one.name!r} too, such as "
+        f"{shown(shared[0])}: what is measured on them says nothing about new images"
+    )
+    return Defect("split-overlap", message, len(shared))
+
+
+def _image_paths(dataset: DetectionSet) -> dict[str, set[str]]:
+    """Names of image files by their folder, with links followed."""
+    folders: dict[str, set[str]] = {}
+    if isinstance(dataset.files, ImageFiles):
+        for path in map(dataset.files.name, range(len(dataset))):
+            folder, _, name = path.rpartition("/")
+            folders.setdefault(folder, set()).add(name)
+    found: dict[str, set[str]] = {}
+    for folder, names in folders.items():
+        found.setdefault(os.path.realpath(folder), set()).update(names)
+    return found
+
+
 def open_data(source: str) -> DataSource:
     """A data set by name.
 
@@ -157,15 +215,21 @@ def open_data(source: str) -> DataSource:
     if source == "shapes":
         return DataSource(source, {name: functools.partial(_shapes, name) for name in SHAPES})
     path = Path(source)
-    if path.is_file() and path.suffix in (".yaml", ".yml"):
-        return _from_file(source, path)
-    if path.is_dir():
-        if (path / "data.yaml").is_file():
-            return _from_file(source, path / "data.yaml")
-        return _from_folder(source, path)
-    what = "is neither a YAML file nor a folder" if path.exists() else "does not exist"
+    try:
+        if path.is_file() and path.suffix in (".yaml", ".yml"):
+            return _from_file(source, path)
+        if path.is_dir():
+            if (path / "data.yaml").is_file():
+                return _from_file(source, path / "data.yaml")
+            return _from_folder(source, path)
+        there = path.exists()
+    except OSError as error:  # a name that is too long, a folder that may not be looked into
+        raise NasrayError(f"data set {shown(source)} cannot be read: {error.strerror}. Check its path") from error
+    if there and (message := recognized_file(path)):
+        raise NasrayError(message)
+    what = "is neither a YAML file nor a folder" if there else "does not exist"
     raise NasrayError(
-        f"data set {source} {what}. Give a YAML file, a folder in COCO's or VOC's layout, or \"shapes\" for the "
+        f"data set {shown(source)} {what}. Give a YAML file, a folder in COCO's or VOC's layout, or \"shapes\" for the "
         "embedded set"
     )
 
@@ -174,8 +238,13 @@ def open_data(source: str) -> DataSource:
 
 
 def _from_file(source: str, path: Path) -> DataSource:
-    content = validate(TypeAdapter(DataFile), DataFile, read_mapping(path.read_text(), str(path)), str(path))
-    root = path.parent / content.root
+    mapping = read_yaml(path)
+    if is_yolo(mapping):
+        raise NasrayError(yolo_message(source))
+    if not isinstance(mapping, dict):
+        raise NasrayError(f"{shown(path)} must hold a mapping of keys to values, got {type(mapping).__name__}")
+    content = validate(TypeAdapter(DataFile), DataFile, mapping, shown(path))
+    root = path.parent / Path(content.root).expanduser()
     if content.format == "shards":
         if any(getattr(content, name) for name in SPLITS) or content.classes:
             raise NasrayError(f"{path}: packed shards know their splits and classes; leave only format and root")
@@ -221,8 +290,10 @@ def _from_folder(source: str, root: Path) -> DataSource:
         )
     if years:
         return DataSource(source, _voc_layout(years[0]), classes_of_train=True)
+    if message := recognized_folder(root):
+        raise NasrayError(message)
     raise NasrayError(
-        f"folder {source} has no layout that nasray knows. COCO: annotations/train.json and images/, or "
+        f"folder {shown(source)} has no layout that nasray knows. COCO: annotations/train.json and images/, or "
         "annotations/instances_train2017.json and train2017/. VOC: Annotations/, ImageSets/Main/train.txt and "
         "JPEGImages/. Otherwise write a YAML file with format, root, and images and annotations of train and val"
     )

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
-import math
+import os
+import re
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from nasray.data.dataset import Defect, DetectionSet, emptiness, mend_boxes
+from nasray.cluster.reading import read_text, shown
+from nasray.data import fields
+from nasray.data.dataset import Defect, DetectionSet, class_defects, emptiness, mend_boxes
+from nasray.data.fields import FieldError
 from nasray.data.images import ImageFiles, stored_size
+from nasray.data.mapped import Texts
+from nasray.data.xml import read_xml
 from nasray.spaces import NasrayError
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".gif")
+"""Of images, in the order in which they are preferred where several have one name."""
+EDGES = ("xmin", "ymin", "xmax", "ymax")
 
 
 @dataclass
@@ -23,9 +34,14 @@ class _Picture:
     path: Path
     annotation: Path
     image_hw: tuple[int, int] = (0, 0)
+    objects: list[int] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
     boxes: list[list[float]] = field(default_factory=list)
     difficult: list[bool] = field(default_factory=list)
+
+    def describe(self) -> str:
+        """File, and the image that it is of."""
+        return f"{shown(self.annotation)}: image {shown(self.path)}"
 
 
 def read_voc(
@@ -49,37 +65,45 @@ def read_voc(
         The set, with all defects that can be found without decoding images.
 
     Raises:
-        NasrayError: if a list is missing, or an XML file is torn.
+        NasrayError: if a list cannot be read.
     """
     defects: list[Defect] = []
     pictures: list[_Picture] = []
     for path in lists:
         root = path.parents[2] if len(path.parents) > 2 else path.parent
         pictures += _listed(path, images or root / "JPEGImages", annotations or root / "Annotations")
+    seen: set[Path] = set()
     for picture in pictures:
-        _read_xml(picture, defects)
-    files = ImageFiles(Path(), np.array([str(picture.path) for picture in pictures], dtype=np.str_))
+        if picture.annotation in seen:
+            defects.append(Defect("duplicate-image", f"{picture.describe()}: it is listed before"))
+        seen.add(picture.annotation)
+        _read_picture(picture, defects)
+    files = ImageFiles(Path(), Texts.of([str(picture.path) for picture in pictures]))
     defects += [
-        Defect("missing-image", f"{pictures[index].annotation}: no file {pictures[index].path}")
+        Defect("missing-image", f"{shown(pictures[index].annotation)}: no file {shown(pictures[index].path)}")
         for index in files.missing()
     ]
-    known = tuple(classes if classes is not None else sorted({one for picture in pictures for one in picture.names}))
+    names = [one for picture in pictures for one in picture.names]
+    known = tuple(map(fields.class_name, classes)) if classes is not None else tuple(sorted(set(names)))
     image_hw = np.array([picture.image_hw for picture in pictures], dtype=np.int64).reshape(-1, 2)
     owners = np.repeat(np.arange(len(pictures)), [len(picture.names) for picture in pictures])
     boxes = np.array([box for picture in pictures for box in picture.boxes], dtype=np.float64).reshape(-1, 4)
-    boxes, bad = mend_boxes(boxes, image_hw[owners])
-    names = [one for picture in pictures for one in picture.names]
-    first = np.searchsorted(owners, owners)  # of the same image, to count objects from 1 in messages
-    for kind, row, reason in bad:
+    sized = np.flatnonzero(image_hw[owners].min(axis=1, initial=1) > 0)
+    boxes[sized], bad = mend_boxes(boxes[sized], image_hw[owners[sized]])
+    numbers = [number for picture in pictures for number in picture.objects]
+    wrong = _foreign(names, [pictures[owner] for owner in owners], known, subset, defects)
+    for kind, place, reason in bad:
+        row = int(sized[place])
         picture = pictures[owners[row]]
-        where = f"{picture.annotation}: object {row - first[row] + 1} ({names[row]}) of image {picture.path}"
+        where = f"{shown(picture.annotation)}: object {numbers[row]} ({names[row]}) of image {shown(picture.path)}"
         defects.append(Defect(kind, f"{where}: {reason}"))
-    wrong = {row for kind, row, _ in bad if kind != "clipped-box"}
-    wrong |= _foreign(names, [pictures[owner] for owner in owners], known, subset, defects)
+        if kind != "clipped-box":
+            wrong.add(row)
     kept = np.array([row for row in range(len(names)) if row not in wrong], dtype=np.intp)
     boxes = boxes[kept]
     difficult = np.array([flag for picture in pictures for flag in picture.difficult], dtype=bool)[kept]
-    where = ", ".join(map(str, lists))
+    labels = {one: label for label, one in enumerate(known)}
+    where = ", ".join(map(shown, lists))
     return DetectionSet(
         name=name,
         classes=known,
@@ -89,70 +113,163 @@ def read_voc(
         image_hw=image_hw,
         offsets=np.searchsorted(owners[kept], np.arange(len(pictures) + 1)).astype(np.int64),
         boxes=boxes,
-        labels=np.array([known.index(names[row]) for row in kept], dtype=np.int64),
+        labels=np.array([labels[names[row]] for row in kept], dtype=np.int64),
         areas=(boxes[:, 2:] - boxes[:, :2]).prod(axis=1),
         ignored=difficult,
         annotation_ids=kept.astype(np.int64) + 1,
-        defects=(*defects, *emptiness(name, len(pictures), difficult, where)),
+        defects=(*defects, *class_defects(known, where), *emptiness(name, len(pictures), difficult, where)),
     )
 
 
+# ---- lists -------------------------------------------------------------------------------------------------------
+
+
 def _listed(path: Path, images: Path, annotations: Path) -> list[_Picture]:
-    """The images that a list names. Lists of one class have a second column: -1 says that the class is not there."""
-    try:
-        lines = path.read_text().splitlines()
-    except OSError as error:
-        raise NasrayError(f"cannot read the list of images {path}: {error.strerror}") from error
-    stems = [words[0] for words in map(str.split, lines) if words and words[1:] != ["-1"]]
-    suffixes = {file.stem: file.name for file in images.iterdir()} if images.is_dir() else {}
-    return [_Picture(images / suffixes.get(stem, f"{stem}.jpg"), annotations / f"{stem}.xml") for stem in stems]
+    """The images that a list names, one a line; names may hold spaces.
+
+    Lists of one class have a second column: -1 says that the class is not there. A name that itself ends like this is
+    known by its annotation file.
+    """
+    annotated = {os.path.splitext(name)[0] for name in _names(annotations)}
+    files = _image_files(images)
+    pictures = []
+    for line in read_text(path).split("\n"):
+        stem = line.removesuffix("\r")
+        if stem not in annotated:
+            stem = stem.strip()
+        column = re.fullmatch(r"(.*\S)\s+(-1|0|1)", stem)
+        if column and stem not in annotated:
+            if column[2] == "-1":
+                continue
+            stem = column[1]
+        if stem:
+            pictures.append(_Picture(images / files.get(stem, f"{stem}.jpg"), annotations / f"{stem}.xml"))
+    return pictures
 
 
-def _read_xml(picture: _Picture, defects: list[Defect]) -> None:
+def _image_files(folder: Path) -> dict[str, str]:
+    """The image files of a folder by their names without suffix."""
+    found: dict[str, str] = {}
+    for name in sorted(_names(folder)):
+        stem, suffix = os.path.splitext(name)
+        if suffix.lower() in SUFFIXES:
+            other = os.path.splitext(found.get(stem, name))[1].lower()
+            if stem not in found or SUFFIXES.index(suffix.lower()) < SUFFIXES.index(other):
+                found[stem] = name
+    return found
+
+
+def _names(folder: Path) -> list[str]:
     try:
-        root = ElementTree.parse(picture.annotation).getroot()
-    except OSError:
-        message = f"image {picture.path}: no annotation file {picture.annotation}"
+        return os.listdir(folder)
+    except (OSError, ValueError):
+        return []
+
+
+# ---- annotations -------------------------------------------------------------------------------------------------
+
+
+def _read_picture(picture: _Picture, defects: list[Defect]) -> None:
+    try:
+        there = picture.annotation.is_file()
+    except (OSError, ValueError):  # a name that no file can have
+        there = False
+    if not there:
+        message = f"image {shown(picture.path)}: no annotation file {shown(picture.annotation)}"
         defects.append(Defect("missing-annotation", message))
         return
-    except ElementTree.ParseError as error:
-        raise NasrayError(f"{picture.annotation} is not valid XML, perhaps torn: {error}") from error
-    height, width = _number(root, "size/height"), _number(root, "size/width")
-    if height >= 1 and width >= 1:
-        picture.image_hw = (int(height), int(width))
-    elif stored := stored_size(picture.path):
-        picture.image_hw = stored
-        message = f"{picture.annotation} has no width and height of {picture.path}; the file's are {stored[::-1]}"
-        defects.append(Defect("image-size", message))
-    elif picture.path.exists():
-        defects.append(Defect("unreadable-image", f"{picture.path}: neither annotation nor file tell its size"))
-    for item in root.iter("object"):
-        left, top, right, bottom = (_number(item, f"bndbox/{edge}") for edge in ("xmin", "ymin", "xmax", "ymax"))
+    try:
+        root = read_xml(picture.annotation, "annotation")
+    except NasrayError as error:
+        defects.append(Defect("bad-annotation", str(error)))
+        return
+    reader = _Reader(defects)
+    _read_size(picture, root, reader)
+    for number, item in enumerate(root.iter("object"), start=1):
+        before = len(defects)
+        where = f"{picture.describe()}, object {number}"
+        name = reader.take(item, "name", fields.class_name, where)
+        where += f" ({name})" if name else ""
+        difficult = reader.take(item, "difficult", fields.flag_of_text, where, default=False)
+        edges = [reader.take(item, f"bndbox/{edge}", fields.number_of_text, where, kind="bad-box") for edge in EDGES]
+        bad = len(defects) > before
+        for unused in ("truncated", "occluded"):
+            reader.take(item, unused, fields.flag_of_text, where, default=False, kind="odd-field")
+        if bad:
+            continue
+        left, top, right, bottom = edges
         # A box whose edges fall together is meant to be empty, though inclusive pixels would make it 1 wide.
         empty = right <= left or bottom <= top
         picture.boxes.append([left - 1, top - 1, left - 1 if empty else right, top - 1 if empty else bottom])
-        picture.names.append((item.findtext("name") or "").strip())
-        picture.difficult.append((item.findtext("difficult") or "0").strip() == "1")
+        picture.objects.append(number)
+        picture.names.append(name)
+        picture.difficult.append(difficult)
 
 
-def _number(item: ElementTree.Element, path: str) -> float:
-    """A number of the tree, NaN where there is none."""
-    try:
-        return float(item.findtext(path) or "nan")
-    except ValueError:
-        return math.nan
+def _read_size(picture: _Picture, root: ElementTree.Element, reader: _Reader) -> None:
+    before = len(reader.defects)
+    height, width = (
+        reader.take(root, f"size/{side}", _side, picture.describe(), default=0) for side in ("height", "width")
+    )
+    if height and width:
+        picture.image_hw = (height, width)
+    elif len(reader.defects) > before:
+        return
+    elif stored := stored_size(picture.path):
+        picture.image_hw = stored
+        where = f"{shown(picture.annotation)} has no width and height of {shown(picture.path)}"
+        message = f"{where}; the file's are {stored[::-1]}"
+        reader.defects.append(Defect("image-size", message))
+    elif picture.path.exists():
+        message = f"{shown(picture.path)}: neither annotation nor file tell its size"
+        reader.defects.append(Defect("unreadable-image", message))
+
+
+def _side(text: str) -> int:
+    return fields.integer(fields.number_of_text(text), 0, fields.MAX_SIDE)
+
+
+@dataclass
+class _Reader:
+    """Reads elements by their type; what cannot be read becomes a defect."""
+
+    defects: list[Defect]
+
+    def take(
+        self, item: ElementTree.Element, path: str, read: Callable[[str], Any], where: str, *, default: Any = None,
+        kind: str = "bad-field",
+    ) -> Any:  # fmt: skip
+        """The value of an element, None if it cannot be read; a default makes it one that may be left out or empty."""
+        found = item.findall(path)
+        text = (found[0].text or "").strip() if found else ""
+        if len(found) > 1:
+            problem = f"{path} occurs {len(found)} times"
+        elif found and len(found[0]):
+            problem = f"{path} holds other elements, not a value"
+        elif not text and default is not None:
+            return default
+        elif not found:
+            problem = f"{path} is missing"
+        else:
+            try:
+                return read(text)
+            except FieldError as error:
+                problem = f"{path} {error}"
+        self.defects.append(Defect(kind, f"{where}: {problem}"))
+        return None
 
 
 def _foreign(
     names: list[str], pictures: list[_Picture], known: tuple[str, ...], subset: bool, defects: list[Defect]
 ) -> set[int]:
     """Rows of classes that are not known."""
-    rows = [row for row, name in enumerate(names) if name not in known]
+    listed = set(known)
+    rows = [row for row, name in enumerate(names) if name not in listed]
     if subset:
         for name, count in Counter(names[row] for row in rows).items():
-            defects.append(Defect("class-left-out", f"{count:,} objects of class {name!r}"))
+            defects.append(Defect("class-left-out", f"class {name!r}: {count:,} boxes", count))
     else:
         for row in rows:
-            message = f"{pictures[row].annotation}: object of class {names[row]!r} of image {pictures[row].path}"
+            message = f"{pictures[row].describe()}: object of class {names[row]!r}"
             defects.append(Defect("unknown-category", f"{message}; classes are {', '.join(known)}"))
     return set(rows)

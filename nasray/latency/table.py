@@ -6,7 +6,6 @@ Shapes: N architectures; C nodes of the channel grid.
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
 from functools import cache
@@ -15,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from nasray.cluster import write_atomic
+from nasray.cluster import files, write_atomic
 from nasray.cluster.files import to_json
 from nasray.cluster.progress import ProgressLine
 from nasray.latency.blocks import Block, block_latency, terms
@@ -158,8 +157,7 @@ class LatencyTable:
 
 def cache_folder() -> Path:
     """Where latency tables are kept."""
-    base = os.environ.get("NASRAY_CACHE")
-    return (Path(base) if base else Path.home() / ".cache" / "nasray") / "latency"
+    return files.cache_folder("latency")
 
 
 def _read_entries(path: Path, setting: Setting) -> dict[str, float]:

@@ -136,6 +136,8 @@ def try_out(recipe: Recipe, architecture: Architecture | None = None) -> Descrip
     sets.validation()
     description = Description(recipe, architecture, sets.train.classes, sets.train.category_ids)
     network = fresh_network(recipe, description)
+    if getattr(network, "learns_masks", False):
+        sets.require_outlines()
     freeze_backbone(network, recipe)
     make_paths(recipe, description)
     if recipe.weights:

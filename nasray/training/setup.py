@@ -77,6 +77,18 @@ class Sets(NamedTuple):
         """
         return self.source.split("val") if "val" in self.source.splits else None
 
+    def require_outlines(self) -> None:
+        """Refuse sets that masks cannot be learnt from, or not be measured on.
+
+        Raises:
+            NasrayError: if outlines are missing in the training set, or are none in a set; it names the first.
+        """
+        assert isinstance(self.train, DetectionSet)
+        self.train.require_outlines()
+        measured = self.validation()
+        if isinstance(measured, DetectionSet) and measured.segmentations is not None:  # else boxes alone are measured
+            measured.require_outlines()
+
 
 def open_sets(recipe: Recipe) -> Sets:
     """The data of a recipe.

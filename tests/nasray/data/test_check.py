@@ -19,15 +19,15 @@ def test_what_is_in_it_and_what_is_wrong_with_it(write_coco, tmp_path, capsys):
     assert train["image_sizes"] == {"40x30": 3}
     assert not train["defects"]
     assert {kind: defect["count"] for kind, defect in val["defects"].items()} == {
-        "unknown-image": 1, "zero-box": 1, "categories-differ": 1,
+        "unknown-image": 1, "zero-box": 1, "categories-differ": 1, "split-overlap": 3,
     }  # fmt: skip
-    assert (report["errors"], report["warnings"]) == (2, 1)
+    assert (report["errors"], report["warnings"]) == (2, 4)
     text = describe_check(report)
     assert "train: 3 images, 1 of them without boxes; 3 boxes, 1 of them ignored" in text
-    assert "error: 1 annotations to images that are not listed" in text
+    assert "error: annotations of images that are not listed: 1" in text
     assert "annotation 1 is of image id 99" in text
     assert "id 7: 'dog' and 'wolf'" in text
-    assert text.endswith("2 errors, 1 warnings")
+    assert text.endswith("2 errors, 4 warnings")
 
 
 def test_decoding_finds_torn_images(write_coco, tmp_path, capsys):

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from nasray.data.coco import read_coco
-from nasray.data.dataset import Defect, Segmentations, mend_boxes, refuse_errors
+from nasray.data.dataset import Defect, mend_boxes, refuse_errors
+from nasray.data.outlines import Segmentations
 from nasray.spaces import NasrayError
 
 
@@ -86,14 +87,14 @@ def test_errors_stop_and_warnings_are_told(dataset, capsys):
     warned = dataclasses.replace(dataset, defects=(Defect("zero-box", "a"), Defect("zero-box", "b")))
     refuse_errors(warned, "set")
     assert capsys.readouterr().err == (
-        "data set set, split 'train': 2 boxes without width or height; left out; `nasray data check set` lists all\n"
+        "data set set, split 'train': boxes without width or height (left out): 2; `nasray data check set` lists all\n"
     )
     wrong = dataclasses.replace(dataset, defects=(*warned.defects, Defect("missing-image", "no file x.jpg"),
                                                   Defect("missing-image", "no file y.jpg")))  # fmt: skip
     with pytest.raises(NasrayError) as info:
         refuse_errors(wrong, "set")
     message = str(info.value)
-    assert "2 image files that are not there" in message
+    assert "image files not found: 2" in message
     assert "no file x.jpg" in message
     assert "nasray data check set" in message
     assert "zero" not in message

@@ -75,11 +75,11 @@ def test_errors_stop_when_a_split_is_used(write_coco, tmp_path, capsys):
     write_coco(lambda content: content["annotations"][0].update(bbox=[1, 1, 0, 0]))
     data = open_data(str(tmp_path))
     data.split("train")
-    assert "1 boxes without width or height" in capsys.readouterr().err
+    assert "boxes without width or height (left out): 1" in capsys.readouterr().err
     data.split("train")
     assert not capsys.readouterr().err
     (tmp_path / "images/2.jpg").unlink()
-    with pytest.raises(NasrayError, match=r"1 image files that are not there\. .*2\.jpg\. .*nasray data check"):
+    with pytest.raises(NasrayError, match=r"image files not found: 1\. .*2\.jpg\. .*nasray data check"):
         open_data(str(tmp_path)).split("train")
     assert open_data(str(tmp_path)).read("train")
 
