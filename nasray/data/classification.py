@@ -11,17 +11,25 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from nasray.data.images import ImageFiles, ImagesInMemory, ImageSource, SelectedImages, decode_image, encode_png
+from nasray.cluster.reading import shown
+from nasray.data.decoding import IMAGE_SUFFIXES, is_image_name
+from nasray.data.images import (
+    ImageFiles,
+    ImagesInMemory,
+    ImageSource,
+    SelectedImages,
+    encode_png,
+    load_image,
+)  # fmt: skip
 from nasray.data.mapped import Texts
 from nasray.data.order import SAMPLE, epoch_batches, seed_sequence
+from nasray.data.pixels import DEFAULT_RULES
 from nasray.data.shapes import CLASSES, draw_shape, image_generator
 from nasray.recipe import LoaderOptions
 from nasray.spaces import NasrayError
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,23 +58,19 @@ class ClassificationSet:
 
     def describe(self, index: int) -> str:
         """The file of an image, for messages."""
-        return self.files.name(index)
+        return shown(self.files.name(index))
 
     def select(self, indices: NDArray[np.int64]) -> ClassificationSet:
         """Some of the images, (J,) positions."""
         return dataclasses.replace(self, files=SelectedImages(self.files, indices), labels=self.labels[indices])
 
     def read_image(self, index: int) -> Tensor:
-        """The (3, H, W) uint8 RGB pixels of an image.
+        """Return the (3, H, W) uint8 RGB pixels of an image, upright.
 
         Raises:
-            NasrayError: if it cannot be read; the message names the file.
+            ImageError: if it cannot be read; the message names the file.
         """
-        try:
-            content = self.files.read(index)
-        except OSError as error:
-            raise NasrayError(f"cannot read image {self.files.name(index)}: {error.strerror or error}") from error
-        return decode_image(content, self.files.name(index))
+        return load_image(self.files, index, self.describe(index), None, DEFAULT_RULES)
 
 
 @dataclass(eq=False)
@@ -136,11 +140,11 @@ def read_image_folder(root: Path, split: str) -> ClassificationSet:
     labels: list[int] = []
     for label, name in enumerate(classes):
         folder = root / split / name
-        found = (
-            sorted(path.name for path in folder.iterdir() if path.suffix.lower() in SUFFIXES) if folder.exists() else []
-        )
+        found = sorted(path.name for path in folder.iterdir() if is_image_name(path)) if folder.exists() else []
         if not found and split == "train":
-            raise NasrayError(f"class folder {folder} has no images ({', '.join(SUFFIXES)}); fill it, or remove it")
+            raise NasrayError(
+                f"class folder {folder} has no images ({', '.join(IMAGE_SUFFIXES)}); fill it, or remove it"
+            )
         names += [f"{name}/{file}" for file in found]
         labels += [label] * len(found)
     if not names:

@@ -12,9 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nasray.cluster.reading import shown
+from nasray.data.decoding import ImageHeader
 from nasray.data.fields import FieldError
-from nasray.data.images import ImageSource, SelectedImages, decode_image
+from nasray.data.images import ImageSource, SelectedImages, load_header, load_image
 from nasray.data.outlines import Segmentations
+from nasray.data.pixels import DEFAULT_RULES, PixelRules
 from nasray.spaces import NasrayError
 
 if TYPE_CHECKING:
@@ -89,6 +91,7 @@ class DetectionSet:
         annotation_ids: (N,) the data set's own ids.
         segmentations: of the N boxes; None where there are none at all.
         defects: what was wrong. Boxes that are no boxes are left out of the arrays.
+        pixel_rules: How its images are read.
     """
 
     name: str
@@ -105,6 +108,7 @@ class DetectionSet:
     annotation_ids: NDArray[np.int64]
     segmentations: Segmentations | None = None
     defects: tuple[Defect, ...] = ()
+    pixel_rules: PixelRules = DEFAULT_RULES
 
     def __len__(self) -> int:
         return len(self.image_ids)
@@ -114,17 +118,21 @@ class DetectionSet:
         return f"{shown(self.files.name(index))} (image id {self.image_ids[index]})"
 
     def read_image(self, index: int) -> Tensor:
-        """The (3, H, W) uint8 RGB pixels of an image.
+        """Return the (3, H, W) uint8 RGB pixels of an image.
 
         Raises:
-            NasrayError: if it cannot be read or has not the annotated size; the message names file and image id.
+            ImageError: if it cannot be read or has not the annotated size; the message names file and image id.
         """
-        try:
-            content = self.files.read(index)
-        except OSError as error:
-            raise NasrayError(f"cannot read image {self.describe(index)}: {error.strerror or error}") from error
         height, width = self.image_hw[index].tolist()
-        return decode_image(content, self.describe(index), (height, width))
+        return load_image(self.files, index, self.describe(index), (height, width), self.pixel_rules)
+
+    def read_header(self, index: int) -> ImageHeader:
+        """Return what an image's file says before its pixels.
+
+        Raises:
+            ImageError: if it is no image; the message names file and image id.
+        """
+        return load_header(self.files, index, self.describe(index))
 
     def target(self, index: int, *, with_masks: bool = False) -> dict[str, Tensor]:
         """What is to be learnt of an image: without ignored boxes.

@@ -1,22 +1,26 @@
-"""Encoded images, where they lie, and how they become tensors."""
+"""Encoded images and where they lie; decoding.py makes tensors of them."""
 
 from __future__ import annotations
 
 import io
+import os
+import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nasray.data.decoding import ImageHeader, decode_image, read_header
+from nasray.data.pixels import ImageError, Orientation, PixelRules
 from nasray.spaces import NasrayError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-JPEG, PNG = b"\xff\xd8\xff", b"\x89PNG"
+MAX_BYTES = 2 * 2**30  # of a file: more than the most pixels that are read need without compression
 
 
 class ImageSource(Protocol):
@@ -28,6 +32,10 @@ class ImageSource(Protocol):
 
     def read(self, index: int) -> bytes:
         """The encoded image."""
+        ...
+
+    def open(self, index: int) -> BinaryIO:
+        """The encoded image as a file, for those who need only its beginning."""
         ...
 
 
@@ -49,7 +57,12 @@ class ImageFiles:
 
     def read(self, index: int) -> bytes:
         """The file's content."""
-        return Path(self.name(index)).read_bytes()
+        with self.open(index) as file:
+            return file.read()
+
+    def open(self, index: int) -> BinaryIO:
+        """The file."""
+        return open_image_file(Path(self.name(index)))
 
     def missing(self) -> NDArray[np.intp]:
         """Positions of files that are not there; a folder is listed once, which is quick on network disks."""
@@ -85,6 +98,10 @@ class SelectedImages:
         """The encoded image."""
         return self.images.read(int(self.indices[index]))
 
+    def open(self, index: int) -> BinaryIO:
+        """The encoded image as a file."""
+        return self.images.open(int(self.indices[index]))
+
 
 @dataclass(frozen=True, eq=False)
 class ImagesInMemory:
@@ -114,73 +131,77 @@ class ImagesInMemory:
         """The encoded image."""
         return self.content[self.offsets[index] : self.offsets[index + 1]].tobytes()
 
+    def open(self, index: int) -> BinaryIO:
+        """The encoded image as a file."""
+        return io.BytesIO(self.read(index))
 
-def decode_image(content: bytes, name: str, image_hw: tuple[int, int] | None = None) -> Tensor:
-    """An image as (3, H, W) uint8 RGB; grey, palette, CMYK and 16-bit images are converted, transparency is dropped.
 
-    An orientation in EXIF is ignored, as most annotation tools do, unless only the turned image has the annotated size.
+def load_image(
+    files: ImageSource, index: int, name: str, image_hw: tuple[int, int] | None, rules: PixelRules
+) -> Tensor:
+    """Return an image of a source as (3, H, W) uint8 RGB.
 
     Args:
-        content: the encoded image.
-        name: what to call it in an error.
-        image_hw: its annotated height and width, if they are known.
+        files: Images.
+        index: Position of the image.
+        name: What an error calls it.
+        image_hw: Annotated height and width in pixels, if they are known.
+        rules: Rules of the data set.
 
     Raises:
-        NasrayError: if it is truncated, no image, or not of the annotated size.
+        ImageError: if it cannot be read or decoded, or is not of the annotated size.
     """
-    import torch
-    from torchvision.io import ImageReadMode
-    from torchvision.io import decode_image as decode
-
     try:
-        if content.startswith((JPEG, PNG)):
-            image = decode(torch.frombuffer(bytearray(content), dtype=torch.uint8), mode=ImageReadMode.RGB)
-            if image.dtype == torch.uint16:
-                image = (image.to(torch.int32) >> 8).to(torch.uint8)
-        else:
-            image = _decode_other(content, turned=False)
-        if image_hw is not None and tuple(image.shape[1:]) != tuple(image_hw):
-            image = _decode_other(content, turned=True)
-    except (RuntimeError, OSError, ValueError, SyntaxError) as error:  # SyntaxError: Pillow's for a broken PNG
-        reason = _reason(error) if content else "the file is empty"
-        raise NasrayError(
-            f"cannot read image {name}: {reason}. Get a whole copy of the file, or take it out of the data set; "
-            "`nasray data check --decode` finds all such files"
-        ) from error
-    if image_hw is not None and tuple(image.shape[1:]) != tuple(image_hw):
-        raise NasrayError(
-            f"image {name} is {image.shape[2]}x{image.shape[1]} pixels, but its annotation says "
-            f"{image_hw[1]}x{image_hw[0]}; correct width and height, or annotate the image anew"
-        )
-    return image
+        content = files.read(index)
+    except NasrayError:  # of a shard
+        raise
+    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+        raise _no_file(name, error) from error
+    return decode_image(content, name, image_hw, rules)
 
 
-def _reason(error: Exception) -> str:
-    """What a decoder says, without its address or its place in torchvision's source."""
-    if type(error).__name__ == "UnidentifiedImageError":
-        return "it is no image"
-    return str(error).replace("\n", " ").rpartition(", ")[2]
+def load_header(files: ImageSource, index: int, name: str) -> ImageHeader:
+    """Return what an image of a source says before its pixels; of a file, little more than that is read.
 
-
-def _decode_other(content: bytes, *, turned: bool) -> Tensor:
-    """Formats that torchvision does not read everywhere (BMP, TIFF, WebP), and images to be turned as EXIF says."""
-    import torch
-    from PIL import Image, ImageOps
-
-    with Image.open(io.BytesIO(content)) as picture:
-        upright = ImageOps.exif_transpose(picture) if turned else picture
-        return torch.from_numpy(np.array(upright.convert("RGB"))).permute(2, 0, 1).contiguous()
-
-
-def stored_size(path: Path) -> tuple[int, int] | None:
-    """Height and width of an image file, from its header; None if there is none."""
-    from PIL import Image
-
+    Raises:
+        ImageError: if it cannot be read, or is no image.
+    """
     try:
-        with Image.open(path) as picture:
-            return picture.height, picture.width
-    except (OSError, ValueError, SyntaxError):
+        with files.open(index) as file:
+            return read_header(file, name)
+    except NasrayError:
+        raise
+    except (OSError, ValueError) as error:
+        raise _no_file(name, error) from error
+
+
+def stored_size(path: Path, orientation: Orientation = "upright") -> tuple[int, int] | None:
+    """Return height and width of an image file under a rule, from its header; None if there is none."""
+    try:
+        with open_image_file(path) as file:
+            return read_header(file, str(path)).image_hw(orientation)
+    except (OSError, ValueError):
         return None
+
+
+def open_image_file(path: Path) -> BinaryIO:
+    """Open a file that may hold an image: no pipe or device, which would never end, and none that is far too large.
+
+    Raises:
+        OSError: if it is none, or cannot be read.
+        ValueError: if no file can have this name.
+    """
+    status = os.stat(path)
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError("it is a folder" if stat.S_ISDIR(status.st_mode) else "it is a pipe or a device, not a file")
+    if status.st_size > MAX_BYTES:
+        raise OSError(f"it has {status.st_size:,} bytes and at most {MAX_BYTES:,} are read")
+    return open(path, "rb")
+
+
+def _no_file(name: str, error: Exception) -> ImageError:
+    reason = (error.strerror if isinstance(error, OSError) else None) or error
+    return ImageError(f"cannot read image {name}: {reason}. Check its name and its permissions")
 
 
 def encode_png(pixels: NDArray[np.uint8]) -> bytes:

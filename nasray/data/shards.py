@@ -12,14 +12,14 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nasray.cluster import write_atomic
 from nasray.cluster.files import to_json
-from nasray.cluster.reading import read_json
+from nasray.cluster.reading import read_json, shown
 from nasray.data.dataset import DetectionSet, mend_boxes
 from nasray.data.fields import MAX_SIDE, FieldError, class_name, file_name, integer
 from nasray.data.mapped import Texts
@@ -193,6 +193,10 @@ class ShardImages:
         except (pa.ArrowException, IndexError) as error:
             raise NasrayError(f"cannot read {self.name(index)}: {error}; pack the data set again") from error
 
+    def open(self, index: int) -> BinaryIO:
+        """The encoded image as a file."""
+        return io.BytesIO(self.read(index))
+
     def _handle(self, shard: int) -> pq.ParquetFile:
         key = (os.getpid(), shard)  # a forked process opens files of its own
         if key not in self._open:
@@ -283,7 +287,7 @@ def _rows(dataset: DetectionSet, indices: range) -> Iterator[dict[str, Any]]:
             segmentations = [dataset.segmentations.text(row).decode() for row in range(begin, end)]
         yield {
             "image": dataset.files.read(index),
-            "file_name": Path(dataset.files.name(index)).name,
+            "file_name": shown(Path(dataset.files.name(index)).name),
             "image_id": int(dataset.image_ids[index]),
             "height": height,
             "width": width,
