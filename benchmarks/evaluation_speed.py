@@ -1,23 +1,26 @@
-"""COCO's metrics by faster-coco-eval beside pycocotools: the same numbers, and how much faster, in one run.
+"""COCO's metrics by pycocotools, faster-coco-eval and hotcoco in one run: the same numbers, and seconds of each.
 
-    python benchmarks/evaluation_speed.py --images 1000 --detections 100
+    python benchmarks/evaluation_speed.py --images 500 --detections 96
 
 Annotations and detections are drawn as COCO has them: 80 classes, seven boxes an image of all sizes, some of them
 crowds; detections are those boxes, shifted, doubled, of wrong classes, and inventions up to the number asked for. Runs
-alternate between the two, so that a busy machine slows both; each includes reading the annotations and the results.
+alternate between the libraries, so that a busy machine slows all; each includes reading annotations and results.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import statistics
 import time
 from typing import Any
 
 import numpy as np
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 
 from nasray.cluster.files import to_json
-from nasray.evaluation.coco import NAMES, coco_metrics_of
+from nasray.evaluation.coco import NAMES, Library, evaluate_coco
 
 NUM_CLASSES, BOXES, IMAGE_HW = 80, 7, (480, 640)
 
@@ -65,39 +68,57 @@ def draw_boxes(rng: np.random.Generator, num: int) -> np.ndarray:
     return np.concatenate([corners, edges], axis=1)
 
 
+def libraries() -> dict[str, Library]:
+    """The libraries that are installed, the reference first."""
+    found: dict[str, Library] = {"pycocotools": (COCO, COCOeval)}
+    with contextlib.suppress(ImportError):
+        import faster_coco_eval
+
+        found["faster-coco-eval"] = faster_coco_eval.COCO, faster_coco_eval.COCOeval_faster
+    with contextlib.suppress(ImportError):
+        import hotcoco
+
+        found["hotcoco"] = hotcoco.COCO, hotcoco.COCOeval
+    return found
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--images", type=int, default=1000)
-    parser.add_argument("--detections", type=int, default=100, help="of each image")
+    parser.add_argument("--images", type=int, default=500)
+    parser.add_argument("--detections", type=int, default=96, help="of each image")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     annotations, results = draw(options.images, options.detections)
-    seconds: dict[str, list[float]] = {"pycocotools": [], "faster-coco-eval": []}
-    summaries = {}
+    found = libraries()
+    seconds: dict[str, list[float]] = {name: [] for name in found}
+    evaluations = {}
     for _ in range(options.rounds):
-        for name, values in seconds.items():
+        for name, library in found.items():
             begin = time.perf_counter()
-            metrics = coco_metrics_of(annotations, results, fast=name != "pycocotools")
-            values.append(time.perf_counter() - begin)
-            summaries[name] = metrics.summary
+            evaluations[name] = evaluate_coco(annotations, results, library=library)
+            seconds[name].append(time.perf_counter() - begin)
+    reference = evaluations["pycocotools"]
     medians = {name: statistics.median(values) for name, values in seconds.items()}
-    one, other = (np.array(list(summary.values())) for summary in summaries.values())
-    row = {
-        "images": options.images,
-        "detections": len(results),
-        "seconds": medians,
-        "speed_ratio": medians["pycocotools"] / medians["faster-coco-eval"],
-        "max_difference": float(np.nanmax(np.abs(one - other))),
-        "metrics": dict(zip(NAMES, one.tolist(), strict=True)),
+    rows = {
+        name: {
+            "seconds": medians[name],
+            "times_as_fast": medians["pycocotools"] / medians[name],
+            "max_difference": float(np.abs(np.array(one.stats[: len(NAMES)]) - reference.stats).max()),
+            "max_difference_precision": float(np.abs(one.eval["precision"] - reference.eval["precision"]).max()),
+        }
+        for name, one in evaluations.items()
     }
     if options.json:
-        print(to_json(row, indent=1))
+        print(to_json({"images": options.images, "detections": len(results), "libraries": rows}, indent=1))
         return
-    print(f"{row['images']:,} images, {row['detections']:,} detections, mAP {summaries['pycocotools']['mAP']:.3f}")
-    print("  ".join(f"{name} {value:.2f} s" for name, value in medians.items()))
-    print(f"{row['speed_ratio']:.1f} times as fast; the twelve numbers differ by at most {row['max_difference']:.1g}")
+    print(f"{options.images:,} images, {len(results):,} detections, mAP {reference.stats[0]:.3f}")
+    for name, row in rows.items():
+        print(
+            f"{name:18} {row['seconds']:6.3f} s  {row['times_as_fast']:5.1f} times as fast; differs by at most "
+            f"{row['max_difference']:.1g} (twelve numbers), {row['max_difference_precision']:.1g} (precision)"
+        )
 
 
 if __name__ == "__main__":

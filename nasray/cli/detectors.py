@@ -60,7 +60,6 @@ def add_commands(commands: Any) -> None:
     sub.add_argument("checkpoint", help=CHECKPOINT)
     sub.add_argument("--data", help=f"{SOURCE}; the training's own if left out")
     sub.add_argument("--split", default="val", choices=["train", "val", "test"])
-    sub.add_argument("--fast", action="store_true", help="by faster-coco-eval (the extra `fast`): the same numbers")
     sub.add_argument("--batch-size", type=whole(1, 65_536), default=8, help="images at a time (default 8)")
     sub.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
     sub.add_argument("--to", metavar="FILE.parquet", help="also write all detections to this file")
@@ -201,7 +200,7 @@ def _evaluate(known: Any) -> None:
     if known.to:
         check_output(known.to, [".parquet"])
     result = evaluate_checkpoint(
-        Checkpoint.load(known.checkpoint), data=known.data, split=known.split, fast=known.fast,
+        Checkpoint.load(known.checkpoint), data=known.data, split=known.split,
         batch_size=known.batch_size, device=known.device, to=Path(known.to) if known.to else None,
     )  # fmt: skip
     if known.json:

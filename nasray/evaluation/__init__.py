@@ -17,7 +17,6 @@ def evaluate_checkpoint(
     *,
     data: str | None = None,
     split: str = "val",
-    fast: bool = False,
     batch_size: int = 8,
     device: str = "auto",
     to: Path | None = None,
@@ -28,7 +27,6 @@ def evaluate_checkpoint(
         checkpoint: what to evaluate.
         data: as in `nasray train`; the training's own if None.
         split: "train", "val" or "test".
-        fast: COCO's figures by faster-coco-eval.
         batch_size: images at a time.
         device: "auto" (a GPU where there is one), "cpu" or "cuda".
         to: a Parquet file for all detections.
@@ -62,8 +60,8 @@ def evaluate_checkpoint(
         detector, batches, device=device, channels_last=recipe.channels_last,
         progress=lambda done: line.update(done, final=done == len(dataset)),
     )  # fmt: skip
-    coco, voc = coco_metrics(dataset, found, fast=fast), voc_metrics(dataset, found)
-    summary = {**coco.summary, **mask_summary(dataset, found, fast=fast)}
+    coco, voc = coco_metrics(dataset, found), voc_metrics(dataset, found)
+    summary = {**coco.summary, **mask_summary(dataset, found)}
     if to is not None:
         found.write(to, dataset)
     counted = np.bincount(dataset.labels[~dataset.ignored], minlength=len(dataset.classes))
