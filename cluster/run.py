@@ -36,8 +36,8 @@ def run_search(
     folder: RunFolder,
     *,
     evaluations: int,
-    batch_size: int = 256,
-    in_flight: int = 2,
+    batch_size: int,
+    in_flight: int,
     resources: Resources | None = None,
 ) -> dict[str, Any]:
     """Search until `evaluations` architectures are evaluated, and give the content of best.json.
@@ -50,7 +50,7 @@ def run_search(
         evaluator: see `nasray.cluster.trial.Evaluator`.
         folder: an open run.
         evaluations: architectures to evaluate in all.
-        batch_size: architectures in one trial; 256 and more where one costs microseconds, 1 where it is a training.
+        batch_size: architectures in one trial; hundreds where one costs microseconds, 1 where it is a training.
         in_flight: trials at a time. The search depends on it (a batch is bred from what was told `in_flight` batches
             earlier), so it belongs to the experiment, not to the machine.
         resources: what a trial needs, and where.

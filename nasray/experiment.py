@@ -6,6 +6,7 @@ errors with a suggestion. Whatever an experiment is made of is looked up in regi
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Sequence
 from dataclasses import field
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
@@ -45,7 +46,7 @@ from nasray.options import (
     whole,
 )
 from nasray.paths import PathEvaluator
-from nasray.searchers import SEARCHERS, Objective, Searcher
+from nasray.searchers import SEARCHERS, Objective, Searcher, default_batches
 from nasray.spaces import SPACES, Budget, CostFunction, NasrayError
 from nasray.spaces.ranges import MAX_BLOCKS, MAX_KERNEL, MAX_WIDTH, shortened
 from nasray.spaces.staged import StagedSpace
@@ -132,12 +133,14 @@ class SearcherOptions:
 
     Attributes:
         name: the algorithm.
-        population_size: survivors of an evolution.
-        parents: how many of the best may breed.
-        mutation: share of mutants among the children.
-        crossover: share of crossed children; the rest are random newcomers.
-        mutations_per_child: how often a mutant is mutated.
-        initial: evolution: architectures that are sampled before the first is bred.
+        population_size: survivors of an evolution; if left out a sixth of the evaluations, from 8 to 50, or a hundredth
+            of very many, up to 256.
+        parents: how many of the best may breed; a fifth of the population if left out.
+        mutation: share of mutants among the children; if left out what crossover leaves, or half (coarse-to-fine: all).
+        crossover: share of crossed children; if left out what mutation leaves, or half. The rest are newcomers.
+        mutations_per_child: how often a mutant is mutated; once if left out.
+        initial: evolution: architectures that are sampled before the first is bred; as many as survive if left out, 0
+            starts from the space's own start.
         fine_after: coarse-to-fine: evaluations of the coarse half; half of all if left out.
         keep: coarse-to-fine: survivors of half time.
     """
@@ -270,8 +273,8 @@ class Experiment:
         name: of the experiment, and of its run folder.
         seed: same seed, same search.
         evaluations: architectures to evaluate.
-        batch_size: architectures in one trial.
-        in_flight: trials at a time; part of the experiment, since the search depends on it.
+        batch_size: architectures in one trial; a 64th of the evaluations if left out, at most 1024.
+        in_flight: trials at a time; part of the experiment, since the search depends on it; 2 if left out.
         data: detection data of all recipes below, instead of their own: as in `nasray train`.
         images: image folder of the recipes for classification, instead of their own.
         minimise: costs to minimise beside maximising the score (multi-objective searchers).
@@ -288,8 +291,8 @@ class Experiment:
     name: Name
     seed: Seed = 0
     evaluations: Positive = 10_000
-    batch_size: Annotated[int, whole(1, 100_000)] = 1024
-    in_flight: Annotated[int, whole(1, 10_000)] = 2
+    batch_size: Annotated[int, whole(1, 100_000)] | None = None
+    in_flight: Annotated[int, whole(1, 10_000)] | None = None
     data: Text | None = None
     images: Text | None = None
     minimise: tuple[Text, ...] = ()
@@ -378,8 +381,6 @@ def make_searcher(experiment: Experiment) -> Searcher:
     """A fresh searcher."""
     kind = SEARCHERS[experiment.searcher.name]
     options = given_options(experiment.searcher)
-    if experiment.searcher.name == "coarse-to-fine":
-        options.setdefault("fine_after", max(experiment.evaluations // 2, 1))
     refuse_foreign(options, _arguments(kind), f"searcher {experiment.searcher.name!r}")
     space = make_space(experiment)
     bounds = {name: value for name, value in vars(experiment.budget).items() if value is not None}
@@ -401,7 +402,22 @@ def make_searcher(experiment: Experiment) -> Searcher:
                 f"it: {', '.join(known)}"
             )
     objectives = (Objective("score"), *(Objective(name, "min") for name in experiment.minimise))
-    return kind(space, budget=budget, cost=cost, objectives=objectives, seed=experiment.seed, **options)
+    return kind(
+        space, budget=budget, cost=cost, objectives=objectives, seed=experiment.seed,
+        evaluations=experiment.evaluations, **options,
+    )  # fmt: skip
+
+
+def with_defaults(experiment: Experiment) -> Experiment:
+    """The same experiment with what its number of evaluations decides written out, so that a run keeps it for good."""
+    batch_size, in_flight = default_batches(experiment.evaluations)
+    options = make_searcher(experiment).options()
+    return dataclasses.replace(
+        experiment,
+        batch_size=experiment.batch_size or batch_size,
+        in_flight=experiment.in_flight or in_flight,
+        searcher=dataclasses.replace(experiment.searcher, **options),
+    )
 
 
 def make_evaluator(experiment: Experiment) -> Evaluator:
@@ -449,7 +465,7 @@ def _arguments(kind: type) -> set[str]:
         for parameter in inspect.signature(vars(cls)["__init__"]).parameters.values()
         if parameter.kind in (parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD)
     }
-    return names - {"self", "space", "budget", "cost", "objectives", "seed"}
+    return names - {"self", "space", "budget", "cost", "objectives", "seed", "evaluations"}
 
 
 # ---- reading and writing -----------------------------------------------------------------------------------------

@@ -18,8 +18,9 @@ from nasray.experiment import (
     make_searcher,
     trial_resources,
     version_changes,
+    with_defaults,
 )
-from nasray.searchers import Evolution, Metrics, Searcher
+from nasray.searchers import Evolution, Metrics, Searcher, default_batches
 from nasray.spaces import Population, Space
 
 
@@ -31,8 +32,8 @@ def search(
     evaluations: int,
     searcher: Searcher | None = None,
     seed: int = 0,
-    batch_size: int = 256,
-    in_flight: int = 2,
+    batch_size: int | None = None,
+    in_flight: int | None = None,
     resources: Resources | None = None,
     resume: bool = False,
 ) -> dict[str, Any]:
@@ -44,17 +45,20 @@ def search(
             otherwise. Picklable; the same architecture gets the same metrics wherever it is evaluated.
         folder: the run's folder, empty or absent; with `resume`, the run to continue.
         evaluations: architectures to evaluate.
-        searcher: fresh, over the same space; mutation and crossover half by half by default.
+        searcher: fresh, over the same space; evolution by default. What it leaves out follows from `evaluations`.
         seed: of the default searcher.
-        batch_size: architectures in one trial.
-        in_flight: trials at a time; the search depends on it.
+        batch_size: architectures in one trial; a 64th of the evaluations by default, at most 1,024.
+        in_flight: trials at a time, 2 by default; the search depends on it.
         resources: what a trial needs and where it runs.
         resume: continue the run in `folder`. All other arguments must be as they were.
 
     Raises:
         NasrayError: for every mistake that can be mended; the message says how.
     """
-    searcher = searcher or Evolution(space, seed=seed, mutation=0.5, crossover=0.5)
+    searcher = searcher or Evolution(space, seed=seed)
+    defaults = default_batches(evaluations)
+    batch_size = defaults[0] if batch_size is None else batch_size
+    in_flight = defaults[1] if in_flight is None else in_flight
     description = {
         "space": space.family,
         "searcher": type(searcher).__name__,
@@ -78,6 +82,7 @@ def search_experiment(experiment: Experiment, folder: str | Path) -> dict[str, A
     if experiment.supernet.weights:
         weights = str(Path(experiment.supernet.weights).absolute())
         experiment = dataclasses.replace(experiment, supernet=dataclasses.replace(experiment.supernet, weights=weights))
+    experiment = with_defaults(experiment)
     run_parts = _parts(experiment)
     check_reachable(trial_resources(experiment))  # before the folder is made
     recipes = resolve_recipes(experiment)
@@ -96,7 +101,7 @@ def resume_experiment(folder: str | Path, resources: Resources | None = None) ->
     from nasray.stages import check_stages_fit, has_stages, read_recipes, resolve_recipes, run_stages, write_recipes
 
     run = RunFolder.open(folder)
-    experiment = experiment_of_run(run.description(), str(folder))
+    experiment = with_defaults(experiment_of_run(run.description(), str(folder)))
     for line in version_changes(run.description()):
         print(f"nasray: {line}", file=sys.stderr)
     options = _options(experiment)

@@ -2,6 +2,7 @@
 
 from nasray.searchers.base import Metrics, Objective, Proposal, Searcher
 from nasray.searchers.coarse_to_fine import CoarseToFineEvolution
+from nasray.searchers.defaults import default_batches
 from nasray.searchers.evolution import Evolution
 from nasray.searchers.optuna import OptunaNSGA2, OptunaTPE
 from nasray.searchers.pareto import ParetoEvolution, crowding_distances, front_numbers, pareto_front
@@ -29,6 +30,7 @@ __all__ = [
     "RandomSearch",
     "Searcher",
     "crowding_distances",
+    "default_batches",
     "front_numbers",
     "pareto_front",
 ]

@@ -199,6 +199,10 @@ class Searcher(ABC):
         """(P, G) what the searcher holds at present, best first where it ranks; for reports."""
         return np.empty((0, self.space.num_genes), dtype=np.int64)
 
+    def options(self) -> dict[str, Any]:
+        """The searcher's own options as they are in force, those that were left out included."""
+        return {}
+
     # ---- for subclasses -----------------------------------------------------------------------------------------
 
     @abstractmethod

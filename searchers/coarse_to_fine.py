@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from nasray.searchers.defaults import UNKNOWN_EVALUATIONS
 from nasray.searchers.evolution import Evolution
 from nasray.spaces import NasrayError
 
@@ -18,20 +19,33 @@ from nasray.spaces import NasrayError
 class CoarseToFineEvolution(Evolution):
     """Evolution that, once `fine_after` evaluations are told, keeps the best `keep` and mutates finely.
 
+    All children are mutants unless `mutation` or `crossover` is given, as in the paper.
+
     Args:
         space: what can be built.
-        fine_after: evaluations of the coarse half, T/2.
+        fine_after: evaluations of the coarse half, T/2; half of all by default.
         keep: survivors of half time.
         options: see `Evolution`.
     """
 
-    def __init__(self, space: Any, *, fine_after: int, keep: int = 10, **options: Any) -> None:
+    def __init__(self, space: Any, *, fine_after: int | None = None, keep: int = 10, **options: Any) -> None:
+        if options.get("mutation") is None and options.get("crossover") is None:
+            options["mutation"] = 1.0
         super().__init__(space, **options)
-        if fine_after < 1 or keep < 1:
+        if (fine_after is not None and fine_after < 1) or keep < 1:
             raise NasrayError(
                 f"coarse-to-fine needs fine_after >= 1 and keep >= 1, got fine_after={fine_after}, keep={keep}"
             )
-        self.fine_after, self.keep = fine_after, keep
+        self._fine_after, self.keep = fine_after, keep
+
+    @property
+    def fine_after(self) -> int:
+        """Evaluations of the coarse half."""
+        return self._fine_after or max((self.evaluations or UNKNOWN_EVALUATIONS) // 2, 1)
+
+    def options(self) -> dict[str, Any]:
+        """See `Searcher.options`."""
+        return {**super().options(), "fine_after": self.fine_after, "keep": self.keep}
 
     def _learn(self, genes: Any, values: Any, numbers: Any) -> None:
         super()._learn(genes, values, numbers)

@@ -16,21 +16,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nasray.searchers.base import NO_PARENT, Searcher
+from nasray.searchers.defaults import UNKNOWN_EVALUATIONS, default_population_size
 from nasray.spaces import NasrayError, Population
 
 
 class Evolution(Searcher):
     """Keep the best, breed from them, forget the rest.
 
+    What is left out follows from the number of evaluations (`nasray.searchers.defaults`).
+
     Args:
         space: what can be built.
         population_size: how many survive.
-        parents: how many of the best may breed; all that survive by default.
-        mutation: share of children that are mutants.
-        crossover: share of children that are crossed from two parents; the rest of the children are random newcomers.
+        parents: how many of the best may breed; a fifth of the population by default, all that survive at most.
+        mutation: share of children that are mutants; what `crossover` leaves by default, or half.
+        crossover: share of children that are crossed from two parents; what `mutation` leaves by default, or half. The
+            rest of the children are random newcomers.
         mutations_per_child: how often a mutant is mutated. Two let depth move between stages under a tight budget.
-        initial: architectures that are sampled before the first is bred (DetNAS: the first population). 0 starts from
-            the space's own start, or else from a few samples.
+        initial: architectures that are sampled before the first is bred (DetNAS: the first population); as many as
+            survive by default. 0 starts from the space's own start, or else from a few samples.
         options: see `Searcher`.
     """
 
@@ -38,38 +42,68 @@ class Evolution(Searcher):
         self,
         space: Any,
         *,
-        population_size: int = 256,
+        population_size: int | None = None,
         parents: int | None = None,
-        mutation: float = 1.0,
-        crossover: float = 0.0,
+        mutation: float | None = None,
+        crossover: float | None = None,
         mutations_per_child: int = 1,
-        initial: int = 0,
+        initial: int | None = None,
         **options: Any,
     ) -> None:
         super().__init__(space, **options)
-        if population_size < 2 or not 1 <= (1 if parents is None else parents) <= population_size:
+        if (2 if population_size is None else population_size) < 2 or (1 if parents is None else parents) < 1:
             raise NasrayError(
-                f"evolution needs population_size >= 2 and 1 <= parents <= population_size, "
+                f"evolution needs population_size >= 2 and parents >= 1, "
                 f"got population_size={population_size}, parents={parents}"
             )
+        if mutation is None:
+            mutation = 0.5 if crossover is None else 1.0 - crossover
+        if crossover is None:
+            crossover = 1.0 - mutation
         if min(mutation, crossover) < 0 or mutation + crossover > 1 + 1e-9:
             raise NasrayError(
                 f"evolution needs shares mutation >= 0 and crossover >= 0 with a sum of at most 1, "
                 f"got mutation={mutation}, crossover={crossover}"
             )
-        self.population_size = population_size
-        self.num_parents = parents or population_size
         if mutations_per_child < 1:
             raise NasrayError(f"evolution needs mutations_per_child >= 1, got {mutations_per_child}")
-        if initial < 0:
+        if initial is not None and initial < 0:
             raise NasrayError(f"evolution needs initial >= 0, got {initial}")
-        self.initial = initial
+        self._given = {"population_size": population_size, "parents": parents, "initial": initial}
         self.mutation, self.crossover, self.mutations_per_child = mutation, crossover, mutations_per_child
         self.fine = False
         self.pending_seeds: Population | None = None
         self.genes: Population = np.empty((0, space.num_genes), dtype=np.int64)
         self.values: NDArray[np.float64] = np.empty((0, len(self.objectives)))
         self.numbers: NDArray[np.int64] = np.empty(0, dtype=np.int64)
+
+    @property
+    def population_size(self) -> int:
+        """How many survive."""
+        return self._given["population_size"] or default_population_size(self.evaluations)
+
+    @property
+    def num_parents(self) -> int:
+        """How many of the best may breed."""
+        return min(self._given["parents"] or max(self.population_size // 5, 2), self.population_size)
+
+    @property
+    def initial(self) -> int:
+        """Architectures that are sampled before the first is bred."""
+        given = self._given["initial"]
+        most = max((self.evaluations or UNKNOWN_EVALUATIONS) // 5, 2)
+        return min(self.population_size, most) if given is None else given
+
+    def options(self) -> dict[str, Any]:
+        """See `Searcher.options`."""
+        return {
+            "population_size": self.population_size,
+            "parents": self.num_parents,
+            "mutation": self.mutation,
+            "crossover": self.crossover,
+            "mutations_per_child": self.mutations_per_child,
+            "initial": self.initial,
+        }
 
     def population(self) -> Population:
         """(P, G) the survivors, best first."""

@@ -3,6 +3,10 @@
 References: Bergstra et al., "Algorithms for Hyper-Parameter Optimization", NeurIPS 2011 (TPE); Deb et al., "NSGA-II",
 2002. The budget is told to the sampler as constraints, so that it learns where architectures are too costly; such
 architectures are never evaluated. A suggestion that was evaluated before is told its known values.
+
+A sampler that has converged, or that knows no architecture within a tight budget, suggests what cannot be evaluated
+again and again, at milliseconds each. So an `ask` takes a bounded number of such suggestions; what is missing then are
+mutants of the last suggestion, and newcomers, which are told to the sampler as if it had suggested them.
 """
 
 from __future__ import annotations
@@ -14,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nasray.searchers.base import NO_PARENT, Proposal, Searcher
-from nasray.spaces import Population, row_keys
+from nasray.searchers.defaults import default_population_size
+from nasray.spaces import NasrayError, Population, row_keys
 
 if TYPE_CHECKING:
     import optuna
@@ -30,53 +35,80 @@ class OptunaSearch(Searcher):
         options: see `Searcher`.
     """
 
-    max_tries = 1_000  # a suggestion takes milliseconds, and its infeasible ones teach the sampler
-
     def __init__(self, space: Any, *, seed: int = 0, **options: Any) -> None:
-        import optuna
-
         super().__init__(space, seed=seed, **options)
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
-        self.study = optuna.create_study(
-            directions=["maximize"] * len(self.objectives), sampler=self._sampler(seed), study_name="nasray"
-        )
+        self.seed = seed
+        self._study: optuna.Study | None = None
         self.trials: dict[int, int] = {}  # key of a row asked for and not told yet -> trial number
         self.known: dict[int, list[float]] = {}  # key of a row told -> its values
+        self.suggested: Population = np.empty((0, space.num_genes), dtype=np.int64)  # last, whatever came of it
+
+    @property
+    def study(self) -> optuna.Study:
+        """Made when it is first needed, since the sampler's defaults follow from the number of evaluations."""
+        import optuna
+
+        if self._study is None:
+            optuna.logging.set_verbosity(optuna.logging.WARNING)
+            self._study = optuna.create_study(
+                directions=["maximize"] * len(self.objectives), sampler=self._sampler(self.seed), study_name="nasray"
+            )
+        return self._study
 
     def _sampler(self, seed: int) -> optuna.samplers.BaseSampler:
         raise NotImplementedError
 
     def ask(self, num: int) -> Proposal:
         """See `Searcher.ask`."""
+        self.shortfall = ""
         genes: list[NDArray[np.int64]] = []
-        tried = 0
-        while len(genes) < num:
-            trial = self.study.ask()
-            row = self.space.suggest(trial)
-            key = int(row_keys(row[None])[0])
-            costs = self.cost(row[None])
-            over = self.budget.violations(costs)[0] if self.budget.names else np.zeros(0)
-            for index, violation in enumerate(over):
-                trial.set_constraint(f"bound-{index}", float(min(violation, 1e6)))
-            if over.any():
-                self.study.tell(trial, [_WORST] * len(self.objectives))
-            elif key in self.known:
-                self.study.tell(trial, self.known[key])
-            elif key in self.trials:
-                self._fail(trial)
-            else:
-                self.trials[key] = trial.number
-                self.seen.add(key)
+        wasted, most_wasted = {"known": 0, "costly": 0}, {"known": num, "costly": 4 * num + 16}
+        while len(genes) < num and all(wasted[kind] <= most for kind, most in most_wasted.items()):
+            row, fault = self._suggest()
+            if fault is None:
                 genes.append(row)
-                tried = 0
-                continue
-            tried += 1
-            if tried > self.max_tries:
-                if not self.seen:
-                    raise self._infeasible(tried)
-                break
+            else:
+                wasted[fault] += 1
         rows = np.array(genes, dtype=np.int64).reshape(len(genes), self.space.num_genes)
+        if len(rows) < num:
+            others = super().ask(num - len(rows)).genes
+            for row in others:
+                self._teach(row)
+            rows = np.concatenate([rows, others])
         return Proposal(rows, np.full((len(rows), 2), NO_PARENT))
+
+    def _suggest(self) -> tuple[NDArray[np.int64], str | None]:
+        """The sampler's next row, and why it is not evaluated: it is known, or too costly; None if it is."""
+        trial = self.study.ask()
+        row = self.space.suggest(trial)
+        self.suggested = row[None]
+        key = int(row_keys(row[None])[0])
+        over = self.budget.violations(self.cost(row[None]))[0] if self.budget.names else np.zeros(0)
+        for index, violation in enumerate(over):
+            trial.set_constraint(f"bound-{index}", float(min(violation, 1e6)))
+        if over.any():
+            self.study.tell(trial, [_WORST] * len(self.objectives))
+            return row, "costly"
+        if key in self.known:
+            self.study.tell(trial, self.known[key])
+            return row, "known"
+        if key in self.seen:
+            self._fail(trial)
+            return row, "known"
+        self.trials[key] = trial.number
+        self.seen.add(key)
+        return row, None
+
+    def _teach(self, row: NDArray[np.int64]) -> None:
+        """Open a trial for a row that the sampler did not suggest."""
+        self.study.enqueue_trial({g.name: g.to_param(int(v)) for g, v in zip(self.space.genes, row, strict=True)})
+        trial = self.study.ask()
+        for index in range(len(self.budget.violations(self.cost(row[None]))[0]) if self.budget.names else 0):
+            trial.set_constraint(f"bound-{index}", 0.0)
+        if np.array_equal(self.space.suggest(trial), row):
+            self.trials[int(row_keys(row[None])[0])] = trial.number
+        else:  # the space suggests parameters of its own: the sampler will not hear of this row
+            self._fail(trial)
 
     def _fail(self, trial: optuna.Trial) -> None:
         import optuna
@@ -84,20 +116,30 @@ class OptunaSearch(Searcher):
         self.study.tell(trial, state=optuna.trial.TrialState.FAIL)
 
     def _propose(self, num: int) -> tuple[Population, NDArray[np.int64]]:
-        raise AssertionError("ask() does all")
+        """Mutants of the last suggestion, then newcomers: for what the sampler leaves open."""
+        near = self.space.mutate(np.repeat(self.suggested, num, axis=0), self.rng)
+        rows = np.concatenate([near, self._newcomers(max(num, 16))])
+        return rows, np.full((len(rows), 2), NO_PARENT)
 
     def _learn(self, genes: Population, values: NDArray[np.float64], numbers: NDArray[np.int64]) -> None:
         del numbers
         for key, value in zip(row_keys(genes).tolist(), values, strict=True):
             finite = np.nan_to_num(value, nan=_WORST, neginf=_WORST, posinf=-_WORST).tolist()
-            self.study.tell(self.trials.pop(key), finite)
+            if key in self.trials:
+                self.study.tell(self.trials.pop(key), finite)
             self.known[key] = finite
 
     def _state(self) -> dict[str, Any]:
-        return {"study": pickle.dumps(self.study), "trials": dict(self.trials), "known": dict(self.known)}
+        return {
+            "study": pickle.dumps(self.study),
+            "trials": dict(self.trials),
+            "known": dict(self.known),
+            "suggested": self.suggested,
+        }
 
     def _load_state(self, state: dict[str, Any]) -> None:
-        self.study = pickle.loads(state["study"])
+        self._study = pickle.loads(state["study"])
+        self.suggested = state["suggested"]
         self.trials, self.known = dict(state["trials"]), dict(state["known"])
 
 
@@ -117,15 +159,26 @@ class OptunaNSGA2(OptunaSearch):
 
     Args:
         space: what can be built.
-        population_size: of Optuna's sampler.
+        population_size: of Optuna's sampler; as many as an `Evolution` has by default.
         options: see `Searcher`.
     """
 
     max_objectives = 8
 
-    def __init__(self, space: Any, *, population_size: int = 50, **options: Any) -> None:
-        self.population_size = population_size
+    def __init__(self, space: Any, *, population_size: int | None = None, **options: Any) -> None:
         super().__init__(space, **options)
+        if population_size is not None and population_size < 2:
+            raise NasrayError(f"optuna-nsga2 needs population_size >= 2, got {population_size}")
+        self._population_size = population_size
+
+    @property
+    def population_size(self) -> int:
+        """Of Optuna's sampler."""
+        return self._population_size or default_population_size(self.evaluations)
+
+    def options(self) -> dict[str, Any]:
+        """See `Searcher.options`."""
+        return {"population_size": self.population_size}
 
     def _sampler(self, seed: int) -> optuna.samplers.BaseSampler:
         import optuna

@@ -10,8 +10,6 @@ Shapes: N points, O objectives, larger is better.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -24,9 +22,6 @@ class ParetoEvolution(Evolution):
     """Evolution towards the Pareto front of two or more objectives, such as score against gmacs."""
 
     max_objectives = 8
-
-    def __init__(self, space: Any, *, mutation: float = 0.8, crossover: float = 0.2, **options: Any) -> None:
-        super().__init__(space, mutation=mutation, crossover=crossover, **options)
 
     def _ranking(self) -> NDArray[np.int64]:
         """Indices by front, then by crowding distance, then by age."""

@@ -92,6 +92,10 @@ class Gene:
             return trial.suggest_int(self.name, 1, len(self.values), log=True) * self.values[0]
         return trial.suggest_int(self.name, self.values[0], self.values[-1], step=self.step)
 
+    def to_param(self, value: int) -> int:
+        """The parameter of an Optuna trial for which `suggest` returns the value."""
+        return value // self.values[0] if self.log and self.ordered else value
+
 
 class Space(ABC):
     """What can be built.

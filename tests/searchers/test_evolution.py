@@ -102,7 +102,6 @@ def test_coarse_to_fine_switches_keeps_and_mutates_finely(fine_after):
     ("options", "message"),
     [
         ({"population_size": 1}, "population_size=1"),
-        ({"parents": 500}, "parents=500"),
         ({"parents": 0}, "parents=0"),
         ({"mutation": 0.8, "crossover": 0.3}, "mutation=0.8, crossover=0.3"),
         ({"mutation": -0.1}, "mutation=-0.1"),

@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
-from optuna.trial import TrialState
+from optuna.trial import FixedTrial, TrialState
 
 from nasray.searchers import Objective, OptunaNSGA2, OptunaTPE
 from nasray.searchers.testing import ToySpace, run_search, toy_metrics
-from nasray.spaces import Budget, InfeasibleError
+from nasray.spaces import BasicSpace, Budget, InfeasibleError, ShuffleNetSpace
 
 MAKE = pytest.mark.parametrize("make", [OptunaTPE, OptunaNSGA2])
 
@@ -31,7 +31,6 @@ def test_constraints_are_told(make):
 def test_known_duplicates_are_told_their_values_and_not_asked_for(make):
     space = ToySpace(widths=2)
     searcher = make(space, seed=0)
-    searcher.max_tries = 30
     proposals = run_search(searcher, 30)
     genes = np.concatenate([proposal.genes for proposal in proposals])
     assert len(np.unique(genes, axis=0)) == len(genes)
@@ -45,8 +44,8 @@ def test_known_duplicates_are_told_their_values_and_not_asked_for(make):
 @MAKE
 def test_pending_duplicates_fail(make):
     searcher = make(ToySpace(widths=1), seed=0)
-    searcher.max_tries = 20
     proposal = searcher.ask(16)
+    assert len(proposal) == 16
     states = [trial.state for trial in searcher.study.trials]
     assert states.count(TrialState.RUNNING) == len(proposal)
     assert states.count(TrialState.FAIL) == len(states) - len(proposal)
@@ -66,6 +65,44 @@ def test_several_directions(make):
 @MAKE
 def test_an_infeasible_budget_says_what_was_nearest(make):
     searcher = make(ToySpace(), budget=Budget(lower={"gmacs": 1000.0}), seed=0)
-    searcher.max_tries = 15
+    searcher.max_tries = 60
     with pytest.raises(InfeasibleError, match=r"gmacs >= 1000.*the nearest has gmacs=48"):
         searcher.ask(1)
+
+
+@MAKE
+def test_duplicates_are_bounded_and_a_small_space_is_found_whole(make):
+    """A sampler that is left alone suggests six trials for every new architecture here."""
+    space = ToySpace(widths=3)
+    searcher = make(space, seed=0)
+    proposals = run_search(searcher, 1000, batch=10)
+    genes = np.concatenate([proposal.genes for proposal in proposals])
+    assert len(np.unique(genes, axis=0)) == len(genes) == 100
+    assert searcher.shortfall.startswith("all 100 architectures of the space")
+    assert len(searcher.study.trials) <= 2 * 100 + 2 * 10 + 1
+    told = {trial.number for trial in searcher.study.trials if trial.state == TrialState.COMPLETE}
+    assert len(told) >= 100, "what filled a batch is not told to the sampler"
+
+
+@MAKE
+def test_a_tight_budget_costs_a_bounded_number_of_trials(make):
+    space = BasicSpace()
+    budget = Budget(upper={"gmacs": 20.0, "layers": 61}, lower={"gmacs": 19.9, "layers": 61})
+    searcher = make(space, budget=budget, seed=0)
+    genes = np.concatenate([proposal.genes for proposal in run_search(searcher, 8, batch=4)])
+    assert len(np.unique(genes, axis=0)) == 8
+    assert budget.admits(space.cost(genes), 8).all()
+    assert len(searcher.study.trials) <= 2 * (4 + 4 * 4 + 16 + 4 + 2)
+    feasible = [trial for trial in searcher.study.trials if not any(trial.constraints.values())]
+    assert len(feasible) == 8
+
+
+def test_a_filled_row_is_the_trial_that_the_sampler_hears_of():
+    for space in (BasicSpace(), ShuffleNetSpace(), ToySpace()):
+        searcher = OptunaNSGA2(space, seed=0)
+        rows = space.sample(20, np.random.default_rng(0))
+        for row in rows:
+            searcher._teach(row)
+        for row, trial in zip(rows, searcher.study.trials, strict=True):
+            assert trial.state == TrialState.RUNNING
+            assert space.suggest(FixedTrial(trial.params)).tolist() == row.tolist()
