@@ -59,6 +59,10 @@ SIZES: dict[str, Size] = {
 }
 """DetNAS's spaces of about 300 M and 1.3 G multiply-adds, and the second 1.8 times as wide (3.8 G)."""
 
+CLASSIFIER_WIDTHS = {SIZES["large-wide"]: 1728}
+"""Channels of a classifier's last convolution in the released code as it stands, where they are not 1024. The paper's
+29.5 M parameters of the widened network are those of the code's first commit, which had 1024 there too."""
+
 
 class ShuffleNetSpace(Space):
     """Networks of a stem and ShuffleNetV2 blocks in four stages (C2 to C5), four choices a block.
@@ -159,8 +163,16 @@ class ShuffleNetSpace(Space):
         }
 
     def classifier_cost(self, population: Population, image_hw: tuple[int, int] | None = None, *,
-                        width: int = 1024, num_classes: int = 1000) -> Costs:  # fmt: skip
-        """As `cost`, of the backbone with its classifier: a 1x1 convolution to `width` channels, and a linear layer."""
+                        width: int | None = None, num_classes: int = 1000) -> Costs:  # fmt: skip
+        """Return `cost` of the backbone with its classifier: a 1x1 convolution and a linear layer.
+
+        Args:
+            population: (N, G) rows.
+            image_hw: Height and width in pixels; the space's own by default.
+            width: Channels of the convolution; those of the released code by default.
+            num_classes: Outputs of the linear layer.
+        """
+        width = CLASSIFIER_WIDTHS.get(self.size, 1024) if width is None else width
         height, width_c5 = image_hw or self.image_hw
         for _ in range(5):
             height, width_c5 = halved((height, width_c5))

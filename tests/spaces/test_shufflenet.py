@@ -26,7 +26,8 @@ NETWORKS = {
     "all xception": (SMALL, "3" * 20, 3_872_856, 358_825_920, 2_189_424, 325_689_280),
     "COCO_FPN_1.3G": (LARGE, DETNASNET, 10_426_328, 1_318_374_496, 8_415_216, 1_269_181_536),
     "large, all 3x3": (LARGE, "0" * 40, 8_255_576, 1_085_874_592, 6_244_464, 1_036_681_632),
-    "COCO_FPN_3.8G": (WIDE, DETNASNET, 29_521_972, 4_025_560_992, 26_724_428, 3_937_832_864),
+    "large-wide, all 3x3": (WIDE, "0" * 40, 24_734_688, 3_413_493_728, 20_014_520, 3_265_452_512),
+    "COCO_FPN_3.8G": (WIDE, DETNASNET, 31_444_596, 4_085_874_080, 26_724_428, 3_937_832_864),
 }
 # multiply-adds of the stem, and of a stage's first block and of each other one, by choice
 BLOCKS = {
@@ -71,9 +72,14 @@ def test_costs_of_the_released_networks(space, encoding, params, macs, own_param
     assert space.cost(row)["layers"] == 1 + 3 * len(encoding) + 3 * num_xception
 
 
-def test_the_widened_network_with_a_wide_classifier():
-    # the released code's present channels; at first, and in the paper, its last convolution had 1024
-    assert whole(WIDE.classifier_cost(row_of(DETNASNET), width=1728)) == (4_085_874_080, 31_444_596)
+def test_the_widened_network_of_the_paper():
+    """29.5 M: its last convolution had 1024 channels, as in the released code's first commit."""
+    assert whole(WIDE.classifier_cost(row_of(DETNASNET), width=1024)) == (4_025_560_992, 29_521_972)
+
+
+def test_the_widened_network_is_the_same_by_its_channels():
+    space = ShuffleNetSpace(**WIDE.network_options())
+    assert whole(space.classifier_cost(row_of("0" * 40))) == (3_413_493_728, 24_734_688)
 
 
 @pytest.mark.parametrize("size", BLOCKS)
