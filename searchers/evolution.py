@@ -28,7 +28,7 @@ class Evolution(Searcher):
     Args:
         space: what can be built.
         population_size: how many survive.
-        parents: how many of the best may breed; a fifth of the population by default, all that survive at most.
+        parents: how many of the best may breed; a fifth of the population by default.
         mutation: share of children that are mutants; what `crossover` leaves by default, or half.
         crossover: share of children that are crossed from two parents; what `mutation` leaves by default, or half. The
             rest of the children are random newcomers.
@@ -51,11 +51,6 @@ class Evolution(Searcher):
         **options: Any,
     ) -> None:
         super().__init__(space, **options)
-        if (2 if population_size is None else population_size) < 2 or (1 if parents is None else parents) < 1:
-            raise NasrayError(
-                f"evolution needs population_size >= 2 and parents >= 1, "
-                f"got population_size={population_size}, parents={parents}"
-            )
         if mutation is None:
             mutation = 0.5 if crossover is None else 1.0 - crossover
         if crossover is None:
@@ -70,12 +65,24 @@ class Evolution(Searcher):
         if initial is not None and initial < 0:
             raise NasrayError(f"evolution needs initial >= 0, got {initial}")
         self._given = {"population_size": population_size, "parents": parents, "initial": initial}
+        self._check_sizes()
         self.mutation, self.crossover, self.mutations_per_child = mutation, crossover, mutations_per_child
         self.fine = False
         self.pending_seeds: Population | None = None
         self.genes: Population = np.empty((0, space.num_genes), dtype=np.int64)
         self.values: NDArray[np.float64] = np.empty((0, len(self.objectives)))
         self.numbers: NDArray[np.int64] = np.empty(0, dtype=np.int64)
+
+    def _check_sizes(self) -> None:
+        """Refuse sizes that do not fit each other; those that are left out count once the evaluations are known."""
+        size, parents = self._given["population_size"], self._given["parents"]
+        if size is None and self.evaluations is not None:
+            size = self.population_size
+        if (size is not None and size < 2) or (parents is not None and not 1 <= parents <= (size or parents)):
+            raise NasrayError(
+                f"evolution needs population_size >= 2 and 1 <= parents <= population_size, "
+                f"got population_size={size}, parents={parents}"
+            )
 
     @property
     def population_size(self) -> int:

@@ -102,6 +102,8 @@ def test_coarse_to_fine_switches_keeps_and_mutates_finely(fine_after):
     ("options", "message"),
     [
         ({"population_size": 1}, "population_size=1"),
+        ({"population_size": 100, "parents": 500}, "population_size=100, parents=500"),
+        ({"evaluations": 100, "parents": 17}, "population_size=16, parents=17"),
         ({"parents": 0}, "parents=0"),
         ({"mutation": 0.8, "crossover": 0.3}, "mutation=0.8, crossover=0.3"),
         ({"mutation": -0.1}, "mutation=-0.1"),
