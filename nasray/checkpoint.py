@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nasray.cluster import write_atomic
+from nasray.data.pixels import DEFAULT_RULES, PixelRules
 from nasray.recipe import RECIPE, Recipe
 from nasray.spaces import Architecture, NasrayError
 
@@ -35,6 +36,7 @@ class Checkpoint:
         metrics: of the last validation, such as `mAP` and `AP50`; empty before the first.
         iteration: steps done.
         training: everything else that continuing needs; empty in a checkpoint for inference alone.
+        pixel_rules: How the images were read that it was trained on.
     """
 
     recipe: Recipe
@@ -45,6 +47,7 @@ class Checkpoint:
     metrics: dict[str, float] = field(default_factory=dict)
     iteration: int = 0
     training: dict[str, Any] = field(default_factory=dict)
+    pixel_rules: PixelRules = DEFAULT_RULES
 
     def save(self, path: Path) -> None:
         """Write the file, whole or not at all.
@@ -64,6 +67,7 @@ class Checkpoint:
             "metrics": self.metrics,
             "iteration": self.iteration,
             "training": self.training,
+            "pixel_rules": self.pixel_rules.to_json(),
         }
         write_atomic(path, lambda file: torch.save(content, file))
 
@@ -103,6 +107,7 @@ class Checkpoint:
             metrics=content["metrics"],
             iteration=content["iteration"],
             training=content["training"],
+            pixel_rules=PixelRules.from_json(content.get("pixel_rules")),
         )
 
     def detector(self) -> Detector:

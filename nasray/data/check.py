@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 
 from nasray.data.dataset import DEFECTS, Defect, DetectionSet, kind_summary
+from nasray.data.headers import Headers, describe_orientation, describe_values, examine_headers
 from nasray.data.source import category_difference, open_data, overlap
-from nasray.spaces import NasrayError
 
 SIZES = {"small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, np.inf)}
 """COCO's ranges of area in pixels."""
+QUICK = 2000  # images whose headers are read without a line on how far it is
 
 
 def check_data(source: str, *, decode: bool = False) -> dict[str, Any]:
@@ -22,12 +23,15 @@ def check_data(source: str, *, decode: bool = False) -> dict[str, Any]:
 
     Args:
         source: as `open_data` takes it.
-        decode: also decode every image, which finds truncated files; with progress on standard error.
+        decode: also decode every image, which finds truncated files. Headers are always read, with progress on
+            standard error.
 
     Returns:
         `source`, `classes`, `errors` and `warnings` (counts over all splits), and `splits`: for each, `images`,
-        `boxes`, `boxes_per_class`, `box_sizes`, `image_sizes` (the commonest first), `empty_images`, `ignored`, and
-        `defects`: for each kind its `severity`, `count`, `text` and all `messages`.
+        `boxes`, `boxes_per_class`, `box_sizes`, `image_sizes` (the commonest first), `empty_images`, `ignored`,
+        `pixel_rules`, `turned_images` (by EXIF; counts by the rule that their annotated size fits), `deep_images` (of
+        more than 8 bits), `reading` (lines on how these are read and why), and `defects`: for each kind its
+        `severity`, `count`, `text` and all `messages`.
 
     Raises:
         NasrayError: if the source is none, or the files of a split cannot be read at all.
@@ -49,7 +53,8 @@ def check_data(source: str, *, decode: bool = False) -> dict[str, Any]:
 
 
 def _describe(dataset: DetectionSet, first: DetectionSet, earlier: list[DetectionSet], decode: bool) -> dict[str, Any]:
-    defects = [*dataset.defects, *(_torn(dataset) if decode else ())]
+    headers = _headers(dataset, decode)
+    defects = [*dataset.defects, *headers.defects]
     defects += [found for other in earlier if (found := overlap(other, dataset))]
     if message := category_difference(first, dataset):
         defects.append(Defect("categories-differ", message))
@@ -65,23 +70,31 @@ def _describe(dataset: DetectionSet, first: DetectionSet, earlier: list[Detectio
         "image_sizes": dict(sizes.most_common()),
         "empty_images": int((np.diff(dataset.offsets) == 0).sum()),
         "ignored": int(dataset.ignored.sum()),
+        "pixel_rules": dataset.pixel_rules.to_json(),
+        "turned_images": dict(headers.turned),
+        "deep_images": headers.deep,
+        "reading": [
+            line
+            for line in (
+                describe_orientation(dataset.pixel_rules, headers.turned),
+                describe_values(dataset.pixel_rules, headers.deep),
+            )
+            if line
+        ],
         "defects": _group(defects),
     }
 
 
-def _torn(dataset: DetectionSet) -> Iterable[Defect]:
-    """Defects of images that cannot be decoded; those that are not there are known already."""
+def _headers(dataset: DetectionSet, decode: bool) -> Headers:
+    """What the image files say, with progress on standard error."""
     from nasray.cluster.progress import ProgressLine
 
-    progress = ProgressLine(f"decode {dataset.name}", max(len(dataset), 1))
-    for index in range(len(dataset)):
-        try:
-            dataset.read_image(index)
-        except NasrayError as error:
-            if not isinstance(error.__cause__, FileNotFoundError):
-                yield Defect("unreadable-image", str(error))
-        progress.update(index + 1)
-    progress.update(len(dataset), final=True)
+    if not decode and len(dataset) <= QUICK:
+        return examine_headers(dataset, range(len(dataset)))
+    line = ProgressLine(f"{'decode' if decode else 'headers of'} {dataset.name}", max(len(dataset), 1))
+    found = examine_headers(dataset, range(len(dataset)), decode=decode, progress=line.update)
+    line.update(len(dataset), final=True)
+    return found
 
 
 def _group(defects: Iterable[Defect]) -> dict[str, dict[str, Any]]:
@@ -117,6 +130,7 @@ def describe_check(report: dict[str, Any], *, examples: int = 3) -> str:
         if len(split["image_sizes"]) > 5:
             sizes.append(f"and {len(split['image_sizes']) - 5:,} more")
         lines.append("  images: " + ", ".join(sizes))
+        lines += [f"  reading: {line}" for line in split["reading"]]
         counts = ", ".join(f"{name} {count:,}" for name, count in split["boxes_per_class"].items())
         lines += textwrap.wrap(f"boxes of each class: {counts}", 118, initial_indent="  ", subsequent_indent="    ")
         for defect in sorted(split["defects"].values(), key=lambda defect: defect["severity"] != "error"):

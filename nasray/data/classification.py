@@ -23,7 +23,7 @@ from nasray.data.images import (
 )  # fmt: skip
 from nasray.data.mapped import Texts
 from nasray.data.order import SAMPLE, epoch_batches, seed_sequence
-from nasray.data.pixels import DEFAULT_RULES
+from nasray.data.pixels import DEFAULT_RULES, PixelRules
 from nasray.data.shapes import CLASSES, draw_shape, image_generator
 from nasray.recipe import LoaderOptions
 from nasray.spaces import NasrayError
@@ -56,6 +56,11 @@ class ClassificationSet:
         """Labels themselves: what `DetectionSet` has."""
         return tuple(range(len(self.classes)))
 
+    @property
+    def pixel_rules(self) -> PixelRules:
+        """The default ones: what `DetectionSet` has."""
+        return DEFAULT_RULES
+
     def describe(self, index: int) -> str:
         """The file of an image, for messages."""
         return shown(self.files.name(index))
@@ -70,7 +75,7 @@ class ClassificationSet:
         Raises:
             ImageError: if it cannot be read; the message names the file.
         """
-        return load_image(self.files, index, self.describe(index), None, DEFAULT_RULES)
+        return load_image(self.files, index, self.describe(index), None, self.pixel_rules)
 
 
 @dataclass(eq=False)

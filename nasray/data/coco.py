@@ -16,6 +16,7 @@ from nasray.data.dataset import Defect, DetectionSet, class_defects, emptiness
 from nasray.data.fields import class_name
 from nasray.data.images import ImageFiles, stored_size
 from nasray.data.mapped import Arrays, shared_arrays, source_digest
+from nasray.data.pixels import DEFAULT_RULES, PixelRules
 from nasray.spaces import NasrayError
 
 SHARED_BYTES = 8 * 2**20
@@ -25,8 +26,9 @@ TRIED = 200
 
 
 def read_coco(
-    annotations: Path, folders: Sequence[Path], *, name: str, classes: Sequence[str] | None = None
-) -> DetectionSet:
+    annotations: Path, folders: Sequence[Path], *, name: str, classes: Sequence[str] | None = None,
+    rules: PixelRules = DEFAULT_RULES,
+) -> DetectionSet:  # fmt: skip
     """Read one split.
 
     Category ids may have gaps; labels follow the order of the ids. Crowds are kept as ignored boxes. A large file is
@@ -37,6 +39,7 @@ def read_coco(
         folders: where images may lie; the one that holds most of them is taken.
         name: of the split.
         classes: names to take, in the order of labels; annotations of others are left out. All if left out.
+        rules: How the images are read.
 
     Returns:
         The set, with all defects that can be found without decoding images.
@@ -44,7 +47,7 @@ def read_coco(
     Raises:
         NasrayError: if the file is missing, no JSON, or not of COCO's form; or if it lacks one of `classes`.
     """
-    table = _read_table(annotations, folders)
+    table = _read_table(annotations, folders, rules)
     files = ImageFiles(_folder(folders, table.names), table.names)
     where = shown(annotations)
     defects = [Defect(kind, f"{where}: {message}", count) for kind, message, count in table.defects]
@@ -76,15 +79,16 @@ def read_coco(
         annotation_ids=table.annotation_ids,
         segmentations=table.segmentations,
         defects=tuple(defects),
+        pixel_rules=rules,
     )
 
 
-def _read_table(path: Path, folders: Sequence[Path]) -> CocoTable:
+def _read_table(path: Path, folders: Sequence[Path], rules: PixelRules) -> CocoTable:
     """What the file says, from the cache where it is large."""
 
     def find_sizes(names: Sequence[str]) -> Iterator[tuple[int, int] | None]:
         folder = _folder(folders, names)
-        return (stored_size(folder / name) for name in names)
+        return (stored_size(folder / name, rules.orientation) for name in names)
 
     def parse() -> CocoTable:
         return parse_coco(read_bytes(path), shown(path), find_sizes)

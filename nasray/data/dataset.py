@@ -38,6 +38,8 @@ DEFECTS: dict[str, tuple[Severity, str]] = {
     "bad-field": ("error", "fields that hold something else than they should"),
     "bad-box": ("error", "boxes that are not four finite numbers"),
     "bad-outline": ("error", "segmentations that are no outlines (detectors of boxes train without them)"),
+    "other-size": ("error", "images of another size than annotated"),
+    "value-range": ("error", "images of more than 8 bits whose black and white no file states"),
     "image-size": ("warning", "images without width and height (read from the file)"),
     "split-overlap": ("warning", "images that another split has too (its metrics are not those of new images)"),
     "duplicate-annotation": ("warning", "annotation ids that occur twice (both are kept)"),
@@ -47,6 +49,7 @@ DEFECTS: dict[str, tuple[Severity, str]] = {
     "clipped-box": ("warning", "boxes partly outside their image (cut at its edge)"),
     "no-outline": ("warning", "boxes without segmentation where others have one (the whole box is the mask)"),
     "class-left-out": ("warning", "boxes of classes that are not among those chosen (left out)"),
+    "frames": ("warning", "image files with several pages or frames (the first is read)"),
     "odd-field": ("warning", "fields that nasray does not use, with values that it cannot read"),
 }
 """Every kind: whether it stops a training, and what it is."""

@@ -41,7 +41,7 @@ FORMATS = ("BMP", "DIB", "GIF", "JPEG", "MPO", "JPEG2000", "PNG", "PPM", "TIFF",
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".jp2", ".j2k", ".pgm", ".ppm",
                   ".pnm", ".pbm", ".pfm", ".avif", ".jfif", ".jpe", ".mpo", ".tga", ".qoi")  # fmt: skip
-"""Names by which a file in a folder is taken for an image, in any case."""
+"""Suffixes of image files in a folder, in any case; of several files with one stem the first in this order counts."""
 
 MAX_PIXELS = 178_956_970
 """Of an image: Pillow's own bound, beyond which it takes a file for a decompression bomb."""

@@ -24,6 +24,7 @@ from nasray.data.dataset import DetectionSet, mend_boxes
 from nasray.data.fields import MAX_SIDE, FieldError, class_name, file_name, integer
 from nasray.data.mapped import Texts
 from nasray.data.outlines import Segmentations
+from nasray.data.pixels import PixelRules
 from nasray.spaces import NasrayError
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     import pyarrow.parquet as pq
 
 INDEX = "shards.json"
-FORMAT = 1
+FORMAT = 2  # 2: how images are read
 GROUP = 4  # images in a row group: reading one reads all of them, and each group adds to the file's footer
 HANDLES = 64  # open files of one process
 
@@ -69,6 +70,7 @@ def pack_data(splits: Iterable[DetectionSet], folder: Path, images_per_shard: in
         "format": FORMAT,
         "classes": datasets[0].classes,
         "category_ids": datasets[0].category_ids,
+        "pixel_rules": datasets[0].pixel_rules.to_json(),
         "splits": shards,
     }
     write_atomic(folder / INDEX, to_json(index, indent=1).encode())
@@ -129,6 +131,7 @@ def _read_split(folder: Path, name: str, index: dict[str, Any]) -> DetectionSet:
         ignored=_flat(table, "ignored").to_numpy(zero_copy_only=False),
         annotation_ids=_flat(table, "annotation_ids").to_numpy(),
         segmentations=segmentations,
+        pixel_rules=PixelRules.from_json(index.get("pixel_rules")),
     )
 
 
@@ -218,6 +221,7 @@ def _index(folder: Path) -> dict[str, Any]:
     try:
         classes = [class_name(one) for one in index["classes"]]
         numbers = [integer(one) for one in index["category_ids"]]
+        PixelRules.from_json(index.get("pixel_rules"))
         if not len(set(classes)) == len(set(numbers)) == len(classes) == len(numbers):
             raise FieldError("classes and category_ids must be as many, each once")
         for name, shards in index["splits"].items():
@@ -225,7 +229,7 @@ def _index(folder: Path) -> dict[str, Any]:
             for shard in shards:
                 file_name(shard["file"])
                 integer(shard["images"], 1)
-    except (KeyError, TypeError, AttributeError, FieldError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise NasrayError(f"{path} is damaged: {type(error).__name__} {error}; {advice}") from error
     return index
 

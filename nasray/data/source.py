@@ -19,8 +19,10 @@ from nasray.configuration import did_you_mean, validate
 from nasray.data.coco import read_coco
 from nasray.data.dataset import Defect, DetectionSet, refuse_errors
 from nasray.data.fields import FieldError, class_name
+from nasray.data.headers import refuse_other_pixels
 from nasray.data.images import ImageFiles
 from nasray.data.layouts import is_yolo, recognized_file, recognized_folder, yolo_message
+from nasray.data.pixels import DEFAULT_RULES, Orientation, PixelRules
 from nasray.data.shapes import SHAPES, shapes_set
 from nasray.data.shards import INDEX as SHARDS
 from nasray.data.shards import read_shards, shard_splits
@@ -60,9 +62,11 @@ class DataFile:
         val: to choose by.
         test: to report.
         classes: names in the order of labels; objects of others are left out. All by default.
+        orientation: Whether images are annotated as a person sees them (turned as EXIF says), or as they are stored.
+        value_range: Values of images with more than 8 bits that are black and white; as the files say by default.
 
     Raises:
-        NasrayError: if there is no class in `classes`, or one twice.
+        NasrayError: if there is no class in `classes`, or one twice, or the range is none.
     """
 
     format: Literal["coco", "voc", "shards"]
@@ -71,8 +75,16 @@ class DataFile:
     val: SplitFiles | None = None
     test: SplitFiles | None = None
     classes: tuple[str, ...] | None = None
+    orientation: Orientation = "upright"
+    value_range: tuple[float, float] | None = None
+
+    @property
+    def pixel_rules(self) -> PixelRules:
+        """How the images are read."""
+        return PixelRules(self.orientation, self.value_range)
 
     def __post_init__(self) -> None:
+        _ = self.pixel_rules  # which refuses a range that is none
         if self.classes is None:
             return
         try:
@@ -125,6 +137,7 @@ class DataSource:
         dataset = self.read(name)
         if name not in self._usable:
             refuse_errors(dataset, self.source)
+            refuse_other_pixels(dataset, self.source)
             self._usable.add(name)
             self._tell_overlap(dataset)
         for other in self._read.values():
@@ -246,31 +259,37 @@ def _from_file(source: str, path: Path) -> DataSource:
     content = validate(TypeAdapter(DataFile), DataFile, mapping, shown(path))
     root = path.parent / Path(content.root).expanduser()
     if content.format == "shards":
-        if any(getattr(content, name) for name in SPLITS) or content.classes:
-            raise NasrayError(f"{path}: packed shards know their splits and classes; leave only format and root")
+        if set(mapping) - {"format", "root"}:
+            raise NasrayError(
+                f"{shown(path)}: packed shards know their splits and classes, and how images are read. Leave only "
+                "format and root"
+            )
         return _from_shards(source, root)
     given = {name: split for name in SPLITS if (split := getattr(content, name)) is not None}
     if not given:
         raise NasrayError(f"{path} names no split; it needs at least one of {', '.join(SPLITS)}")
     make = _coco_reader if content.format == "coco" else _voc_reader
-    readers = {name: make(name, root, split, content.classes, path) for name, split in given.items()}
+    readers = {name: make(name, root, split, content, path) for name, split in given.items()}
     return DataSource(source, readers, content.format == "voc" and content.classes is None)
 
 
-def _coco_reader(name: str, root: Path, files: SplitFiles, classes: tuple[str, ...] | None, path: Path) -> Reader:
+def _coco_reader(name: str, root: Path, files: SplitFiles, content: DataFile, path: Path) -> Reader:
     if not files.annotations or not files.images or files.lists:
         raise NasrayError(f"{path}: {name} of a COCO set needs `images` and `annotations`, and nothing else")
-    return functools.partial(_coco, name, root / files.annotations, (root / files.images,), classes)
+    return functools.partial(
+        _coco, name, root / files.annotations, (root / files.images,), content.classes, content.pixel_rules
+    )
 
 
-def _voc_reader(name: str, root: Path, files: SplitFiles, classes: tuple[str, ...] | None, path: Path) -> Reader:
+def _voc_reader(name: str, root: Path, files: SplitFiles, content: DataFile, path: Path) -> Reader:
     if not files.lists:
         raise NasrayError(
             f"{path}: {name} of a VOC set needs `lists`, such as [VOC2007/ImageSets/Main/trainval.txt]; `images` and "
             "`annotations` are the folders beside them if left out"
         )
     folders = {key: root / value for key in ("images", "annotations") if (value := getattr(files, key))}
-    return functools.partial(_voc, name, [root / item for item in files.lists], classes, folders)
+    lists = [root / item for item in files.lists]
+    return functools.partial(_voc, name, lists, content.classes, folders, content.pixel_rules)
 
 
 # ---- folders -----------------------------------------------------------------------------------------------------
@@ -306,7 +325,7 @@ def _coco_layout(root: Path) -> dict[str, Reader]:
         if found:
             stem = found[0].stem.removeprefix("instances_")
             folders = tuple(root / folder for folder in (stem, f"images/{stem}", "images", "."))
-            readers[name] = functools.partial(_coco, name, found[0], folders, None)
+            readers[name] = functools.partial(_coco, name, found[0], folders, None, DEFAULT_RULES)
     return readers
 
 
@@ -315,7 +334,7 @@ def _voc_layout(root: Path) -> dict[str, Reader]:
     if not (root / "Annotations").is_dir():
         return {}
     return {
-        name: functools.partial(_voc, name, [lists / f"{name}.txt"], None, {})
+        name: functools.partial(_voc, name, [lists / f"{name}.txt"], None, {}, DEFAULT_RULES)
         for name in SPLITS
         if (lists / f"{name}.txt").is_file()
     }
@@ -325,15 +344,18 @@ def _voc_layout(root: Path) -> dict[str, Reader]:
 
 
 def _coco(
-    name: str, annotations: Path, folders: tuple[Path, ...], chosen: Sequence[str] | None, _: Sequence[str] | None
-) -> DetectionSet:
-    return read_coco(annotations, folders, name=name, classes=chosen)
+    name: str, annotations: Path, folders: tuple[Path, ...], chosen: Sequence[str] | None, rules: PixelRules,
+    _: Sequence[str] | None,
+) -> DetectionSet:  # fmt: skip
+    return read_coco(annotations, folders, name=name, classes=chosen, rules=rules)
 
 
 def _voc(
-    name: str, lists: list[Path], chosen: Sequence[str] | None, folders: dict[str, Path], train: Sequence[str] | None
-) -> DetectionSet:
-    return read_voc(lists, name=name, classes=chosen or train, subset=chosen is not None, **folders)
+    name: str, lists: list[Path], chosen: Sequence[str] | None, folders: dict[str, Path], rules: PixelRules,
+    train: Sequence[str] | None,
+) -> DetectionSet:  # fmt: skip
+    subset = chosen is not None
+    return read_voc(lists, name=name, classes=chosen or train, subset=subset, rules=rules, **folders)
 
 
 def _from_shards(source: str, root: Path) -> DataSource:

@@ -16,14 +16,14 @@ import numpy as np
 from nasray.cluster.reading import read_text, shown
 from nasray.data import fields
 from nasray.data.dataset import Defect, DetectionSet, class_defects, emptiness, mend_boxes
+from nasray.data.decoding import IMAGE_SUFFIXES
 from nasray.data.fields import FieldError
 from nasray.data.images import ImageFiles, stored_size
 from nasray.data.mapped import Texts
+from nasray.data.pixels import DEFAULT_RULES, PixelRules
 from nasray.data.xml import read_xml
 from nasray.spaces import NasrayError
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".gif")
-"""Of images, in the order in which they are preferred where several have one name."""
 EDGES = ("xmin", "ymin", "xmax", "ymax")
 
 
@@ -46,7 +46,7 @@ class _Picture:
 
 def read_voc(
     lists: Sequence[Path], *, name: str, classes: Sequence[str] | None = None, subset: bool = False,
-    images: Path | None = None, annotations: Path | None = None,
+    images: Path | None = None, annotations: Path | None = None, rules: PixelRules = DEFAULT_RULES,
 ) -> DetectionSet:  # fmt: skip
     """Read one split.
 
@@ -60,6 +60,7 @@ def read_voc(
         subset: leave objects of other classes out, instead of taking them for errors.
         images: folder; JPEGImages beside each list's ImageSets if left out.
         annotations: folder; Annotations beside each list's ImageSets if left out.
+        rules: How the images are read.
 
     Returns:
         The set, with all defects that can be found without decoding images.
@@ -77,7 +78,7 @@ def read_voc(
         if picture.annotation in seen:
             defects.append(Defect("duplicate-image", f"{picture.describe()}: it is listed before"))
         seen.add(picture.annotation)
-        _read_picture(picture, defects)
+        _read_picture(picture, rules, defects)
     files = ImageFiles(Path(), Texts.of([str(picture.path) for picture in pictures]))
     defects += [
         Defect("missing-image", f"{shown(pictures[index].annotation)}: no file {shown(pictures[index].path)}")
@@ -118,6 +119,7 @@ def read_voc(
         ignored=difficult,
         annotation_ids=kept.astype(np.int64) + 1,
         defects=(*defects, *class_defects(known, where), *emptiness(name, len(pictures), difficult, where)),
+        pixel_rules=rules,
     )
 
 
@@ -152,9 +154,9 @@ def _image_files(folder: Path) -> dict[str, str]:
     found: dict[str, str] = {}
     for name in sorted(_names(folder)):
         stem, suffix = os.path.splitext(name)
-        if suffix.lower() in SUFFIXES:
+        if suffix.lower() in IMAGE_SUFFIXES:
             other = os.path.splitext(found.get(stem, name))[1].lower()
-            if stem not in found or SUFFIXES.index(suffix.lower()) < SUFFIXES.index(other):
+            if stem not in found or IMAGE_SUFFIXES.index(suffix.lower()) < IMAGE_SUFFIXES.index(other):
                 found[stem] = name
     return found
 
@@ -169,7 +171,7 @@ def _names(folder: Path) -> list[str]:
 # ---- annotations -------------------------------------------------------------------------------------------------
 
 
-def _read_picture(picture: _Picture, defects: list[Defect]) -> None:
+def _read_picture(picture: _Picture, rules: PixelRules, defects: list[Defect]) -> None:
     try:
         there = picture.annotation.is_file()
     except (OSError, ValueError):  # a name that no file can have
@@ -184,7 +186,7 @@ def _read_picture(picture: _Picture, defects: list[Defect]) -> None:
         defects.append(Defect("bad-annotation", str(error)))
         return
     reader = _Reader(defects)
-    _read_size(picture, root, reader)
+    _read_size(picture, root, rules, reader)
     for number, item in enumerate(root.iter("object"), start=1):
         before = len(defects)
         where = f"{picture.describe()}, object {number}"
@@ -206,7 +208,7 @@ def _read_picture(picture: _Picture, defects: list[Defect]) -> None:
         picture.difficult.append(difficult)
 
 
-def _read_size(picture: _Picture, root: ElementTree.Element, reader: _Reader) -> None:
+def _read_size(picture: _Picture, root: ElementTree.Element, rules: PixelRules, reader: _Reader) -> None:
     before = len(reader.defects)
     height, width = (
         reader.take(root, f"size/{side}", _side, picture.describe(), default=0) for side in ("height", "width")
@@ -215,7 +217,7 @@ def _read_size(picture: _Picture, root: ElementTree.Element, reader: _Reader) ->
         picture.image_hw = (height, width)
     elif len(reader.defects) > before:
         return
-    elif stored := stored_size(picture.path):
+    elif stored := stored_size(picture.path, rules.orientation):
         picture.image_hw = stored
         where = f"{shown(picture.annotation)} has no width and height of {shown(picture.path)}"
         message = f"{where}; the file's are {stored[::-1]}"

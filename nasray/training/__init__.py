@@ -134,7 +134,8 @@ def try_out(recipe: Recipe, architecture: Architecture | None = None) -> Descrip
         recipe = dataclasses.replace(recipe, backbone=architecture.id)
     sets = open_sets(recipe)
     sets.validation()
-    description = Description(recipe, architecture, sets.train.classes, sets.train.category_ids)
+    train = sets.train
+    description = Description(recipe, architecture, train.classes, train.category_ids, train.pixel_rules)
     network = fresh_network(recipe, description)
     if getattr(network, "learns_masks", False):
         sets.require_outlines()

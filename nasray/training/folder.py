@@ -29,6 +29,7 @@ from nasray.checkpoint import Checkpoint
 from nasray.cluster import write_atomic
 from nasray.cluster.files import explained_disk_errors, to_json
 from nasray.configuration import describe_versions, git_revision, read_mapping, validate
+from nasray.data.pixels import DEFAULT_RULES, PixelRules
 from nasray.recipe import RECIPE, Recipe
 from nasray.spaces import Architecture, NasrayError
 
@@ -46,12 +47,14 @@ class Description:
         architecture: the backbone's.
         classes: their names, in the order of labels.
         category_ids: their ids in the data set.
+        pixel_rules: How its images are read.
     """
 
     recipe: Recipe
     architecture: Architecture
     classes: tuple[str, ...]
     category_ids: tuple[int, ...]
+    pixel_rules: PixelRules = DEFAULT_RULES
 
 
 def is_training(path: Path) -> bool:
@@ -106,6 +109,7 @@ def create_folder(path: Path, description: Description) -> None:
         "architecture": json.loads(description.architecture.text),
         "classes": list(description.classes),
         "category_ids": list(description.category_ids),
+        "pixel_rules": description.pixel_rules.to_json(),
         "versions": describe_versions(),
         "git_revision": git_revision(),
     }
@@ -135,6 +139,7 @@ def read_description(path: Path) -> Description:
         architecture=Architecture.from_json(to_json(content["architecture"])),
         classes=tuple(content["classes"]),
         category_ids=tuple(content["category_ids"]),
+        pixel_rules=PixelRules.from_json(content.get("pixel_rules")),
     )
 
 

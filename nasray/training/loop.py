@@ -322,6 +322,7 @@ class Loop:
             architecture=description.architecture,
             classes=description.classes,
             category_ids=description.category_ids,
+            pixel_rules=description.pixel_rules,
             model=self._evaluated().state_dict(),
             metrics=self.metrics,
             iteration=self.iteration,

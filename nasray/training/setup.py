@@ -124,6 +124,11 @@ def make_parts(
     """
     lines: list[str] = []
     sets = open_sets(recipe)
+    if sets.train.pixel_rules != description.pixel_rules:
+        raise NasrayError(
+            f"data set {recipe.data}: orientation or value_range has changed since the training began. Continue with "
+            f"what it was begun with ({description.pixel_rules.to_json()}), or begin a new training"
+        )
     network = fresh_network(recipe, description)
     if recipe.weights and with_weights:
         lines.append(load_weights(network, recipe.weights, description.architecture, description.classes))

@@ -33,7 +33,7 @@ def test_what_is_in_it_and_what_is_wrong_with_it(write_coco, tmp_path, capsys):
 def test_decoding_finds_torn_images(write_coco, tmp_path, capsys):
     write_coco()
     torn = tmp_path / "images/1.jpg"
-    torn.write_bytes(torn.read_bytes()[:-200])
+    torn.write_bytes(torn.read_bytes()[:-20])
     (tmp_path / "images/2.jpg").unlink()
     assert check_data(str(tmp_path))["errors"] == 1
     report = check_data(str(tmp_path), decode=True)

@@ -85,7 +85,7 @@ def test_torn_images_and_full_folders_are_refused(write_coco, tmp_path):
     with pytest.raises(NasrayError, match="not empty"):
         pack_data(open_data(str(tmp_path)).all_splits(), tmp_path / "images")
     torn = tmp_path / "images/1.jpg"
-    torn.write_bytes(torn.read_bytes()[:300])
+    torn.write_bytes(torn.read_bytes()[:-20])
     with pytest.raises(NasrayError, match=r"cannot read image .*1\.jpg \(image id 11\)"):
         pack_data(open_data(str(tmp_path)).all_splits(), tmp_path / "shards")
     assert list((tmp_path / "shards").iterdir()) == []

@@ -37,7 +37,7 @@ def test_paths_are_relative_to_the_file(write_coco, write_yaml, monkeypatch, tmp
         ("format: coco\ntrain: {images: images}", "train of a COCO set needs `images` and `annotations`"),
         ("format: voc\ntrain: {images: images}", "train of a VOC set needs `lists`"),
         ("format: voc", "names no split"),
-        ("format: shards\nclasses: [dog]", "leave only format and root"),
+        ("format: shards\nclasses: [dog]", "Leave only format and root"),
         ("- a", "must hold a mapping"),
     ],
 )
