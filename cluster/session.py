@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 import shutil
 import socket
 import tempfile
@@ -12,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from nasray.spaces import NasrayError
+from nasray.spaces.ranges import MAX_CORES, MAX_RETRIES, check_number, check_whole, shortened
 
 OBJECT_STORE_BYTES = 128 * 2**20
 
@@ -36,11 +38,34 @@ class Resources:
     local_cpus: int | None = None
 
     def __post_init__(self) -> None:
-        if self.cpus <= 0 or self.gpus < 0 or self.retries < 0:
+        check_number("cpus", self.cpus, 0, MAX_CORES)
+        check_number("gpus", self.gpus, 0, MAX_CORES)
+        check_whole("retries", self.retries, 0, MAX_RETRIES)
+        if self.local_cpus is not None:
+            check_whole("local_cpus", self.local_cpus, 1, MAX_CORES)
+        if self.address is not None:
+            check_address(self.address)
+        if not self.cpus:
+            raise NasrayError("cpus is more than 0: a trial needs a share of a core; got 0")
+        if self.gpus > 1 and self.gpus != int(self.gpus):
+            raise NasrayError(f"gpus above 1 are whole numbers, below it a share of one; got {self.gpus:g}")
+
+
+def check_address(address: str) -> str:
+    """Return the address of a running cluster.
+
+    Raises:
+        NasrayError: if it is none.
+    """
+    if address not in ("auto", "local"):
+        host, _, port = address.removeprefix("ray://").rpartition(":")
+        is_port = port.isascii() and port.isdigit() and len(port) <= 5 and 0 < int(port) < 2**16
+        if not is_port or not re.fullmatch(r"[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]", host):
             raise NasrayError(
-                f"resources need cpus > 0, gpus >= 0, retries >= 0; got cpus={self.cpus}, gpus={self.gpus}, "
-                f"retries={self.retries}"
+                f"{shortened(address)} is no address of a Ray cluster. Give HOST:PORT, as `ray start --head` prints "
+                "it, or auto"
             )
+    return address
 
 
 @contextlib.contextmanager
@@ -58,7 +83,7 @@ def ray_session(resources: Resources) -> Iterator[str]:
     if ray.is_initialized():
         yield _preflight(resources)
         return
-    address = _address(resources)
+    address = cluster_address(resources)
     with contextlib.ExitStack() as stack:
         if address:
             check_reachable(resources)
@@ -95,7 +120,7 @@ def _environment(**values: str) -> Iterator[None]:
 
 def check_reachable(resources: Resources) -> None:
     """Raise `NasrayError` if a cluster is named by host and port and nothing listens there; starts nothing."""
-    address = _address(resources)
+    address = cluster_address(resources)
     if not address:
         return
     host, _, port = address.removeprefix("ray://").rpartition(":")
@@ -115,8 +140,14 @@ def _connect(address: str) -> None:
         raise _unreachable(address, str(error).splitlines()[0]) from error
 
 
-def _address(resources: Resources) -> str | None:
-    return resources.address or os.environ.get("RAY_ADDRESS")
+def cluster_address(resources: Resources) -> str | None:
+    """Return the address of the cluster that is to be joined; None for a local session.
+
+    Raises:
+        NasrayError: if RAY_ADDRESS holds no address.
+    """
+    address = resources.address or os.environ.get("RAY_ADDRESS")
+    return check_address(address) if address else None
 
 
 def _unreachable(address: str, reason: str) -> NasrayError:

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from nasray.cluster.reading import read_json, shown
+from nasray.options import check_text
 from nasray.spaces import Architecture, LayerTable, NasrayError, ShuffleNetSpace, staged_layers
 from nasray.spaces.ranges import (
     MAX_BLOCKS,
@@ -317,14 +318,23 @@ def read_architecture(path: Path) -> Architecture:
 
 
 def find_architecture(name: str) -> Architecture:
-    """A named architecture, the one in a JSON file, or the winner of a run's folder.
+    """A named architecture, the one in a JSON file, a checkpoint or a training, or the winner of a run's folder.
 
     Raises:
         NasrayError: if `name` is none of these.
     """
     if name in ARCHITECTURES:
         return ARCHITECTURES[name]
+    check_text(name)
     path = Path(name)
+    if (path / "recipe.yaml").is_file():
+        from nasray.training.folder import read_description
+
+        return read_description(path).architecture
+    if path.is_file() and path.suffix == ".pt":
+        from nasray.checkpoint import Checkpoint
+
+        return Checkpoint.load(path, shared=True).architecture
     if path.is_dir():
         from nasray.cluster import RunFolder
 

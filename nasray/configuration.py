@@ -149,6 +149,13 @@ def overridden(
     return found
 
 
+def install_command(extra: str) -> str:
+    """Return the command that installs an extra of nasray's: of a checkout where this is one, else of the package."""
+    checkout = Path(__file__).resolve().parents[1]
+    is_checkout = (checkout / "pyproject.toml").is_file() and (checkout / "cluster").is_dir()
+    return f'uv pip install -e ".[{extra}]" (in {checkout})' if is_checkout else f'pip install "nasray[{extra}]"'
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """A suggestion to append to "unknown ...", ending in a full stop."""
     close = difflib.get_close_matches(word[:100], list(known), n=1)

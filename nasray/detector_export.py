@@ -22,11 +22,14 @@ import torch
 from torch import Tensor, nn
 
 from nasray.cluster import write_atomic
-from nasray.cluster.files import to_json
+from nasray.cluster.files import check_output, to_json
+from nasray.cluster.reading import shown
+from nasray.configuration import install_command
 from nasray.data.shapes import draw_image, image_generator
 from nasray.data.transforms import EvaluationTransform
 from nasray.models.detectors.base import Detector
 from nasray.spaces import NasrayError
+from nasray.spaces.ranges import check_image_hw
 
 if TYPE_CHECKING:
     from nasray.checkpoint import Checkpoint
@@ -106,15 +109,9 @@ def export_checkpoint(
     Raises:
         NasrayError: if it cannot be exported, or the export does not compute the same; nothing is written then.
     """
-    if path.suffix not in (".onnx", ".pt2") or not path.absolute().parent.is_dir():
-        raise NasrayError(
-            "a detector is exported to an .onnx or .pt2 file in an existing folder (backbones to .py); got "
-            f"{str(path)!r}"
-        )
-    if raw and path.suffix != ".onnx":
-        raise NasrayError("--raw is for .onnx files")
+    check_target(path, raw)
     detector = checkpoint.detector()
-    height, width = image_hw or evaluation_hw(checkpoint)
+    height, width = check_image_hw(image_hw) if image_hw else evaluation_hw(checkpoint)
     sizes = [(height, width), (height + 45, width + 22)]
     module = (RawOutputs if raw else EndToEnd)(detector).eval()
     names = _output_names(module)
@@ -127,6 +124,23 @@ def export_checkpoint(
         **differences,
         "image_sizes": [f"{h}x{w}" for h, w in sizes],
     }
+
+
+def check_target(path: Path, raw: bool = False) -> None:
+    """Refuse what cannot be written, or not here, before a checkpoint is read.
+
+    Raises:
+        NasrayError: naming the path, or the command that installs what is missing.
+    """
+    check_output(path, (".onnx", ".pt2"))
+    if raw and path.suffix != ".onnx":
+        raise NasrayError(f"--raw is for .onnx files; got {shown(path)}. Leave it out, or write an .onnx file")
+    if path.suffix == ".onnx":
+        try:
+            import onnxruntime  # noqa: F401
+            import onnxscript  # noqa: F401
+        except ImportError as error:
+            raise NasrayError(f"an export to ONNX needs {error.name}: {install_command('onnx')}") from error
 
 
 def evaluation_hw(checkpoint: Checkpoint) -> tuple[int, int]:
@@ -166,11 +180,6 @@ def _quietly() -> Iterator[None]:
 
 def _to_onnx(module: nn.Module, names: list[str], checkpoint: Checkpoint, raw: bool) -> tuple[bytes, Run]:
     """The content of the file, and what runs it."""
-    try:
-        import onnxruntime  # noqa: F401
-        import onnxscript  # noqa: F401
-    except ImportError as error:
-        raise NasrayError(f"an export to ONNX needs {error.name}: pip install 'nasray[onnx]'") from error
     inputs, shapes = _traced(module, raw)
     with _quietly(), tempfile.TemporaryDirectory(prefix="nasray-onnx-") as folder:
         program = torch.onnx.export(

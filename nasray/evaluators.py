@@ -19,11 +19,14 @@ from nasray.scores.entropy import (
     log_width_score,
 )
 from nasray.searchers import Metrics
-from nasray.spaces import Architecture, Population, Space
+from nasray.spaces import Architecture, NasrayError, Population, Space
 from nasray.spaces.staged import StagedSpace
 
 if TYPE_CHECKING:
     import torch
+
+
+DEVICES = ("auto", "cpu", "cuda")
 
 
 @dataclass(frozen=True)
@@ -162,9 +165,17 @@ class Proxy:
 
 
 def choose_device(name: str) -> torch.device:
-    """The device of a name; "auto" is a GPU where there is one."""
+    """The device of a name; "auto" is a GPU where there is one.
+
+    Raises:
+        NasrayError: for a name that is none, or `cuda` where PyTorch finds no GPU.
+    """
     import torch
 
+    if name not in DEVICES:
+        raise NasrayError(f"device is one of {', '.join(DEVICES)}; got {name!r}")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise NasrayError("device 'cuda' is not available: PyTorch finds no GPU here. Take --device cpu, or auto")
     return torch.device("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else torch.device(name)
 
 

@@ -48,7 +48,16 @@ from nasray.options import (
 from nasray.paths import PathEvaluator
 from nasray.searchers import SEARCHERS, Objective, Searcher, default_batches
 from nasray.spaces import SPACES, Budget, CostFunction, NasrayError
-from nasray.spaces.ranges import MAX_BLOCKS, MAX_KERNEL, MAX_WIDTH, shortened
+from nasray.spaces.ranges import (
+    MAX_BATCH,
+    MAX_BLOCKS,
+    MAX_CORES,
+    MAX_IN_FLIGHT,
+    MAX_KERNEL,
+    MAX_RETRIES,
+    MAX_WIDTH,
+    shortened,
+)
 from nasray.spaces.staged import StagedSpace
 
 if TYPE_CHECKING:
@@ -78,7 +87,6 @@ else:  # a new entry of a registry is allowed here without another line
     EvaluatorName = Literal[tuple(EVALUATORS)]
 
 
-MAX_CORES = 100_000
 Width = Annotated[int, whole(1, MAX_WIDTH)]
 Depth = Annotated[int, whole(1, MAX_BLOCKS)]
 Kernel = Annotated[int, whole(1, MAX_KERNEL)]
@@ -257,7 +265,7 @@ class ResourceOptions:
 
     cpus: Annotated[float, number(maximum=MAX_CORES, gt=0)] = 1.0
     gpus: Annotated[float, number(0, MAX_CORES)] = 0.0
-    retries: Annotated[int, whole(0, 1000)] = 3
+    retries: Annotated[int, whole(0, MAX_RETRIES)] = 3
     address: Text | None = None
     local_cpus: Annotated[int, whole(1, MAX_CORES)] | None = None
 
@@ -291,8 +299,8 @@ class Experiment:
     name: Name
     seed: Seed = 0
     evaluations: Positive = 10_000
-    batch_size: Annotated[int, whole(1, 100_000)] | None = None
-    in_flight: Annotated[int, whole(1, 10_000)] | None = None
+    batch_size: Annotated[int, whole(1, MAX_BATCH)] | None = None
+    in_flight: Annotated[int, whole(1, MAX_IN_FLIGHT)] | None = None
     data: Text | None = None
     images: Text | None = None
     minimise: tuple[Text, ...] = ()

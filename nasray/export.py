@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import inspect
+import keyword
 import pprint
 from pathlib import Path
 from typing import Any
 
 from nasray.architectures import MID_KEYS
 from nasray.cluster import write_atomic
+from nasray.cluster.files import check_output
+from nasray.cluster.reading import shown
 from nasray.spaces import Architecture, NasrayError
 
 _HEAD = '''"""Backbone {id}, a plain PyTorch file: `from {module} import build; features = build()(images)`.
@@ -43,9 +46,10 @@ def export_backbone(architecture: Architecture, path: Path) -> dict[str, Any]:
     from nasray._version import __version__
     from nasray.models import build
 
-    if path.suffix != ".py" or not path.stem.isidentifier() or not path.absolute().parent.is_dir():
+    check_output(path, (".py",))
+    if not path.stem.isidentifier() or keyword.iskeyword(path.stem):
         raise NasrayError(
-            f"export writes a Python module into an existing folder, such as backbone.py; got {str(path)!r}"
+            f"export writes a Python module, such as backbone.py; {shown(path)} cannot be imported. Choose another name"
         )
     network = build(architecture).eval()
     source = inspect.getsource(inspect.getmodule(type(network)))  # type: ignore[arg-type]

@@ -55,8 +55,8 @@ def check_text(text: str) -> str:
         raise NasrayError(f"{shortened(text)} holds a character that cannot be printed. Remove it")
     if len(text.encode()) > MAX_PATH_BYTES or max(len(part.encode()) for part in text.split("/")) > MAX_NAME_BYTES:
         raise NasrayError(
-            f"{shortened(text)} is too long for a name or a path: at most {MAX_NAME_BYTES} bytes between two slashes, "
-            f"{MAX_PATH_BYTES:,} in all"
+            f"{shortened(text)} is too long for a name, a path or a number: at most {MAX_NAME_BYTES} bytes between two "
+            f"slashes, {MAX_PATH_BYTES:,} in all"
         )
     return text
 

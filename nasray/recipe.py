@@ -7,10 +7,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import field
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
-from pydantic import TypeAdapter
+from pydantic import AfterValidator, TypeAdapter
 from pydantic.dataclasses import dataclass as checked
 
 from nasray.cluster.reading import shown
+from nasray.cluster.session import check_address
 from nasray.configuration import did_you_mean, is_path, load_content, overridden, shipped_names, shipped_texts, validate
 from nasray.models.detectors import DETECTORS, detector_options
 from nasray.options import (
@@ -29,7 +30,7 @@ from nasray.options import (
     whole,
 )
 from nasray.spaces import NasrayError
-from nasray.spaces.ranges import MAX_SIDE, MAX_WIDTH
+from nasray.spaces.ranges import MAX_CORES, MAX_RETRIES, MAX_SIDE, MAX_WIDTH
 
 PACKAGE = "nasray.recipes"
 TINY = "-tiny"
@@ -147,6 +148,12 @@ class AugmentationOptions:
     square: Side | None = None
     evaluation_sides: tuple[Side, Side] | None = None
 
+    def __post_init__(self) -> None:
+        if self.scale_jitter is not None and self.scale_jitter[0] > self.scale_jitter[1]:
+            raise NasrayError(f"scale_jitter is the least and the most factor; got {self.scale_jitter}. Exchange them")
+        if not self.short_side:
+            raise NasrayError("short_side is a list of at least one number of pixels, such as [800]; got none")
+
 
 @checked(frozen=True, config=_STRICT)
 class LoaderOptions:
@@ -220,10 +227,10 @@ class WorkerOptions:
     """
 
     workers: Annotated[int, whole(1, 10_000)] = 1
-    cpus: Annotated[float, number(maximum=100_000, gt=0)] | None = None
+    cpus: Annotated[float, number(maximum=MAX_CORES, gt=0)] | None = None
     gpus: Annotated[int, whole(0, 1)] | None = None
-    retries: Annotated[int, whole(0, 1000)] = 3
-    address: Text | None = None
+    retries: Annotated[int, whole(0, MAX_RETRIES)] = 3
+    address: Annotated[str, AfterValidator(check_address)] | None = None
 
 
 @checked(frozen=True, config=_STRICT)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from nasray.configuration import install_command
 from nasray.report_data import LEVELS, Convergence, Floats, Ints
 from nasray.searchers import Objective
 from nasray.spaces import NasrayError
@@ -66,7 +67,7 @@ def require_matplotlib() -> None:
     try:
         import matplotlib.figure  # noqa: F401
     except ImportError as error:
-        raise NasrayError('a report\'s figures need matplotlib. Install it: pip install "nasray[plot]"') from error
+        raise NasrayError(f"a report's figures need matplotlib. Install it: {install_command('plot')}") from error
 
 
 def label(name: str) -> str:

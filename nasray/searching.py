@@ -10,6 +10,8 @@ from typing import Any
 
 from nasray._version import __version__
 from nasray.cluster import Resources, RunFolder, check_reachable, run_search
+from nasray.cluster.session import cluster_address
+from nasray.evaluators import choose_device
 from nasray.experiment import (
     Experiment,
     describe_experiment,
@@ -22,6 +24,7 @@ from nasray.experiment import (
 )
 from nasray.searchers import Evolution, Metrics, Searcher, default_batches
 from nasray.spaces import Population, Space
+from nasray.spaces.ranges import MAX_BATCH, MAX_IN_FLIGHT, check_whole
 
 
 def search(
@@ -55,10 +58,13 @@ def search(
     Raises:
         NasrayError: for every mistake that can be mended; the message says how.
     """
+    check_whole("evaluations", evaluations, 1)
     searcher = searcher or Evolution(space, seed=seed)
     defaults = default_batches(evaluations)
     batch_size = defaults[0] if batch_size is None else batch_size
     in_flight = defaults[1] if in_flight is None else in_flight
+    check_whole("batch_size", batch_size, 1, MAX_BATCH)
+    check_whole("in_flight", in_flight, 1, MAX_IN_FLIGHT)
     description = {
         "space": space.family,
         "searcher": type(searcher).__name__,
@@ -79,6 +85,8 @@ def search_experiment(experiment: Experiment, folder: str | Path) -> dict[str, A
     """Begin an experiment's search in an empty folder; gives the content of best.json."""
     from nasray.stages import check_stages_fit, has_stages, resolve_recipes, run_stages, write_recipes
 
+    if experiment.evaluator.device == "cuda" and not cluster_address(trial_resources(experiment)):
+        choose_device("cuda")  # on a cluster another node may have one
     if experiment.supernet.weights:
         weights = str(Path(experiment.supernet.weights).absolute())
         experiment = dataclasses.replace(experiment, supernet=dataclasses.replace(experiment.supernet, weights=weights))

@@ -18,6 +18,9 @@ MAX_WIDTH = 16_384
 """Channels of a layer; latency tables end there too."""
 MAX_KERNEL = 63
 MAX_EXPANSION = 64
+MAX_BATCH, MAX_IN_FLIGHT = 100_000, 10_000
+"""Architectures in one trial of a search, and trials at a time."""
+MAX_CORES, MAX_RETRIES = 100_000, 1_000
 MAX_BLOCKS = 1_024
 """Blocks of a whole network."""
 MAX_PARAMS_M = 1_000

@@ -26,7 +26,6 @@ UNGATED = {
     "cluster/run_folder.py": {"json.loads", "read_text", "yaml.safe_load", "yaml.safe_dump"},
     "cluster/training.py": {"json.loads", "read_text"},  # its own processes' files; what is torn is skipped
     "nasray/latency/setting.py": {"read_text"},  # /proc/cpuinfo
-    "nasray/latency/table.py": {"json.loads"},
     "nasray/rank.py": {"json.loads", "read_text"},
     "nasray/stages.py": {"json.loads", "read_text", "yaml.safe_dump"},
     "nasray/training/folder.py": {"json.loads", "read_text", "yaml.safe_dump"},

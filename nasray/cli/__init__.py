@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from nasray._version import __version__
 from nasray.cli import architectures, clusters, detectors, listing, searching
 from nasray.cli.parsing import Parser, parse_arguments
+from nasray.cluster.reading import shown
 from nasray.spaces import NasrayError
 
 
@@ -27,6 +28,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     except BrokenPipeError:  # the reader, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:  # of a path that nothing asked about before: too long, no permission, a loop
+        if error.filename is None:
+            raise
+        reason = error.strerror or type(error).__name__
+        print(f"nasray: {shown(error.filename)}: {reason}. Check the path and its permissions", file=sys.stderr)
+        return 2
     return 0
 
 

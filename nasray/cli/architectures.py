@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nasray.cli.common import ARCHITECTURE, CHECKPOINT, IMAGE_SIZE, command, print_json, print_table
 from nasray.cli.parsing import image_hw, whole
+from nasray.cluster.files import check_output
+from nasray.configuration import given_options
 from nasray.spaces import NasrayError
+
+if TYPE_CHECKING:
+    from nasray.recipe import Recipe
+
+
+NUM_CLASSES = 80
+"""Of COCO: what a detector that was not trained is counted with."""
 
 
 def add_commands(commands: Any) -> None:
@@ -17,7 +26,11 @@ def add_commands(commands: Any) -> None:
     sub.add_argument("architecture", nargs="+", help=ARCHITECTURE)
     sub.add_argument("--image-size", type=image_hw, default="800x1280", help=f"{IMAGE_SIZE} (default 800x1280)")
     sub.add_argument("--detector", help="count a whole detector, part by part; a name from `nasray list detectors`")
-    sub.add_argument("--classes", type=whole(1, 100_000), default=80, help="classes of the detector (default 80)")
+    sub.add_argument(
+        "--classes",
+        type=whole(1, 100_000),
+        help=f"classes of the detector (default: those it was trained on, else {NUM_CLASSES})",
+    )
 
     sub = command(commands, "latency", _latency, "measured latency of a backbone or a detector on this machine")
     sub.add_argument("architecture", help=f"{ARCHITECTURE}; or {CHECKPOINT}")
@@ -78,23 +91,25 @@ def _detector_cost(known: Any) -> None:
     from nasray.models.detectors import check_detector_name
 
     check_detector_name(known.detector)
-    size = known.image_size
-    costs = {
-        name: detector_cost(known.detector, find_architecture(name), size, num_classes=known.classes)
-        for name in known.architecture
-    }
+    size, costs, classes = known.image_size, {}, {}
+    for name in known.architecture:
+        options, num_trained = _trained_detector(name, known.detector)
+        classes[name] = known.classes or num_trained or NUM_CLASSES
+        costs[name] = detector_cost(
+            known.detector, find_architecture(name), size, num_classes=classes[name], **options
+        )  # fmt: skip
     published = [
         compare_published(one)
         for one in PUBLISHED_PARTS
         if one.detector == known.detector and one.architecture in known.architecture
-        if known.classes == 80 and one.image_hw in (size, size[::-1])
+        if (known.classes or NUM_CLASSES) == NUM_CLASSES and one.image_hw in (size, size[::-1])
     ]
     if known.json:
-        note = {"scope": f"detector {known.detector}", "image_hw": list(size), "classes": known.classes, **CONVENTIONS}
+        note = {"scope": f"detector {known.detector}", "image_hw": list(size), "classes": classes, **CONVENTIONS}
         print_json({"convention": note, "detectors": costs, "published": published})
         return
     for name, parts in costs.items():
-        print(f"{known.detector} on {name} at {size[0]}x{size[1]} (height x width), {known.classes} classes")
+        print(f"{known.detector} on {name} at {size[0]}x{size[1]} (height x width), {classes[name]} classes")
         rows = [[part, *(f"{value:.4g}" for value in figures.values())] for part, figures in parts.items()]
         print_table(["part", *next(iter(parts.values()))], rows)
         print()
@@ -108,15 +123,40 @@ def _detector_cost(known: Any) -> None:
         )
 
 
+def _trained_detector(name: str, detector: str) -> tuple[dict[str, Any], int | None]:
+    """Options and number of classes of the trained detector that a path means; none where it is none of this name."""
+    recipe, num_classes = _trained_recipe(Path(name))
+    if recipe is None or recipe.task != "detection" or recipe.detector.name != detector:
+        return {}, None
+    return given_options(recipe.detector), num_classes
+
+
+def _trained_recipe(path: Path) -> tuple[Recipe | None, int]:
+    """The recipe of a checkpoint, a training, or the training of a run's winner, and its number of classes."""
+    from nasray.training.folder import is_training, read_description
+
+    if path.suffix == ".pt" and path.is_file():
+        from nasray.checkpoint import Checkpoint
+
+        checkpoint = Checkpoint.load(path, shared=True)
+        return checkpoint.recipe, len(checkpoint.classes)
+    for folder in (path, path / "train"):
+        if is_training(folder):
+            description = read_description(folder)
+            return description.recipe, len(description.classes)
+    return None, 0
+
+
 def _latency(known: Any) -> None:
-    from nasray.latency import measure_architecture, measure_detector
+    from nasray.latency import Setting, measure_architecture, measure_detector
 
     size = known.image_size
     setting = {"batch_size": known.batch_size, "device": known.device, "dtype": known.dtype}
+    Setting.here(size, **setting)  # refuses what this device cannot do before a network is built
     detector = _detector_of(known)
     if detector is not None:
         if known.table:
-            raise NasrayError("--table is for backbones: the block table knows no heads")
+            raise NasrayError("--table is for backbones: the block table knows no heads. Leave it out")
         result = measure_detector(detector, size, **setting)
     else:
         from nasray.architectures import find_architecture
@@ -139,7 +179,9 @@ def _detector_of(known: Any) -> Any:
         from nasray.models.detectors import build_detector, check_detector_name
 
         check_detector_name(known.detector)
-        return build_detector(known.detector, build(find_architecture(known.architecture)), num_classes=80)
+        options, num_classes = _trained_detector(known.architecture, known.detector)
+        backbone = build(find_architecture(known.architecture))
+        return build_detector(known.detector, backbone, num_classes=num_classes or NUM_CLASSES, **options)
     if path.suffix == ".pt" or (path / "checkpoints").is_dir():
         from nasray.checkpoint import Checkpoint
 
@@ -148,16 +190,19 @@ def _detector_of(known: Any) -> Any:
 
 
 def _export(known: Any) -> None:
-    to = Path(known.to)
+    to = check_output(known.to, (".py", ".onnx", ".pt2"))
     if to.suffix == ".py":
+        if known.raw or known.image_size:
+            raise NasrayError("--raw and --image-size are for .onnx and .pt2 files: leave them out")
         from nasray.architectures import find_architecture
         from nasray.export import export_backbone
 
         result = export_backbone(find_architecture(known.what), to)
     else:
         from nasray.checkpoint import Checkpoint
-        from nasray.detector_export import export_checkpoint
+        from nasray.detector_export import check_target, export_checkpoint
 
+        check_target(to, known.raw)
         result = export_checkpoint(Checkpoint.load(known.what), to, image_hw=known.image_size, raw=known.raw)
     if known.json:
         print_json(result)

@@ -14,7 +14,7 @@ from nasray.cluster.reading import shown
 from nasray.options import option_texts
 from nasray.spaces import NasrayError
 
-ARCHITECTURE = "a name from `nasray list architectures`, a JSON file, or a run's folder"
+ARCHITECTURE = "a name from `nasray list architectures`, a JSON file, or the folder of a run or a training"
 CHECKPOINT = "a checkpoint, or the folder of a training or of a run that was trained"
 IMAGE_SIZE = "HEIGHTxWIDTH in pixels"
 
@@ -55,10 +55,9 @@ def check_device(name: str) -> None:
         NasrayError: if there is none.
     """
     if name == "cuda":
-        import torch
+        from nasray.evaluators import choose_device
 
-        if not torch.cuda.is_available():
-            raise NasrayError("device 'cuda' is not available: PyTorch finds no GPU here. Take --device cpu, or auto")
+        choose_device(name)
 
 
 def print_options(value: Any, part_keys: Any, as_json: bool) -> None:

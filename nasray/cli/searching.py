@@ -17,6 +17,7 @@ from nasray.cli.common import (
     run_folder,
 )
 from nasray.cli.parsing import number, seed, whole
+from nasray.spaces import NasrayError
 
 
 def add_commands(commands: Any) -> None:
@@ -45,7 +46,7 @@ def add_commands(commands: Any) -> None:
     sub = command(commands, "agreement", _agreement, "does the closed-form score rank like the sampled one?")
     sub.add_argument("experiment", help="whose space and evaluator; a name or a YAML file")
     sub.add_argument("--architectures", type=whole(2, 100_000), default=200, help="random ones (default 200)")
-    sub.add_argument("--repeats", type=whole(1, 10**6), default=16, help="sampled passes of each architecture")
+    sub.add_argument("--repeats", type=whole(2, 10**6), default=16, help="sampled passes of each architecture")
     sub.add_argument(
         "--min-gmacs", type=number(0, 1e9), help="lower end of the random architectures (10/13 of the upper)"
     )
@@ -167,15 +168,21 @@ def _agreement(known: Any) -> None:
     from nasray.experiment import load_experiment, make_space
     from nasray.scores.agreement import agreement_report
     from nasray.spaces import Budget
+    from nasray.spaces.staged import StagedSpace
 
     experiment = load_experiment(known.experiment)
-    evaluator = experiment.evaluator
+    evaluator, space = experiment.evaluator, make_space(experiment)
+    if not isinstance(space, StagedSpace):
+        raise NasrayError(
+            f"the closed form is of staged spaces; {known.experiment} has space {experiment.space.name!r}. Take an "
+            "experiment with another space, such as maedet-m"
+        )
     most = known.max_gmacs or experiment.budget.gmacs or 91.0
     least = known.min_gmacs if known.min_gmacs is not None else most * 10 / 13
     upper = {"gmacs": most, **({"layers": experiment.budget.layers} if experiment.budget.layers else {})}
     line = ProgressLine("agreement", known.architectures)
     result = agreement_report(
-        make_space(experiment), Budget(upper, {"gmacs": least}), num=known.architectures, repeats=known.repeats,
+        space, Budget(upper, {"gmacs": least}), num=known.architectures, repeats=known.repeats,
         seed=known.seed, image_hw=evaluator.image_size or (384, 384), weights=evaluator.weights or (0, 0, 1, 1, 6),
         size_factor=evaluator.size_factor or "log-channels", workers=known.workers,
         progress=lambda done, total: line.update(done, final=done == total),

@@ -55,7 +55,15 @@ def measure(
     )  # fmt: skip
     network = placed(copy.deepcopy(network), setting)
     images = random_images(setting, (batch_size, 3, *setting.image_hw))
-    passes_ms = timed_ms(network, (images,), setting, warmup=warmup, repeats=repeats)
+    try:
+        passes_ms = timed_ms(network, (images,), setting, warmup=warmup, repeats=repeats)
+    except RuntimeError as error:  # of a GPU torch.cuda.OutOfMemoryError, which is one
+        if "alloc" not in str(error) and "out of memory" not in str(error):
+            raise
+        raise NasrayError(
+            f"{setting.device_name} has too little memory for {batch_size} images of {image_hw[0]}x{image_hw[1]}. "
+            "Lower the batch size or the image size"
+        ) from error
     low, median, high = np.quantile(passes_ms, [0.25, 0.5, 0.75]).tolist()
     return {
         "median_ms": median,

@@ -5,18 +5,23 @@ PyTorch is imported when one is made, not before.
 
 from __future__ import annotations
 
+import math
 import platform
 import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nasray.evaluators import choose_device
 from nasray.spaces import NasrayError
+from nasray.spaces.ranges import MAX_SIDE, check_whole
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
+MAX_BATCH, MAX_PIXELS = 65_536, 2**27
+"""Images, and pixels of all of them, in one pass: 1.5 GB of input."""
 DTYPES = ("float32", "float16", "bfloat16")
 
 
@@ -61,16 +66,16 @@ class Setting:
         """
         import torch
 
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        if device not in ("cpu", "cuda"):
-            raise NasrayError(f"device is one of auto, cpu, cuda; got {device!r}")
-        if device == "cuda" and not torch.cuda.is_available():
-            raise NasrayError("device 'cuda' is not available: PyTorch finds no GPU here. Take --device cpu, or auto")
+        device = choose_device(device).type
         if dtype not in DTYPES:
             raise NasrayError(f"dtype is one of {', '.join(DTYPES)}; got {dtype!r}")
-        if batch_size < 1 or min(image_hw) < 1:
-            raise NasrayError(f"batch size and image size are at least 1; got {batch_size} and {tuple(image_hw)}")
+        check_whole("batch size", batch_size, 1, MAX_BATCH)
+        pixels = batch_size * math.prod(check_whole("height and width", side, 1, MAX_SIDE) for side in image_hw)
+        if pixels > MAX_PIXELS:
+            raise NasrayError(
+                f"one pass takes at most {MAX_PIXELS:,} pixels; {batch_size} images of {image_hw[0]}x{image_hw[1]} "
+                f"have {pixels:,}. Lower the batch size or the image size"
+            )
         setting = cls(
             device=device,
             device_name=torch.cuda.get_device_name() if device == "cuda" else _processor(),

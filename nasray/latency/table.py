@@ -5,7 +5,6 @@ Shapes: N architectures; C nodes of the channel grid.
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from functools import cache
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from nasray.cluster import files, write_atomic
 from nasray.cluster.files import to_json
 from nasray.cluster.progress import ProgressLine
+from nasray.cluster.reading import decode_text, parse_json, read_bytes, shown
 from nasray.latency.blocks import Block, block_latency, terms
 from nasray.latency.setting import Setting
 from nasray.spaces import LayerTable, NasrayError
@@ -162,13 +162,14 @@ def cache_folder() -> Path:
 
 def _read_entries(path: Path, setting: Setting) -> dict[str, float]:
     try:
-        text = path.read_bytes()
-    except FileNotFoundError:
+        found = path.exists()
+    except OSError as error:  # a name that is too long
+        raise NasrayError(f"latency table {shown(path)} cannot be read: {error.strerror}. Set NASRAY_CACHE") from error
+    if not found:
         return {}
-    except OSError as error:
-        raise NasrayError(f"latency table {path} cannot be read: {error}. Mend it, or set NASRAY_CACHE") from error
+    content_bytes = read_bytes(path)
     try:
-        content = json.loads(text)
+        content = parse_json(decode_text(content_bytes, shown(path)), shown(path))
         if content["format"] != FORMAT or content["setting"] != setting.description():
             raise ValueError("it is of another format or setting")
         entries = {str(key): float(ms) for key, ms in content["entries_ms"].items()}

@@ -190,6 +190,38 @@ def test_cost_prints_the_papers_figures(capsys):
     assert "89.93" in capsys.readouterr().out
 
 
+@pytest.fixture
+def trained(tmp_path):
+    """The folder of a training whose detector is not the usual one."""
+    from nasray.recipe import load_recipe, override_recipe
+    from nasray.training.folder import Description, create_folder
+
+    options = ["--detector.name", "fcos", "--detector.channels", "32", "--detector.num-convs", "1"]
+    recipe = override_recipe(load_recipe("shapes-detect-tiny"), options)
+    create_folder(tmp_path / "trained", Description(recipe, ARCHITECTURES["basic-tiny"], ("a", "b", "c"), (1, 2, 3)))
+    return "trained"
+
+
+def test_cost_counts_the_detector_that_was_trained(capsys, trained):
+    from nasray.models.cost import detector_cost
+
+    image = ["--image-size", "128x128"]
+    shown = figures(capsys, "cost", trained, "--detector", "fcos", *image)
+    expected = detector_cost(
+        "fcos", ARCHITECTURES["basic-tiny"], (128, 128), num_classes=3, channels=32, num_convs=1
+    )  # fmt: skip
+    assert shown["detectors"][trained] == expected
+    assert shown["convention"]["classes"] == {trained: 3}
+    usual = detector_cost("fcos", ARCHITECTURES["basic-tiny"], (128, 128), num_classes=80)
+    assert usual["head"]["params_m"] > 3 * expected["head"]["params_m"]
+    assert figures(capsys, "cost", "basic-tiny", "--detector", "fcos", *image)["detectors"]["basic-tiny"] == usual
+    other = figures(capsys, "cost", trained, "--detector", "retinanet", *image)["convention"]["classes"]
+    assert other == {trained: 80}, "another detector than the one that was trained"
+    assert figures(capsys, "cost", trained, *image)["architectures"][0]["params_m"] == pytest.approx(
+        figures(capsys, "cost", "basic-tiny", *image)["architectures"][0]["params_m"]
+    )
+
+
 @pytest.mark.parametrize("what", ["spaces", "searchers", "evaluators", "experiments", "architectures"])
 def test_list(capsys, what):
     assert len(figures(capsys, "list", what)) >= 4
@@ -234,7 +266,9 @@ def test_agreement_tells_how_far_it_is(capsys):
 
 def test_export_refuses_odd_targets(capsys):
     assert "no checkpoint at maedet-m" in refused(capsys, "export", "maedet-m", "--to", "model.onnx")
-    assert "writes a Python module" in refused(capsys, "export", "maedet-m", "--to", "no/such/folder.py")
+    assert "there is no folder" in refused(capsys, "export", "maedet-m", "--to", "no/such/folder.py")
+    assert "cannot be imported" in refused(capsys, "export", "maedet-m", "--to", "1.py")
+    assert "does not end in .py or .onnx or .pt2" in refused(capsys, "export", "maedet-m", "--to", "backbone.txt")
 
 
 def test_a_run_begun_from_python_cannot_be_continued_by_the_command_line(tmp_path, capsys):

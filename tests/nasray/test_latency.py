@@ -277,12 +277,13 @@ def test_measures_detectors_in_half_precision(name):
     [
         ({"dtype": "int8"}, "float32, float16, bfloat16; got 'int8'"),
         ({"device": "tpu"}, "auto, cpu, cuda; got 'tpu'"),
-        ({"batch_size": 0}, "at least 1; got 0"),
+        ({"batch_size": 0}, "batch size is a whole number from 1"),
+        ({"batch_size": 65_536, "image_hw": (4096, 4096)}, "one pass takes at most"),
     ],
 )
 def test_says_what_is_allowed(options, message):
     with pytest.raises(NasrayError, match=message):
-        Setting.here(HW, **options)
+        Setting.here(**{"image_hw": HW, **options})
 
 
 def test_says_that_there_is_no_gpu(monkeypatch):
