@@ -5,18 +5,9 @@ from __future__ import annotations
 import colorsys
 import io
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-
-from nasray.cluster import write_atomic
-from nasray.spaces import NasrayError
-
-if TYPE_CHECKING:
-    from nasray.checkpoint import Checkpoint
-    from nasray.evaluation.predictions import Predictions
 
 
 def draw_detections(
@@ -69,52 +60,3 @@ def picture_bytes(image: NDArray[np.uint8], file_format: str = "PNG") -> bytes:
     sink = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(image.transpose(1, 2, 0))).save(sink, file_format)
     return sink.getvalue()
-
-
-def predict_image(checkpoint: Checkpoint, image: Path, *, to: Path, threshold: float = 0.3) -> list[dict[str, Any]]:
-    """Find objects in one image file and draw them; the image is resized as in validation.
-
-    Args:
-        checkpoint: of a trained detector.
-        image: the file.
-        to: the picture to write; its suffix chooses the format.
-        threshold: least score of what is told and drawn.
-
-    Returns:
-        `class`, `score` and `box` (xyxy in pixels of the file) of each, best first.
-
-    Raises:
-        NasrayError: if the image cannot be read, or the picture's kind is unknown.
-    """
-    from PIL import Image
-
-    from nasray.data.images import decode_image
-
-    file_format = Image.registered_extensions().get(to.suffix.lower())
-    if file_format not in ("PNG", "JPEG", "WEBP", "BMP"):
-        raise NasrayError(f"a picture is a .png, .jpg, .webp or .bmp file; got {str(to)!r}")
-    if not image.is_file():
-        raise NasrayError(f"no image {image}")
-    pixels = decode_image(image.read_bytes(), str(image))
-    found = _detect(checkpoint, pixels)
-    sure = found.scores >= threshold
-    boxes, labels, scores = found.boxes[sure], found.labels[sure], found.scores[sure]
-    drawn = draw_detections(pixels.numpy(), boxes, labels.tolist(), scores.tolist(), checkpoint.classes)
-    write_atomic(to, picture_bytes(drawn, file_format))
-    columns = zip(labels.tolist(), scores.tolist(), boxes.tolist(), strict=True)
-    return [{"class": checkpoint.classes[label], "score": score, "box": box} for label, score, box in columns]
-
-
-def _detect(checkpoint: Checkpoint, pixels: Any) -> Predictions:
-    """The detections in one (3, H, W) uint8 image."""
-    import torch
-
-    from nasray.data.loader import Batch, pad_images
-    from nasray.data.transforms import EvaluationTransform
-    from nasray.evaluation.predictions import predict
-
-    detector = checkpoint.detector()
-    resized = EvaluationTransform(checkpoint.recipe.augmentation)(pixels)
-    sizes = [torch.tensor([part.shape[-2:]]) for part in (resized, pixels)]
-    batch = Batch(pad_images([resized], detector.stride), [{}], sizes[0], sizes[1], torch.zeros(1, dtype=torch.int64))
-    return predict(detector, [batch])

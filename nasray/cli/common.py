@@ -34,8 +34,12 @@ def run_folder(name: str) -> str:
     return str(Path(os.environ.get("NASRAY_RUNS", "runs")) / name)
 
 
-def check_folder(path: str | Path) -> None:
-    """Refuse a folder for a run or a training in which there is something, or that cannot be made.
+def check_folder(path: str | Path, option: str = "--folder") -> None:
+    """Refuse a folder that is a file, or that cannot be made or written.
+
+    Args:
+        path: The folder.
+        option: What chooses another.
 
     Raises:
         NasrayError: naming it.
@@ -43,9 +47,9 @@ def check_folder(path: str | Path) -> None:
     folder = Path(path).absolute()
     existing = next(part for part in (folder, *folder.parents) if part.exists())
     if not existing.is_dir():
-        raise NasrayError(f"{shown(existing)} is a file, not a folder. Choose another with --folder")
+        raise NasrayError(f"{shown(existing)} is a file, not a folder. Choose another with {option}")
     if not os.access(existing, os.W_OK | os.X_OK):
-        raise NasrayError(f"folder {shown(existing)} cannot be written. Choose another with --folder")
+        raise NasrayError(f"folder {shown(existing)} cannot be written. Choose another with {option}")
 
 
 def check_device(name: str) -> None:

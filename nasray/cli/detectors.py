@@ -23,6 +23,7 @@ from nasray.cli.common import (
 )
 from nasray.cli.parsing import image_hw, number, seed, whole
 from nasray.cluster.files import check_output
+from nasray.cluster.reading import shown
 from nasray.spaces import NasrayError
 
 if TYPE_CHECKING:
@@ -64,13 +65,23 @@ def add_commands(commands: Any) -> None:
     sub.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
     sub.add_argument("--to", metavar="FILE.parquet", help="also write all detections to this file")
 
-    sub = command(commands, "predict", _predict, "a picture with boxes")
+    sub = command(commands, "predict", _predict, "find objects in images, and draw them")
     sub.add_argument("checkpoint", help=CHECKPOINT)
-    sub.add_argument("image")
-    sub.add_argument("--to", metavar="FILE", help="the picture; IMAGE-boxes.png beside the image if left out")
+    sub.add_argument(
+        "images", nargs="+", metavar="IMAGE", help="images, folders, globs in quotes, or .txt lists of these"
+    )
+    sub.add_argument(
+        "--to", metavar="PATH", help="folder of the pictures (of one image also a file); predictions/ of the training"
+    )
     sub.add_argument(
         "--threshold", type=number(0, 1), default=0.3, help="least score of a box that is drawn (default 0.3)"
     )
+    sub.add_argument("--batch-size", type=whole(1, 65_536), default=8, help="images at a time (default 8)")
+    sub.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
+    text = "turn pixels as EXIF says, or leave them as stored; as in the training if left out"
+    sub.add_argument("--orientation", choices=["upright", "stored"], help=text)
+    text = "black and white of images with more than 8 bits; as in the training if left out"
+    sub.add_argument("--value-range", nargs=2, type=number(-1e308, 1e308), metavar=("LOW", "HIGH"), help=text)
 
 
 # ---- data --------------------------------------------------------------------------------------------------------
@@ -220,17 +231,40 @@ def _evaluate(known: Any) -> None:
 
 
 def _predict(known: Any) -> None:
-    from nasray.checkpoint import Checkpoint
-    from nasray.drawing import predict_image
+    from nasray.checkpoint import Checkpoint, checkpoint_path
+    from nasray.cluster.progress import ProgressLine
+    from nasray.data.pixels import PixelRules
+    from nasray.predicting import find_images, picture_paths, predict_images, predictions_folder
 
-    image = Path(known.image)
-    if known.to:
-        check_output(known.to)
-    to = Path(known.to) if known.to else image.with_name(f"{image.stem}-boxes.png")
-    found = predict_image(Checkpoint.load(known.checkpoint), image, to=to, threshold=known.threshold)
+    check_device(known.device)
+    value_range = tuple(known.value_range) if known.value_range else None
+    PixelRules(known.orientation or "upright", value_range)  # which refuses a range that is none
+    images = find_images(known.images)
+    file = checkpoint_path(Path(known.checkpoint))
+    pictures = picture_paths(images, Path(known.to).expanduser() if known.to else predictions_folder(file))
+    check_folder(pictures[0].parent, "--to")
+    checkpoint = Checkpoint.load(file)
+    trained = checkpoint.pixel_rules
+    rules = PixelRules(known.orientation or trained.orientation, value_range or trained.value_range)
+    line = ProgressLine("predict", len(images)) if len(images) > 1 else None
+    results = predict_images(
+        checkpoint, images, pictures, threshold=known.threshold, rules=rules, device=known.device,
+        batch_size=known.batch_size,
+        progress=(lambda done: line.update(done, final=done == len(images))) if line else None,
+    )  # fmt: skip
     if known.json:
-        print_json({"picture": str(to), "detections": found})
-        return
-    for one in found:
-        print(f"{one['class']:20} {one['score']:.3f}  " + " ".join(f"{value:.0f}" for value in one["box"]))
-    print(to)
+        print_json({"images": results})
+    else:
+        _print_detections(results)
+    errors = [result["error"] for result in results if "error" in result]
+    if errors:
+        raise NasrayError(f"{len(errors):,} of {len(images):,} images cannot be read; the first: {errors[0]}")
+
+
+def _print_detections(results: list[dict[str, Any]]) -> None:
+    for result in results:
+        if len(results) > 1:
+            print(shown(result["image"]))
+        for one in result.get("detections", ()):
+            print(f"{one['class']:20} {one['score']:.3f}  " + " ".join(f"{value:.0f}" for value in one["box"]))
+        print(shown(result["picture"]) if "picture" in result else result["error"])

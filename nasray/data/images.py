@@ -156,7 +156,7 @@ def load_image(
     except NasrayError:  # of a shard
         raise
     except (OSError, ValueError) as error:  # ValueError: a name that no file can have
-        raise _no_file(name, error) from error
+        raise no_file(name, error) from error
     return decode_image(content, name, image_hw, rules)
 
 
@@ -172,7 +172,7 @@ def load_header(files: ImageSource, index: int, name: str) -> ImageHeader:
     except NasrayError:
         raise
     except (OSError, ValueError) as error:
-        raise _no_file(name, error) from error
+        raise no_file(name, error) from error
 
 
 def stored_size(path: Path, orientation: Orientation = "upright") -> tuple[int, int] | None:
@@ -199,7 +199,8 @@ def open_image_file(path: Path) -> BinaryIO:
     return open(path, "rb")
 
 
-def _no_file(name: str, error: Exception) -> ImageError:
+def no_file(name: str, error: Exception) -> ImageError:
+    """Return the error of a file that cannot be opened."""
     reason = (error.strerror if isinstance(error, OSError) else None) or error
     return ImageError(f"cannot read image {name}: {reason}. Check its name and its permissions")
 

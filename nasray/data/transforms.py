@@ -143,13 +143,16 @@ class EvaluationTransform:
 
     def __call__(self, image: Tensor) -> Tensor:
         """The (3, H, W) uint8 image in its new size."""
-        options = self.options
         height, width = image.shape[-2:]
-        if options.evaluation_sides is not None:
-            size = resized_hw((height, width), *options.evaluation_sides)
-        else:
-            size = resized_hw((height, width), options.short_side[-1], options.long_side, options.square)
+        size = self.resized_hw((height, width))
         return image if size == (height, width) else F.resize(image, list(size), antialias=True)
+
+    def resized_hw(self, image_hw: tuple[int, int]) -> tuple[int, int]:
+        """Return the new height and width of an image."""
+        options = self.options
+        if options.evaluation_sides is not None:
+            return resized_hw(image_hw, *options.evaluation_sides)
+        return resized_hw(image_hw, options.short_side[-1], options.long_side, options.square)
 
 
 def colour_jitter(strength: float) -> v2.Transform:

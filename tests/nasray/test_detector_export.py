@@ -11,7 +11,6 @@ from nasray import detector_export
 from nasray.architectures import ARCHITECTURES
 from nasray.checkpoint import Checkpoint, make_network
 from nasray.detector_export import EndToEnd, check, detection_differences, export_checkpoint
-from nasray.drawing import predict_image
 from nasray.recipe import AugmentationOptions, DetectorOptions, Recipe
 from nasray.spaces import NasrayError
 
@@ -195,27 +194,3 @@ def test_boxes_may_not_differ(checkpoint):
     module, run = shifted(checkpoint, lambda boxes, call: boxes.add_(0.5 * (call == 1)))
     with pytest.raises(NasrayError, match="boxes differ by"):
         check(module, run, [(64, 96)], raw=False)
-
-
-def test_predict_image(checkpoint, tmp_path):
-    import numpy as np
-    from PIL import Image
-
-    from nasray.data.shapes import draw_image
-
-    pixels = draw_image(np.random.default_rng(0), (120, 200))[0]
-    Image.fromarray(pixels.transpose(1, 2, 0)).save(tmp_path / "image.png")
-    found = predict_image(checkpoint, tmp_path / "image.png", to=tmp_path / "boxes.png", threshold=0.05)
-    assert found
-    assert all(one["class"] in CLASSES and one["score"] >= 0.05 for one in found)
-    assert np.array([one["box"] for one in found]).max() <= 200
-    assert Image.open(tmp_path / "boxes.png").size == (200, 120)
-    assert [one["score"] for one in found] == sorted((one["score"] for one in found), reverse=True)
-    with pytest.raises(NasrayError, match="no image"):
-        predict_image(checkpoint, tmp_path / "none.png", to=tmp_path / "boxes.png")
-    (tmp_path / "torn.jpg").write_bytes(b"\xff\xd8\xff\xe0 torn")
-    with pytest.raises(NasrayError, match=r"torn\.jpg"):
-        predict_image(checkpoint, tmp_path / "torn.jpg", to=tmp_path / "other.png")
-    assert not (tmp_path / "other.png").exists()
-    with pytest.raises(NasrayError, match=r"\.png, \.jpg"):
-        predict_image(checkpoint, tmp_path / "image.png", to=tmp_path / "boxes.gif")

@@ -60,7 +60,7 @@ def test_sizes_of_stored_pixels_name_the_option_and_with_it_are_right(write_set)
     images = {"a.png": (turned(BLOCKS, 6), (32, 24)), "b.png": (turned(BLOCKS, 1), (24, 32))}
     source = write_set(images)
     assert "other-size" in check_data(source)["splits"]["train"]["defects"]
-    with pytest.raises(NasrayError, match="'train', cannot be used: .*a.png .*`orientation: stored`"):
+    with pytest.raises(NasrayError, match=r"'train', cannot be used: .*a\.png .*`orientation: stored`"):
         open_data(source).split("train")
     source = write_set(images, "orientation: stored\n")
     report = check_data(source)
