@@ -63,9 +63,9 @@ def recognized_folder(root: Path) -> str | None:
         return yolo_message(root)
     if xml := by_suffix.get(".xml"):
         return (
-            f"{shown(root)} holds XML files ({shown(xml[0].relative_to(root))}) without VOC's folders. Write a YAML file: "
-            "format: voc, and for each split `lists` (a text file with one image name a line, without suffix), `images` "
-            "and `annotations` (folders)"
+            f"{shown(root)} holds XML files ({shown(xml[0].relative_to(root))}) without VOC's folders. Write a YAML "
+            "file: format: voc, and for each split `lists` (a text file with one image name a line, without suffix), "
+            "`images` and `annotations` (folders)"
         )
     if any(path.name.endswith((".tfrecord", ".record")) for path in files):
         return f"{shown(root)} holds TFRecords; {READ}. {EXPORT} it"
