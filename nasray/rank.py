@@ -28,7 +28,7 @@ from nasray.experiment import Experiment, experiment_of_run, make_evaluator, mak
 from nasray.paths import PathEvaluator
 from nasray.recipe import Recipe
 from nasray.report_figures import Drawing
-from nasray.scores.agreement import rank_agreement
+from nasray.scores.ranking import MIN_NUM, rank_agreement
 from nasray.searchers import Metrics
 from nasray.spaces import Architecture, NasrayError, Population, Space
 from nasray.stages import WINNER_STAGES, read_recipes, supernet_checkpoint
@@ -147,8 +147,8 @@ def summarise(inner: RunFolder, run: RunFolder, space: Space) -> dict[str, Any]:
     """Every architecture's figures, and the agreement of each predictor with training.
 
     Returns:
-        JSON-serialisable: `architectures`, best first, and `agreement` by predictor: `kendall` and `spearman` with
-        95 % intervals (see `rank_agreement`); `random`, mean and deviation of mAP; and `winner`, the run's, if trained.
+        JSON-serialisable: `architectures`, best first, and `agreement` by predictor (see `rank_agreement`);
+        `random`, mean and deviation of mAP; and `winner`, the run's, if trained.
     """
     columns: dict[str, list[NDArray[np.float64]]] = {}
     ids: list[str] = []
@@ -161,7 +161,7 @@ def summarise(inner: RunFolder, run: RunFolder, space: Space) -> dict[str, Any]:
     agreement = {}
     for name, values in table.items():
         sound = np.isfinite(values) & np.isfinite(trained)
-        if sound.sum() >= 3:
+        if sound.sum() >= 2:
             agreement[name] = rank_agreement(values[sound], trained[sound])
     order = np.argsort(-trained, kind="stable")
     rows = [
@@ -181,7 +181,7 @@ def summarise(inner: RunFolder, run: RunFolder, space: Space) -> dict[str, Any]:
 
 
 def drawings(result: dict[str, Any]) -> dict[str, Drawing]:
-    """The figures of a rank.json by the names of their files: `rank` and `agreement`.
+    """The figures of a rank.json by the names of their files: `rank`, and `agreement` where it can be stated.
 
     Raises:
         NasrayError: if matplotlib is missing.
@@ -191,14 +191,24 @@ def drawings(result: dict[str, Any]) -> dict[str, Drawing]:
     points = np.array([[row[SUPERNET], row["mAP"]] for row in rows], dtype=np.float64)  # null is NaN
     mark = (winner[SUPERNET], winner["mAP"]) if winner else None
     tau = result["agreement"].get(SUPERNET, {}).get("kendall", {}).get("value")
-    text = "" if tau is None or np.isnan(tau) else f"; tau {tau:.2f}"
-    return {
+    text = "" if tau is None else f"; tau {tau:.2f}"
+    found = {
         "rank": figures.draw(
             "rank", f"mAP after training by itself over mAP as a path, {len(rows)} architectures{text}",
             partial(figures.rank_scatter, points=points, winner=mark),
         ),
-        "agreement": figures.draw(
+    }  # fmt: skip
+    if too_few(result) is None:
+        found["agreement"] = figures.draw(
             "agreement", "Kendall's tau of each predictor with mAP after training, with 95 % intervals",
             partial(figures.agreement_intervals, agreement=result["agreement"]),
-        ),
-    }  # fmt: skip
+        )  # fmt: skip
+    return found
+
+
+def too_few(result: dict[str, Any]) -> str | None:
+    """Return a sentence where a rank.json has too few architectures to state any agreement."""
+    num = len(result["architectures"])
+    if num >= MIN_NUM:
+        return None
+    return f"{num} architectures are too few to say how predictors agree with training; at least {MIN_NUM} are needed"

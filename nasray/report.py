@@ -19,7 +19,7 @@ from nasray import report_figures as figures
 from nasray.architectures import ARCHITECTURES, layer_table
 from nasray.cluster import RunFolder, write_atomic
 from nasray.rank import drawings as rank_drawings
-from nasray.rank import read_rank
+from nasray.rank import read_rank, too_few
 from nasray.report_data import (
     LEVELS,
     MAX_POINTS,
@@ -283,6 +283,8 @@ def _rank(folder: RunFolder, drawings: dict[str, Drawing]) -> str:
     )
     if winner:
         text += f" The winner of the search, trained alike: {winner['mAP']:.4f}."
+    if few := too_few(result):
+        text += f" {few}."
     return _section("Does the supernet rank as training does?", f"<p>{escape(text)}</p>" + _grid([
         (drawing, "") for drawing in figures_of_rank.values()
     ]))  # fmt: skip

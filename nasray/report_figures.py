@@ -293,18 +293,13 @@ def rank_scatter(axes: Axes, *, points: Floats, winner: tuple[float, float] | No
     axes.set_ylabel("mAP after training by itself")
 
 
-def _or_nan(value: float | None) -> float:
-    return float("nan") if value is None else value
-
-
 def agreement_intervals(axes: Axes, *, agreement: dict[str, Any]) -> None:
-    """Kendall's tau of each predictor, with its interval; as `nasray.scores.agreement.rank_agreement` gives them."""
-    names = [name for name, found in agreement.items() if np.isfinite(_or_nan(found["kendall"]["value"]))]
+    """Kendall's tau of each predictor, with its interval; as `nasray.scores.ranking.rank_agreement` returns them."""
+    names = [name for name, found in agreement.items() if found["kendall"]["value"] is not None]
     for place, name in enumerate(reversed(names)):
         found = agreement[name]["kendall"]
         colour = BLUE if name == "supernet" else MUTED
-        if found["low"] is not None:
-            axes.plot([found["low"], found["high"]], [place, place], color=colour)
+        axes.plot([found["low"], found["high"]], [place, place], color=colour)
         axes.plot(found["value"], place, "o", markersize=5, color=colour)
     axes.axvline(0, color=MUTED, linewidth=0.6)
     axes.set_yticks(range(len(names)), [label(name) for name in reversed(names)])

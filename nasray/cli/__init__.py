@@ -23,8 +23,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"nasray: {one_line(str(error))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        folder = getattr(known, "folder", None)
-        print(f"\nnasray: interrupted. `nasray resume {folder or 'FOLDER'}` continues", file=sys.stderr)
+        advise = getattr(known, "when_interrupted", None)
+        advice = advise(known) if advise else None
+        print("\nnasray: interrupted" + (f". {advice}" if advice else ""), file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

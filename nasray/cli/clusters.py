@@ -14,16 +14,24 @@ from nasray.spaces import NasrayError
 def add_commands(commands: Any) -> None:
     """Declare `submit` and `job`."""
     address = "of the cluster's dashboard, such as http://head:8265"
-    sub = command(commands, "submit", _submit, "run a nasray command as a job on a Ray cluster")
+    text = "run a nasray command as a job on a Ray cluster"
+    sub = command(commands, "submit", _submit, text, when_interrupted=_job_hint)
     sub.add_argument("--address", required=True, type=url, help=address)
     sub.add_argument("--follow", action="store_true", help="print the job's log until it ends")
     sub.add_argument("command", nargs=argparse.REMAINDER, help="-- and then the command, such as: -- search maedet-m")
 
-    sub = command(commands, "job", _job, "status, log or end of a submitted job")
+    sub = command(commands, "job", _job, "status, log or end of a submitted job", when_interrupted=_job_hint)
     sub.add_argument("action", choices=["status", "logs", "stop"])
     sub.add_argument("job", help="what `nasray submit` printed")
     sub.add_argument("--address", required=True, type=url, help=address)
     sub.add_argument("--follow", action="store_true", help="logs: print until the job ends")
+
+
+def _job_hint(known: Any) -> str | None:
+    job = getattr(known, "job", None)
+    if job is None or getattr(known, "action", "logs") != "logs":
+        return None
+    return f"The job goes on: `nasray job logs {job} --address {known.address} --follow` prints its log"
 
 
 def _submit(known: Any) -> None:
@@ -32,7 +40,7 @@ def _submit(known: Any) -> None:
     command = known.command[1:] if known.command[:1] == ["--"] else known.command
     if known.json and known.follow:
         raise NasrayError("submit takes --json or --follow, not both: a job's log is no JSON")
-    job = submit_job(known.address, command)
+    known.job = job = submit_job(known.address, command)
     if known.json:
         print_json({"job": job, "address": known.address}, indent=None)
     else:

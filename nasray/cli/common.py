@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
@@ -20,13 +21,36 @@ IMAGE_SIZE = "HEIGHTxWIDTH in pixels"
 
 
 def command(
-    commands: Any, name: str, run: Callable[[Any], None], text: str, *, takes_overrides: bool = False
+    commands: Any,
+    name: str,
+    run: Callable[[Any], None],
+    text: str,
+    *,
+    takes_overrides: bool = False,
+    when_interrupted: Callable[[Any], str | None] | None = None,
 ) -> Parser:
-    """A command with `--json`; one that takes overrides gets all options that it does not know as `overrides`."""
+    """Declare a command with `--json`.
+
+    Args:
+        commands: Where it is declared.
+        name: Its name.
+        run: Function that carries it out.
+        text: Its help.
+        takes_overrides: Whether options that it does not know are keys, which it gets as `overrides`.
+        when_interrupted: Advice after Ctrl-C, or None where the command is simply given again.
+    """
     sub = commands.add_parser(name, help=text, description=text)
-    sub.set_defaults(run=run, takes_overrides=takes_overrides, parser=sub)
+    sub.set_defaults(run=run, takes_overrides=takes_overrides, parser=sub, when_interrupted=when_interrupted)
     sub.add_argument("--json", action="store_true", help="print the figures as JSON")
     return sub
+
+
+def resume_hint(known: Any) -> str | None:
+    """Return how an interrupted search or training is continued; None if it was interrupted before it began."""
+    folder = Path(known.folder or "")
+    if known.folder and any((folder / name).is_file() for name in ("experiment.yaml", "recipe.yaml")):
+        return f"`nasray resume {shlex.quote(known.folder)}` continues"
+    return None
 
 
 def run_folder(name: str) -> str:
@@ -103,4 +127,5 @@ def print_values(values: dict[str, Any], indent: str = "") -> None:
             print(f"{indent}{name}")
             print_values(value, indent + "  ")
         elif not isinstance(value, list) or len(value) <= 5:
-            print(f"{indent}{name:32} {value:.4f}" if isinstance(value, float) else f"{indent}{name:32} {value}")
+            text = number_text(value, ".4f") if value is None or isinstance(value, float) else str(value)
+            print(f"{indent}{name:32} {text}")

@@ -19,6 +19,7 @@ from nasray.cli.common import (
     print_json,
     print_options,
     print_table,
+    resume_hint,
     run_folder,
 )
 from nasray.cli.parsing import image_hw, number, seed, whole
@@ -49,7 +50,7 @@ def add_commands(commands: Any) -> None:
     sub.add_argument("folder")
 
     text = "train a detector; any key of the recipe is an option too, see --options"
-    sub = command(commands, "train", _train, text, takes_overrides=True)
+    sub = command(commands, "train", _train, text, takes_overrides=True, when_interrupted=resume_hint)
     sub.add_argument("what", help=f"a recipe (a name from `nasray list recipes`, or a YAML file); or {ARCHITECTURE}")
     sub.add_argument("--recipe", help="the recipe to train an architecture by; nasray's defaults if left out")
     sub.add_argument("--detector", help="what stands on the backbone; a name from `nasray list detectors`")

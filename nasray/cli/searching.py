@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from nasray.cli.common import (
     print_options,
     print_table,
     print_values,
+    resume_hint,
     run_folder,
 )
 from nasray.cli.parsing import number, seed, whole
@@ -23,20 +26,20 @@ from nasray.spaces import NasrayError
 def add_commands(commands: Any) -> None:
     """Declare `search`, `resume`, `report`, `rank`, `agreement`."""
     text = "run a search; any key of the experiment is an option too, see --options"
-    sub = command(commands, "search", _search, text, takes_overrides=True)
+    sub = command(commands, "search", _search, text, takes_overrides=True, when_interrupted=resume_hint)
     sub.add_argument("experiment", help="a name from `nasray list experiments`, or a YAML file")
     sub.add_argument("--folder", help="the run's folder; runs/NAME by default ($NASRAY_RUNS/NAME where it is set)")
     sub.add_argument("--options", action="store_true", help="print the options of the experiment and stop")
 
     text = "continue an interrupted search or training; --cpus, --gpus, --address, ... may change"
-    sub = command(commands, "resume", _resume, text, takes_overrides=True)
+    sub = command(commands, "resume", _resume, text, takes_overrides=True, when_interrupted=resume_hint)
     sub.add_argument("folder")
 
     sub = command(commands, "report", _report, "write a run's report.html and its figures")
     sub.add_argument("folder")
 
     text = "does a run's supernet rank architectures as training them by themselves does?"
-    sub = command(commands, "rank", _rank, text, takes_overrides=True)
+    sub = command(commands, "rank", _rank, text, takes_overrides=True, when_interrupted=_rank_hint)
     sub.add_argument("folder", help="of a run with a supernet, such as runs/detnas-300m")
     sub.add_argument(
         "--architectures", type=whole(3, 100_000), default=12, help="random ones within the budget (default 12)"
@@ -131,10 +134,15 @@ def _report(known: Any) -> None:
     print(write_report(run, searcher.space, objectives=searcher.objectives, reference=reference))
 
 
+def _rank_hint(known: Any) -> str:
+    options = ["--architectures", str(known.architectures), "--seed", str(known.seed), *known.overrides]
+    return f"`nasray rank {shlex.join([known.folder, *options])}` continues"
+
+
 def _rank(known: Any) -> None:
     from nasray.cluster import Resources, RunFolder
     from nasray.experiment import experiment_of_run, override_resources
-    from nasray.rank import FOLDER, rank_run
+    from nasray.rank import FOLDER, rank_run, too_few
 
     resources = None
     if known.overrides:
@@ -149,24 +157,35 @@ def _rank(known: Any) -> None:
     cells = [[row["id"], *(number_text(row[name], ".4g") for name in names)] for row in rows]
     print_table(["architecture", *names], cells)
     print()
-    columns = ["kendall", "95 % interval", "spearman", "95 % interval"]
-    table = []
-    for name, found in result["agreement"].items():
-        cells = [[number_text(part["value"]), f"{number_text(part['low'])} to {number_text(part['high'])}"]
-                 for part in (found["kendall"], found["spearman"])]  # fmt: skip
-        table.append([name, *cells[0], *cells[1]])
-    print_table(["agreement with training", *columns], table)
+    if few := too_few(result):
+        print(f"{few}: nasray rank {known.folder} --architectures 12")
+    else:
+        table = [[name, *_agreement_cells(found)] for name, found in result["agreement"].items()]
+        print_table(["agreement with training", "kendall", "95 % interval", "spearman"], table)
     spread = result["random"]
     print(f"\nrandom architectures: mAP {spread['mean']:.4f} (sd {spread['sd']:.4f}, {spread['num']} of them)")
     if "winner" in result:
         print(f"winner of the search {result['winner']['id']}: mAP {result['winner']['mAP']:.4f}")
-    print(f"{Path(known.folder) / FOLDER / 'rank.png'}\n{Path(known.folder) / FOLDER / 'agreement.png'}")
+    for name in ("rank.png",) if few else ("rank.png", "agreement.png"):
+        print(Path(known.folder) / FOLDER / name)
+
+
+def _agreement_cells(found: dict[str, Any]) -> list[str]:
+    """Cells of `rank_agreement`: tau, its interval, rho."""
+    from nasray.scores.ranking import MIN_NUM
+
+    if found["num"] < MIN_NUM:
+        return ["-", f"too few: {found['num']}, at least {MIN_NUM}", "-"]
+    kendall = found["kendall"]
+    interval = f"{number_text(kendall['low'])} to {number_text(kendall['high'])}"
+    return [number_text(kendall["value"]), interval, number_text(found["spearman"])]
 
 
 def _agreement(known: Any) -> None:
     from nasray.cluster.progress import ProgressLine
     from nasray.experiment import load_experiment, make_space
     from nasray.scores.agreement import agreement_report
+    from nasray.scores.ranking import MIN_NUM
     from nasray.spaces import Budget
     from nasray.spaces.staged import StagedSpace
 
@@ -191,3 +210,6 @@ def _agreement(known: Any) -> None:
         print_json(result)
         return
     print_values(result)
+    if known.architectures < MIN_NUM:
+        text = f"{known.architectures} architectures are too few to say how scores agree; at least {MIN_NUM} are needed"
+        print(text, file=sys.stderr)

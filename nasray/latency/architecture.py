@@ -37,7 +37,7 @@ def table_error(
         setting. `mape_min_percent` and `bias_min_percent` are against `min_ms`, which a busy machine disturbs less.
     """
     from nasray.models import build
-    from nasray.scores.agreement import rank_agreement
+    from nasray.scores.ranking import rank_correlations
     from nasray.searchers import RandomSearch
 
     setting = table.setting
@@ -56,15 +56,15 @@ def table_error(
     error = 100 * (predicted_ms / measured_ms - 1)
     min_ms = np.array([result["min_ms"] for result in results])
     error_min = 100 * (predicted_ms / min_ms - 1)
-    ranks = rank_agreement(predicted_ms, measured_ms, num_bootstrap=0)
+    kendall, spearman = rank_correlations(predicted_ms, measured_ms)
     return {
         "num": len(genes),
         "mape_percent": float(np.abs(error).mean()),
         "bias_percent": float(error.mean()),
         "mape_min_percent": float(np.abs(error_min).mean()),
         "bias_min_percent": float(error_min.mean()),
-        "kendall": ranks["kendall"]["value"],
-        "spearman": ranks["spearman"]["value"],
+        "kendall": kendall,
+        "spearman": spearman,
         "measured_ms": measured_ms.tolist(),
         "predicted_ms": predicted_ms.tolist(),
         "spread_ms": [result["spread_ms"] for result in results],

@@ -1,9 +1,6 @@
-"""How well scores rank architectures alike: rank correlations, and the closed form against literal forward passes.
+"""How well scores rank architectures alike: the closed form against literal forward passes.
 
-References: Kendall, "The treatment of ties in ranking problems", Biometrika 1945 (tau-b); Efron, "Bootstrap methods",
-Annals of Statistics 1979 (percentile intervals).
-
-Shapes: N items to rank, B bootstrap resamples, R repeats of a sampled score.
+Shapes: N architectures, R repeats of a sampled score.
 """
 
 from __future__ import annotations
@@ -16,7 +13,7 @@ from concurrent.futures import ProcessPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from nasray.scores.entropy import (
     MULTI_SCALE,
@@ -25,6 +22,7 @@ from nasray.scores.entropy import (
     level_entropies,
     log_width_score,
 )
+from nasray.scores.ranking import MIN_NUM, rank_agreement, rank_correlations
 from nasray.searchers import RandomSearch
 from nasray.spaces import Architecture, Budget, NasrayError
 
@@ -32,60 +30,6 @@ if TYPE_CHECKING:
     from nasray.spaces.staged import StagedSpace
 
 Floats = NDArray[np.float64]
-
-
-def rank_agreement(x: ArrayLike, y: ArrayLike, *, num_bootstrap: int = 2000, seed: int = 0) -> dict[str, Any]:
-    """Kendall's tau-b and Spearman's rho of two rankings, with 95 % percentile bootstrap intervals over the items.
-
-    Args:
-        x: (N,) scores; ties are allowed.
-        y: (N,) scores of the same items.
-        num_bootstrap: number of resamples; 0 leaves the intervals out (None).
-        seed: of the resampling.
-
-    Returns:
-        `num`, and under `kendall` and `spearman` each `value`, `low` and `high`. NaN where one side is constant;
-        resamples in which a side is constant are left out of the intervals.
-
-    Raises:
-        ValueError: for unequal shapes, fewer than two items, or NaN among them.
-    """
-    first, second = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
-    if first.ndim != 1 or first.shape != second.shape or len(first) < 2:
-        raise ValueError(f"rank agreement needs two (N,) arrays, N >= 2; got shapes {first.shape} and {second.shape}")
-    if np.isnan(first).any() or np.isnan(second).any():
-        raise ValueError("rank agreement of NaN is undefined; drop these items from both sides")
-    num = len(first)
-    rng = np.random.default_rng(seed)
-    resampled = rng.multinomial(num, np.full(num, 1 / num), size=num_bootstrap).astype(np.float64)
-    counts = np.concatenate([np.ones((1, num)), resampled])
-    result: dict[str, Any] = {"num": num}
-    for name, values in _rank_correlations(first, second, counts).items():
-        inside = values[1:][~np.isnan(values[1:])]
-        low, high = np.quantile(inside, [0.025, 0.975]).tolist() if len(inside) else (None, None)
-        result[name] = {"value": float(values[0]), "low": low, "high": high}
-    return result
-
-
-def _rank_correlations(x: Floats, y: Floats, counts: Floats) -> dict[str, Floats]:
-    """Kendall's tau-b and Spearman's rho, each (B,), of B multisets in which item i occurs counts[b, i] times.
-
-    Both follow from the (N, N) signs of differences: repeated items are tied with each other and cancel, and an
-    item's centred mid-rank is half the count-weighted sum of its signs.
-    """
-    sign_x, sign_y = np.sign(x[:, None] - x), np.sign(y[:, None] - y)
-
-    def pairs(matrix: Floats) -> Floats:
-        return ((counts @ matrix) * counts).sum(axis=1)
-
-    def weighted(first: Floats, second: Floats) -> Floats:
-        return (counts * first * second).sum(axis=1)
-
-    rank_x, rank_y = counts @ sign_x.T / 2, counts @ sign_y.T / 2
-    with np.errstate(invalid="ignore", divide="ignore"):
-        tau = pairs(sign_x * sign_y) / np.sqrt(pairs(np.abs(sign_x)) * pairs(np.abs(sign_y)))
-        rho = weighted(rank_x, rank_y) / np.sqrt(weighted(rank_x, rank_x) * weighted(rank_y, rank_y))
-    return {"kendall": tau, "spearman": rho}
 
 
 def agreement_report(
@@ -113,7 +57,7 @@ def agreement_report(
         budget: give it a lower bound on `gmacs` (such as 70 to 91): over all costs every score ranks well.
         num: how many random architectures within the budget.
         repeats: forward passes per architecture, at least 2.
-        seed: of architectures, passes and intervals.
+        seed: of architectures and passes.
         image_hw: height and width in pixels at which entropies are taken; costs count at the space's own.
         weights: alpha of C1 to C5.
         size_factor: as in `nasray.scores.entropy.entropy_score`.
@@ -125,7 +69,8 @@ def agreement_report(
         A JSON-serialisable dictionary:
         `agreement`: for `closed_form`, `log_width`, `params_m`, `gmacs`, `layers` what `rank_agreement` gives against
         the mean of all passes; for `one_pass` the first pass against the mean of the others.
-        `one_pass_kendall_mean`: tau of a pass against the mean of the others, averaged over the passes.
+        `one_pass_kendall_mean`: tau of a pass against the mean of the others, averaged over the passes; None
+        for fewer than `MIN_NUM` architectures.
         `difference`: `mean`, `standard_error` and `sd` over architectures of closed form minus sampled mean.
         `level_difference`: the mean of the same for H(C1) to H(C5), unweighted.
         `sampled_sd`: standard deviation of one pass, pooled within architectures.
@@ -161,9 +106,9 @@ def agreement_report(
     }
     mean = sampled.mean(axis=1)
     others = (sampled.sum(axis=1, keepdims=True) - sampled) / (repeats - 1)
-    one_pass = [rank_agreement(sampled[:, r], others[:, r], num_bootstrap=0) for r in range(repeats)]
-    agreement = {name: rank_agreement(score, mean, seed=seed) for name, score in scores.items()}
-    agreement["one_pass"] = rank_agreement(sampled[:, 0], others[:, 0], seed=seed)
+    one_pass = [rank_correlations(sampled[:, r], others[:, r])[0] for r in range(repeats)]
+    agreement = {name: rank_agreement(score, mean) for name, score in scores.items()}
+    agreement["one_pass"] = rank_agreement(sampled[:, 0], others[:, 0])
     difference = scores["closed_form"] - mean
     closed_levels = level_entropies(table, residual=residual, image_hw=image_hw)  # (5, N)
     within = float(np.sqrt(sampled.var(axis=1, ddof=1).mean()))
@@ -179,7 +124,7 @@ def agreement_report(
         "size_factor": size_factor,
         "residual": residual,
         "agreement": agreement,
-        "one_pass_kendall_mean": float(np.mean([result["kendall"]["value"] for result in one_pass])),
+        "one_pass_kendall_mean": float(np.mean(one_pass)) if len(texts) >= MIN_NUM else None,
         "difference": {
             "mean": float(difference.mean()),
             "standard_error": float(difference.std(ddof=1) / np.sqrt(len(difference))),

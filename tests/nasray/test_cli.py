@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from nasray.cli import main
 from nasray.cluster.reading import parse_json
 from nasray.experiment import experiment_names, load_experiment, make_searcher, parse_experiment
 from nasray.models import build
+from nasray.scores.ranking import rank_agreement
 from nasray.spaces import NasrayError
 
 
@@ -292,3 +294,55 @@ def test_overrides_reach_the_experiment():
     assert (experiment.budget.gmacs, experiment.seed, experiment.budget.layers) == (60.0, 3, 91.0)
     with pytest.raises(NasrayError, match="sed"):
         parse_experiment({"name": "x", "sed": 1}, "x")
+
+
+RANKED = {
+    "architectures": [{"id": f"{n}", "mAP": n / 10, "supernet": n / 5} for n in range(3)],
+    "agreement": {"supernet": rank_agreement(range(3), range(3))},
+    "random": {"mean": 0.1, "sd": 0.1, "num": 3},
+}
+
+
+def test_rank_claims_nothing_of_three(capsys, monkeypatch):
+    monkeypatch.setattr("nasray.rank.rank_run", lambda *_, **__: RANKED)
+    assert main(["rank", "runs/x", "--architectures", "3"]) == 0
+    printed = capsys.readouterr().out
+    assert "3 architectures are too few to say how predictors agree with training; at least 8 are needed" in printed
+    assert "1.000" not in printed
+    assert "agreement.png" not in printed
+    many = {**RANKED, "architectures": RANKED["architectures"] * 4, "agreement": {
+        "supernet": rank_agreement(range(12), range(12)), "zen": rank_agreement(range(5), range(5)),
+    }}  # fmt: skip
+    monkeypatch.setattr("nasray.rank.rank_run", lambda *_, **__: many)
+    assert main(["rank", "runs/x"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.split() == ["supernet", "1.000", "0.818", "to", "1.000", "1.000"] for line in lines)
+    assert any(line.split() == ["zen", "-", "too", "few:", "5,", "at", "least", "8", "-"] for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("command", "function", "advice"),
+    [
+        (["rank", "my runs/x", "--seed", "4"], "nasray.rank.rank_run",
+         ". `nasray rank 'my runs/x' --architectures 12 --seed 4` continues"),
+        (["resume", "begun"], "nasray.cluster.RunFolder.open", ". `nasray resume begun` continues"),
+        (["search", "maedet-tiny", "--folder", "new"], "nasray.searching.search_experiment", ""),
+        (["train", "shapes-detect", "--folder", "new"], "nasray.training.begin_training", ""),
+        (["evaluate", "x.pt"], "nasray.checkpoint.Checkpoint.load", ""),
+        (["job", "logs", "job-1", "--address", "http://head:8265"], "nasray.cluster.jobs.job_logs",
+         ". The job goes on: `nasray job logs job-1 --address http://head:8265 --follow` prints its log"),
+        (["job", "stop", "job-1", "--address", "http://head:8265"], "nasray.cluster.jobs.stop_job", ""),
+        (["cost", "maedet-m"], "nasray.architectures.find_architecture", ""),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)  # fmt: skip
+def test_advice_after_an_interrupt_can_be_followed(command, function, advice, capsys, monkeypatch, tmp_path):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.chdir(tmp_path)
+    Path("begun").mkdir()
+    Path("begun/experiment.yaml").touch()
+    monkeypatch.setattr(function, interrupted)
+    assert main(command) == 130
+    assert capsys.readouterr().err.endswith(f"nasray: interrupted{advice}\n")

@@ -203,7 +203,10 @@ def test_a_run_goes_through_its_stages_and_starts_another(experiment, tmp_path, 
     trained = Checkpoint.load(folder / "rank" / "trainings" / rows[0]["id"] / "train")
     assert trained.architecture.id == rows[0]["id"]
     assert trained.metrics["mAP"] == rows[0]["mAP"]
-    assert {"rank.json", "rank.png", "agreement.png"} <= {path.name for path in (folder / "rank").iterdir()}
+    names = {path.name for path in (folder / "rank").iterdir()}
+    assert {"rank.json", "rank.png"} <= names
+    assert "agreement.png" not in names, "nothing is claimed of three"
+    assert ranked["agreement"]["supernet"]["kendall"] == {"value": None, "low": None, "high": None}
     with pytest.raises(NasrayError, match="was begun with --seed 0"):
         rank_run(folder, 3, seed=1)
     # A search that begins from this supernet, without training it: the same paths, the same scores.
