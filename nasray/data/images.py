@@ -66,15 +66,23 @@ class ImageFiles:
 
     def missing(self) -> NDArray[np.intp]:
         """Positions of files that are not there; a folder is listed once, which is quick on network disks."""
-        paths = [self.folder / str(name) for name in self.names]
-        present = {parent: _listing(parent) for parent in dict.fromkeys(path.parent for path in paths)}
-        return np.flatnonzero([path.name not in present[path.parent] for path in paths])
+        listings: dict[str, set[str]] = {}
+        missing = []
+        for position, path in enumerate(map(self.name, range(len(self.names)))):
+            parent, name = os.path.split(path)
+            if parent not in listings:
+                listings[parent] = _listing(parent)
+            if name not in listings[parent]:
+                missing.append(position)
+        return np.array(missing, dtype=np.intp)
 
 
-def _listing(folder: Path) -> set[str]:
+def _listing(folder: str) -> set[str]:
+    """Names of what is in a folder and no folder itself."""
     try:
-        return {entry.name for entry in folder.iterdir()}
-    except OSError:
+        with os.scandir(folder or ".") as entries:
+            return {entry.name for entry in entries if not entry.is_dir()}
+    except (OSError, ValueError):
         return set()
 
 

@@ -46,7 +46,8 @@ def read_outline(value: Any) -> Outline | None:
         low, high = _polygons(value)
         return Outline(_json(value), low, high)
     if type(value) is dict:
-        return Outline(_json(value), size=_run_lengths(value))
+        size = _run_lengths(value)
+        return Outline(_json({"size": size, "counts": value["counts"]}), size=size)
     raise FieldError(f"must be polygons [[x, y, ...], ...] or run lengths, got {shown_value(value)}")
 
 

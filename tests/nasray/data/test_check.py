@@ -49,5 +49,18 @@ def test_few_examples_of_many(write_coco, tmp_path):
     assert "    and 2 more" in text
 
 
+def test_classes_that_are_not_chosen_are_counted_as_boxes_and_classes(write_coco, tmp_path):
+    write_coco(lambda content: content["categories"].append({"id": 9, "name": "cow"}))
+    (tmp_path / "data.yaml").write_text(
+        "format: coco\nclasses: [cat]\ntrain: {images: images, annotations: annotations/train.json}\n"
+    )
+    report = check_data(str(tmp_path))
+    (kind,) = report["splits"]["train"]["defects"].values()
+    assert (kind["count"], len(kind["messages"])) == (2, 1)
+    assert "warning: boxes of classes that are not among those chosen (left out): 2 of 1 class\n" in describe_check(
+        report
+    )
+
+
 def test_nothing_is_wrong_with_shapes():
     assert describe_check(check_data("shapes")).endswith("nothing is wrong with it")

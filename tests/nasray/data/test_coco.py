@@ -1,10 +1,15 @@
 import json
 import math
+import os
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
+from nasray.data import coco
 from nasray.data.coco import read_coco
+from nasray.data.dataset import refuse_errors
 from nasray.data.source import open_data
 from nasray.spaces import NasrayError
 
@@ -58,6 +63,147 @@ def test_every_defect_is_a_message(read, kind):
     found = [defect for defect in read(edit).defects if defect.kind == kind]
     assert found
     assert any(re.search(message, defect.message) for defect in found), found
+
+
+FIELDS = [
+    ("annotations", "iscrowd", value, "must be 0, 1, true or false") for value in ("0", "1", "false", 2, [])
+] + [
+    ("annotations", "ignore", "0", "must be 0, 1, true or false"),
+    ("annotations", "area", "12", "must be a number"), ("annotations", "area", -1, "must be at least 0"),
+    ("annotations", "area", math.nan, "must be at least 0"),
+    ("annotations", "category_id", "3", "must be a whole number"),
+    ("annotations", "category_id", 3.5, "must be a whole number"),
+    ("annotations", "image_id", "11", "must be a whole number"),
+    ("annotations", "image_id", 2**63, "must lie between"),
+    ("annotations", "id", "one", "must be a whole number"), ("annotations", "id", -(2**63) - 1, "must lie between"),
+    ("annotations", "id", True, "must be a whole number"),
+    ("images", "id", 2**64, "must lie between"), ("images", "id", None, "must be a whole number"),
+    ("images", "file_name", 7, "must be text"), ("images", "file_name", "", "must be a file's path"),
+    ("images", "file_name", "x" * 300, "must be a file's path"),
+    ("images", "file_name", "\ud800", "must be valid Unicode"),
+    ("images", "width", "40", "must be a whole number"), ("images", "height", -30, "must lie between"),
+    ("images", "height", 10**9, "must lie between"), ("images", "height", 30.5, "must be a whole number"),
+    ("categories", "name", 3, "must be text"), ("categories", "name", " ", "must be a name"),
+    ("categories", "id", "3", "must be a whole number"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("key", "name", "value", "message"), FIELDS)
+def test_a_field_of_another_type_is_an_error_that_names_it(read, key, name, value, message):
+    found = [defect for defect in read(change(key, 0, **{name: value})).defects if defect.kind == "bad-field"]
+    assert len(found) == 1
+    assert found[0].severity == "error"
+    assert f"{name} {message}" in found[0].message
+    assert {"annotations": "annotation", "images": "images[0]", "categories": "categories[0]"}[key] in found[0].message
+    assert found[0].message.isprintable()
+
+
+def test_all_wrong_fields_of_a_record_are_named(read):
+    dataset = read(change("annotations", 0, iscrowd="0", area="big", bbox="1 2 3 4"))
+    assert [defect.kind for defect in dataset.defects] == ["bad-field", "bad-field", "bad-box"]
+    assert all("annotation 1 of image 1.jpg (id 11): " in defect.message for defect in dataset.defects)
+
+
+@pytest.mark.parametrize(("value", "crowd"), [(0, False), (1, True), (False, False), (True, True), (1.0, True),
+                                              (None, False)])  # fmt: skip
+def test_crowds(read, value, crowd):
+    assert read(change("annotations", 0, iscrowd=value)).ignored.tolist() == [False, True, crowd]
+
+
+def test_numbers_that_pandas_wrote(read):
+    def floats(content):
+        for record in (*content["images"], *content["annotations"], *content["categories"]):
+            record.update({key: float(value) for key, value in record.items() if type(value) is int})
+
+    dataset = read(floats)
+    assert not dataset.defects
+    assert dataset.image_ids.tolist() == [10, 11, 12]
+    assert dataset.annotation_ids.tolist() == [2, 5, 1]
+
+
+def test_names_with_spaces(read, tmp_path):
+    def rename(content):
+        (tmp_path / "images/0.jpg").rename(tmp_path / "images/ my photo 1.jpg")
+        content["images"][0]["file_name"] = " my photo 1.jpg"
+        content["categories"][0]["name"] = " hot  dog "
+
+    dataset = read(rename)
+    assert not dataset.defects
+    assert dataset.classes == ("cat", "hot  dog")  # whitespace around a name is no part of it
+    assert dataset.read_image(0).shape == (3, 30, 40)
+
+
+@pytest.mark.parametrize(
+    ("edit", "kind", "severity"),
+    [
+        (change("categories", 1, name="dog "), "duplicate-category", "error"),
+        (change("categories", 1, id=7), "duplicate-category", "error"),
+        (change("categories", 1, name="DOG"), "similar-class", "warning"),
+        (change("images", 1, id=10), "duplicate-image", "error"),
+        (change("images", 1, file_name="0.jpg"), "duplicate-image", "error"),
+        (change("annotations", 1, id=1), "duplicate-annotation", "warning"),
+    ],
+)
+def test_what_occurs_twice(read, edit, kind, severity):
+    assert (kind, severity) in [(defect.kind, defect.severity) for defect in read(edit).defects]
+
+
+@pytest.mark.parametrize("outline", [[[]], [[1, 2, 3, 4]], [1, 1, 5, 1, 5, 5], {"size": [40, 30], "counts": [1200]},
+                                     {"size": [30, 40], "counts": None}, [[1, 1, 5, 1, 5, 5], [1, 2]]])  # fmt: skip
+def test_what_is_no_outline_bars_masks_alone(read, outline):
+    dataset = read(change("annotations", 1, segmentation=outline))
+    (defect,) = [defect for defect in dataset.defects if defect.kind == "bad-outline"]
+    assert defect.severity == "error"
+    assert "annotation 2 of image 0.jpg (id 10): segmentation " in defect.message
+    refuse_errors(dataset, "set")  # boxes can be learnt
+    assert len(dataset.target(0)["boxes"]) == 1
+    for one in (dataset, dataset.select(np.array([0]))):
+        with pytest.raises(NasrayError, match=r"annotation 2 of image 0\.jpg .* choose a detector of boxes"):
+            one.require_outlines()
+
+
+def test_the_folder_that_holds_most_images_is_taken(write_coco, tmp_path):
+    path = write_coco()
+    (tmp_path / "images/0.jpg").unlink()  # the first one
+    (tmp_path / "other").mkdir()
+    dataset = read_coco(path, [tmp_path / "other", tmp_path / "images"], name="train")
+    assert [defect.kind for defect in dataset.defects] == ["missing-image"]
+    assert str(tmp_path / "images/0.jpg") in dataset.defects[0].message
+
+
+def test_a_large_file_is_parsed_once(write_coco, tmp_path, monkeypatch):
+    outline = {"size": [30, 40], "counts": [200, 100, 900]}
+    path = write_coco(change("annotations", 2, segmentation=outline, bbox=[38, -5, 5, 9], area=None))
+    folders = [tmp_path / "images"]
+    parsed = read_coco(path, folders, name="train")
+    monkeypatch.setenv("NASRAY_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(coco, "SHARED_BYTES", 1)
+    first = read_coco(path, folders, name="train")
+    with monkeypatch.context() as patch:
+        patch.setattr(coco, "parse_coco", None)
+        again = read_coco(path, folders, name="train")
+        chosen = read_coco(path, folders, name="train", classes=["dog"])
+    for mapped in (first, again):
+        for name in ("image_ids", "image_hw", "offsets", "boxes", "labels", "areas", "ignored", "annotation_ids"):
+            assert (getattr(mapped, name) == getattr(parsed, name)).all()
+            assert not getattr(mapped, name).flags.writeable
+        assert list(mapped.files.names) == list(parsed.files.names)
+        assert mapped.to_coco() == parsed.to_coco()
+        assert (mapped.classes, mapped.defects) == (parsed.classes, parsed.defects)
+        assert mapped.defects  # clipped, and without outline
+    assert chosen.to_coco() == read_coco(path, folders, name="train", classes=["dog"]).to_coco()
+    stamp = path.stat()
+    path.write_text(path.read_text().replace('"name": "dog"', '"name": "fox"'))
+    os.utime(path, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+    assert read_coco(path, folders, name="train").classes == ("cat", "fox")  # of the same size and time
+
+
+def test_sizes_from_files_are_not_kept(write_coco, tmp_path, monkeypatch):
+    monkeypatch.setenv("NASRAY_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(coco, "SHARED_BYTES", 1)
+    path = write_coco(lambda content: content["images"][1].pop("height"))
+    assert read_coco(path, [tmp_path / "images"], name="train").image_hw.tolist() == [[30, 40]] * 3
+    assert not list((tmp_path / "cache").rglob("*.arrays"))
 
 
 @pytest.mark.parametrize(
@@ -125,6 +271,67 @@ def test_what_is_no_coco_file_is_refused(tmp_path, text, message):
         read_coco(path, [tmp_path], name="train")
     with pytest.raises(NasrayError, match=r"other\.json not found"):
         read_coco(tmp_path / "other.json", [tmp_path], name="train")
+
+
+VALUES = (
+    None, True, 0, 1, -1, 2, 7, 10, 2**63, 10**400, 10.0, 1.5, math.nan, math.inf, 1e308, 1e-9, "", "0", "true",
+    " dog ", "\ud800", "a\nb", "x" * 300, "0.jpg", "/", ".", "../images", [], [[]], {}, [1, 2, 3, 4], [[1, 2, 3, 4]], [None],
+    [[1, 1, 5, 1, 5, 5]], [1, 1, 5, 1, 5, 5], [[1, 1, 5, 1, 5, 5], [1, 2]], [[1, 1, 5, 1, 5, 1e9]],
+    [[1, 1, 5, 1, 5, "5"]],
+    {"size": [30, 40], "counts": None}, {"size": [30, 40], "counts": [0, 1200]}, {"size": [40, 30], "counts": [1200]},
+    {"size": [30, 40], "counts": "zz"}, {"size": [30, 40], "counts": [-1, 1201]}, [1, 2, -3, 4], [99, 99, 5, 5],
+    [39.9999999, 1, 5, 5], [0, 0, 1e-6, 1e-6],
+)  # fmt: skip
+
+
+def places(value, place=()):
+    """The places of all values inside one, by keys and positions."""
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, item in inner:
+        yield (*place, key)
+        yield from places(item, (*place, key))
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_whatever_stands_in_a_file_it_is_named_or_can_be_learnt(write_coco, tmp_path, data):
+    def edit(content):
+        content["annotations"][0]["segmentation"] = [[1, 2, 4, 2, 4, 6]]
+        content["annotations"][2]["segmentation"] = {"size": [30, 40], "counts": [100, 50, 1050]}
+        for _ in range(data.draw(st.integers(1, 3))):
+            *path, last = data.draw(st.sampled_from(list(places(content))))
+            parent = content
+            for key in path:
+                parent = parent[key]
+            how = data.draw(st.sampled_from(["replace", "replace", "replace", "remove", "copy"]))
+            if how == "remove":
+                del parent[last]
+            elif how == "copy" and isinstance(parent, list):
+                parent.append(parent[last])
+            else:
+                parent[last] = data.draw(st.sampled_from(VALUES))
+
+    path = write_coco(edit)
+    try:
+        dataset = read_coco(path, [tmp_path / "images"], name="train")
+        refuse_errors(dataset, "set")
+        targets = [dataset.target(index) for index in range(len(dataset))]
+        dataset.require_outlines()
+        refused = ""
+    except NasrayError as error:
+        refused = str(error)
+    if refused:
+        assert refused.isprintable()
+        return
+    assert not [defect for defect in dataset.defects if defect.severity == "error"]
+    for index, target in enumerate(targets):
+        height, width = dataset.image_hw[index].tolist()
+        boxes = target["boxes"]
+        assert (boxes >= 0).all()
+        assert (boxes[:, 2:] > boxes[:, :2]).all()
+        assert (boxes[:, 2] <= width).all()
+        assert (boxes[:, 3] <= height).all()
+        assert dataset.target(index, with_masks=True)["masks"].shape == (len(boxes), height, width)
 
 
 def test_real_coco(shared_data):

@@ -1,3 +1,4 @@
+import dataclasses
 import os
 import signal
 import time
@@ -8,6 +9,7 @@ import torch
 
 from nasray.data.coco import read_coco
 from nasray.data.loader import EvaluationLoader, Feed, TrainLoader, pad_images
+from nasray.data.outlines import Segmentations
 from nasray.data.source import open_data
 from nasray.data.transforms import FILL
 from nasray.recipe import AugmentationOptions, LoaderOptions
@@ -163,6 +165,43 @@ def test_a_torn_image_is_one_message(write_coco, tmp_path, processes):
         list(feed.epoch(0))
     assert str(info.value).startswith(f"cannot read image {torn} (image id 12): ")
     assert "Traceback" not in str(info.value)
+
+
+@pytest.mark.parametrize("processes", [0, 1])
+def test_an_outline_that_was_never_checked_is_named(write_coco, tmp_path, processes):
+    dataset = read_coco(write_coco(), [tmp_path / "images"], name="train")
+    outlines = Segmentations.of([[[1, 1, 5, 1, 5, 5]], None, {"size": [30, 40], "counts": None}])
+    dataset = dataclasses.replace(dataset, segmentations=outlines)
+    feed = loader(
+        dataset, 3, AugmentationOptions(short_side=(32,)), LoaderOptions(processes=processes), with_masks=True
+    )
+    with pytest.raises(
+        NasrayError, match=r"annotation 1 of image .*1\.jpg \(image id 11\): segmentation has run"
+    ) as info:
+        list(feed.epoch(0))
+    assert str(info.value).isprintable()
+
+
+@pytest.mark.parametrize("make", [loader, lambda dataset: EvaluationLoader(dataset, ALL, batch_size=2, stride=32)])
+def test_whatever_fails_on_an_image_names_it(write_coco, tmp_path, make):
+    dataset = read_coco(write_coco(), [tmp_path / "images"], name="train")
+    feed = make(dataset)
+    work = feed.work if isinstance(feed, TrainLoader) else feed.feed.loader.dataset.work
+
+    def transform(*_):
+        raise TypeError("no such thing\nas this")
+
+    work.transform = transform
+    with pytest.raises(NasrayError, match=r"image .*\(image id 1\d\) cannot be loaded: TypeError: no such thing\. "):
+        list(feed.epoch(0) if isinstance(feed, TrainLoader) else feed)
+
+
+def test_masks_that_cannot_be_learnt_are_refused_at_once(write_coco, tmp_path):
+    path = write_coco(lambda content: content["annotations"][0].update(segmentation=[[1, 2]]))
+    with pytest.raises(NasrayError, match=r"the first: .*annotation 1 of image 1\.jpg"):
+        loader(read_coco(path, [tmp_path / "images"], name="train"), with_masks=True)
+    with pytest.raises(NasrayError, match="has no segmentations"):
+        loader(read_coco(write_coco(), [tmp_path / "images"], name="train"), with_masks=True)
 
 
 def die(key):

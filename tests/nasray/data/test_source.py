@@ -1,3 +1,5 @@
+import shutil
+
 import pytest
 
 from nasray.data.source import open_data
@@ -39,6 +41,11 @@ def test_paths_are_relative_to_the_file(write_coco, write_yaml, monkeypatch, tmp
         ("format: voc", "names no split"),
         ("format: shards\nclasses: [dog]", "Leave only format and root"),
         ("- a", "must hold a mapping"),
+        (COCO + "train: {images: images, annotations: annotations/val.json}", "key 'train' occurs twice at line 1"),
+        (COCO + "classes: [dog, ' dog']", "classes: 'dog' occurs twice"),
+        (COCO + "classes: []", "classes: none is chosen"),
+        (COCO + "classes: ['']", "classes: each must be a name"),
+        ("format: coco\ntrain: {images: [" * 200, "not valid YAML|nested too deeply"),
     ],
 )
 def test_mistakes_in_the_file_are_named(write_yaml, text, message):
@@ -84,13 +91,38 @@ def test_errors_stop_when_a_split_is_used(write_coco, tmp_path, capsys):
     assert open_data(str(tmp_path)).read("train")
 
 
+def test_images_of_train_in_val_are_said(write_coco, write_yaml, tmp_path, capsys):
+    write_coco()
+    write_coco(lambda content: content["images"].pop(2), name="val")
+    (tmp_path / "link").symlink_to(tmp_path / "images")
+    source = write_yaml(COCO + "val: {images: link, annotations: annotations/val.json}\n")
+    data = open_data(source)
+    data.split("train")
+    assert not capsys.readouterr().err
+    data.split("val")
+    said = capsys.readouterr().err
+    assert "2 of the 2 images of 'val' are in 'train' too, such as " in said
+    assert "0.jpg: what is measured on them says nothing about new images" in said
+    data.split("val")
+    assert "in 'train' too" not in capsys.readouterr().err
+
+
+def test_images_of_one_name_in_two_folders_are_two(write_coco, write_yaml, tmp_path, capsys):
+    write_coco()
+    write_coco(name="val")
+    shutil.copytree(tmp_path / "images", tmp_path / "others")
+    data = open_data(write_yaml(COCO + "val: {images: others, annotations: annotations/val.json}\n"))
+    list(data.all_splits())
+    assert not capsys.readouterr().err
+
+
 def test_what_is_no_data_set(tmp_path):
     with pytest.raises(NasrayError, match="does not exist"):
         open_data(str(tmp_path / "other"))
     (tmp_path / "a.txt").write_text("")
     with pytest.raises(NasrayError, match="neither a YAML file nor a folder"):
         open_data(str(tmp_path / "a.txt"))
-    with pytest.raises(NasrayError, match="no layout that nasray knows"):
+    with pytest.raises(NasrayError, match=r"no layout that nasray knows|holds|empty"):
         open_data(str(tmp_path))
 
 

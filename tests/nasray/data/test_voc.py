@@ -90,6 +90,67 @@ def test_what_is_missing_is_named(root):
     assert "b.jpg, object 1 (dog): bndbox/xmax must be a number, got '?'" in kinds["bad-box"]
 
 
+FIELDS = [
+    ("<difficult>0</difficult>", "<difficult>maybe</difficult>", "bad-field", "difficult must be 0, 1, true, false"),
+    ("<difficult>0</difficult>", "<difficult>0</difficult><difficult>1</difficult>", "bad-field", "occurs 2 times"),
+    ("<difficult>0</difficult>", "<truncated>0.3</truncated>", "odd-field", "truncated must be 0, 1, true, false"),
+    ("<difficult>0</difficult>", "<occluded>?</occluded>", "odd-field", "occluded must be"),
+    ("<name>dog</name>", "", "bad-field", "name is missing"),
+    ("<name>dog</name>", "<name> </name>", "bad-field", "name must be a name of 1 to 200 characters"),
+    ("<name>dog</name>", "<name><b>dog</b></name>", "bad-field", "name holds other elements"),
+    ("<xmax>40</xmax>", "<xmax>nan</xmax>", "bad-box", "bndbox/xmax must be a number, got 'nan'"),
+    ("<xmax>40</xmax>", "<xmax>1e400</xmax>", "bad-box", "bndbox/xmax must be finite"),
+    ("<xmax>40</xmax>", "<xmax>forty</xmax>", "bad-box", "bndbox/xmax must be a number, got 'forty'"),
+    ("<xmax>40</xmax>", "", "bad-box", "bndbox/xmax is missing"),
+    ("<xmax>40</xmax>", "<xmax>40</xmax><xmax>41</xmax>", "bad-box", "bndbox/xmax occurs 2 times"),
+    ("<width>40</width>", "<width>wide</width>", "bad-field", "size/width must be a number"),
+    ("<width>40</width>", "<width>-40</width>", "bad-field", "size/width must lie between"),
+    ("<width>40</width>", "<width>40.5</width>", "bad-field", "size/width must be a whole number"),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "kind", "message"), FIELDS)
+def test_a_field_of_another_type_is_named(root, old, new, kind, message):
+    path = root / "Annotations/a.xml"
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+    found = [defect for defect in read(root, "train").defects if defect.kind == kind]
+    assert len(found) == 1
+    assert "a.xml: image" in found[0].message
+    assert message in found[0].message
+
+
+@pytest.mark.parametrize(
+    ("word", "difficult"), [("true", True), ("False", False), ("YES", True), (" 1 ", True), ("", False)]
+)
+def test_words_for_difficult(root, word, difficult):
+    write_xml(root, "a", [("dog", word, 1, 1, 40, 30)])
+    assert read(root, "train").ignored.tolist() == [difficult]
+
+
+def test_names_with_spaces_are_whole(root, encode):
+    stems = ["my photo", "my photo 1", " first", "x.y"]
+    for stem in stems:
+        (root / f"JPEGImages/{stem}.jpg").write_bytes(encode(np.zeros((30, 40, 3))))
+        (root / f"JPEGImages/{stem}.txt").write_text("beside it")
+        write_xml(root, stem, [("\n hot  dog\n ", 0, 1, 1, 40, 30)])
+    (root / "ImageSets/Main/train.txt").write_bytes("\r\n".join([*stems, "a  1", "b -1", "c 0 "]).encode())
+    dataset = read(root, "train")
+    assert [dataset.files.name(index).rpartition("/")[2] for index in range(6)] == [
+        *(f"{stem}.jpg" for stem in stems), "a.jpg", "c.jpg",
+    ]  # fmt: skip
+    assert dataset.classes == ("cat", "dog", "hot  dog")
+    assert {defect.severity for defect in dataset.defects} == {"warning"}
+
+
+def test_images_that_occur_twice(root):
+    (root / "ImageSets/Main/val.txt").write_text("c\na\n")
+    (found,) = [defect for defect in read(root, "train", "val").defects if defect.kind == "duplicate-image"]
+    assert found.severity == "error"
+    assert "a.jpg: it is listed before" in found.message
+
+
 def test_an_image_that_tells_no_size(root):
     write_xml(root, "a", OBJECTS["a"], size="")
     (root / "JPEGImages/a.jpg").write_bytes(b"torn")
