@@ -1,3 +1,4 @@
+import copy
 import json
 import math
 import os
@@ -307,9 +308,9 @@ def test_whatever_stands_in_a_file_it_is_named_or_can_be_learnt(write_coco, tmp_
             if how == "remove":
                 del parent[last]
             elif how == "copy" and isinstance(parent, list):
-                parent.append(parent[last])
+                parent.append(copy.deepcopy(parent[last]))
             else:
-                parent[last] = data.draw(st.sampled_from(VALUES))
+                parent[last] = copy.deepcopy(data.draw(st.sampled_from(VALUES)))
 
     path = write_coco(edit)
     try:
