@@ -1,8 +1,9 @@
 """Trained detectors for other programs: ONNX, and PyTorch's exported programs, both held against the original.
 
-What is exported takes images (1, 3, H, W) of RGB values in 0 to 255 as float32, of any height and width, and gives
-`boxes` (K, 4) xyxy in pixels, `scores` (K,) and `labels` (K,), best first; entries of score 0 are padding. Mask R-CNN
-also gives `masks` (K, 28, 28). A raw export gives what `forward_raw` does, for any number of images.
+What is exported takes images (1, 3, H, W) of RGB values in 0 to 255 as float32, of any height and width, and returns
+the `Detections` of the contract: `boxes` (1, K, 4) xyxy in pixels, `scores` (1, K) and `labels` (1, K), best first;
+entries of score 0 are padding. Mask R-CNN also returns `masks` (1, K, 28, 28). A raw export returns what `forward_raw`
+does, for any number of images. Beside the network the file says how images are resized, and what the outputs are.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ Run = Callable[[Tensor, float], Outputs]
 
 
 class EndToEnd(nn.Module):
-    """Images (1, 3, H, W) to boxes, scores, labels, and masks where there are any, of the one image.
+    """Images (1, 3, H, W) to boxes, scores, labels, and masks where there are any.
 
     The threshold is a tensor, so that the check can lower that of the very program that is written.
     """
@@ -65,8 +66,8 @@ class EndToEnd(nn.Module):
         self.detector.register_buffer("score_threshold", threshold)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Detections without their batch dimension."""
-        return tuple(part[0] for part in self.detector(images) if part is not None)
+        """Detections as the contract has them, without the masks if there are none."""
+        return tuple(part for part in self.detector(images) if part is not None)
 
 
 class RawOutputs(nn.Module):
@@ -114,8 +115,8 @@ def export_checkpoint(
     height, width = check_image_hw(image_hw) if image_hw else evaluation_hw(checkpoint)
     sizes = [(height, width), (height + 45, width + 22)]
     module = (RawOutputs if raw else EndToEnd)(detector).eval()
-    names = _output_names(module)
-    content, run = (_to_onnx if path.suffix == ".onnx" else _to_program)(module, names, checkpoint, raw)
+    outputs = _outputs(module)
+    content, run = (_to_onnx if path.suffix == ".onnx" else _to_program)(module, outputs, checkpoint, raw)
     differences = check(module, run, sizes, raw)
     write_atomic(path, content)
     return {
@@ -143,19 +144,59 @@ def check_target(path: Path, raw: bool = False) -> None:
             raise NasrayError(f"an export to ONNX needs {error.name}: {install_command('onnx')}") from error
 
 
+def file_description(checkpoint: Checkpoint, outputs: dict[str, str], raw: bool) -> dict[str, str]:
+    """Return what a program that uses an export must know, for the file's metadata.
+
+    Args:
+        checkpoint: Checkpoint that is exported.
+        outputs: Names and meanings of the outputs.
+        raw: Whether they are those of `forward_raw`.
+
+    Returns:
+        `classes` in the order of labels, `outputs`, and `resize` as JSON. `resize` is either `height` and `width`, or
+        `short_side` and `long_side`: the shorter side becomes `short_side` unless the longer one would then exceed
+        `long_side`. `orientation` is "upright" where EXIF's rotation is applied to images before, else "stored". And
+        `detector`, `architecture`, and `images`, which says what the network takes.
+    """
+    options = checkpoint.recipe.augmentation
+    short_side, long_side = options.evaluation_sides or (options.short_side[-1], options.long_side)
+    resize = {"short_side": short_side, "long_side": long_side}
+    if options.square is not None and options.evaluation_sides is None:
+        resize = {"height": options.square, "width": options.square}
+    return {
+        "classes": to_json(list(checkpoint.classes)),
+        "outputs": to_json(outputs),
+        "resize": to_json(resize),
+        "orientation": checkpoint.pixel_rules.orientation,
+        "images": f"({'B' if raw else 1}, 3, H, W) float32, RGB, 0 to 255, resized as `resize` says",
+        "detector": checkpoint.recipe.detector.name,
+        "architecture": checkpoint.architecture.text,
+    }
+
+
 def evaluation_hw(checkpoint: Checkpoint) -> tuple[int, int]:
     """The size to which the recipe's evaluation brings an image of 480x640 pixels."""
     resized = EvaluationTransform(checkpoint.recipe.augmentation)(torch.zeros(3, 480, 640, dtype=torch.uint8))
     return int(resized.shape[-2]), int(resized.shape[-1])
 
 
-def _output_names(module: nn.Module) -> list[str]:
+def _outputs(module: nn.Module) -> dict[str, str]:
+    """Return the names of an export's outputs in order, and what each is."""
     detector = module.detector
     assert isinstance(detector, Detector)
     if isinstance(module, RawOutputs):
         with torch.no_grad():
-            return [name for name, _ in named_outputs(detector.forward_raw(torch.zeros(1, 3, 128, 128)))]
-    return ["boxes", "scores", "labels"] + ["masks"] * detector.learns_masks
+            named = named_outputs(detector.forward_raw(torch.zeros(1, 3, 128, 128)))
+        return dict.fromkeys((name for name, _ in named), "as the detector's forward_raw returns it")
+    num = detector.max_detections
+    outputs = {
+        "boxes": f"(1, {num}, 4) float32, xyxy in pixels of the resized image",
+        "scores": f"(1, {num}) float32 in [0, 1], best first, 0 for padding",
+        "labels": f"(1, {num}) int64, positions in classes",
+    }
+    return outputs | (
+        {"masks": f"(1, {num}, 28, 28) float32 in [0, 1], within each box"} if detector.learns_masks else {}
+    )
 
 
 def _traced(module: nn.Module, raw: bool) -> tuple[tuple[Tensor], tuple[dict[int, Any]]]:
@@ -178,23 +219,16 @@ def _quietly() -> Iterator[None]:
         logging.disable(level)
 
 
-def _to_onnx(module: nn.Module, names: list[str], checkpoint: Checkpoint, raw: bool) -> tuple[bytes, Run]:
+def _to_onnx(module: nn.Module, outputs: dict[str, str], checkpoint: Checkpoint, raw: bool) -> tuple[bytes, Run]:
     """The content of the file, and what runs it."""
     inputs, shapes = _traced(module, raw)
     with _quietly(), tempfile.TemporaryDirectory(prefix="nasray-onnx-") as folder:
         program = torch.onnx.export(
             module, inputs, dynamo=True, dynamic_shapes=shapes, opset_version=OPSET, input_names=["images"],
-            output_names=names, verbose=False,
+            output_names=list(outputs), verbose=False,
         )  # fmt: skip
         assert program is not None
-        program.model.metadata_props.update(
-            {
-                "classes": to_json(list(checkpoint.classes)),
-                "detector": checkpoint.recipe.detector.name,
-                "architecture": checkpoint.architecture.text,
-                "images": "RGB, 0 to 255, (1, 3, H, W)" if not raw else "RGB, 0 to 255, (B, 3, H, W)",
-            }
-        )
+        program.model.metadata_props.update(file_description(checkpoint, outputs, raw))
         program.save(str(Path(folder) / "model.onnx"), external_data=False)
         content = (Path(folder) / "model.onnx").read_bytes()
     return content, _onnx_runner(content)
@@ -218,13 +252,14 @@ def _onnx_runner(content: bytes) -> Run:
     return run
 
 
-def _to_program(module: nn.Module, names: list[str], checkpoint: Checkpoint, raw: bool) -> tuple[bytes, Run]:
+def _to_program(module: nn.Module, outputs: dict[str, str], checkpoint: Checkpoint, raw: bool) -> tuple[bytes, Run]:
     inputs, shapes = _traced(module, raw)
     sink = io.BytesIO()
     with _quietly():
         program = torch.export.export(module, inputs, dynamic_shapes=shapes)
         allow_any_size(program)
-        extra = {"classes.json": to_json(list(checkpoint.classes)), "outputs.json": to_json(names)}
+        described = file_description(checkpoint, outputs, raw)
+        extra = {f"{name}.json": described[name] for name in ("classes", "outputs", "resize")}
         torch.export.save(program, sink, extra_files=extra)
         sink.seek(0)
         again = torch.export.load(sink).module()
@@ -309,7 +344,8 @@ def _compare(module: nn.Module, run: Run, number: int, image_hw: tuple[int, int]
     for attempt in range(NUM_ATTEMPTS):
         images = _drawn([number + 10 * attempt], image_hw)
         threshold = _telling_threshold(module, images)
-        distances, score = detection_differences(_computed(module, images, threshold), run(images, threshold))
+        ours, theirs = _computed(module, images, threshold), run(images, threshold)
+        distances, score = detection_differences([part[0] for part in ours], [part[0] for part in theirs])
         box = float(distances.max()) if len(distances) else 0.0
         agreeing = float((distances <= BOX_TOLERANCE).float().mean())
         if (box <= BOX_TOLERANCE and score <= SCORE_TOLERANCE) or agreeing < MOST:
@@ -347,7 +383,7 @@ def _computed(module: nn.Module, images: Tensor, threshold: float | None = None)
 def _telling_threshold(module: nn.Module, images: Tensor) -> float:
     """The detector's own threshold, or a lower one that `NUM_COMPARED` detections exceed, in a gap between scores."""
     own = float(module.get_buffer(THRESHOLD))
-    scores = _computed(module, images, 0.0)[1]
+    scores = _computed(module, images, 0.0)[1][0]
     window = scores[min(NUM_COMPARED, len(scores)) - 1 : 2 * NUM_COMPARED]
     if window[0] > own or len(window) < 2:
         return own

@@ -1,22 +1,31 @@
-"""Backbones as plain PyTorch files that need no nasray."""
+"""Backbones as plain PyTorch files that need no nasray, with their trained weights beside them."""
 
 from __future__ import annotations
 
 import inspect
+import io
 import keyword
 import pprint
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from nasray.architectures import MID_KEYS
+from nasray.architectures import MID_KEYS, find_architecture
 from nasray.cluster import write_atomic
 from nasray.cluster.files import check_output
 from nasray.cluster.reading import shown
 from nasray.spaces import Architecture, NasrayError
 
-_HEAD = '''"""Backbone {id}, a plain PyTorch file: `from {module} import build; features = build()(images)`.
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
-Written by nasray {version}. images is (B, 3, H, W); the features are an ordered dict of maps, see `feature_info`.
+_HEAD = '''"""Backbone {id}, a plain PyTorch file; `python {module}.py` runs it on an image.
+
+    from {module} import {made}, normalize
+
+    features = {made}().eval()(normalize(images))
+
+Written by nasray {version}. images is (B, 3, H, W), RGB values in 0 to 255; the features are an ordered dict of maps,
+see `feature_info`.{weights}
 """
 
 '''
@@ -27,52 +36,147 @@ ARCHITECTURE = {spec}
 
 
 def build() -> {kind}:
-    """The backbone with fresh weights."""
+    """Build the backbone with fresh weights."""
     return {kind}({block}**ARCHITECTURE)
+
+{load}
+def normalize(images: torch.Tensor) -> torch.Tensor:
+    """Map (B, 3, H, W) RGB values in 0 to 255 to what the backbone takes, as in training."""
+    mean, std = (images.new_tensor(values)[:, None, None] for values in ({mean}, {std}))
+    return (images - mean) / std
+
+
+if __name__ == "__main__":
+    example = 255 * torch.rand(1, 3, 320, 320)
+    with torch.no_grad():
+        for name, features in {made}().eval()(normalize(example)).items():
+            print(name, tuple(features.shape), f"mean {{features.mean():.4g}}")
+'''
+
+_LOAD = '''
+def load(path: str | None = None) -> {kind}:
+    """Build the backbone with its trained weights, in inference mode.
+
+    Args:
+        path: File of the weights; the one that was written with this file by default.
+    """
+    import pathlib
+
+    backbone = build()
+    weights = path or pathlib.Path(__file__).with_name("{weights}")
+    backbone.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
+    return backbone.eval()
+
 '''
 
 
-def export_backbone(architecture: Architecture, path: Path) -> dict[str, Any]:
-    """Write a backbone as one file and hold it against the original.
+def export_backbone(what: str, path: Path) -> dict[str, Any]:
+    """Write a backbone as one file, its trained weights beside it where there are any, and check both.
+
+    Args:
+        what: Name or file of an architecture, which has no trained weights; or a run, a training, or a checkpoint.
+        path: File to write, `backbone.py`; the weights go to `backbone.weights.pt`.
 
     Returns:
-        `params_m`, and `max_difference` between the outputs of the file's network and nasray's with the same weights.
+        `file`; `weights`, the file of the weights, and `checkpoint` that they come from, both None where nothing was
+        trained; `params_m`; and `max_difference` between the outputs of the file's network and of nasray's.
 
     Raises:
-        NasrayError: if the path is not that of a Python file in an existing folder.
+        NasrayError: if the path is not that of a Python file in an existing folder, or nothing can be exported.
     """
-    import torch
-
     from nasray._version import __version__
     from nasray.models import build
+    from nasray.models.pixels import PIXEL_MEAN, PIXEL_STD
 
     check_output(path, (".py",))
     if not path.stem.isidentifier() or keyword.iskeyword(path.stem):
         raise NasrayError(
             f"export writes a Python module, such as backbone.py; {shown(path)} cannot be imported. Choose another name"
         )
+    architecture, state, checkpoint = _trained(what)
     network = build(architecture).eval()
+    if state is not None:
+        network.load_state_dict(state)
+    weights = path.with_suffix(".weights.pt")
+    kind = type(network).__name__
     source = inspect.getsource(inspect.getmodule(type(network)))  # type: ignore[arg-type]
     body = source[source.index("from __future__") :]
+    if "\nimport torch\n" not in body:
+        body = body.replace("\nfrom torch import", "\nimport torch\nfrom torch import", 1)
+    made = "build" if state is None else "load"
     text = (
-        _HEAD.format(id=architecture.id, module=path.stem, version=__version__)
+        _HEAD.format(
+            id=architecture.id, module=path.stem, version=__version__, made=made,
+            weights="" if state is None else f" Its trained weights are in {weights.name}.",
+        )
         + body
         + _TAIL.format(
-            spec=pprint.pformat(architecture.spec, sort_dicts=False, width=110), kind=type(network).__name__,
+            spec=pprint.pformat(architecture.spec, sort_dicts=False, width=110), kind=kind, made=made,
             block=f"{architecture.family!r}, " if architecture.family in MID_KEYS else "",
+            load="" if state is None else _LOAD.format(kind=kind, weights=weights.name),
+            mean=PIXEL_MEAN, std=PIXEL_STD,
         )
     )  # fmt: skip
-    names: dict[str, Any] = {"__name__": path.stem}
+    difference = _difference(network, text, path)
+    if state is not None:
+        _write_weights(weights, network)
+    write_atomic(path, text.encode())
+    return {
+        "file": str(path),
+        "weights": None if state is None else str(weights),
+        "checkpoint": None if checkpoint is None else str(checkpoint),
+        "params_m": sum(parameter.numel() for parameter in network.parameters()) / 1e6,
+        "max_difference": difference,
+    }
+
+
+def _trained(what: str) -> tuple[Architecture, dict[str, Tensor] | None, Path | None]:
+    """Return the architecture that is meant, the trained state of its backbone, and the checkpoint that holds it.
+
+    The winner of a run may have been trained inside its folder; weights of another architecture than the winner's are
+    not its weights.
+    """
+    from nasray.checkpoint import Checkpoint, checkpoint_path
+
+    path = Path(what)
+    is_run = (path / "experiment.yaml").is_file()
+    try:
+        file = checkpoint_path(path) if path.is_dir() or path.suffix == ".pt" else None
+    except NasrayError:
+        if not is_run:
+            raise
+        file = None
+    if file is None:
+        return find_architecture(what), None, None
+    checkpoint = Checkpoint.load(file)
+    if checkpoint.architecture.family == "supernet":
+        raise NasrayError(
+            f"{file} is of a supernet, which is no backbone until a path is chosen. Export the run, whose winner is one"
+        )
+    if is_run and find_architecture(what) != checkpoint.architecture:
+        return find_architecture(what), None, None
+    start = "backbone."
+    state = {name.removeprefix(start): value for name, value in checkpoint.model.items() if name.startswith(start)}
+    return checkpoint.architecture, state, file
+
+
+def _difference(network: nn.Module, text: str, path: Path) -> float:
+    """The largest difference between a network's outputs and those of the file's network with its weights."""
+    import torch
+
+    names: dict[str, Any] = {"__name__": path.stem, "__file__": str(path)}
     exec(compile(text, str(path), "exec"), names)
     twin = names["build"]().eval()
     twin.load_state_dict(network.state_dict())
     images = torch.rand(1, 3, 97, 128, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         pairs = zip(network(images).values(), twin(images).values(), strict=True)
-        difference = max(float((ours - theirs).abs().max()) for ours, theirs in pairs)
-    write_atomic(path, text.encode())
-    return {
-        "file": str(path),
-        "params_m": sum(p.numel() for p in twin.parameters()) / 1e6,
-        "max_difference": difference,
-    }
+        return max(float((ours - theirs).abs().max()) for ours, theirs in pairs)
+
+
+def _write_weights(path: Path, network: nn.Module) -> None:
+    import torch
+
+    sink = io.BytesIO()
+    torch.save(network.state_dict(), sink)
+    write_atomic(path, sink.getvalue())

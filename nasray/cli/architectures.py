@@ -43,7 +43,7 @@ def add_commands(commands: Any) -> None:
 
     text = "write a backbone as plain PyTorch source, or a trained detector as ONNX or an exported program"
     sub = command(commands, "export", _export, text)
-    sub.add_argument("what", help=f"{ARCHITECTURE} (to .py); or {CHECKPOINT} (to .onnx, .pt2)")
+    sub.add_argument("what", help=f"{ARCHITECTURE} (to .py); or {CHECKPOINT} (to any of them)")
     sub.add_argument("--to", required=True, metavar="FILE", help="the suffix chooses: .py, .onnx, .pt2")
     sub.add_argument(
         "--image-size", type=image_hw, help=f"{IMAGE_SIZE} of the example; other sizes work too (default: the recipe's)"
@@ -194,10 +194,9 @@ def _export(known: Any) -> None:
     if to.suffix == ".py":
         if known.raw or known.image_size:
             raise NasrayError("--raw and --image-size are for .onnx and .pt2 files: leave them out")
-        from nasray.architectures import find_architecture
         from nasray.export import export_backbone
 
-        result = export_backbone(find_architecture(known.what), to)
+        result = export_backbone(known.what, to)
     else:
         from nasray.checkpoint import Checkpoint
         from nasray.detector_export import check_target, export_checkpoint
@@ -211,5 +210,9 @@ def _export(known: Any) -> None:
             f"{known.to}: {result['params_m']:.4g} M parameters, "
             f"the same outputs as nasray's to {result['max_difference']:g}"
         )
+        if result.get("weights"):
+            print(f"{result['weights']}: its weights, of {result['checkpoint']}")
+        elif to.suffix == ".py":
+            print("no trained weights: nothing was trained of it")
     if undecided := result.get("undecided_images"):
         print(f"{undecided} images of the check were undecided and set aside: see docs/detectors.md", file=sys.stderr)

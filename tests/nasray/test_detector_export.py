@@ -1,20 +1,32 @@
 """Exports compute what the detector does, without nasray, at sizes that were not traced."""
 
+import dataclasses
 import json
+import runpy
 import subprocess
 import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.export.passes import move_to_device_pass
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from nasray import detector_export
 from nasray.architectures import ARCHITECTURES
 from nasray.checkpoint import Checkpoint, make_network
-from nasray.detector_export import EndToEnd, check, detection_differences, export_checkpoint
+from nasray.data.shapes import draw_image
+from nasray.data.transforms import EvaluationTransform
+from nasray.detector_export import EndToEnd, check, detection_differences, export_checkpoint, file_description
+from nasray.predicting import predict_images
 from nasray.recipe import AugmentationOptions, DetectorOptions, Recipe
 from nasray.spaces import NasrayError
 
 pytestmark = pytest.mark.usefixtures("one_thread")
+EXAMPLE = Path(__file__).parents[2] / "examples" / "detect_onnx.py"
 CLASSES = ("rectangle", "circle", "triangle")
 
 
@@ -57,8 +69,48 @@ def test_onnx(onnx_file):
     model = onnx.load(path)
     metadata = {entry.key: entry.value for entry in model.metadata_props}
     assert json.loads(metadata["classes"]) == list(CLASSES)
-    assert [output.name for output in model.graph.output] == ["boxes", "scores", "labels"]
+    assert list(json.loads(metadata["outputs"])) == ["boxes", "scores", "labels"]
+    assert json.loads(metadata["resize"]) == {"short_side": 96, "long_side": 160}
+    shapes = {
+        output.name: [dim.dim_value for dim in output.type.tensor_type.shape.dim] for output in model.graph.output
+    }
+    assert shapes == {"boxes": [1, 100, 4], "scores": [1, 100], "labels": [1, 100]}, "those of the detector's contract"
     assert [one.name for one in path.parent.iterdir()] == ["model.onnx"]
+
+
+def test_example_of_onnx_finds_what_predict_does(checkpoint, onnx_file, tmp_path):
+    """Without nasray, in the pixels of an image that has another size."""
+    pixels = draw_image(np.random.default_rng(0), (120, 200))[0].transpose(1, 2, 0)
+    Image.fromarray(pixels).save(tmp_path / "image.png")
+    code = "import runpy, sys; sys.modules['nasray'] = sys.modules['torch'] = None; runpy.run_path(sys.argv.pop(1), "
+    command = [sys.executable, "-c", code + "run_name='__main__')", EXAMPLE, onnx_file[0], "image.png"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = [line.split() for line in done.stdout.splitlines()]
+    (shown,) = predict_images(checkpoint, [tmp_path / "image.png"], [tmp_path / "boxes.png"], threshold=0.3)
+    expected = shown["detections"]
+    assert len(found) > 3
+    for (name, score, *box), one in zip(found[:3], expected, strict=False):  # later ones of an untrained detector tie
+        assert name == one["class"]
+        assert float(score) == pytest.approx(one["score"], abs=0.02)  # Pillow's resizing rounds otherwise than torch's
+        assert [float(edge) for edge in box] == pytest.approx(one["box"], abs=3)
+
+
+@pytest.mark.parametrize(("options", "expected"), [
+    ({"short_side": (640, 800), "long_side": 1333}, {"short_side": 800, "long_side": 1333}),
+    ({"short_side": (480, 960), "evaluation_sides": (640, 1000)}, {"short_side": 640, "long_side": 1000}),
+    ({"square": 320}, {"height": 320, "width": 320}),
+    ({"square": 320, "evaluation_sides": (300, 500)}, {"short_side": 300, "long_side": 500}),
+])  # fmt: skip
+def test_metadata_say_to_what_evaluation_resizes(checkpoint, options, expected):
+    augmentation = AugmentationOptions(**options)
+    other = dataclasses.replace(checkpoint, recipe=dataclasses.replace(checkpoint.recipe, augmentation=augmentation))
+    rule = json.loads(file_description(other, {}, False)["resize"])
+    assert rule == expected
+    resized_size = runpy.run_path(str(EXAMPLE))["resized_size"]
+    for height, width in ((480, 640), (1000, 300), (3, 5)):
+        resized = EvaluationTransform(augmentation)(torch.zeros(3, height, width, dtype=torch.uint8))
+        assert resized_size(width, height, rule) == (resized.shape[2], resized.shape[1])
 
 
 @pytest.fixture(scope="module")
@@ -75,17 +127,18 @@ def test_program_loads_without_nasray(program_file):
     images = torch.linspace(0, 255, 3 * 90 * 130).reshape(1, 3, 90, 130)
     with torch.no_grad():
         boxes, scores, labels, _ = checkpoint.detector()(images)
-    torch.save([images, boxes[0], scores[0], labels[0]], path.with_name("expected.pt"))
+    torch.save([images, boxes, scores, labels], path.with_name("expected.pt"))
     code = (
         "import sys\n"
         "sys.modules['nasray'] = None\n"  # importing it fails
         "import torch, torchvision\n"
         "images, *expected = torch.load('expected.pt')\n"
-        "extra = {'classes.json': ''}\n"
+        "extra = {'classes.json': '', 'resize.json': ''}\n"
         "module = torch.export.load('model.pt2', extra_files=extra).module()\n"
         "for ours, theirs in zip(module(images), expected, strict=True):\n"
         "    torch.testing.assert_close(ours, theirs, atol=1e-3, rtol=0)\n"
         "assert 'triangle' in extra['classes.json']\n"
+        "assert 'long_side' in extra['resize.json']\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=path.parent)
 
@@ -97,11 +150,38 @@ def test_program_takes_any_size_and_finds_nothing(program_file):
     module = torch.export.load(path).module()
     for image_hw in ((33, 40), (96, 300), (300, 70)):
         boxes, scores, _ = module(torch.full((1, 3, *image_hw), 120.0))
-        assert boxes.shape == (100, 4)
+        assert boxes.shape == (1, 100, 4)
         assert not scores.any()
         module.get_buffer("detector.score_threshold").fill_(0.0)
         assert module(torch.full((1, 3, *image_hw), 120.0))[1].any()
         module.get_buffer("detector.score_threshold").fill_(0.9)
+
+
+@pytest.mark.parametrize("moved", [True, pytest.param(False, marks=pytest.mark.slow)])
+def test_program_moves_to_a_gpu(program_file, moved):
+    """On fake tensors, which have a device but no memory. What a program makes itself would else stay on the CPU."""
+    program = torch.export.load(program_file[0])
+    with FakeTensorMode(allow_non_fake_inputs=True, shape_env=ShapeEnv()):
+        module = move_to_device_pass(program, "cuda:0").module() if moved else program.module().to("cuda:0")
+        images = torch.empty(1, 3, 90, 130, device="cuda:0")
+        if moved:
+            assert {str(output.device) for output in module(images)} == {"cuda:0"}
+        else:
+            with pytest.raises((AssertionError, RuntimeError), match="device"):
+                module(images)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", ["fcos", "mask-rcnn"])
+def test_program_computes_on_a_gpu_what_it_does_on_the_cpu(name, tmp_path, exact_on_gpus):
+    export_checkpoint(make_checkpoint(name, sure=False), tmp_path / "model.pt2")
+    images = torch.from_numpy(draw_image(np.random.default_rng(0), (120, 200))[0])[None].float()
+    expected = torch.export.load(tmp_path / "model.pt2").module()(images)
+    found = move_to_device_pass(torch.export.load(tmp_path / "model.pt2"), "cuda").module()(images.cuda())
+    assert all(output.is_cuda for output in found)
+    distances, score = detection_differences([x[0] for x in expected], [x[0].cpu() for x in found])
+    assert score <= 1e-3
+    assert (distances <= 0.1).float().mean() > 0.75  # which of two equal boxes suppresses the other is open
 
 
 @pytest.mark.slow
@@ -182,7 +262,7 @@ def shifted(checkpoint, shift):
 @pytest.mark.parametrize("wrong_images", [0, 1, 2, 3])
 def test_a_box_may_differ_on_some_images_only(checkpoint, wrong_images):
     """Where two boxes tie, rounding decides which of them suppresses the other; hardly ever on three images."""
-    module, run = shifted(checkpoint, lambda boxes, call: boxes[0].add_(7 * (call <= wrong_images)))
+    module, run = shifted(checkpoint, lambda boxes, call: boxes[0, 0].add_(7 * (call <= wrong_images)))
     if wrong_images < 3:
         assert check(module, run, [(64, 96)], raw=False)["undecided_images"] == wrong_images
     else:

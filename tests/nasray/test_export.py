@@ -1,0 +1,111 @@
+"""Backbones as plain PyTorch files: with trained weights where there are any, without nasray."""
+
+import dataclasses
+import runpy
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from nasray.architectures import ARCHITECTURES
+from nasray.checkpoint import Checkpoint, make_network
+from nasray.cluster import RunFolder, write_atomic
+from nasray.cluster.files import to_json
+from nasray.export import export_backbone
+from nasray.models.supernets import supernet_architecture
+from nasray.recipe import DetectorOptions, Recipe
+from nasray.spaces import NasrayError, ShuffleNetSpace
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+SHUFFLENET = ShuffleNetSpace(widths=(16, 24, 32, 40), depths=(1, 1, 1, 1), stem_width=8)
+TRAINED = {"basic": ARCHITECTURES["basic-tiny"], "shufflenet": SHUFFLENET.to_architecture(np.zeros(4, dtype=np.int64))}
+
+
+def save_checkpoint(path, architecture):
+    """A detector whose batch norms have seen something."""
+    recipe = Recipe(name="test", backbone="basic-tiny", detector=DetectorOptions(name="fcos", channels=16, num_convs=1))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        detector = make_network(recipe, architecture, 2)
+        detector.train()(
+            255 * torch.rand(2, 3, 64, 64), [{"boxes": torch.zeros(0, 4), "labels": torch.zeros(0).long()}] * 2
+        )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Checkpoint(recipe, architecture, ("a", "b"), (1, 2), detector.state_dict()).save(path)
+    return detector.eval()
+
+
+def save_run(folder, architecture):
+    run = RunFolder.create(folder, {"experiment": {}})
+    best = {"finished": True, "best": [{"architecture": {"family": architecture.family, "spec": architecture.spec}}]}
+    write_atomic(run.path / "best.json", to_json(best).encode())
+
+
+@pytest.mark.parametrize("family", list(TRAINED))
+def test_trained_weights_lie_beside_the_file(family, tmp_path):
+    save_run(tmp_path / "run", TRAINED[family])
+    detector = save_checkpoint(tmp_path / "run/train/checkpoints/best.pt", TRAINED[family])
+    result = export_backbone(str(tmp_path / "run"), tmp_path / "backbone.py")
+    assert result["weights"] == str(tmp_path / "backbone.weights.pt")
+    assert result["checkpoint"].endswith("best.pt")
+    assert result["max_difference"] == 0
+    images = torch.linspace(0, 255, 3 * 90 * 130).reshape(1, 3, 90, 130)
+    with torch.no_grad():
+        expected = list(detector.backbone(detector.normalise(images)).values())
+    torch.save([images, expected], tmp_path / "expected.pt")
+    code = (
+        "import runpy, sys\n"
+        "sys.modules['nasray'] = sys.modules['torchvision'] = None\n"  # importing them fails
+        "import torch, backbone\n"
+        "images, expected = torch.load('expected.pt')\n"
+        "with torch.no_grad():\n"
+        "    found = backbone.load()(backbone.normalize(images)).values()\n"
+        "for ours, theirs in zip(found, expected, strict=True):\n"
+        "    torch.testing.assert_close(ours, theirs)\n"
+        "assert not backbone.load().training\n"
+        "runpy.run_path('backbone.py', run_name='__main__')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == len(expected)
+
+
+@pytest.mark.parametrize("what", ["resnet18", "run", "architecture.json"])
+def test_what_was_not_trained_has_no_weights(what, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    save_run(tmp_path / "run", TRAINED["basic"])
+    (tmp_path / "architecture.json").write_text(TRAINED["shufflenet"].text)
+    result = export_backbone(what, tmp_path / "backbone.py")
+    assert result["weights"] is None
+    assert {path.suffix for path in tmp_path.iterdir() if path.is_file()} == {".json", ".py"}
+    assert "load" not in runpy.run_path("backbone.py", run_name="__main__")
+    assert "mean" in capsys.readouterr().out
+
+
+def test_weights_of_another_architecture_are_not_the_winner_s(tmp_path):
+    save_run(tmp_path / "run", TRAINED["shufflenet"])
+    save_checkpoint(tmp_path / "run/train/checkpoints/best.pt", TRAINED["basic"])
+    assert export_backbone(str(tmp_path / "run"), tmp_path / "winner.py")["weights"] is None
+    assert "ShuffleNet" in (tmp_path / "winner.py").read_text()
+    assert export_backbone(str(tmp_path / "run/train"), tmp_path / "trained.py")["weights"]
+    assert export_backbone(str(tmp_path / "run/train/checkpoints/best.pt"), tmp_path / "trained.py")["weights"]
+
+
+def test_mistakes(tmp_path):
+    checkpoint = tmp_path / "last.pt"
+    save_checkpoint(checkpoint, TRAINED["basic"])
+    supernet = dataclasses.replace(Checkpoint.load(checkpoint), architecture=supernet_architecture(SHUFFLENET))
+    supernet.save(checkpoint)
+    (tmp_path / "empty").mkdir()
+    for what, path, message in (
+        (str(checkpoint), "backbone.py", "is of a supernet"),
+        ("resnet18", "my-backbone.py", "Python module"),
+        ("resnet18", "no/backbone.py", "existing folder"),
+        ("resnet81", "backbone.py", "unknown architecture"),
+        (str(tmp_path / "empty"), "backbone.py", "no checkpoint at"),
+    ):
+        with pytest.raises(NasrayError, match=message):
+            export_backbone(what, tmp_path / path)
+    assert not list(tmp_path.glob("*.py"))
