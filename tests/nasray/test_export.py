@@ -101,8 +101,8 @@ def test_mistakes(tmp_path):
     (tmp_path / "empty").mkdir()
     for what, path, message in (
         (str(checkpoint), "backbone.py", "is of a supernet"),
-        ("resnet18", "my-backbone.py", "Python module"),
-        ("resnet18", "no/backbone.py", "existing folder"),
+        ("resnet18", "my-backbone.py", "writes a Python module"),
+        ("resnet18", "no/backbone.py", "there is no folder"),
         ("resnet81", "backbone.py", "unknown architecture"),
         (str(tmp_path / "empty"), "backbone.py", "no checkpoint at"),
     ):
