@@ -109,7 +109,12 @@ def parse_json(
     except RecursionError:
         raise NasrayError(f"{source} is nested too deeply to read. Correct or restore it") from None
     except ValueError as error:  # NaN; integers of thousands of digits
-        raise NasrayError(f"{source} is not valid JSON: {error}. Correct or restore it") from None
+        raise NasrayError(f"{source} is not valid JSON: {_reason_of(error)}. Correct or restore it") from None
+
+
+def _reason_of(error: ValueError) -> str:
+    # What Python says of thousands of digits is advice to programmers.
+    return "a number of thousands of digits" if "integer string conversion" in str(error) else str(error)
 
 
 def _object(pairs: list[tuple[str, Any]], source: str) -> dict[str, Any]:
@@ -162,7 +167,7 @@ def parse_yaml(text: str, source: str) -> Any:
     except ValueError as error:
         if isinstance(error, NasrayError):
             raise
-        raise NasrayError(f"{source} is not valid YAML: {error}. Correct it") from None
+        raise NasrayError(f"{source} is not valid YAML: {_reason_of(error)}. Correct it") from None
     finally:
         if loader is not None:
             loader.dispose()

@@ -342,6 +342,8 @@ def find_architecture(name: str) -> Architecture:
         return Architecture.create(best["family"], best["spec"])
     if path.is_file():
         return read_architecture(path)
+    if "/" in name or path.suffix in (".json", ".pt"):
+        raise NasrayError(f"{shown(path)} not found. Give a JSON file, the folder of a run or a training, or a name")
     from nasray.configuration import did_you_mean
 
     raise NasrayError(

@@ -5,6 +5,8 @@ A checkpoint is one file of tensors and plain values, read without running code 
 
 from __future__ import annotations
 
+import re
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -154,12 +156,23 @@ def read_tensors(path: Path, *, shared: bool = False) -> Any:
     import torch
 
     try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=shared)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about files that are none of PyTorch's
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=shared)
     except OSError:
         raise
     except Exception as error:  # whatever a torn pickle raises
-        lines = str(error).splitlines() or ["it ends too early"]
-        raise ValueError(lines[0].rstrip(".")) from error
+        raise ValueError(_reason_of(error)) from error
+
+
+def _reason_of(error: Exception) -> str:
+    """Why a file could not be read, without PyTorch's advice to read it unprotected."""
+    text = str(error)
+    if named := re.search(r"GLOBAL ([\w.]+)", text):
+        return f"it holds {named[1]} beside tensors and plain values, which would run code"
+    if "zip archive" in text or isinstance(error, EOFError):
+        return "it ends too early"
+    return "it is no file of tensors"
 
 
 def checkpoint_path(path: Path) -> Path:

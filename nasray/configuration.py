@@ -81,7 +81,8 @@ def read_mapping(text: str, source: str) -> dict[str, Any]:
     """
     content = parse_yaml(text, source)
     if not isinstance(content, dict):
-        raise NasrayError(f"{source} must hold a mapping of keys to values, got {type(content).__name__}")
+        got = "nothing" if content is None else shortened(content)
+        raise NasrayError(f"{source} must hold a mapping of keys to values, got {got}")
     return content
 
 
@@ -112,7 +113,7 @@ def _explain(item: Any, owner: Any) -> str:
     path = [str(part) for part in item["loc"] if part != owner.__name__]
     where, given, kind = ".".join(path), shortened(item.get("input")), item["type"]
     if isinstance(inner := item.get("ctx", {}).get("error"), NasrayError):
-        return f"{where}: {inner}" if where else str(inner)
+        return f"{where}: {inner}".replace(": it is ", " is ", 1) if where else str(inner)
     if kind in ("unexpected_keyword_argument", "extra_forbidden"):
         for part in path[:-1]:
             hint = get_type_hints(owner).get(part) if dataclasses.is_dataclass(owner) else None

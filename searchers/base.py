@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nasray.spaces import Budget, CostFunction, Costs, InfeasibleError, NasrayError, Population, Space, row_keys
+from nasray.spaces.ranges import MAX_SEED, check_whole
 
 Metrics = dict[str, NDArray[np.float64]]
 NO_PARENT = -1
@@ -93,7 +94,7 @@ class Searcher(ABC):
         self.space, self.objectives, self.evaluations = space, objectives, evaluations
         self.budget = budget or Budget()
         self.cost = cost or space.cost
-        self.rng = np.random.default_rng(seed)
+        self.rng = np.random.default_rng(check_whole("seed", seed, 0, MAX_SEED))
         self.num_told = 0
         self.seen: set[int] = set()
         self.refused = 0  # candidates refused since the last admissible one, within one `ask`

@@ -55,7 +55,7 @@ class Evolution(Searcher):
             mutation = 0.5 if crossover is None else 1.0 - crossover
         if crossover is None:
             crossover = 1.0 - mutation
-        if min(mutation, crossover) < 0 or mutation + crossover > 1 + 1e-9:
+        if not (mutation >= 0 and crossover >= 0 and mutation + crossover <= 1 + 1e-9):  # NaN is in no range
             raise NasrayError(
                 f"evolution needs shares mutation >= 0 and crossover >= 0 with a sum of at most 1, "
                 f"got mutation={mutation}, crossover={crossover}"

@@ -271,6 +271,9 @@ def one_off_options() -> Iterator[Case]:
     yield Case("agreement: options", ("agreement", "detnas-300m"))
     yield Case("submit: options", ("submit", "--address", "http://127.0.0.1:1", "--", "serach", "maedet-m"))
     yield Case("submit: options", ("submit", "--address", "http://127.0.0.1:1", "--"))
+    yield Case("submit: options", ("submit", "--address", "http://127.0.0.1:1", "--", "submit", "x"))
+    yield Case("submit: options", ("submit", "--address", "http://127.0.0.1:1", "--", "list", "spaces"))
+    yield Case("job: options", ("job", "logs", "job", "--address", "http://127.0.0.1:1"))
 
 
 # ---- paths and shapes ------------------------------------------------------------------------------------------------

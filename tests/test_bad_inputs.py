@@ -13,8 +13,9 @@ from nasray.cli import main
 from tests.bad_inputs import cases, write_files
 
 LIMIT_S = 10.0
+FOREIGN = ("pydantic", "weights_only", "torch.load", "set_int_max", "Errno", "usage:", "──")
+"""What other libraries say to programmers, not to users."""
 CASES = cases()
-MANY_FINDINGS = ("data check",)  # lists what it finds, on stdout
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +72,8 @@ def faults(case, status, err, seconds, before, after):
         found.append("a traceback")
     if err.count("\n") != 1 or not err.startswith("nasray: "):
         found.append("not one line that begins with nasray:")
+    if foreign := [word for word in FOREIGN if word in err]:
+        found.append(f"words of other programs: {foreign}")
     if len(err) > 1500:
         found.append(f"a line of {len(err)} characters")
     if seconds > LIMIT_S:

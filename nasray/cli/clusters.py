@@ -8,7 +8,9 @@ from typing import Any
 
 from nasray.cli.common import command, print_json
 from nasray.cli.parsing import url
+from nasray.configuration import did_you_mean
 from nasray.spaces import NasrayError
+from nasray.spaces.ranges import shortened
 
 
 def add_commands(commands: Any) -> None:
@@ -19,6 +21,8 @@ def add_commands(commands: Any) -> None:
     sub.add_argument("--address", required=True, type=url, help=address)
     sub.add_argument("--follow", action="store_true", help="print the job's log until it ends")
     sub.add_argument("command", nargs=argparse.REMAINDER, help="-- and then the command, such as: -- search maedet-m")
+
+    sub.set_defaults(commands=commands.choices)  # those that are declared after this one too
 
     sub = command(commands, "job", _job, "status, log or end of a submitted job", when_interrupted=_job_hint)
     sub.add_argument("action", choices=["status", "logs", "stop"])
@@ -38,6 +42,10 @@ def _submit(known: Any) -> None:
     from nasray.cluster.jobs import follow_job, submit_job
 
     command = known.command[1:] if known.command[:1] == ["--"] else known.command
+    others = [name for name in known.commands if name not in ("submit", "job")]
+    if command and command[0] not in others:
+        near = did_you_mean(command[0], others)
+        raise NasrayError(f"unknown command {shortened(command[0])} to submit{near} There are: {', '.join(others)}")
     if known.json and known.follow:
         raise NasrayError("submit takes --json or --follow, not both: a job's log is no JSON")
     known.job = job = submit_job(known.address, command)

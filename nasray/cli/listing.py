@@ -11,7 +11,7 @@ from nasray.cli.common import command, print_json, print_table
 def add_commands(commands: Any) -> None:
     """Declare `list`."""
     sub = command(commands, "list", _list, "what comes with nasray")
-    sub.add_argument("what", choices=list(_ENTRIES))
+    sub.add_argument("what", choices=list(_ENTRIES), metavar="KIND", help=", ".join(_ENTRIES))
 
 
 def _list(known: Any) -> None:

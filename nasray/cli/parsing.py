@@ -34,7 +34,9 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Raise the error that argparse would print with its usage."""
-        text = message.removeprefix("argument ")
+        text = message.removeprefix("argument ").replace(": it is ", " is ", 1)
+        if "ignored explicit argument" in text:
+            text = f"{text.partition(':')[0]} takes no value"
         if missing := message.partition("the following arguments are required: ")[2]:
             text = f"missing: {missing}"
         raise NasrayError(f"{text}. `{self.prog} --help` prints the usage")
@@ -75,7 +77,7 @@ def _check_arguments(arguments: Sequence[str]) -> None:
             check_text(value if equals and name.startswith("--") else argument)
         except NasrayError as error:
             where = f"after {shortened(arguments[index - 1])}" if index else "first"
-            raise NasrayError(f"argument {where}: {error}") from None
+            raise NasrayError(f"argument {where} {error}".replace(" it is ", " is ", 1)) from None
         is_ended = is_ended or argument == "--"
         if argument.startswith("--") and not is_ended:
             option = name.replace("_", "-")

@@ -72,10 +72,10 @@ def test_unknown_experiment(capsys, tmp_path):
         ({"seed": 2**63}, "seed: Input should be less than or equal to 9223372036854775807"),
         ({"seed": True}, "seed: Input should be a valid integer, got True"),
         ({"evaluator": {"residual": "no"}}, "evaluator.residual: Input should be a valid boolean, got 'no'"),
-        ({"data": ""}, "data: it is empty"),
+        ({"data": ""}, "data is empty"),
         ({"space": {"max_width": 100}}, "multiples of 8"),
         ({"evaluations": 0}, "greater than or equal to 1"),
-        ({"name": "../../etc"}, "name: it is the name of a folder"),
+        ({"name": "../../etc"}, "name is the name of a folder"),
         ({"resources": {"cpus": 0}}, "resources.cpus: Input should be greater than 0, got 0"),
     ],
 )
