@@ -128,7 +128,7 @@ def check_reachable(resources: Resources) -> None:
         try:
             socket.create_connection((host, int(port)), timeout=5).close()
         except OSError as error:
-            raise _unreachable(address, str(error)) from error
+            raise _unreachable(address, error.strerror or str(error)) from error
 
 
 def _connect(address: str) -> None:

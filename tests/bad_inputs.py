@@ -233,7 +233,8 @@ OPTIONS: dict[tuple[str, ...], dict[str, tuple[str, ...]]] = {
         "--to": ("no/such.parquet", "other", "boxes.csv", "file/x.parquet", ""),
     },
     ("predict", "trained", "image.png"): {
-        "--threshold": (*REALS, "1.5"), "--to": ("no/such.png", "other", "boxes.gif", ""),
+        "--threshold": (*REALS, "1.5"), "--to": ("boxes.gif", "file/x.png", "file/x", ""), "--batch-size": COUNTS,
+        "--device": ("cuda", "tpu"), "--orientation": ("sideways",), "--value-range": ("0",),
     },
     ("agreement", "maedet-tiny"): {
         "--architectures": (*COUNTS, "1"), "--repeats": COUNTS, "--workers": COUNTS, "--seed": SEEDS,
@@ -269,6 +270,9 @@ def one_off_options() -> Iterator[Case]:
     yield Case("search: options", ("search", "detnas-300m", "--supernet.weights", "no.pt"))
     yield Case("agreement: options", ("agreement", "maedet-tiny", "--min-gmacs", "3", "--max-gmacs", "2"))
     yield Case("agreement: options", ("agreement", "detnas-300m"))
+    yield Case("predict: options", ("predict", "trained", "image.png", "--value-range", "nan", "1"))
+    yield Case("predict: options", ("predict", "trained", "image.png", "--value-range", "2", "1"))
+    yield Case("predict: options", ("predict", "trained", "*.nothing"))
     yield Case("submit: options", ("submit", "--address", "http://127.0.0.1:1", "--", "serach", "maedet-m"))
     yield Case("submit: options", ("submit", "--address", "http://127.0.0.1:1", "--"))
     yield Case("submit: options", ("submit", "--address", "http://127.0.0.1:1", "--", "submit", "x"))

@@ -134,7 +134,7 @@ def _train(known: Any) -> None:
     if known.options:
         print_options(recipe, part_keys, known.json)
         return
-    inside_run = Path(known.what).is_dir()
+    inside_run = (Path(known.what) / "experiment.yaml").is_file()
     known.folder = known.folder or (str(Path(known.what) / "train") if inside_run else run_folder(recipe.name))
 
     check_folder(known.folder)
