@@ -55,6 +55,15 @@ class Proposal:
         return len(self.genes)
 
 
+@dataclass(frozen=True)
+class _Listing:
+    """A small space within the budget: (N, G) rows, the place of each key, and (N,) which were not asked for yet."""
+
+    rows: Population
+    places: dict[int, int]
+    is_left: NDArray[np.bool_]
+
+
 class Searcher(ABC):
     """Decides what to try next. Plain Python and numpy; nothing outside its state influences the next `ask`.
 
@@ -77,7 +86,7 @@ class Searcher(ABC):
 
     max_objectives: int = 1
     # Candidates refused in a row before ...
-    patience = 2_000  # ... newcomers take part, from the list of what is left where the space is small
+    max_patience = 2_000  # ... newcomers take part, from the list of what is left where the space is small
     max_samples = 20_000  # ... newcomers are looked for near other ones within the budget
     max_tries = 200_000  # ... a search gives up
 
@@ -99,9 +108,10 @@ class Searcher(ABC):
         self.seen: set[int] = set()
         self.refused = 0  # candidates refused since the last admissible one, within one `ask`
         self.is_stuck = False  # whether they were more than `patience` at some time within this `ask`
+        self.patience = self.max_patience  # less after an `ask` that got stuck, so that the next one gets there sooner
         self.shortfall = ""  # why the last `ask` gave fewer than it was asked for
         self.walkers: Population | None = None  # where newcomers are looked for under a budget that samples do not meet
-        self._left: Population | None = None
+        self._listing: _Listing | None = None
         if not 1 <= len(objectives) <= self.max_objectives:
             raise NasrayError(
                 f"searcher {type(self).__name__} takes 1 to {self.max_objectives} objectives, got {len(objectives)}: "
@@ -137,7 +147,7 @@ class Searcher(ABC):
                 self.shortfall = "nothing is left to propose"
                 break
             accepted = self._admissible(candidates, missing)
-            self.seen.update(row_keys(candidates[accepted]).tolist())
+            self._mark_seen(candidates[accepted])
             genes.append(candidates[accepted])
             parents.append(origin[accepted])
             self._remember(genes[-1][parents[-1][:, 0] == NO_PARENT])
@@ -151,6 +161,7 @@ class Searcher(ABC):
             if self.refused > self.max_tries:
                 self.shortfall = f"{self.refused:,} candidates in a row were known already or outside of the budget"
                 break
+        self.patience = max(self.patience // 4, 32) if self.is_stuck else min(2 * self.patience, self.max_patience)
         if not self.seen and num:
             raise self._infeasible(tried)
         if not genes:
@@ -183,6 +194,7 @@ class Searcher(ABC):
             "rng": self.rng.bit_generator.state,
             "num_told": self.num_told,
             "seen": np.fromiter(self.seen, dtype=np.uint64, count=len(self.seen)),
+            "patience": self.patience,
             "walkers": self.walkers,
             **self._state(),
         }
@@ -192,8 +204,8 @@ class Searcher(ABC):
         state = dict(state)
         self.rng.bit_generator.state = state.pop("rng")
         self.num_told = state.pop("num_told")
-        self.seen, self._left = set(state.pop("seen").tolist()), None
-        self.walkers = state.pop("walkers")
+        self.seen, self._listing = set(state.pop("seen").tolist()), None
+        self.patience, self.walkers = state.pop("patience"), state.pop("walkers")
         self._load_state(state)
 
     def population(self) -> Population:
@@ -252,11 +264,14 @@ class Searcher(ABC):
             if key not in self.seen and key not in fresh:
                 fresh[key] = index
         indices = np.fromiter(fresh.values(), dtype=np.int64, count=len(fresh))
-        rows = candidates[indices]
+        return indices[self._is_admissible(candidates[indices])][:most]
+
+    def _is_admissible(self, rows: Population) -> NDArray[np.bool_]:
+        """(N,) whether each row is valid and within the budget."""
         good = self.space.is_valid(rows)
         if self.budget.names:
             good &= self.budget.admits(self.cost(rows), len(rows))
-        return indices[good][:most]
+        return good
 
     def _newcomers(self, num: int) -> Population:
         """(K, G) candidates that owe nothing to what was told, K <= num: samples of the space, good or not.
@@ -286,18 +301,26 @@ class Searcher(ABC):
         if self.walkers is not None and len(newcomers):
             self.walkers = np.concatenate([self.walkers, newcomers])[-256:]
 
+    def _mark_seen(self, rows: Population) -> None:
+        """Never ask for these rows again."""
+        keys = row_keys(rows).tolist()
+        self.seen.update(keys)
+        if self._listing is not None:
+            self._listing.is_left[[self._listing.places[key] for key in keys if key in self._listing.places]] = False
+
     def _unseen(self) -> Population | None:
         """(K, G) what is left of a space of few architectures, in a fixed order; None of a larger space."""
-        if self._left is None:
+        if self._listing is None:
             if math.prod(len(gene.values) for gene in self.space.genes) > min(MAX_LISTED, self.max_tries):
                 return None
             combinations = itertools.product(*(gene.values for gene in self.space.genes))
             rows = np.unique(self.space.repair(np.array(list(combinations), dtype=np.int64)), axis=0)
             chunks = np.array_split(rows, -(-len(rows) // 4096))
-            self._left = np.concatenate([chunk[self._admissible(chunk, len(chunk))] for chunk in chunks])
-        unseen = [key not in self.seen for key in row_keys(self._left).tolist()]
-        self._left = self._left[np.array(unseen, dtype=bool)]
-        return self._left
+            rows = np.concatenate([chunk[self._is_admissible(chunk)] for chunk in chunks])
+            keys = row_keys(rows).tolist()
+            is_left = np.array([key not in self.seen for key in keys], dtype=bool)
+            self._listing = _Listing(rows, {key: place for place, key in enumerate(keys)}, is_left)
+        return self._listing.rows[self._listing.is_left]
 
     @property
     def _is_used_up(self) -> bool:

@@ -96,7 +96,7 @@ class OptunaSearch(Searcher):
             self._fail(trial)
             return row, "known"
         self.trials[key] = trial.number
-        self.seen.add(key)
+        self._mark_seen(row[None])
         return row, None
 
     def _teach(self, row: NDArray[np.int64]) -> None:

@@ -96,7 +96,7 @@ class Line(Space):
 
 def ladder(in_flight, *, length=1000, evaluations=30, batch_size=4):
     searcher = Ladder(Line(length))
-    searcher.patience, searcher.max_tries = 5, 20
+    searcher.max_patience, searcher.max_tries = 5, 20
     return OrderedSearch(searcher, evaluations=evaluations, batch_size=batch_size, in_flight=in_flight)
 
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from nasray.searchers import CoarseToFineEvolution, Evolution, RandomSearch
+from nasray.searchers import CoarseToFineEvolution, Evolution, ParetoEvolution, RandomSearch
 from nasray.searchers.base import NO_PARENT
 from nasray.searchers.testing import ToySpace, run_search, toy_metrics
 from nasray.spaces import BottleneckSpace, Budget, NasrayError
@@ -64,6 +64,19 @@ def test_a_start_over_the_budget_is_mutated_into_it():
 def test_a_smaller_space_has_a_start():
     space = BottleneckSpace(max_width=64, max_mid=32, max_stem_width=16, max_depth=3, kernels=(5,))
     assert len(Evolution(space, seed=0).ask(16)) == 16
+
+
+@pytest.mark.parametrize("make", [Evolution, ParetoEvolution])
+def test_a_converged_evolution_looks_at_few_candidates(make):
+    """Nearly all neighbors of the survivors are known, and each proposal is made of a bounded number of candidates."""
+    space = ToySpace(widths=6)
+    searcher = make(space, population_size=8, seed=0)
+    run_search(searcher, 160, batch=1)
+    looked_at, propose = [], searcher._propose
+    searcher._propose = lambda num: (looked_at.append(num), propose(num))[1]
+    run_search(searcher, 140, batch=1)
+    assert searcher.num_told == 300
+    assert sum(looked_at) / 140 < 200
 
 
 @pytest.mark.parametrize("fine_after", [24, 30])
