@@ -24,7 +24,7 @@ from nasray.data.mapped import Arrays, Texts
 from nasray.data.outlines import Outline, Segmentations, check_outline, read_outline
 from nasray.spaces import NasrayError
 
-VERSION = "1"
+VERSION = "2"
 """Of what is kept; to be raised with every change of this file or of what it calls that changes a table."""
 
 LISTS = ("images", "annotations", "categories")
@@ -327,6 +327,8 @@ def _table(
     owners = np.array(rows.images, dtype=np.int64)
     image_hw = np.array(images.sizes, dtype=np.int64).reshape(-1, 2)
     boxes = np.array(rows.boxes, dtype=np.float64).reshape(-1, 4)
+    if looks := _other_format(boxes, image_hw[owners]):
+        defects.append(("other-boxes", looks, len(boxes)))
     boxes[:, 2:] += boxes[:, :2]
     known = image_hw[owners].min(axis=1, initial=1) > 0
     clipped, bad = mend_boxes(boxes[known], image_hw[owners[known]])
@@ -365,6 +367,27 @@ def _table(
         defects=defects,
         sized=sized,
     )
+
+
+MANY = 10
+"""Boxes from which on it is said that they look like those of another format."""
+
+
+def _other_format(boxes: NDArray[np.float64], image_hw: NDArray[np.int64]) -> str | None:
+    """What (N, 4) boxes look like that should be x, y, width and height in pixels; None if they look like that."""
+    if len(boxes) < MANY:
+        return None
+    if boxes.max() <= 1:
+        return "all boxes lie between 0 and 1: they look like shares of the image, and are read as pixels"
+    sides = image_hw[:, ::-1]
+    beyond = (boxes[:, :2] + boxes[:, 2:] > sides + 1).any(axis=1)
+    corners = ((boxes[:, 2:] > boxes[:, :2]) & (boxes[:, 2:] <= sides + 1)).all(axis=1)
+    if beyond.mean() > 0.3 and corners.all():
+        return (
+            f"{beyond.sum():,} of {len(boxes):,} boxes go beyond their image: they look like corners [x1, y1, x2, y2], "
+            "and are read as [x, y, width, height]"
+        )
+    return None
 
 
 # ---- keeping it --------------------------------------------------------------------------------------------------

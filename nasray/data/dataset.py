@@ -44,6 +44,7 @@ DEFECTS: dict[str, tuple[Severity, str]] = {
     "split-overlap": ("warning", "images that another split has too (its metrics are not those of new images)"),
     "duplicate-annotation": ("warning", "annotation ids that occur twice (both are kept)"),
     "similar-class": ("warning", "class names that differ in case or spaces alone (taken for different classes)"),
+    "other-boxes": ("warning", "boxes that look like those of another format"),
     "zero-box": ("warning", "boxes without width or height (left out)"),
     "outside-box": ("warning", "boxes wholly outside their image (left out)"),
     "clipped-box": ("warning", "boxes partly outside their image (cut at its edge)"),

@@ -19,6 +19,7 @@ from nasray.cluster.reading import parse_json
 from nasray.data.fields import FieldError, integer, shown_value
 
 NUMBERS = {int, float}
+MAX_STEPS = 2**22  # pixels along the edges of an outline; pycocotools takes about a hundred bytes for each
 
 
 class Outline(NamedTuple):
@@ -72,6 +73,15 @@ def check_outline(outline: Outline, image_hw: tuple[int, int]) -> None:
             raise FieldError(
                 f"has corners from {list(outline.low)} to {list(outline.high)}, far outside the {width}x{height} image"
             )
+    # A corner takes four bytes or more, and lies within three sides of the one before.
+    if len(outline.text) * max(image_hw) > MAX_STEPS and (steps := _steps(outline.text)) > MAX_STEPS:
+        raise FieldError(f"goes {steps:,} pixels to and fro, at most {MAX_STEPS:,} can be drawn")
+
+
+def _steps(text: bytes) -> int:
+    """Pixels along the edges of polygons."""
+    corners = [np.array(polygon).reshape(-1, 2) for polygon in parse_json(text, "an outline")]
+    return sum(int(abs(one - np.roll(one, 1, axis=0)).max(axis=1).sum()) for one in corners)
 
 
 def _json(value: Any) -> bytes:

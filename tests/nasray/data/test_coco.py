@@ -149,6 +149,22 @@ def test_what_occurs_twice(read, edit, kind, severity):
     assert (kind, severity) in [(defect.kind, defect.severity) for defect in read(edit).defects]
 
 
+@pytest.mark.parametrize(
+    ("box", "looks"),
+    [([20, 10, 35, 25], "corners"), ([0.5, 0.25, 0.5, 0.3], "shares of the image"), ([20, 10, 15, 15], None)],
+)
+def test_boxes_of_another_format_are_said(read, box, looks):
+    def edit(content):
+        content["annotations"] = [
+            {"id": number, "image_id": 10, "category_id": 7, "bbox": [box[0] + number / 100, *box[1:]]}
+            for number in range(10)
+        ]
+
+    found = [defect.message for defect in read(edit).defects if defect.kind == "other-boxes"]
+    assert bool(found) == bool(looks)
+    assert not looks or looks in found[0]
+
+
 @pytest.mark.parametrize("outline", [[[]], [[1, 2, 3, 4]], [1, 1, 5, 1, 5, 5], {"size": [40, 30], "counts": [1200]},
                                      {"size": [30, 40], "counts": None}, [[1, 1, 5, 1, 5, 5], [1, 2]]])  # fmt: skip
 def test_what_is_no_outline_bars_masks_alone(read, outline):

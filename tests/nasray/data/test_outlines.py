@@ -46,6 +46,13 @@ def test_no_outline(value):
     assert read_outline(value) is None
 
 
+def test_an_outline_that_would_take_all_memory():
+    value = [[0, 0, 5000, 5000] * 4000]
+    with pytest.raises(FieldError, match=r"goes 40,000,000 pixels to and fro, at most 4,194,304"):
+        check_outline(read_outline(value), (5000, 5000))
+    check_outline(read_outline([[0, 0, 50, 50] * 4000]), (5000, 5000))
+
+
 def test_compressed_counts_are_those_of_pycocotools():
     rng = np.random.default_rng(0)
     for height, width, share in ((6, 8, 0.5), (40, 30, 0.02), (300, 200, 0.999), (1, 1, 1.0), (50, 1, 0.0)):

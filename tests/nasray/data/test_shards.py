@@ -2,6 +2,8 @@ import json
 import pickle
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -53,8 +55,6 @@ def test_crowds_and_empty_images_come_back(write_coco, tmp_path):
 
 
 def test_an_image_is_read_without_its_shard(tmp_path, monkeypatch):
-    import pyarrow.parquet as pq
-
     pack_data(open_data("shapes").all_splits(), tmp_path / "shards", images_per_shard=40)
     dataset = open_data(str(tmp_path / "shards")).split("val")
     groups, opened = [], []
@@ -107,3 +107,46 @@ def test_shards_that_do_not_fit_the_index_are_named(write_coco, tmp_path):
     index.write_text(json.dumps(json.loads(index.read_text()) | {"format": 99}))
     with pytest.raises(NasrayError, match="newer version"):
         open_data(str(tmp_path / "shards"))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"classes": ["cat", "cat"]}, "classes and category_ids must be as many"), ({"classes": "cat"}, "as many"),
+        ({"category_ids": ["3", 7]}, "must be a whole number, got '3'"), ({"splits": []}, "is damaged"),
+        ({"splits": {"train": [{"file": "a"}]}}, "is damaged: KeyError 'images'"), ({"format": "1"}, "not the index"),
+        ({"splits": {"train": [{"file": "gone.parquet", "images": 3}]}}, "cannot read shard .*gone"),
+    ],
+)  # fmt: skip
+def test_an_index_that_is_damaged_is_one_message(write_coco, tmp_path, change, message):
+    write_coco()
+    pack_data(open_data(str(tmp_path)).all_splits(), tmp_path / "shards")
+    index = tmp_path / "shards/shards.json"
+    index.write_text(json.dumps(json.loads(index.read_text()) | change))
+    with pytest.raises(NasrayError, match=message) as error:
+        open_data(str(tmp_path / "shards")).split("train")
+    assert str(error.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "message"),
+    [("labels", [[5, 5], [5], []], "labels of none of its 2 classes"), ("height", [0, 30, 30], "without height"),
+     ("boxes", [[0.0] * 8, [0.0] * 4, []], "boxes outside"), ("areas", [[1.0], [1.0], []], "not of one length"),
+     ("boxes", [[0.0] * 7, [0.0] * 4, []], "damaged: cannot reshape")],
+)  # fmt: skip
+def test_columns_that_do_not_fit_are_one_message(write_coco, tmp_path, column, value, message):
+    write_coco()
+    pack_data(open_data(str(tmp_path)).all_splits(), tmp_path / "shards")
+    path = tmp_path / "shards/train-00000.parquet"
+    table = pq.read_table(path)
+    place = table.column_names.index(column)
+    changed = table.set_column(place, column, pa.array(value, type=table.schema.field(column).type))
+    pq.write_table(changed, path, row_group_size=GROUP)
+    with pytest.raises(NasrayError, match=message):
+        open_data(str(tmp_path / "shards")).split("train")
+
+
+def test_outlines_that_are_none_are_not_packed(write_coco, tmp_path):
+    write_coco(lambda content: content["annotations"][0].update(segmentation=[[1, 2]]))
+    with pytest.raises(NasrayError, match=r"annotation 1 of image 1\.jpg"):
+        pack_data(open_data(str(tmp_path)).all_splits(), tmp_path / "shards")
