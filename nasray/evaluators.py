@@ -6,6 +6,7 @@ called.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ from nasray.scores.entropy import (
 )
 from nasray.searchers import Metrics
 from nasray.spaces import Architecture, NasrayError, Population, Space
+from nasray.spaces.ranges import MAX_BATCH, check_finite, check_image_hw, check_whole
 from nasray.spaces.staged import StagedSpace
 
 if TYPE_CHECKING:
@@ -47,6 +49,10 @@ class ClosedFormEntropy:
     residual: bool = True
     image_hw: tuple[int, int] = (384, 384)
 
+    def __post_init__(self) -> None:
+        check_weights(self.weights)
+        check_image_hw(self.image_hw)
+
     def __call__(self, genes: Population) -> Metrics:
         """`score`."""
         score = entropy_score(
@@ -65,6 +71,9 @@ class LogWidth:
 
     space: StagedSpace
     weights: tuple[float, ...] = MULTI_SCALE
+
+    def __post_init__(self) -> None:
+        check_weights(self.weights)
 
     def __call__(self, genes: Population) -> Metrics:
         """`score`."""
@@ -94,6 +103,10 @@ class SampledEntropy:
     size_factor: SizeFactor = "log-channels"
     residual: bool = True
     image_hw: tuple[int, int] = (384, 384)
+
+    def __post_init__(self) -> None:
+        check_weights(self.weights)
+        check_image_hw(self.image_hw)
 
     def __call__(self, genes: Population) -> Metrics:
         """`score`."""
@@ -138,6 +151,10 @@ class Proxy:
     batch_size: int = 16
     image_hw: tuple[int, int] = (224, 224)
 
+    def __post_init__(self) -> None:
+        check_whole("batch_size", self.batch_size, 1, MAX_BATCH)
+        check_image_hw(self.image_hw)
+
     def __call__(self, genes: Population) -> Metrics:
         """`score`."""
         import torch
@@ -162,6 +179,20 @@ class Proxy:
                 network = build(architecture).to(device)
             scores.append(float(function(network, generator=generator, image_hw=self.image_hw)))
         return {"score": np.array(scores)}
+
+
+def check_weights(weights: Sequence[float]) -> None:
+    """Refuse weights of levels that give no score.
+
+    Raises:
+        NasrayError: unless they are five finite numbers of at least 0, of which one is more.
+    """
+    if len(weights) != len(MULTI_SCALE):
+        raise NasrayError(f"weights are of the levels C1 to C5, {len(MULTI_SCALE)} numbers; got {len(weights)}")
+    for weight in weights:
+        check_finite("a level's weight", weight, 0.0)
+    if not any(weights):
+        raise NasrayError("weights are all 0, and so would every score be. Give one of them a weight")
 
 
 def choose_device(name: str) -> torch.device:

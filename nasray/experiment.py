@@ -29,7 +29,7 @@ from nasray.configuration import (
     shipped_names,
     validate,
 )
-from nasray.evaluators import ClosedFormEntropy, LogWidth, Proxy, SampledEntropy
+from nasray.evaluators import ClosedFormEntropy, LogWidth, Proxy, SampledEntropy, check_weights
 from nasray.models.supernets import SUPERNETS
 from nasray.options import (
     AboveZero,
@@ -193,8 +193,8 @@ class EvaluatorOptions:
     cache_gib: AtLeastZero | None = None
 
     def __post_init__(self) -> None:
-        if self.weights is not None and not any(self.weights):
-            raise NasrayError("weights are all 0, and so would every score be. Give one of them a weight")
+        if self.weights is not None:
+            check_weights(self.weights)
 
 
 @checked(frozen=True, config=_STRICT)

@@ -146,6 +146,20 @@ IMAGES = {"binary.png": YAML["binary"], "empty.jpg": b"", "text.png": b"hello", 
 CHECKPOINTS = {"binary.pt": YAML["binary"], "empty.pt": b"", "text.pt": b"hello", "zip.pt": b"PK\x05\x06" + b"\0" * 18}
 
 
+_RUN = "format: 1\nexperiment: {{name: mine, {}}}\nversions: {{}}\n"
+RUNS = {
+    "reference": _RUN.format("reference: resnet500"),
+    "kernels": _RUN.format("space: {kernels: [2]}"),
+    "seed": _RUN.format("seed: -1"),
+    "key": _RUN.format("sed: 1"),
+    "searcher": _RUN.format("searcher: {name: genetic}"),
+    "twice": "format: 1\nformat: 1\n",
+    "newer": "format: 99\n",
+    "python": "format: 1\nspace: mine\n",
+}
+"""Runs whose description is one of nothing that can be made."""
+
+
 def write_files(folder: Path) -> None:
     """Write all bad files of the cases into a folder."""
     for suffix, contents in ((".yaml", YAML), (".json", JSON | BUILT), ("", IMAGES), ("", CHECKPOINTS)):
@@ -154,6 +168,9 @@ def write_files(folder: Path) -> None:
     (folder / "file").write_text("not a folder")
     (folder / "other").mkdir()
     (folder / "other" / "thing").write_text("mine")
+    for name, content in RUNS.items():
+        (folder / f"run-{name}").mkdir()
+        (folder / f"run-{name}" / "experiment.yaml").write_text(content)
 
 
 def files() -> Iterator[Case]:
@@ -172,6 +189,9 @@ def files() -> Iterator[Case]:
     for name in BUILT:
         yield Case("files: JSON", ("latency", f"{name}.json", "--image-size", "64"))
         yield Case("files: JSON", ("export", f"{name}.json", "--to", "backbone.py"))
+    for name in RUNS:
+        for command in (("resume",), ("report",), ("rank",), ("export", "--to", "backbone.py"), ("train",), ("cost",)):
+            yield Case("files: runs", (*command, f"run-{name}"))
     for name in IMAGES:
         yield Case("files: images", ("predict", "trained", name, "--to", "boxes.png"))
     for name in CHECKPOINTS:

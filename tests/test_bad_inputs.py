@@ -10,7 +10,7 @@ from collections import Counter, defaultdict
 import pytest
 
 from nasray.cli import main
-from tests.bad_inputs import cases, write_files
+from tests.bad_inputs import Case, cases, write_files
 
 LIMIT_S = 10.0
 FOREIGN = ("pydantic", "weights_only", "torch.load", "set_int_max", "Errno", "usage:", "──")
@@ -112,6 +112,24 @@ def test_there_are_enough():
 
 def test_a_sample_is_refused(folder):
     found = [fault for case in CASES[::29] for fault in refuse(case, folder)]
+    assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "arguments"),
+    [
+        ("RAY_ADDRESS", "nowhere", ("search", "maedet-tiny")),
+        ("RAY_ADDRESS", "127.0.0.1:1", ("search", "maedet-tiny")),
+        ("NASRAY_RUNS", "file", ("search", "maedet-tiny")),
+        ("NASRAY_RUNS", "a" * 300, ("search", "maedet-tiny")),
+        ("NASRAY_RUNS", "file/x", ("train", "shapes-detect-tiny")),
+        ("NASRAY_CACHE", "file", ("latency", "basic-tiny", "--image-size", "32", "--table")),
+        ("NASRAY_CACHE", "a" * 300, ("latency", "basic-tiny", "--image-size", "32", "--table")),
+    ],
+)
+def test_environment(folder, monkeypatch, name, value, arguments):
+    monkeypatch.setenv(name, value)
+    found = refuse(Case("environment", arguments), folder)
     assert not found, "\n".join(found)
 
 

@@ -87,6 +87,7 @@ class LatencyTable:
         missing = [entry for entry in _needed(layers) if entry[0].key(*entry[1:]) not in self.entries]
         if not missing:
             return
+        self._make_folder()  # not found out after minutes of measuring
         batch = self.setting.batch_size
         # An entry takes about as long as its passes, of which there are many for small ones.
         weights = np.array([5e9 + 3 * batch * block.macs(*channels) for block, *channels in missing])
@@ -148,11 +149,20 @@ class LatencyTable:
         self.entries.update(_read_entries(self.path, self.setting))
         entries = dict(sorted(self.entries.items()))
         content = {"format": FORMAT, "setting": self.setting.description(), "entries_ms": entries}
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise NasrayError(f"no folder {self.path.parent} for latency tables: {error}. Set NASRAY_CACHE") from error
+        self._make_folder()
         write_atomic(self.path, (to_json(content, indent=0) + "\n").encode())
+
+    def _make_folder(self) -> None:
+        if self.path is None:
+            return
+        folder = self.path.parent
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise NasrayError(
+                f"folder {shown(folder)} for latency tables cannot be made: {error.strerror}. Set NASRAY_CACHE to a "
+                "folder that you may write"
+            ) from error
 
 
 def cache_folder() -> Path:

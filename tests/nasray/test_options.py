@@ -4,10 +4,14 @@ import dataclasses
 
 import pytest
 
-from nasray.experiment import Experiment, load_experiment, part_keys
+import nasray
+from nasray.cluster import Resources
+from nasray.evaluators import ClosedFormEntropy, LogWidth, Proxy, SampledEntropy, choose_device
+from nasray.experiment import Experiment, ResourceOptions, load_experiment, part_keys
 from nasray.options import attribute_texts, check_text, dotted_keys, option_texts, override, read_image_hw
-from nasray.recipe import Recipe, load_recipe, override_recipe
-from nasray.spaces import NasrayError
+from nasray.recipe import Recipe, WorkerOptions, load_recipe, override_recipe
+from nasray.searchers import Evolution, RandomSearch
+from nasray.spaces import BottleneckSpace, NasrayError
 
 
 def changed(*arguments, owner=Experiment):
@@ -137,3 +141,43 @@ def test_options_of_the_part_that_is_named():
     options = option_texts(load_experiment("maedet-m"), part_keys)
     assert options["--searcher.keep"][0] == 10
     assert not {"--space.size", "--evaluator.repeats", "--evaluator.cache-gib"} & set(options)
+
+
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda space: Evolution(space, mutation=NAN),
+        lambda space: Evolution(space, mutation=0.5, crossover=NAN),
+        lambda space: Evolution(space, seed=-1),
+        lambda space: RandomSearch(space, seed=2**63),
+        lambda space: RandomSearch(space, seed=1.5),
+        lambda space: Resources(cpus=NAN),
+        lambda space: Resources(cpus=0),
+        lambda space: Resources(gpus=1.5),
+        lambda space: Resources(gpus=float("inf")),
+        lambda space: Resources(retries=-1),
+        lambda space: Resources(local_cpus=0),
+        lambda space: Resources(address="nowhere"),
+        lambda space: Resources(address="http://head:8265"),
+        lambda space: Resources(address="head:99999"),
+        lambda space: ClosedFormEntropy(space, weights=(0, 0, NAN, 1, 6)),
+        lambda space: ClosedFormEntropy(space, weights=(0, 0, 0, 0, 0)),
+        lambda space: LogWidth(space, weights=(1, 1)),
+        lambda space: SampledEntropy(space, image_hw=(-384, 384)),
+        lambda space: Proxy(space, "zen", batch_size=0),
+        lambda space: choose_device("tpu"),
+        lambda space: nasray.search(space, len, folder="runs/x", evaluations=0),
+        lambda space: nasray.search(space, len, folder="runs/x", evaluations=10, batch_size=NAN),
+        lambda space: nasray.search(space, len, folder="runs/x", evaluations=10, in_flight=10**9),
+        lambda space: ResourceOptions(cpus=NAN),
+        lambda space: WorkerOptions(address=""),
+    ],
+)
+def test_python_has_the_same_ranges(make, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=r"got|finite|weights|address"):  # pydantic's own error is one
+        make(BottleneckSpace())
+    assert not list(tmp_path.iterdir())
