@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import textwrap
 from collections import Counter
 from collections.abc import Iterable
@@ -11,7 +12,8 @@ import numpy as np
 
 from nasray.data.dataset import DEFECTS, Defect, DetectionSet, kind_summary
 from nasray.data.headers import Headers, describe_orientation, describe_values, examine_headers
-from nasray.data.source import category_difference, open_data, overlap
+from nasray.data.source import DataSource, category_difference, open_data, overlap
+from nasray.spaces import NasrayError
 
 SIZES = {"small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, np.inf)}
 """COCO's ranges of area in pixels."""
@@ -34,14 +36,16 @@ def check_data(source: str, *, decode: bool = False) -> dict[str, Any]:
         `severity`, `count`, `text` and all `messages`.
 
     Raises:
-        NasrayError: if the source is none, or the files of a split cannot be read at all.
+        NasrayError: if the source is none, or the files of its first split cannot be read at all.
     """
     data = open_data(source)
     first = data.read(data.splits[0])
     splits: dict[str, dict[str, Any]] = {}
+    earlier: list[DetectionSet] = []
     for name in data.splits:
-        earlier = [data.read(other) for other in splits]
-        splits[name] = _describe(data.read(name), first, earlier, decode)
+        dataset = _read_or_empty(data, name, first)
+        splits[name] = _describe(dataset, first, earlier, decode)
+        earlier.append(dataset)
     kinds = [kind for split in splits.values() for kind in split["defects"].values()]
     return {
         "source": source,
@@ -50,6 +54,15 @@ def check_data(source: str, *, decode: bool = False) -> dict[str, Any]:
         "warnings": sum(kind["count"] for kind in kinds if kind["severity"] == "warning"),
         "splits": splits,
     }
+
+
+def _read_or_empty(data: DataSource, name: str, first: DetectionSet) -> DetectionSet:
+    """A split, or one without images that says why it cannot be read."""
+    try:
+        return data.read(name)
+    except NasrayError as error:
+        nothing = first.select(np.array([], dtype=np.int64))
+        return dataclasses.replace(nothing, name=name, defects=(Defect("bad-annotation", str(error)),))
 
 
 def _describe(dataset: DetectionSet, first: DetectionSet, earlier: list[DetectionSet], decode: bool) -> dict[str, Any]:

@@ -62,5 +62,15 @@ def test_classes_that_are_not_chosen_are_counted_as_boxes_and_classes(write_coco
     )
 
 
+def test_a_split_that_cannot_be_read_does_not_hide_the_others(write_coco, tmp_path):
+    write_coco(lambda content: content["annotations"][0].update(iscrowd="0"))
+    write_coco(name="val").write_text("{")
+    report = check_data(str(tmp_path))
+    assert report["errors"] == 2
+    text = describe_check(report)
+    assert "iscrowd must be 0, 1, true or false, got '0'" in text
+    assert "val.json is not valid JSON" in text
+
+
 def test_nothing_is_wrong_with_shapes():
     assert describe_check(check_data("shapes")).endswith("nothing is wrong with it")
