@@ -65,6 +65,7 @@ class PixelRules:
 
 
 DEFAULT_RULES = PixelRules()
+BLOCK = 2**20  # values that are scaled at a time, or a large image would be many times as large in floats
 
 
 class ImageError(NasrayError):
@@ -95,7 +96,7 @@ def to_8_bits(values: NDArray[Any], name: str, rules: PixelRules, largest: int |
     Raises:
         ImageError: if the range cannot be known, or values are not finite.
     """
-    if values.dtype.kind == "f" and not np.isfinite(values).all():
+    if values.dtype.kind == "f" and not (np.isfinite(values.min()) and np.isfinite(values.max())):
         raise ImageError(f"image {name} has values that are not finite (NaN or infinity). Replace them in the file")
     low, high = (0, largest) if largest else rules.value_range or (0, 65535)
     if not largest and rules.value_range is None and (problem := _unknown_range(values)):
@@ -106,8 +107,11 @@ def to_8_bits(values: NDArray[Any], name: str, rules: PixelRules, largest: int |
             "value-range",
         )
     if values.dtype.kind == "u" and values.dtype.itemsize == 2:
-        return _scaled(np.arange(65536), low, high)[values]  # a table: quick, and no large array of floats
-    return _scaled(values, low, high)
+        return _scaled(np.arange(65536), low, high)[values]  # a table
+    flat, scaled = values.reshape(-1), np.empty(values.size, dtype=np.uint8)
+    for begin in range(0, values.size, BLOCK):
+        scaled[begin : begin + BLOCK] = _scaled(flat[begin : begin + BLOCK], low, high)
+    return scaled.reshape(values.shape)
 
 
 def _scaled(values: NDArray[Any], low: float, high: float) -> NDArray[np.uint8]:

@@ -53,6 +53,8 @@ def decode_tiff(picture: Any, reopen: Callable[[], Any], name: str, rules: Pixel
     by_libtiff = picture.tile[0].codec_name != "raw"
     if tags.get(PHOTOMETRIC) == 6 and not by_libtiff and tuple(tags.get(SUBSAMPLING, (2, 2))) != (1, 1):
         raise UnsupportedError("TIFFs of subsampled YCbCr without compression are not supported. Save it as RGB")
+    if not by_libtiff:
+        _refuse_gaps(picture)
     if bits <= 8:
         if kind != UNSIGNED:
             raise UnsupportedError("TIFFs of signed 8-bit values are not supported. Save it with unsigned ones")
@@ -70,6 +72,15 @@ def decode_tiff(picture: Any, reopen: Callable[[], Any], name: str, rules: Pixel
         values = values.view(np.uint32)
     gray = to_8_bits(values, name, rules, 2**bits - 1 if kind == UNSIGNED and bits < 16 else None)
     return gray_to_rgb(255 - gray if tags.get(PHOTOMETRIC) == 0 else gray)
+
+
+def _refuse_gaps(picture: Any) -> None:
+    """Refuse an image whose strips or tiles do not cover it, of which Pillow leaves the rest black."""
+    height, width = stored_hw(picture)
+    planes = len(picture.getbands()) if picture.tag_v2.get(PLANES, 1) == 2 else 1
+    covered = sum((right - left) * (bottom - top) for _, (left, top, right, bottom), *_ in picture.tile)
+    if covered < height * width * planes:
+        raise OSError("its strips or tiles do not cover it")
 
 
 def _deep_colors(picture: Any, again: Any, name: str, rules: PixelRules) -> NDArray[np.uint8]:

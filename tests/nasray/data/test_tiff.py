@@ -89,6 +89,13 @@ def test_what_is_not_supported_is_said(samples, options, reason, form):
         read(tiff(samples, **options, **form))
 
 
+@pytest.mark.parametrize("samples", [COLORS, GRAY, DEEP, SHARES.astype(np.float32)])
+def test_strips_that_are_missing_are_not_taken_for_black(samples):
+    content = tiff(samples, tags={257: (4, [2_000_000])})
+    with pytest.raises(ImageError, match="do not cover it"):
+        decode_image(content, "x.tif", rules=PixelRules(value_range=(0, 1)))
+
+
 def test_subsampled_ycbcr_without_compression_is_not_taken_for_a_full_one():
     with pytest.raises(ImageError, match="subsampled YCbCr without compression"):
         read(tiff(COLORS, photometric=6))

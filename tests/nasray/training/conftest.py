@@ -66,7 +66,8 @@ def begin():
         recipe = dataclasses.replace(RECIPE, **changes)
         dataset = open_once(recipe.data).split("train")
         architecture = architecture or find_architecture(recipe.backbone)
-        create_folder(folder, Description(recipe, architecture, dataset.classes, dataset.category_ids))
+        of_data = (dataset.classes, dataset.category_ids, dataset.pixel_rules)
+        create_folder(folder, Description(recipe, architecture, *of_data))
         return recipe
 
     return begin_in

@@ -13,11 +13,14 @@ import torch
 
 from nasray.checkpoint import Checkpoint, checkpoint_path
 from nasray.cluster.training import Worker
+from nasray.data import open_data
+from nasray.data.pixels import PixelRules
 from nasray.recipe import OptimiserOptions, ScheduleOptions
 from nasray.spaces import NasrayError
 from nasray.training import setup
 from nasray.training.folder import read_description
 from nasray.training.loop import Loop, StoppedError
+from tests.nasray.data.pictures import as_stored, encode, exif, picture
 
 pytestmark = pytest.mark.usefixtures("quick_validation")
 
@@ -202,6 +205,27 @@ def test_another_data_set_or_backbone_is_refused(begin, tmp_path, monkeypatch):
     fewer = dataclasses.replace(description, classes=("circle",), category_ids=(2,))
     monkeypatch.setattr(setup, "read_description", lambda _: fewer)
     with pytest.raises(NasrayError, match=r"has 3 classes .*; the data set has 1 classes \(circle\)"):
+        setup.train(recipe, folder)
+
+
+def test_a_checkpoint_keeps_how_images_were_read_and_another_rule_is_refused(begin, tmp_path, monkeypatch):
+    monkeypatch.setattr(setup, "open_data", open_data)  # anew each time
+    content = encode(as_stored(picture(), 6), "PNG", exif=exif(6))
+    (tmp_path / "a.png").write_bytes(content)
+    records = {"images": [{"id": 1, "file_name": "a.png", "height": 32, "width": 24}],
+               "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [2, 3, 9, 9]}],
+               "categories": [{"id": 1, "name": "cat"}]}  # fmt: skip
+    (tmp_path / "train.json").write_text(json.dumps(records))
+    data = tmp_path / "data.yaml"
+    split = "{images: ., annotations: train.json}"
+    data.write_text(f"format: coco\norientation: stored\nvalue_range: [0, 255]\ntrain: {split}\n")
+    folder = tmp_path / "run"
+    recipe = begin(folder, data=str(data), batch_size=1, schedule=ScheduleOptions(epochs=1, warmup_iterations=0))
+    setup.train(recipe, folder)
+    assert Checkpoint.load(folder).pixel_rules == read_description(folder).pixel_rules == PixelRules("stored", (0, 255))
+    (folder / "summary.json").unlink()
+    data.write_text(f"format: coco\norientation: stored\ntrain: {split}\n")
+    with pytest.raises(NasrayError, match="orientation or value_range has changed since the training began"):
         setup.train(recipe, folder)
 
 
