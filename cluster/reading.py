@@ -30,6 +30,8 @@ def read_bytes(path: str | Path) -> bytes:
         NasrayError: if there is no such file, or it cannot be read.
     """
     try:
+        if Path(path).is_char_device() or Path(path).is_block_device():  # of which some never end
+            raise NasrayError(f"{shown(path)} is a device, not a file. Pass a file")
         return Path(path).read_bytes()
     except IsADirectoryError:
         raise NasrayError(f"{shown(path)} is a folder, not a file. Pass the file itself") from None

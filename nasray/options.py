@@ -200,8 +200,8 @@ def _read_tuple(option: str, kind: Any, values: list[str]) -> Any:
     if len(values) == 1 and values[0].startswith("["):
         return parse_yaml(values[0], f"--{option}")
     read = [_read_value(option, item, value) for value in values]
-    if len(read) == 1 and isinstance(read[0], str) and Ellipsis not in others:
-        return read[0]  # an image size, 800x1280
+    if len(read) == 1 and Ellipsis not in others:
+        return read[0]  # an image size, 800x1280 or 640
     if get_origin(item) is tuple and not any(isinstance(value, list) for value in read):
         size = len(get_args(item))
         return [read[first : first + size] for first in range(0, len(read), size)]

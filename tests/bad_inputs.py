@@ -304,19 +304,19 @@ def one_off_options() -> Iterator[Case]:
 
 NOWHERE = ("nope", "no/such/thing", "", LONG, "x/" * 2100, "\udcff", "a\0b", "a\nb", "file/x")
 POSITIONALS: dict[tuple[str, ...], tuple[str, ...]] = {
-    ("search",): ("no.yaml", "other.yaml", "file", "other", "run"),
+    ("search",): ("/dev/zero", "/dev/null", "no.yaml", "other.yaml", "file", "other", "run"),
     ("resume",): ("file", "other"),
     ("report",): ("file", "other", "trained"),
     ("rank",): ("file", "other", "trained", "run"),
     ("agreement",): ("no.yaml", "other"),
-    ("train",): ("no.yaml", "other", "file"),
-    ("evaluate",): ("file", "other", "run"),
+    ("train",): ("/dev/zero", "no.yaml", "other", "file"),
+    ("evaluate",): ("/dev/zero", "file", "other", "run"),
     ("export", "--to", "model.onnx"): ("file", "other", "run", "basic-tiny"),
     ("export", "--to", "backbone.py"): ("file", "other"),
-    ("cost",): ("file", "other", "resnet500"),
+    ("cost",): ("/dev/zero", "file", "other", "resnet500"),
     ("latency",): ("file", "other", "resnet500"),
     ("predict", "trained"): ("other", "file", "no.png"),
-    ("data", "check"): ("file", "other", "coco"),
+    ("data", "check"): ("/dev/zero", "file", "other", "coco"),
 }
 
 

@@ -62,7 +62,7 @@ def add_commands(commands: Any) -> None:
     sub.add_argument("checkpoint", help=CHECKPOINT)
     sub.add_argument("--data", help=f"{SOURCE}; the training's own if left out")
     sub.add_argument("--split", default="val", choices=["train", "val", "test"])
-    sub.add_argument("--batch-size", type=whole(1, 65_536), default=8, help="images at a time (default 8)")
+    sub.add_argument("--batch-size", type=whole(1, 1024), default=8, help="images at a time (default 8)")
     sub.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
     sub.add_argument("--to", metavar="FILE.parquet", help="also write all detections to this file")
 
@@ -77,7 +77,7 @@ def add_commands(commands: Any) -> None:
     sub.add_argument(
         "--threshold", type=number(0, 1), default=0.3, help="least score of a box that is drawn (default 0.3)"
     )
-    sub.add_argument("--batch-size", type=whole(1, 65_536), default=8, help="images at a time (default 8)")
+    sub.add_argument("--batch-size", type=whole(1, 1024), default=8, help="images at a time (default 8)")
     sub.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
     text = "turn pixels as EXIF says, or leave them as stored; as in the training if left out"
     sub.add_argument("--orientation", choices=["upright", "stored"], help=text)

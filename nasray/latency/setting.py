@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-MAX_BATCH, MAX_PIXELS = 65_536, 2**27
-"""Images, and pixels of all of them, in one pass: 1.5 GB of input."""
+MAX_BATCH, MAX_PIXELS = 65_536, 2**26
+"""Images, and pixels of all of them, in one pass: 64 images of 1024x1024."""
 DTYPES = ("float32", "float16", "bfloat16")
 
 

@@ -29,6 +29,7 @@ def changed(*arguments, owner=Experiment):
         (["--budget.min_gmacs", "2"], {"budget": {"min_gmacs": 2}}),
         (["--space.image-size", "640", "480"], {"space": {"image_size": [640, 480]}}),
         (["--space.image-size", "640x480"], {"space": {"image_size": "640x480"}}),
+        (["--space.image-size", "640"], {"space": {"image_size": 640}}),
         (["--space.image-size", "[640, 480]"], {"space": {"image_size": [640, 480]}}),
         (["--space.kernels", "3"], {"space": {"kernels": [3]}}),
         (["--space.kernels", "null"], {"space": {"kernels": None}}),
