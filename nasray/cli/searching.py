@@ -185,6 +185,7 @@ def _agreement(known: Any) -> None:
     from nasray.cluster.progress import ProgressLine
     from nasray.experiment import load_experiment, make_space
     from nasray.scores.agreement import agreement_report
+    from nasray.scores.entropy import NARROW
     from nasray.scores.ranking import MIN_NUM
     from nasray.spaces import Budget
     from nasray.spaces.staged import StagedSpace
@@ -210,6 +211,9 @@ def _agreement(known: Any) -> None:
         print_json(result)
         return
     print_values(result)
+    if num_narrow := result["narrowness"]["num_narrow"]:
+        text = f"{num_narrow} of {result['num']} architectures are narrow (1 / width adds up to more than {NARROW:g})"
+        print(f"{text}: the closed form is less accurate there, see docs/scores.md", file=sys.stderr)
     if known.architectures < MIN_NUM:
         text = f"{known.architectures} architectures are too few to say how scores agree; at least {MIN_NUM} are needed"
         print(text, file=sys.stderr)

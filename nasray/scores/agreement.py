@@ -17,10 +17,12 @@ from numpy.typing import NDArray
 
 from nasray.scores.entropy import (
     MULTI_SCALE,
+    NARROW,
     SizeFactor,
     entropy_score,
     level_entropies,
     log_width_score,
+    narrowness,
 )
 from nasray.scores.ranking import MIN_NUM, rank_agreement, rank_correlations
 from nasray.searchers import RandomSearch
@@ -75,6 +77,8 @@ def agreement_report(
         `level_difference`: the mean of the same for H(C1) to H(C5), unweighted.
         `sampled_sd`: standard deviation of one pass, pooled within architectures.
         `sampled_mean_sd`: that of the mean of all passes, `sampled_sd` over the root of `repeats`.
+        `narrowness`: `mean` and `max` of `nasray.scores.entropy.narrowness`, and `num_narrow`, how many are above
+        `NARROW`, where the closed form is less accurate.
         `architectures`: id, scores and costs of each; and the settings.
 
     Raises:
@@ -111,6 +115,7 @@ def agreement_report(
     agreement["one_pass"] = rank_agreement(sampled[:, 0], others[:, 0])
     difference = scores["closed_form"] - mean
     closed_levels = level_entropies(table, residual=residual, image_hw=image_hw)  # (5, N)
+    narrow = narrowness(table)
     within = float(np.sqrt(sampled.var(axis=1, ddof=1).mean()))
     return {
         "family": space.family,
@@ -131,6 +136,11 @@ def agreement_report(
             "sd": float(difference.std(ddof=1)),
         },
         "level_difference": (closed_levels.T - sampled_levels.mean(axis=1)).mean(axis=0).tolist(),
+        "narrowness": {
+            "mean": float(narrow.mean()),
+            "max": float(narrow.max()),
+            "num_narrow": int((narrow > NARROW).sum()),
+        },
         "sampled_sd": within,
         "sampled_mean_sd": within / repeats**0.5,
         "architectures": [

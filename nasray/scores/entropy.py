@@ -44,6 +44,9 @@ NUM_LEVELS = 5
 MULTI_SCALE = (0.0, 0.0, 1.0, 1.0, 6.0)
 SINGLE_SCALE = (0.0, 0.0, 0.0, 0.0, 1.0)
 
+NARROW = 6.0
+"""The `narrowness` above which the closed form is off by more than the noise of tens of passes: docs/scores.md."""
+
 Ints = NDArray[np.int64]
 
 
@@ -109,6 +112,12 @@ def log_width_score(table: LayerTable, weights: tuple[float, ...] = MULTI_SCALE)
     running = (0.5 * np.where(here, log_fan_in, 0.0) * table.repeats[main]).cumsum(axis=0)
     last = [np.flatnonzero(table.level[main] <= level)[-1] for level in range(1, NUM_LEVELS + 1)]
     return weigh_levels(running[last], level_widths(table), weights, "log-channels", (1, 1))
+
+
+def narrowness(table: LayerTable) -> Floats:
+    """Return the sum of 1 / width over the layers of each network, (N,); see `NARROW`."""
+    rows = np.flatnonzero(table.role == "main")
+    return (table.repeats[rows] / np.maximum(table.out_channels[rows], 1.0)).sum(axis=0)
 
 
 def level_widths(table: LayerTable) -> Floats:

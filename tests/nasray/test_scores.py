@@ -13,12 +13,14 @@ from nasray.architectures import ARCHITECTURES, layer_table
 from nasray.models import build
 from nasray.scores.agreement import agreement_report, pass_seed
 from nasray.scores.entropy import (
+    NARROW,
     NUM_LEVELS,
     SINGLE_SCALE,
     entropy_score,
     level_entropies,
     level_widths,
     log_width_score,
+    narrowness,
     weigh_levels,
 )
 from nasray.scores.naswot import naswot_score
@@ -116,6 +118,13 @@ def test_depth_and_width_raise_the_score():
     for key, value in [("depth", 12), ("width", 4096), ("bottleneck", 480)]:
         changed = {**spec, "stages": [*spec["stages"][:3], {**spec["stages"][3], key: value}]}
         assert entropy_score(layer_table(Architecture.create("bottleneck", changed), HW))[0] > before
+
+
+def test_narrowness_adds_up_layers():
+    table = layer_table(small("basic", width=16), HW)
+    assert narrowness(table)[0] == pytest.approx(1 / 16 + 4 * 4 / 16 + 4 / 24)  # stem, and two layers a block
+    published = [narrowness(layer_table(architecture, HW))[0] for architecture in ARCHITECTURES.values()]
+    assert max(published) < NARROW / 4
 
 
 def test_level_widths_and_weights():
@@ -317,6 +326,10 @@ def report(**changes):
     return agreement_report(AGREEMENT_SPACE, AGREEMENT_BUDGET, **options)
 
 
+def genes_of(num):
+    return RandomSearch(AGREEMENT_SPACE, budget=AGREEMENT_BUDGET, seed=0).ask(num).genes
+
+
 def test_agreement_report():
     told = []
     result = report(progress=lambda done, of: told.append((done, of)))
@@ -326,11 +339,12 @@ def test_agreement_report():
     nothing = {"num": 6, "kendall": {"value": None, "low": None, "high": None}, "spearman": None}
     assert result["agreement"]["closed_form"] == nothing, "nothing is claimed of six"
     assert result["one_pass_kendall_mean"] is None
+    assert 0 < result["narrowness"]["mean"] <= result["narrowness"]["max"]
+    assert result["narrowness"]["num_narrow"] == sum(narrowness(AGREEMENT_SPACE.layers(genes_of(6))) > NARROW)
     rows = result["architectures"]
     assert len({row["id"] for row in rows}) == 6
     assert all(0.05 <= row["gmacs"] <= 0.2 for row in rows)
-    genes = RandomSearch(AGREEMENT_SPACE, budget=AGREEMENT_BUDGET, seed=0).ask(6).genes
-    alone = [log_width_score(AGREEMENT_SPACE.layers(row[None], (48, 48)))[0] for row in genes]
+    alone = [log_width_score(AGREEMENT_SPACE.layers(row[None], (48, 48)))[0] for row in genes_of(6)]
     assert [row["log_width"] for row in rows] == alone
     gaps = [row["closed_form"] - np.mean(row["sampled"]) for row in rows]
     assert result["difference"]["mean"] == pytest.approx(np.mean(gaps))
