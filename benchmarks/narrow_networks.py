@@ -1,6 +1,6 @@
 """How far the closed-form entropy of C5 is from the mean of forward passes, by how narrow networks are.
 
-    python benchmarks/narrow_networks.py --networks 12 --passes 32
+    python benchmarks/narrow_networks.py --networks 2 --passes 16
 
 Random networks of three families, with all widths divided by 1 to 32; narrowness is the sum of 1 / width over layers.
 A pass whose last map is zero everywhere has no logarithm: networks with one are counted, and left out of differences.
@@ -15,11 +15,11 @@ import numpy as np
 import torch
 
 from nasray.architectures import layer_table
+from nasray.options import read_image_hw
 from nasray.scores.entropy import level_entropies, narrowness
 from nasray.scores.sampled import sampled_level_entropies
 from nasray.spaces import SPACES, Architecture
 
-HW = (64, 64)
 BOUNDS = (0, 2, 4, 6, 8, 12, 24)
 
 
@@ -36,23 +36,26 @@ def divided(architecture: Architecture, factor: int) -> Architecture:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--networks", type=int, default=12, help="of each family and factor")
-    parser.add_argument("--passes", type=int, default=32, help="of each network")
+    parser.add_argument("--networks", type=int, default=2, help="of each family and factor")
+    parser.add_argument("--passes", type=int, default=16, help="of each network")
+    parser.add_argument("--image-size", type=read_image_hw, default="192x192", help="height x width in pixels")
     options = parser.parse_args()
+    image_hw = options.image_size
     torch.set_num_threads(1)
     rows = []
     for family in ("bottleneck", "basic", "inverted"):
-        space = SPACES[family](image_hw=HW)
+        space = SPACES[family](image_hw=image_hw)
         for factor in (1, 2, 4, 8, 16, 32):
             genes = space.sample(20 * options.networks, np.random.default_rng(factor))
             chosen = genes[space.cost(genes)["layers"] <= 60][: options.networks]
             for architecture in (divided(space.to_architecture(row), factor) for row in chosen):
-                table = layer_table(architecture, HW)
+                table = layer_table(architecture, image_hw)
+                generators = (torch.Generator().manual_seed(seed) for seed in range(options.passes))
                 passes = np.array([
-                    sampled_level_entropies(architecture, generator=torch.Generator().manual_seed(seed), image_hw=HW)[4]
-                    for seed in range(options.passes)
+                    sampled_level_entropies(architecture, generator=generator, image_hw=image_hw)[4]
+                    for generator in generators
                 ])  # fmt: skip
-                rows.append([narrowness(table)[0], level_entropies(table, image_hw=HW)[4, 0], passes])
+                rows.append([narrowness(table)[0], level_entropies(table, image_hw=image_hw)[4, 0], passes])
     print(f"{'narrowness':12} networks  dead  mean difference  worst  of noise  sd of one pass")
     for low, high in itertools.pairwise(BOUNDS):
         here = [(closed, passes) for narrow, closed, passes in rows if low <= narrow < high]

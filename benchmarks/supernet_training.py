@@ -20,12 +20,12 @@ from torch import nn
 from training_step import NUM_CLASSES, make_batch
 
 from nasray.checkpoint import make_network
-from nasray.cli.common import parse_image_hw
 from nasray.cluster.files import to_json
 from nasray.evaluators import choose_device
 from nasray.models.detectors.base import Detector
 from nasray.models.supernets import PathSampler, supernet_architecture
 from nasray.models.supernets.base import Supernet
+from nasray.options import read_image_hw
 from nasray.recipe import Recipe, load_recipe
 from nasray.spaces import ShuffleNetSpace
 from nasray.training.loop import DTYPES
@@ -47,7 +47,7 @@ class Trainee:
         self.detector = detector.train().to(self.device, memory_format=layout)
         self.optimiser = make_optimiser(detector, recipe.optimiser)
         self.dtype = DTYPES[recipe.precision]
-        images, targets = make_batch(options.batch_size, parse_image_hw(options.image_size))
+        images, targets = make_batch(options.batch_size, read_image_hw(options.image_size))
         self.images = images.to(self.device, memory_format=layout)
         self.targets = [{name: value.to(self.device) for name, value in target.items()} for target in targets]
 

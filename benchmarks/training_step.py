@@ -25,10 +25,10 @@ import torchvision
 from torch import Tensor, nn
 
 from nasray.architectures import ARCHITECTURES
-from nasray.cli.common import parse_image_hw
 from nasray.cluster.files import to_json
 from nasray.models import build
 from nasray.models.detectors import build_detector
+from nasray.options import read_image_hw
 
 THEIRS = {
     "fcos": torchvision.models.detection.fcos_resnet50_fpn,
@@ -91,7 +91,7 @@ def _count(model: nn.Module) -> float:
 
 def make(whose: str, name: str, options: argparse.Namespace) -> Any:
     """The step of "ours", "ours-nchw" or "torchvision"."""
-    images, targets = make_batch(options.batch_size, parse_image_hw(options.image_size))
+    images, targets = make_batch(options.batch_size, read_image_hw(options.image_size))
     if whose == "torchvision":
         return their_step(name, images, targets)
     layout = torch.contiguous_format if whose == "ours-nchw" else torch.channels_last

@@ -45,7 +45,7 @@ MULTI_SCALE = (0.0, 0.0, 1.0, 1.0, 6.0)
 SINGLE_SCALE = (0.0, 0.0, 0.0, 0.0, 1.0)
 
 NARROW = 6.0
-"""The `narrowness` above which the closed form is off by more than the noise of tens of passes: docs/scores.md."""
+"""The `narrowness` above which the closed form of C5 may be off by as much as two passes differ: docs/scores.md."""
 
 Ints = NDArray[np.int64]
 
