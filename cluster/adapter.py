@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import pickle
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from ray.tune.search import Searcher as TuneSearcher
+from ray.tune.search import SearchGenerator
 
-from nasray.cluster.files import write_atomic
+from nasray.cluster.files import to_json, write_atomic
 from nasray.cluster.ordering import OrderedSearch
 from nasray.cluster.progress import say
+from nasray.cluster.reading import read_json
 from nasray.cluster.recorder import Recorder
-from nasray.cluster.run_folder import RunFolder
-from nasray.cluster.trial import pack_genes, unpack
+from nasray.cluster.trial import pack, pack_genes, unpack
+from nasray.cluster.tune_folder import sign
+from nasray.searchers import Metrics
 
 
 @dataclass
@@ -46,6 +49,8 @@ class TuneSearchAlgorithm(TuneSearcher):
         search: what to run; it may be part of the way already.
         recorder: keeps the run folder in step with it.
     """
+
+    CKPT_FILE_TMPL = "searcher-state-{}.json"  # Ray's own name ends in .pkl
 
     def __init__(self, search: OrderedSearch, recorder: Recorder) -> None:
         super().__init__(metric="batch", mode="max")
@@ -100,7 +105,11 @@ class TuneSearchAlgorithm(TuneSearcher):
     def _take(self, trial_id: str, result: dict[str, Any]) -> None:
         where = {name: result[name] for name in ("batch", "started", "seconds", "host", "process")}
         self.records[result["batch"]] = {**where, "trial": trial_id}
-        for batch in self.search.receive(result["batch"], unpack(result["metrics"])):
+        self._receive(result["batch"], unpack(result["metrics"]))
+
+    def _receive(self, index: int, metrics: Metrics) -> None:
+        """Take the results of batch `index`, and tell every batch whose turn has come."""
+        for batch in self.search.receive(index, metrics):
             self.recorder.write(batch, self.records.pop(batch.index, {"batch": batch.index}))
             self.search.tell(batch)
             self.recorder.show(batch)
@@ -108,17 +117,48 @@ class TuneSearchAlgorithm(TuneSearcher):
             self.recorder.finish()
 
     def save(self, checkpoint_path: str) -> None:
-        """Write the state for Tune's checkpoint."""
-        write_atomic(Path(checkpoint_path), pickle.dumps(self.search.state_dict()))
+        """Write for Tune's checkpoint what the history does not hold: results that wait for their turn."""
+        waiting = {
+            str(index): {
+                "genes": pack_genes(self.search.pending[index].genes),
+                "metrics": pack(metrics),
+                "record": self.records.get(index, {"batch": index}),
+            }
+            for index, metrics in self.search.waiting.items()
+        }
+        write_atomic(Path(checkpoint_path), to_json({"waiting": waiting}).encode())
 
     def restore(self, checkpoint_path: str) -> None:
-        """Continue from Tune's checkpoint and, beyond it, from the history.
+        """Take the results that waited in Tune's checkpoint; all else that matters was replayed from the history."""
+        for key, entry in read_json(checkpoint_path)["waiting"].items():
+            proposal = self.search.pending.get(int(key))
+            if proposal is not None and np.array_equal(unpack(entry["genes"])["genes"], proposal.genes):
+                self.records[int(key)] = entry["record"]
+                self._receive(int(key), unpack(entry["metrics"]))
 
-        The run folder is the one that the checkpoint lies in, so a run can be moved.
-        """
-        folder = RunFolder(Path(checkpoint_path).absolute().parents[2])
-        self.search.load_state_dict(pickle.loads(Path(checkpoint_path).read_bytes()))
-        self.recorder = Recorder(folder, self.search)
-        self.handed_out, self.batch_of_trial, self.records, self.stopped = {}, {}, {}, False
-        self.failures = Counter()
-        self.recorder.catch_up()
+
+class BatchGenerator(SearchGenerator):
+    """Tune's generator of trials; its checkpoints are signed, and one of a search that was stopped can be continued.
+
+    Args:
+        algorithm: What suggests.
+        search: Tune's folder in the run.
+    """
+
+    def __init__(self, algorithm: TuneSearchAlgorithm, search: Path) -> None:
+        super().__init__(algorithm)
+        self.folder = search
+
+    def save_to_dir(self, dirpath: str, session_str: str) -> None:
+        """Write the state; Tune has written that of its trials just before."""
+        super().save_to_dir(dirpath, session_str)
+        sign(Path(dirpath), session_str, self.folder, self.searcher.search.num_batches_told)
+
+    def restore_from_dir(self, dirpath: str) -> None:
+        """Restore the state, and that of the algorithm; Tune has restored its trials just before."""
+        super().restore_from_dir(dirpath)
+        say(f"Tune continues {self.folder}")
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Take a state; whether there is more to do, the search itself knows."""
+        super().set_state({**state, "finished": False})

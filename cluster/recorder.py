@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from nasray.cluster.ordering import OrderedSearch, ToldBatch
 from nasray.cluster.progress import ProgressLine, say
 from nasray.cluster.run_folder import RunFolder
-from nasray.cluster.tensorboard import EventWriter
-from nasray.searchers import Metrics, Searcher, pareto_front
-from nasray.spaces import Costs, NasrayError, Population
+from nasray.cluster.tensorboard import EventWriter, last_step
+from nasray.searchers import Metrics, Proposal, Searcher, pareto_front
+from nasray.spaces import Costs, Population
 
 NUM_BEST = 10
 BEST_INTERVAL = 5.0  # least seconds between two writes of best.json while the search goes on
@@ -37,23 +37,19 @@ class Recorder:
         return {**self.__dict__, "_live": None}
 
     def catch_up(self) -> int:
-        """Replay what the history has beyond the search's state; the number of evaluations told then.
+        """Replay the history, show what was not shown yet, and return the number of evaluations told.
 
         Raises:
             NasrayError: if the history is damaged, or is not that of this search.
         """
-        told, found = self.search.num_batches_told, 0
+        shown = last_step(self.folder.tensorboard) or 0
         for batch in self.folder.read_batches():
             self.leaders.add(batch.genes, batch.costs, batch.metrics)
-            if batch.index >= told:
-                self.search.replay(batch.index, batch.genes, batch.metrics)
-            found += 1
-        if found < told:
-            raise NasrayError(
-                f"Tune's checkpoint has told {told} batches, the history in {self.folder.history} holds {found}: "
-                "part files are missing. Restore them, or move tune/ away: the search then repeats them"
-            )
+            self.search.replay(batch.index, batch.genes, batch.metrics)
+            if self.search.num_told > shown:  # a session was killed between the history and TensorBoard
+                self.show(ToldBatch(batch.index, Proposal(batch.genes, batch.parents), batch.metrics))
         self.search.fill()
+        self._close()
         return self.search.num_told
 
     def write(self, batch: ToldBatch, trial: dict[str, Any]) -> None:
@@ -66,7 +62,7 @@ class Recorder:
     def show(self, batch: ToldBatch) -> None:
         """Show a batch that was told."""
         if self._live is None:
-            self._live = _Live(self, first=self.searcher.num_told - len(batch.proposal))
+            self._live = _Live(self, len(batch.proposal))
         self._live.show(batch)
 
     def describe(self) -> dict[str, Any]:
@@ -85,6 +81,9 @@ class Recorder:
         """Write best.json and close what is open."""
         if len(self.leaders.genes):
             self.folder.write_best(self.describe())
+        self._close()
+
+    def _close(self) -> None:
         if self._live is not None:
             self._live.close()
             self._live = None
@@ -93,15 +92,21 @@ class Recorder:
 
 
 class _Live:
-    """The open ends of a recorder: event file, progress line."""
+    """The open ends of a recorder: event file, progress line.
 
-    def __init__(self, recorder: Recorder, *, first: int) -> None:
+    Args:
+        recorder: What is shown.
+        size: Evaluations of the batch that was told last, the first to be shown.
+    """
+
+    def __init__(self, recorder: Recorder, size: int) -> None:
         self.recorder = recorder
-        self.events = EventWriter(recorder.folder.tensorboard, first_step=first)
-        if not first:
+        # Only what was taken out of the history since was shown at a later step.
+        self.first, self.begin = recorder.searcher.num_told, time.monotonic()
+        self.events = EventWriter(recorder.folder.tensorboard, first_step=self.first)
+        if self.first == size:
             self.events.hyperparameters(recorder.folder.description())
         # The first batch was under way before this was made: rates count from its end.
-        self.first, self.begin = recorder.searcher.num_told, time.monotonic()
         self.progress = ProgressLine(recorder.folder.path.name, recorder.total, done=self.first)
         self.last_best = 0.0
 

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import importlib
-import json
 import logging
 import os
-import pickle
 import threading
-from pathlib import Path
 from typing import Any
 
 from nasray.cluster.ordering import OrderedSearch
@@ -16,6 +13,7 @@ from nasray.cluster.progress import say
 from nasray.cluster.recorder import Recorder
 from nasray.cluster.run_folder import RunFolder
 from nasray.cluster.session import Resources, ray_session
+from nasray.cluster.tune_folder import newest_search, next_name, prepare
 from nasray.searchers import Searcher
 from nasray.spaces import NasrayError
 
@@ -39,6 +37,7 @@ def run_search(
     batch_size: int,
     in_flight: int,
     resources: Resources | None = None,
+    from_history: bool = False,
 ) -> dict[str, Any]:
     """Search until `evaluations` architectures are evaluated, and give the content of best.json.
 
@@ -54,6 +53,7 @@ def run_search(
         in_flight: trials at a time. The search depends on it (a batch is bred from what was told `in_flight` batches
             earlier), so it belongs to the experiment, not to the machine.
         resources: what a trial needs, and where.
+        from_history: Whether to leave Tune's own state, which is pickled, unread, and to begin a new folder for it.
 
     Raises:
         NasrayError: for every mistake that the user can mend; the run can be continued after it.
@@ -76,7 +76,8 @@ def run_search(
     with ray_session(resources) as what_is_there:
         importing.join()
         say(what_is_there)
-        _fit(_tuner(search, recorder, evaluator, folder, resources, continued=done > 0), folder, resources.retries)
+        tuner = _tuner(search, recorder, evaluator, folder, resources, from_history=from_history)
+        _fit(tuner, folder, resources.retries)
     return folder.read_best()
 
 
@@ -87,74 +88,46 @@ def _tuner(
     folder: RunFolder,
     resources: Resources,
     *,
-    continued: bool,
+    from_history: bool,
 ) -> Any:
-    """A Tuner that continues Tune's newest folder where it is sound, or begins one beside it."""
+    """Return a Tuner that continues Tune's newest folder where it is sound, or begins one beside it."""
     from ray import tune
 
-    from nasray.cluster.adapter import TuneSearchAlgorithm
+    from nasray.cluster.adapter import BatchGenerator, TuneSearchAlgorithm
     from nasray.cluster.trial import BatchTrial
 
     trainable = tune.with_resources(
         tune.with_parameters(BatchTrial, evaluator=evaluator), {"cpu": resources.cpus, "gpu": resources.gpus}
     )
     trainable.__name__ = BatchTrial.__name__
-    newest = max(folder.tune.glob("search-*"), default=None, key=lambda path: int(path.name.rpartition("-")[2]))
-    if newest is not None:
-        fault = tune_state_fault(newest, num_batches=search.num_batches_told)
-        if fault is None:
-            return tune.Tuner.restore(
-                str(newest), trainable=trainable, resume_unfinished=False, resume_errored=False, restart_errored=False
-            )
-        if continued:
-            say(f"Tune's checkpoint {newest} is not used: {fault}. The history is complete; Tune begins a new folder")
-    number = 0 if newest is None else int(newest.name.rpartition("-")[2]) + 1
-    return tune.Tuner(
+    newest = newest_search(folder.tune)
+    continued = None
+    if newest is not None and not from_history:
+        reason = prepare(newest, search.num_batches_told)
+        if reason is None:
+            continued = newest
+        else:
+            say(f"Tune's checkpoint {newest} is not used: {reason}. The history is complete; Tune begins a new folder")
+    path = continued or folder.tune / next_name(newest)
+    # Making a Tuner writes its tuner.pkl: what restoring reads from there is this session's searcher, replayed from the
+    # history, and this session's resources.
+    tuner = tune.Tuner(
         trainable,
         tune_config=tune.TuneConfig(
-            search_alg=TuneSearchAlgorithm(search, recorder), num_samples=-1, reuse_actors=True
+            search_alg=BatchGenerator(TuneSearchAlgorithm(search, recorder), path), num_samples=-1, reuse_actors=True
         ),
         run_config=tune.RunConfig(
-            name=f"search-{number:03d}",
+            name=path.name,
             storage_path=str(folder.tune),
             verbose=0,
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
         ),
     )
-
-
-def tune_state_fault(experiment: Path, num_batches: int | None = None) -> str | None:
-    """Why Tune's folder cannot be continued, or None if it can.
-
-    `num_batches` is what the history holds: a folder that knows of more is not continued either, so that what was
-    taken out of the history is searched again.
-
-    Tune itself takes a torn file for an empty experiment, or waits for ever, so every file it will read is read here.
-    """
-    try:
-        for name in ("tuner.pkl", "trainable.pkl"):
-            if not (experiment / name).stat().st_size:
-                return f"{name} is empty"
-        with open(experiment / "tuner.pkl", "rb") as file:
-            pickle.load(file)
-        for pattern, read in (
-            ("experiment_state-*.json", lambda path: json.loads(path.read_text())),
-            ("searcher-state-*.pkl", lambda path: pickle.loads(path.read_bytes())),
-            ("search_gen_state-*.json", Path.read_bytes),
-        ):
-            paths = sorted(experiment.glob(pattern))
-            if not paths:
-                return f"it has no {pattern}"
-            for path in paths:
-                if not path.stat().st_size:
-                    return f"{path.name} is empty"
-                read(path)
-        state = pickle.loads(max(experiment.glob("searcher-state-*.pkl")).read_bytes())
-        if num_batches is not None and state["num_batches_asked"] - len(state["pending"]) > num_batches:
-            return "it is ahead of the history"
-    except Exception as error:  # whatever a torn pickle raises
-        return f"{type(error).__name__}: {error}"
-    return None
+    if continued is None:
+        return tuner
+    return tune.Tuner.restore(
+        str(path), trainable=trainable, resume_unfinished=False, resume_errored=False, restart_errored=False
+    )
 
 
 def _fit(tuner: Any, folder: RunFolder, retries: int) -> None:

@@ -57,6 +57,21 @@ class EventWriter:
         self._writer.close()
 
 
+def last_step(folder: Path) -> int | None:
+    """Return the last step at which scalars or pictures were written; None if there are none.
+
+    What a killed process was writing when it died is passed over.
+    """
+    from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+
+    # The newest file alone counts, of those that hold any: later sessions supersede earlier ones.
+    for path in sorted(folder.glob("events.out.tfevents.*"), key=lambda path: path.stat().st_mtime_ns, reverse=True):
+        steps = [event.step for event in EventFileLoader(str(path)).Load() if event.HasField("summary")]
+        if steps and steps[-1]:  # hyper-parameters are written at step 0
+            return int(steps[-1])
+    return None
+
+
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for name, value in values.items():

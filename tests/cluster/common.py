@@ -1,6 +1,8 @@
 """What several cluster tests need."""
 
+import contextlib
 import importlib.util
+import json
 import os
 import signal
 import subprocess
@@ -19,10 +21,29 @@ def load_drive():
     return module
 
 
-def start(folder, *, evaluations=160, in_flight=2, seconds=0.01, retries=5):
-    command = [sys.executable, str(DRIVE), str(folder), str(evaluations), str(in_flight), str(seconds), str(retries)]
+def start(folder, *, evaluations=160, in_flight=2, seconds=0.01, retries=5, cpus=1, **environment):
+    command = [sys.executable, str(DRIVE), *map(str, (folder, evaluations, in_flight, seconds, retries, cpus))]
     pipe, out = subprocess.PIPE, subprocess.STDOUT
-    return subprocess.Popen(command, stdout=pipe, stderr=out, text=True, start_new_session=True)
+    environment = {**os.environ, **environment}
+    return subprocess.Popen(command, stdout=pipe, stderr=out, text=True, start_new_session=True, env=environment)
+
+
+def num_tune_trials(folder) -> dict[str, int]:
+    """Trials in the newest state of each of Tune's folders; what is just being written is passed over."""
+    numbers = {}
+    for path in sorted((Path(folder) / "tune").glob("search-*/experiment_state-*.json")):
+        with contextlib.suppress(json.JSONDecodeError):
+            numbers[path.parent.name] = len(json.loads(path.read_text())["trial_data"])
+    return numbers
+
+
+def points(folder, tag="score/best") -> list[int]:
+    """Steps at which TensorBoard shows a value."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(Path(folder) / "tensorboard"))
+    events.Reload()
+    return [point.step for point in events.Scalars(tag)]
 
 
 def num_parts(folder) -> int:
@@ -38,7 +59,8 @@ def wait_until(condition, process=None, seconds=120):
 
 
 def kill(process):
-    os.kill(process.pid, signal.SIGKILL)
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(process.pid, signal.SIGKILL)
     process.wait()
     time.sleep(1.5)  # Ray's own processes follow their driver within a second
 

@@ -1,14 +1,20 @@
-"""A search in a process of its own, for tests that kill it: `drive.py FOLDER EVALUATIONS IN_FLIGHT SECONDS RETRIES`.
+"""A search in a process of its own, for tests that kill it.
 
-What a trial meets lies beside the folder: `suicide`, `suicide-between-batches`, `broken`.
+    drive.py FOLDER EVALUATIONS IN_FLIGHT SECONDS RETRIES CPUS
+
+`NASRAY_TEST_KILL=FUNCTION:N` ends it by SIGKILL at the Nth call of one of the functions by which Tune writes; see
+`KILLS`. What a trial meets lies beside the folder: `suicide`, `suicide-between-batches`, `broken`.
 """
 
+import importlib
 import os
+import signal
 import sys
 import time
 from pathlib import Path
 
 import numpy as np
+import ray
 
 import nasray
 from nasray.cluster import Resources
@@ -48,12 +54,13 @@ class Slow:
                 kind.reset_config = lambda trial, config: os._exit(1)
         if Path(self.log).with_name("broken").exists():
             raise RuntimeError("no luck with this batch")
+        cpus = ray.get_runtime_context().get_assigned_resources().get("CPU", 0) if ray.is_initialized() else 0
         with open(self.log, "a") as file:
-            file.write(f"{os.getpid()} {len(genes)}\n")
+            file.write(f"{os.getpid()} {len(genes)} {cpus:g}\n")
         return {"score": -((genes - np.arange(6)) ** 2).sum(axis=1) / 7.0}
 
 
-def drive(folder: str, evaluations: int, in_flight: int, seconds: float, retries: int = 5) -> dict:
+def drive(folder: str, evaluations: int, in_flight: int, seconds: float, retries: int = 5, cpus: float = 1.0) -> dict:
     space = Grid()
     searcher = Evolution(
         space, population_size=16, mutation=0.5, crossover=0.4, seed=5, budget=nasray.Budget({"size": 50.0})
@@ -66,10 +73,50 @@ def drive(folder: str, evaluations: int, in_flight: int, seconds: float, retries
         evaluations=evaluations,
         batch_size=8,
         in_flight=in_flight,
-        resources=Resources(local_cpus=2, retries=retries),
+        resources=Resources(local_cpus=2, retries=retries, cpus=cpus),
         resume=Path(folder).exists(),
     )
 
 
+KILLS = {
+    "save-trials": "ray.tune.execution.tune_controller:TuneController.save_to_dir",
+    "save-generator": "ray.tune.search.search_generator:SearchGenerator.save_to_dir",
+    "save-searcher": "nasray.cluster.adapter:TuneSearchAlgorithm.save",
+    "sign": "nasray.cluster.adapter:sign",
+    "copy": "ray.train._internal.storage:_upload_to_fs_path",
+    "tuner": "ray.tune.impl.tuner_internal:TunerInternal.__getstate__",
+    "restore": "nasray.cluster.adapter:BatchGenerator.restore_from_dir",
+    "history": "nasray.cluster.run_folder:RunFolder.write_batch",
+    "record": "nasray.cluster.run_folder:RunFolder.write_trial",
+    "show": "nasray.cluster.recorder:Recorder.show",
+}
+
+
+def die_at(name: str, calls: int) -> None:
+    """Let the Nth call of a function end this process: before its work where N is even, after it where N is odd."""
+    module_name, _, path = KILLS[name].partition(":")
+    owner = importlib.import_module(module_name)
+    *parents, last = path.split(".")
+    for parent in parents:
+        owner = getattr(owner, parent)
+    function, made = getattr(owner, last), 0
+
+    def replaced(*args, **options):
+        nonlocal made
+        made += 1
+        if made == calls and calls % 2 == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        result = function(*args, **options)
+        if made == calls:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return result
+
+    setattr(owner, last, replaced)
+
+
 if __name__ == "__main__":
-    drive(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4]), int(sys.argv[5]))
+    if order := os.environ.get("NASRAY_TEST_KILL"):
+        function, _, count = order.partition(":")
+        die_at(function, int(count))
+    folder, evaluations, in_flight, seconds, retries, cpus = sys.argv[1:]
+    drive(folder, int(evaluations), int(in_flight), float(seconds), int(retries), float(cpus))

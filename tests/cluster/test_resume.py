@@ -1,14 +1,46 @@
-"""A search that is killed and resumed ends as one that was not."""
+"""A search that is killed and resumed ends as one that was not, and Ray Tune goes on in its own folder."""
 
 import json
+import os
 import pickle
+import random
 import shutil
+import time
 
 import pytest
 
-from nasray.cluster.run import tune_state_fault
-
 from . import common
+
+
+@pytest.fixture(autouse=True, scope="module")
+def cache(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NASRAY_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory):
+    return common.uninterrupted(tmp_path_factory.mktemp("whole") / "expected")
+
+
+@pytest.fixture(scope="module")
+def killed_once(tmp_path_factory):
+    """A run that was killed after some batches, and a copy of it."""
+    folder = tmp_path_factory.mktemp("killed") / "run"
+    process = common.start(folder)
+    common.wait_until(lambda: common.num_parts(folder) >= 3 and common.num_tune_trials(folder), process)
+    common.kill(process)
+    shutil.copytree(folder, folder.with_name("copy"))
+    return folder
+
+
+@pytest.fixture
+def killed(killed_once):
+    """The same run, as it was, in the same place."""
+    shutil.rmtree(killed_once)
+    shutil.copytree(killed_once.with_name("copy"), killed_once)
+    return killed_once
 
 
 @pytest.mark.parametrize("in_flight", [pytest.param(1, marks=pytest.mark.slow), 2])
@@ -30,13 +62,19 @@ def test_history_is_byte_identical_after_kills(tmp_path, in_flight):
     common.wait_until(lambda: common.num_parts(folder) >= 7, process)
     assert not list(tmp_path.glob("suicide*"))
     common.kill(process)
-    # The driver, late in the search.
+    # The driver, late in the search: Tune's trials are all there, and it adds to them.
+    before = common.num_tune_trials(folder)
     process = common.start(folder, in_flight=in_flight)
     common.wait_until(lambda: common.num_parts(folder) >= 15, process)
     common.kill(process)
+    assert f"Tune continues {folder / 'tune' / max(before)}" in process.communicate()[0]
     # To the end.
     output = common.finish(common.start(folder, in_flight=in_flight))
     assert "evaluations are in the history" in output
+    assert f"Tune continues {folder / 'tune' / max(before)}" in output
+    after = common.num_tune_trials(folder)
+    assert after.keys() == before.keys()
+    assert after[max(after)] >= before[max(before)] + 5
     assert common.history_bytes(folder) == expected
     best = json.loads((folder / "best.json").read_text())
     assert best == json.loads((tmp_path / "expected" / "best.json").read_text())
@@ -45,48 +83,61 @@ def test_history_is_byte_identical_after_kills(tmp_path, in_flight):
     assert common.history_bytes(folder) == expected
 
 
-FILES = ("tuner.pkl", "trainable.pkl", "experiment_state-x.json", "searcher-state-x.pkl", "search_gen_state-x.json")
+def test_tune_goes_on_in_its_folder_with_what_a_trial_needs_now(killed, expected):
+    before = common.num_tune_trials(killed)
+    log = killed.with_name("run.log")
+    log.unlink()
+    output = common.finish(common.start(killed, cpus=2))
+    assert f"Tune continues {killed / 'tune' / 'search-000'}" in output
+    assert common.history_bytes(killed) == expected
+    after = common.num_tune_trials(killed)
+    assert after.keys() == before.keys() == {"search-000"}
+    assert after["search-000"] >= before["search-000"] + 10
+    assert {line.split()[2] for line in log.read_text().splitlines()} == {"2"}  # cores that Ray gave to the trials
 
 
-def write_tune_state(experiment):
-    experiment.mkdir(parents=True)
-    for name in FILES:
-        (experiment / name).write_bytes(pickle.dumps(None) if name.endswith("pkl") else b"{}")
+class Malicious:
+    def __init__(self, evidence):
+        self.evidence = evidence
+
+    def __reduce__(self):
+        return os.mkdir, (f"{self.evidence}",)
 
 
-@pytest.mark.parametrize("name", FILES)
-@pytest.mark.parametrize("harm", ["torn", "empty", "absent"])
-def test_a_damaged_tune_folder_is_recognised(tmp_path, name, harm):
-    write_tune_state(tmp_path / "search-000")
-    path = tmp_path / "search-000" / name
-    assert tune_state_fault(path.parent) is None
-    if harm == "absent":
-        path.unlink()
-    else:
-        path.write_bytes(path.read_bytes()[: 1 if harm == "torn" else 0])
-    fault = tune_state_fault(path.parent)
-    if harm == "torn" and name in ("trainable.pkl", "search_gen_state-x.json"):
-        return  # Tune is given these anew
-    assert fault is not None
+def poison(search, evidence):
+    """Put a pickle that leaves evidence where it is read into every file that Tune could read."""
+    for number, path in enumerate([path for path in search.rglob("*") if path.is_file()]):
+        payload = pickle.dumps(Malicious(f"{evidence}-{number}-{path.name}"))
+        if path.name.startswith("experiment_state"):
+            content = json.loads(path.read_text())
+            content["runner_data"]["x"] = {"_type": "CLOUDPICKLE_FALLBACK", "value": payload.hex()}
+            content["trial_data"] = [
+                [
+                    json.dumps({**json.loads(trial), "x": {"_type": "CLOUDPICKLE_FALLBACK", "value": payload.hex()}}),
+                    state,
+                ]
+                for trial, state in content["trial_data"]
+            ]
+            path.write_text(json.dumps(content))
+        elif not path.name.startswith("signature"):
+            path.write_bytes(payload)
+    for name in ("callback-states-9.pkl", "searcher-state-9.pkl", "search_gen_state-9.json", "x/error.pkl"):
+        (search / name).parent.mkdir(exist_ok=True)
+        (search / name).write_bytes(pickle.dumps(Malicious(f"{evidence}-{name.replace('/', '-')}")))
 
 
-def test_a_damaged_tune_folder_is_no_harm(tmp_path):
-    expected = common.uninterrupted(tmp_path / "expected")
+def test_pickles_of_a_stranger_are_not_read(killed, expected):
+    evidence = killed.with_name("evidence")
+    poison(killed / "tune" / "search-000", evidence)
+    output = common.finish(common.start(killed))
+    assert not list(evidence.parent.glob("evidence*"))
+    assert "search-000 is not used" in output
+    assert (killed / "tune" / "search-001").is_dir()
+    assert common.history_bytes(killed) == expected
+
+
+def test_an_evaluator_that_keeps_failing_stops_the_run_and_can_be_resumed(tmp_path, expected):
     folder = tmp_path / "run"
-    shutil.copytree(tmp_path / "expected", folder)
-    for name in sorted(expected)[8:]:  # a run that was stopped after eight batches
-        (folder / "history" / name).unlink()
-    write_tune_state(folder / "tune" / "search-000")
-    (folder / "tune" / "search-000" / "searcher-state-x.pkl").write_bytes(b"\x80")
-    output = common.finish(common.start(folder))
-    assert "is not used" in output
-    assert (folder / "tune" / "search-001").is_dir()
-    assert common.history_bytes(folder) == expected
-
-
-def test_an_evaluator_that_keeps_failing_stops_the_run_and_can_be_resumed(tmp_path):
-    folder = tmp_path / "run"
-    expected = common.uninterrupted(tmp_path / "expected")
     (tmp_path / "broken").touch()
     process = common.start(folder, retries=1)
     output, _ = process.communicate(timeout=180)
@@ -95,5 +146,46 @@ def test_an_evaluator_that_keeps_failing_stops_the_run_and_can_be_resumed(tmp_pa
     assert output.count("and is evaluated again (retry 1 of 1)") in (1, 2)  # of the two in flight
     assert "nasray resume" in output
     (tmp_path / "broken").unlink()
-    common.finish(common.start(folder))
+    # The same folder again, although Tune had ended its search: its trials were lost, the search was not.
+    assert f"Tune continues {folder / 'tune' / 'search-000'}" in common.finish(common.start(folder))
     assert common.history_bytes(folder) == expected
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["save-trials", "save-generator", "save-searcher", "sign", "copy", "tuner", "restore",
+                                  "history", "record", "show"])  # fmt: skip
+def test_kills_at_the_moments_of_writing(tmp_path, expected, name):
+    folder = tmp_path / "run"
+    continued = 0
+    for moment in (1, 2, 3):
+        process = common.start(folder, NASRAY_TEST_KILL=f"{name}:{moment}", TUNE_GLOBAL_CHECKPOINT_S="0.2")
+        output, _ = process.communicate(timeout=180)
+        continued += "Tune continues" in output
+        print(f"{name}:{moment}: exit {process.returncode}, {common.num_parts(folder)} batches")
+    output = common.finish(common.start(folder))
+    continued += "Tune continues" in output
+    assert common.history_bytes(folder) == expected
+    print(f"{name}: Tune's folder was continued {continued} times of 3; folders {sorted(os.listdir(folder / 'tune'))}")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("seed", range(4))
+def test_kills_at_random_moments(tmp_path, expected, seed):
+    folder = tmp_path / "run"
+    moments = random.Random(seed)
+    continued = anew = kills = 0
+    for _ in range(6):
+        process = common.start(folder, seconds=0.02, TUNE_GLOBAL_CHECKPOINT_S="0.5")
+        goal = common.num_parts(folder) + moments.choice([0, 1, 1, 2, 3])
+        common.wait_until(lambda goal=goal, process=process: common.num_parts(folder) >= goal or process.poll() == 0)
+        time.sleep(moments.random() * 0.5)
+        common.kill(process)
+        output = process.communicate()[0]
+        kills += 1
+        continued, anew = continued + ("Tune continues" in output), anew + ("is not used" in output)
+    output = common.finish(common.start(folder))
+    continued, anew = continued + ("Tune continues" in output), anew + ("is not used" in output)
+    assert common.history_bytes(folder) == expected
+    assert common.points(folder) == list(range(8, 161, 8))
+    print(f"{kills} kills, Tune's folder continued {continued} times, begun anew {anew} times")
