@@ -110,7 +110,7 @@ class TuneSearchAlgorithm(TuneSearcher):
     def _receive(self, index: int, metrics: Metrics) -> None:
         """Take the results of batch `index`, and tell every batch whose turn has come."""
         for batch in self.search.receive(index, metrics):
-            self.recorder.write(batch, self.records.pop(batch.index, {"batch": batch.index}))
+            self.recorder.write(batch, self.records.pop(batch.index))
             self.search.tell(batch)
             self.recorder.show(batch)
         if self.search.is_finished:
@@ -122,7 +122,7 @@ class TuneSearchAlgorithm(TuneSearcher):
             str(index): {
                 "genes": pack_genes(self.search.pending[index].genes),
                 "metrics": pack(metrics),
-                "record": self.records.get(index, {"batch": index}),
+                "record": self.records[index],
             }
             for index, metrics in self.search.waiting.items()
         }
@@ -147,12 +147,12 @@ class BatchGenerator(SearchGenerator):
 
     def __init__(self, algorithm: TuneSearchAlgorithm, search: Path) -> None:
         super().__init__(algorithm)
-        self.folder = search
+        self.algorithm, self.folder = algorithm, search
 
-    def save_to_dir(self, dirpath: str, session_str: str) -> None:
+    def save_to_dir(self, dirpath: str, session_str: str) -> None:  # type: ignore[override]
         """Write the state; Tune has written that of its trials just before."""
         super().save_to_dir(dirpath, session_str)
-        sign(Path(dirpath), session_str, self.folder, self.searcher.search.num_batches_told)
+        sign(Path(dirpath), session_str, self.folder, self.algorithm.search.num_batches_told)
 
     def restore_from_dir(self, dirpath: str) -> None:
         """Restore the state, and that of the algorithm; Tune has restored its trials just before."""

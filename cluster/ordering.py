@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -150,23 +149,3 @@ class OrderedSearch:
                 "Resume with the experiment and version that began the run"
             )
         self.tell(ToldBatch(index, proposal, metrics))
-
-    def state_dict(self) -> dict[str, Any]:
-        """Everything that influences what comes next, picklable."""
-        return {
-            "searcher": self.searcher.state_dict(),
-            "pending": {k: (p.genes, p.parents) for k, p in self.pending.items()},
-            "waiting": dict(self.waiting),
-            "num_batches_asked": self.num_batches_asked,
-            "num_asked": self.num_asked,
-            "asked_in_vain_at": self.asked_in_vain_at,
-            "shortfall": self.shortfall,
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue exactly as the search that gave `state`."""
-        self.searcher.load_state_dict(state["searcher"])
-        self.pending = {k: Proposal(*arrays) for k, arrays in state["pending"].items()}
-        self.waiting = dict(state["waiting"])
-        self.num_batches_asked, self.num_asked = state["num_batches_asked"], state["num_asked"]
-        self.asked_in_vain_at, self.shortfall = state["asked_in_vain_at"], state["shortfall"]

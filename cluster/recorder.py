@@ -12,7 +12,7 @@ from nasray.cluster.ordering import OrderedSearch, ToldBatch
 from nasray.cluster.progress import ProgressLine, say
 from nasray.cluster.run_folder import RunFolder
 from nasray.cluster.tensorboard import EventWriter, last_step
-from nasray.searchers import Metrics, Proposal, Searcher, pareto_front
+from nasray.searchers import Metrics, Searcher, pareto_front
 from nasray.spaces import Costs, Population
 
 NUM_BEST = 10
@@ -42,14 +42,16 @@ class Recorder:
         Raises:
             NasrayError: if the history is damaged, or is not that of this search.
         """
-        shown = last_step(self.folder.tensorboard) or 0
+        shown, events = last_step(self.folder.tensorboard) or 0, None
         for batch in self.folder.read_batches():
             self.leaders.add(batch.genes, batch.costs, batch.metrics)
             self.search.replay(batch.index, batch.genes, batch.metrics)
             if self.search.num_told > shown:  # a session was killed between the history and TensorBoard
-                self.show(ToldBatch(batch.index, Proposal(batch.genes, batch.parents), batch.metrics))
+                events = events or self._open_events(len(batch.genes))
+                events.scalars(self.search.num_told, self._scalars(batch.genes, batch.metrics))
+        if events is not None:
+            events.close()
         self.search.fill()
-        self._close()
         return self.search.num_told
 
     def write(self, batch: ToldBatch, trial: dict[str, Any]) -> None:
@@ -81,12 +83,37 @@ class Recorder:
         """Write best.json and close what is open."""
         if len(self.leaders.genes):
             self.folder.write_best(self.describe())
-        self._close()
-
-    def _close(self) -> None:
         if self._live is not None:
             self._live.close()
             self._live = None
+
+    def _open_events(self, size: int) -> EventWriter:
+        """Open an event file for what was told last, `size` evaluations, and what follows.
+
+        What other files hold of later steps is superseded: it was taken out of the history since.
+        """
+        events = EventWriter(self.folder.tensorboard, first_step=self.search.num_told)
+        if self.search.num_told == size:
+            events.hyperparameters(self.folder.description())
+        return events
+
+    def _scalars(self, genes: Population, metrics: Metrics) -> dict[str, float]:
+        """Return what TensorBoard shows after the batch that was told last."""
+        scalars = {}
+        objectives = self.searcher.objective_values(genes, metrics)
+        for column, objective in zip(objectives.T, self.searcher.objectives, strict=True):
+            finite = column[np.isfinite(column)] * objective.sign
+            if len(finite):
+                scalars[f"{objective.name}/batch_mean"] = float(finite.mean())
+                scalars[f"{objective.name}/batch_spread"] = float(finite.std())
+        best = self.leaders.best()
+        scalars.update({f"{name}/best": value for name, value in best["metrics"].items()})
+        scalars.update({f"best_cost/{name}": value for name, value in best["costs"].items()})
+        if len(self.searcher.objectives) > 1:
+            scalars["pareto_front/size"] = float(len(self.leaders.genes))
+        population = self.searcher.population()
+        scalars["population/diversity"] = diversity(population if len(population) else genes)
+        return scalars
         if self.search.ended_early:
             say(self.search.ended_early)
 
@@ -101,39 +128,22 @@ class _Live:
 
     def __init__(self, recorder: Recorder, size: int) -> None:
         self.recorder = recorder
-        # Only what was taken out of the history since was shown at a later step.
-        self.first, self.begin = recorder.searcher.num_told, time.monotonic()
-        self.events = EventWriter(recorder.folder.tensorboard, first_step=self.first)
-        if self.first == size:
-            self.events.hyperparameters(recorder.folder.description())
+        self.events = recorder._open_events(size)
         # The first batch was under way before this was made: rates count from its end.
+        self.first, self.begin = recorder.searcher.num_told, time.monotonic()
         self.progress = ProgressLine(recorder.folder.path.name, recorder.total, done=self.first)
         self.last_best = 0.0
 
     def show(self, batch: ToldBatch) -> None:
-        searcher, leaders = self.recorder.searcher, self.recorder.leaders
-        done = searcher.num_told
-        objectives = searcher.objective_values(batch.proposal.genes, batch.metrics)
-        scalars = {}
+        done = self.recorder.searcher.num_told
+        scalars = self.recorder._scalars(batch.proposal.genes, batch.metrics)
         if done > self.first:
             scalars["speed/evaluations_per_second"] = (done - self.first) / (time.monotonic() - self.begin)
-        for column, objective in zip(objectives.T, searcher.objectives, strict=True):
-            finite = column[np.isfinite(column)] * objective.sign
-            if len(finite):
-                scalars[f"{objective.name}/batch_mean"] = float(finite.mean())
-                scalars[f"{objective.name}/batch_spread"] = float(finite.std())
-        best = leaders.best()
-        scalars.update({f"{name}/best": value for name, value in best["metrics"].items()})
-        scalars.update({f"best_cost/{name}": value for name, value in best["costs"].items()})
-        if len(searcher.objectives) > 1:
-            scalars["pareto_front/size"] = float(len(leaders.genes))
-        population = searcher.population()
-        scalars["population/diversity"] = diversity(population if len(population) else batch.proposal.genes)
         self.events.scalars(done, scalars)
         if time.monotonic() - self.last_best > BEST_INTERVAL:
             self.recorder.folder.write_best(self.recorder.describe())
             self.last_best = time.monotonic()
-        self.progress.update(done, leaders.summary())
+        self.progress.update(done, self.recorder.leaders.summary())
 
     def close(self) -> None:
         self.progress.update(self.recorder.searcher.num_told, self.recorder.leaders.summary(), final=True)

@@ -15,7 +15,6 @@ The history is the truth: a part file is written when its batch is told, in orde
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,11 +23,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import yaml
 from numpy.typing import NDArray
 
 from nasray.cluster.files import to_json, write_atomic
 from nasray.cluster.ordering import ToldBatch
+from nasray.cluster.reading import to_yaml
+from nasray.cluster.records import Best, RunDescription, Trial, read_record
 from nasray.searchers import Metrics
 from nasray.spaces import Costs, NasrayError, Population, Space
 
@@ -77,7 +77,7 @@ class RunFolder:
             raise NasrayError(
                 f"cannot make run folder {path}: {error.strerror}. Choose one that you may write, with --folder"
             ) from error
-        content = yaml.safe_dump({"format": FORMAT, **description}, sort_keys=False, allow_unicode=True)
+        content = to_yaml({"format": FORMAT, **description})
         write_atomic(run.path / "experiment.yaml", content.encode())
         return run
 
@@ -94,8 +94,8 @@ class RunFolder:
                 f"{path} is no run: it has no experiment.yaml. Name the folder that `nasray search` made, "
                 "such as runs/maedet-m"
             )
-        found = run.description().get("format")
-        if not isinstance(found, int) or found > FORMAT:
+        found = run.description()["format"]
+        if found > FORMAT:
             raise NasrayError(
                 f"{path} was written by a newer version of nasray (run format {found}, this version reads up to "
                 f"{FORMAT}). Upgrade nasray"
@@ -127,14 +127,12 @@ class RunFolder:
         return self.path / "tensorboard"
 
     def description(self) -> dict[str, Any]:
-        """The content of experiment.yaml."""
-        try:
-            content = yaml.safe_load((self.path / "experiment.yaml").read_text())
-        except yaml.YAMLError as error:
-            raise NasrayError(f"{self.path / 'experiment.yaml'} is not valid YAML: {error}. Restore it") from error
-        if not isinstance(content, dict):
-            raise NasrayError(f"{self.path / 'experiment.yaml'} holds no experiment. Restore it")
-        return content
+        """Return the content of experiment.yaml.
+
+        Raises:
+            NasrayError: if it cannot be read, or is damaged.
+        """
+        return read_record(self.path / "experiment.yaml", RunDescription, "Restore it from a copy of the run")
 
     def write_batch(self, batch: ToldBatch, space: Space, costs: Costs) -> None:
         """Write the part file of a batch."""
@@ -150,7 +148,7 @@ class RunFolder:
             _PARENTS: _list_column(parents, pa.int64()),
         }
         sink = io.BytesIO()
-        pq.write_table(pa.table(columns), sink, compression="zstd")
+        pq.write_table(pa.table(columns), sink, compression="zstd", write_page_checksum=True)
         write_atomic(self.history / f"{batch.index:06d}.parquet", sink.getvalue())
 
     def write_trial(self, index: int, record: dict[str, Any]) -> None:
@@ -159,7 +157,8 @@ class RunFolder:
 
     def read_trials(self) -> list[dict[str, Any]]:
         """The records of `write_trial`, by batch."""
-        return [json.loads(path.read_text()) for path in sorted(self.trials.glob("*.json"))]
+        remedy = "Remove it: a report then does not say when this batch was evaluated"
+        return [read_record(path, Trial, remedy) for path in sorted(self.trials.glob("*.json"))]
 
     def read_batches(self) -> Iterator[HistoryBatch]:
         """All batches in order.
@@ -167,6 +166,7 @@ class RunFolder:
         Raises:
             NasrayError: if a part file is corrupt or missing.
         """
+        names: set[str] | None = None
         for expected, path in enumerate(sorted(self.history.glob("*.parquet"))):
             if path.stem != f"{expected:06d}":
                 raise NasrayError(
@@ -174,13 +174,18 @@ class RunFolder:
                     "there. Restore it, or move the later ones away: the search then repeats them"
                 )
             try:
-                table = pq.read_table(path)
-                yield _history_batch(expected, table)
-            except (pa.ArrowException, OSError, KeyError, ValueError) as error:
+                table = pq.read_table(path, page_checksum_verification=True)
+                if names is not None and names != set(table.column_names):
+                    raise ValueError("it has other columns than the parts before it")
+                names = set(table.column_names)
+                batch = _history_batch(expected, table)
+            except (pa.ArrowException, OSError, KeyError, ValueError, TypeError, AttributeError) as error:
+                reason = " ".join(str(error).split())
                 raise NasrayError(
-                    f"history part file {path} is corrupt: {error}. Restore it, or move it and all later ones away: "
+                    f"history part file {path} is corrupt: {reason}. Restore it, or move it and all later ones away: "
                     "the search then repeats them. Nothing was changed"
                 ) from error
+            yield batch
 
     def read_history(self) -> HistoryBatch:
         """All batches as one, with index -1."""
@@ -201,15 +206,22 @@ class RunFolder:
         write_atomic(self.path / "best.json", to_json(best, indent=1).encode())
 
     def read_best(self) -> dict[str, Any]:
-        """The content of best.json.
+        """Return the content of best.json; numbers that are none are NaN.
 
         Raises:
-            NasrayError: if no batch has been finished yet.
+            NasrayError: if no batch has been finished yet, or the file is damaged.
         """
         path = self.path / "best.json"
         if not path.is_file():
             raise NasrayError(f"{self.path} has no finished batch yet. `nasray resume` continues the search")
-        return json.loads(path.read_text())
+        return read_record(path, Best, f"`nasray resume {self.path}` writes it anew from the history")
+
+    def is_finished(self) -> bool:
+        """Whether the search has come to its end, as far as best.json says; resuming finds out what it really is."""
+        try:
+            return bool(self.read_best()["finished"])
+        except NasrayError:
+            return False
 
 
 def _list_column(values: NDArray[np.int64], item: pa.DataType) -> pa.Array:
@@ -227,6 +239,8 @@ def _history_batch(index: int, table: pa.Table) -> HistoryBatch:
         names = [name for name in table.column_names if name.startswith(prefix)]
         return {name.removeprefix(prefix): table.column(name).to_numpy() for name in names}
 
+    if set(table.column("batch").to_pylist()) != {index}:
+        raise ValueError("it is the file of another batch")
     return HistoryBatch(
         index, table.column("id").to_pylist(), rows(_GENES), rows(_PARENTS), named(_COST_PREFIX), named(_METRIC_PREFIX)
     )

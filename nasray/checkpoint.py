@@ -7,11 +7,16 @@ from __future__ import annotations
 
 import re
 import warnings
+import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NotRequired
+
+from typing_extensions import TypedDict
 
 from nasray.cluster import write_atomic
+from nasray.cluster.records import OPEN, PixelRulesEntry, check_record
+from nasray.configuration import validate
 from nasray.data.pixels import DEFAULT_RULES, PixelRules
 from nasray.recipe import RECIPE, Recipe
 from nasray.spaces import Architecture, NasrayError
@@ -87,22 +92,30 @@ class Checkpoint:
         """
         path = checkpoint_path(Path(path))
         try:
+            check_sums(path)
             content = read_tensors(path, shared=shared)
         except ValueError as error:
-            raise NasrayError(f"{path} is no checkpoint, or torn: {error}. Take another of its folder") from error
+            raise NasrayError(f"{path} is no checkpoint, or damaged: {error}. Take another of its folder") from error
+        except OSError as error:
+            raise NasrayError(f"{path} cannot be read: {error.strerror}. Check its permissions") from error
         if not isinstance(content, dict) or "format" not in content or "recipe" not in content:
             raise NasrayError(
                 f"{path} is no checkpoint of nasray's: it holds {_kind(content)}. Weights of other programs are for "
                 "--weights of `nasray train`"
             )
-        if content["format"] > FORMAT:
+        if isinstance(content["format"], int) and content["format"] > FORMAT:
             raise NasrayError(
                 f"{path} was written by a newer version of nasray (checkpoint format {content['format']}, this version "
                 f"reads up to {FORMAT}). Upgrade nasray"
             )
+        content = check_record(content, Content, path, "Take another of its folder")
+        try:
+            architecture = Architecture.from_json(content["architecture"])
+        except ValueError as error:
+            raise NasrayError(f"{path}: {error}. Take another of its folder") from error
         return cls(
-            recipe=RECIPE.validate_python(content["recipe"]),
-            architecture=Architecture.from_json(content["architecture"]),
+            recipe=validate(RECIPE, Recipe, content["recipe"], f"{path}, recipe"),
+            architecture=architecture,
             classes=tuple(content["classes"]),
             category_ids=tuple(content["category_ids"]),
             model=content["model"],
@@ -129,7 +142,7 @@ class Checkpoint:
                 "chosen: name the checkpoint of an architecture that was trained, such as RUN/train"
             )
         detector: Any = make_network(self.recipe, self.architecture, len(self.classes))
-        detector.load_state_dict(self.model)
+        _load_state(detector, self.model)
         return detector.eval()
 
     def network(self) -> nn.Module:
@@ -138,8 +151,56 @@ class Checkpoint:
         It takes the checkpoint's own tensors, without copying them: with `load(..., shared=True)`, the file's.
         """
         network = make_network(self.recipe, self.architecture, len(self.classes), on_meta=True)
-        network.load_state_dict(self.model, assign=True)
+        _load_state(network, self.model, assign=True)
         return network.eval()
+
+
+class Content(TypedDict):
+    """What is in the file."""
+
+    __pydantic_config__ = OPEN  # type: ignore[misc]
+    format: int
+    recipe: dict[str, Any]
+    architecture: str
+    classes: list[str]
+    category_ids: list[int]
+    model: dict[str, Any]
+    metrics: dict[str, float]
+    iteration: int
+    training: dict[str, Any]
+    pixel_rules: NotRequired[PixelRulesEntry]
+
+
+def _load_state(network: nn.Module, state: dict[str, Any], *, assign: bool = False) -> None:
+    try:
+        network.load_state_dict(state, assign=assign)
+    except (RuntimeError, TypeError, AttributeError) as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        raise NasrayError(
+            f"the checkpoint's weights are not those of its network: {lines[min(1, len(lines) - 1)][:200]}. "
+            "Take another of its folder"
+        ) from error
+
+
+def check_sums(path: Path) -> None:
+    """Compare all bytes of a checkpoint with the checksums that it carries.
+
+    A checkpoint is a zip archive with a CRC-32 of every tensor, which PyTorch writes and does not look at. It costs a
+    second for one or two gigabytes, and what is mapped afterwards is in memory already.
+
+    Raises:
+        ValueError: if a byte has changed, or it is no such archive; the message is a line that says why.
+        OSError: if it cannot be read.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except OSError:
+        raise
+    except Exception as error:  # zipfile raises a dozen kinds at bytes that make no sense
+        raise ValueError(f"not a whole zip archive ({error})") from error
+    if damaged is not None:
+        raise ValueError(f"{damaged.partition('/')[2]} does not have its checksum")
 
 
 def read_tensors(path: Path, *, shared: bool = False) -> Any:

@@ -11,7 +11,6 @@ architecture, so that it runs on a whole cluster and can be resumed.
 from __future__ import annotations
 
 import dataclasses
-import json
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,6 +22,7 @@ from numpy.typing import NDArray
 from nasray import report_figures as figures
 from nasray.cluster import Resources, RunFolder, run_search, write_atomic
 from nasray.cluster.files import to_json
+from nasray.cluster.records import Rank, read_record
 from nasray.evaluators import Proxy
 from nasray.experiment import Experiment, experiment_of_run, make_evaluator, make_searcher, make_space, trial_resources
 from nasray.paths import PathEvaluator
@@ -113,10 +113,12 @@ def rank_run(folder: str | Path, num: int, *, seed: int = 0, resources: Resource
     comparison = Comparison(evaluator, recipes, path / "trainings", experiment.seed)
     inner, description = RunFolder(path), {"rank": {"run": run.path.name, "seed": seed}}
     if inner.is_run():
-        before = inner.description()["rank"]
+        inner = RunFolder.open(path)
+        before = inner.description().get("rank")
+        if before is None:
+            raise NasrayError(f"{path} was not begun by `nasray rank`. Move it away to begin anew")
         if before["seed"] != seed:
             raise NasrayError(f"{path} was begun with --seed {before['seed']}, got {seed}. Move it away to begin anew")
-        inner = RunFolder.open(path)
     else:
         inner = RunFolder.create(path, description)
     searcher = make_searcher(_random(experiment, seed))
@@ -134,7 +136,7 @@ def rank_run(folder: str | Path, num: int, *, seed: int = 0, resources: Resource
 def read_rank(run: RunFolder) -> dict[str, Any] | None:
     """What `rank_run` found of a run; None if it was not measured."""
     path = run.path / FOLDER / "rank.json"
-    return json.loads(path.read_text()) if path.is_file() else None
+    return read_record(path, Rank, f"`nasray rank {run.path}` writes it anew") if path.is_file() else None
 
 
 def _random(experiment: Experiment, seed: int) -> Experiment:

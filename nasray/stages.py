@@ -16,33 +16,41 @@ reach it. What a stage took and gave is in `stages.json`.
 from __future__ import annotations
 
 import dataclasses
-import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from nasray.cluster import Resources, RunFolder, run_search, write_atomic
 from nasray.cluster.files import to_json
 from nasray.cluster.progress import say
+from nasray.cluster.reading import to_yaml
+from nasray.cluster.records import StageRecord, read_record
 from nasray.cluster.session import ray_session
-from nasray.configuration import read_mapping, validate
-from nasray.experiment import Experiment, make_evaluator, make_searcher, make_space
+from nasray.configuration import validate
+from nasray.experiment import Experiment, experiment_of_run, make_evaluator, make_searcher, make_space
 from nasray.models.supernets import supernet_architecture
 from nasray.paths import PathEvaluator
 from nasray.recipe import RECIPE, Recipe, load_recipe
 from nasray.spaces import Architecture, NasrayError
 from nasray.training import begin_training, resume_training, try_out, with_absolute_paths
-from nasray.training.folder import clear_unbegun, is_finished, is_training, last_checkpoint, read_summary
+from nasray.training.folder import (
+    clear_unbegun,
+    drop_damaged_summary,
+    is_finished,
+    is_training,
+    last_checkpoint,
+    read_summary,
+)
 
 SUPERNET_STAGES = {"supernet-pretrain": "supernet/pretrain", "supernet-train": "supernet/train"}
 WINNER_STAGES = {"pretrain": "pretrain", "train": "train"}
 RECIPES, RECORDS = "recipes.yaml", "stages.json"
+RESTORE = "Restore it from a copy of the run"
 INTERVAL = 30.0
 """Seconds between two writings of a stage's time, so that a killed session's is known too."""
 FOLDERS = {**SUPERNET_STAGES, "search": ".", **WINNER_STAGES}
@@ -66,14 +74,8 @@ def resolve_recipes(experiment: Experiment) -> dict[str, Recipe]:
     Raises:
         NasrayError: for a recipe that is not there, or of the wrong task.
     """
-    names = {
-        "supernet-pretrain": experiment.supernet.pretrain, "supernet-train": experiment.supernet.train,
-        "pretrain": experiment.winner.pretrain, "train": experiment.winner.train,
-    }  # fmt: skip
     recipes = {}
-    for stage, name in names.items():
-        if name is None:
-            continue
+    for stage, name in _recipe_names(experiment).items():
         recipe = load_recipe(name)
         if recipe.task != TASKS[stage]:
             raise NasrayError(
@@ -89,6 +91,15 @@ def resolve_recipes(experiment: Experiment) -> dict[str, Recipe]:
     return recipes
 
 
+def _recipe_names(experiment: Experiment) -> dict[str, str]:
+    """Return the recipe of each training that the experiment has, by stage."""
+    names = {
+        "supernet-pretrain": experiment.supernet.pretrain, "supernet-train": experiment.supernet.train,
+        "pretrain": experiment.winner.pretrain, "train": experiment.winner.train,
+    }  # fmt: skip
+    return {stage: name for stage, name in names.items() if name is not None}
+
+
 def _last_supernet_stage(experiment: Experiment) -> str | None:
     """The training whose checkpoint is searched."""
     if experiment.supernet.train:
@@ -99,7 +110,7 @@ def _last_supernet_stage(experiment: Experiment) -> str | None:
 def write_recipes(run: RunFolder, recipes: dict[str, Recipe]) -> None:
     """Keep resolved recipes in the run's folder, all in one file."""
     content = {stage: RECIPE.dump_python(recipe, mode="json") for stage, recipe in recipes.items()}
-    write_atomic(run.path / RECIPES, yaml.safe_dump(content, sort_keys=False, allow_unicode=True).encode())
+    write_atomic(run.path / RECIPES, to_yaml(content).encode())
 
 
 def read_recipes(run: RunFolder) -> dict[str, Recipe] | None:
@@ -107,8 +118,17 @@ def read_recipes(run: RunFolder) -> dict[str, Recipe] | None:
     path = run.path / RECIPES
     if not path.is_file():
         return None
-    content = read_mapping(path.read_text(), str(path))
+    content = read_record(path, dict[str, dict[str, Any]], RESTORE)
+    stages = _recipe_names(experiment_of_run(run.description(), str(run.path))).keys()
+    if content.keys() != stages:
+        raise NasrayError(
+            f"{path} holds recipes of {_listed(content)}; the run's trainings are {_listed(stages)}. {RESTORE}"
+        )
     return {stage: validate(RECIPE, Recipe, recipe, f"{path}, {stage}") for stage, recipe in content.items()}
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(names) or "none"
 
 
 def check_stages_fit(experiment: Experiment, recipes: dict[str, Recipe]) -> None:
@@ -176,8 +196,7 @@ def run_stages(
 
 def _all_done(run: RunFolder, recipes: dict[str, Recipe]) -> bool:
     """Whether nothing is left for Ray to do."""
-    searched = (run.path / "best.json").is_file() and run.read_best()["finished"]
-    return searched and all(is_finished(run.path / FOLDERS[stage]) for stage in recipes)
+    return run.is_finished() and all(is_finished(run.path / FOLDERS[stage]) for stage in recipes)
 
 
 def supernet_checkpoint(experiment: Experiment, run: RunFolder) -> Path:
@@ -199,6 +218,7 @@ def _train(
     """Train a stage to its end, if it is not there yet; gives its last checkpoint."""
     folder = run.path / FOLDERS[stage]
     say(_title(stage, records))
+    drop_damaged_summary(folder)
     if not is_finished(folder):
         clear_unbegun(folder)
         with records.timed(stage):
@@ -220,7 +240,11 @@ def _title(stage: str, records: Records) -> str:
 def read_records(run: RunFolder) -> dict[str, Any]:
     """The `content` of a run's `Records`; empty where there are none."""
     path = run.path / RECORDS
-    return json.loads(path.read_text()) if path.is_file() else {}
+    remedy = "Remove it: `nasray resume` begins it anew, and only the times of earlier sessions are lost"
+    content = read_record(path, dict[str, StageRecord], remedy) if path.is_file() else {}
+    if unknown := [stage for stage in content if stage not in FOLDERS]:
+        raise NasrayError(f"{path} has unknown stage {unknown[0]!r}. {remedy}")
+    return content
 
 
 class Records:

@@ -55,9 +55,17 @@ def train_here(recipe: Recipe, folder: Path, architecture: Architecture) -> dict
     import torch
 
     from nasray.cluster.training import Worker
-    from nasray.training.folder import clear_unbegun, create_folder, is_finished, is_training, read_summary
+    from nasray.training.folder import (
+        clear_unbegun,
+        create_folder,
+        drop_damaged_summary,
+        is_finished,
+        is_training,
+        read_summary,
+    )
     from nasray.training.setup import train
 
+    drop_damaged_summary(folder)
     if not is_finished(folder):
         if not is_training(folder):
             clear_unbegun(folder)
@@ -77,8 +85,11 @@ def resume_training(folder: Path | str, resources: WorkerOptions | None = None) 
     Raises:
         NasrayError: if there is no training, or its checkpoints are all damaged; and as `begin_training`.
     """
+    from nasray.training.folder import drop_damaged_summary
+
     path = Path(folder).absolute()
     recipe = recipe_of_training(path)
+    drop_damaged_summary(path)
     if resources is not None:
         content = {**RECIPE.dump_python(recipe, mode="json"), "resources": vars(resources)}
         recipe = validate(RECIPE, Recipe, content, str(folder))

@@ -23,12 +23,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import yaml
-
 from nasray.checkpoint import Checkpoint
 from nasray.cluster import write_atomic
 from nasray.cluster.files import explained_disk_errors, to_json
-from nasray.configuration import describe_versions, git_revision, read_mapping, validate
+from nasray.cluster.progress import say
+from nasray.cluster.reading import to_yaml
+from nasray.cluster.records import Summary, TrainingDescription, read_record
+from nasray.configuration import describe_versions, git_revision, validate
 from nasray.data.pixels import DEFAULT_RULES, PixelRules
 from nasray.recipe import RECIPE, Recipe
 from nasray.spaces import Architecture, NasrayError
@@ -68,8 +69,22 @@ def is_finished(path: Path) -> bool:
 
 
 def read_summary(path: Path) -> dict[str, Any]:
-    """The content of summary.json of a training that is finished."""
-    return json.loads((path / "summary.json").read_text())
+    """Return the content of summary.json of a training that is finished.
+
+    Raises:
+        NasrayError: if it is damaged.
+    """
+    return read_record(path / "summary.json", Summary, f"`nasray resume {path}` writes it anew")
+
+
+def drop_damaged_summary(path: Path) -> None:
+    """Remove a summary that cannot be read: the training then goes on from its last checkpoint, and writes it anew."""
+    if is_finished(path):
+        try:
+            read_summary(path)
+        except NasrayError as error:
+            say(f"{str(error).rpartition('. ')[0]}. It is written anew")
+            (path / "summary.json").unlink()
 
 
 def last_checkpoint(path: Path) -> Path:
@@ -113,7 +128,7 @@ def create_folder(path: Path, description: Description) -> None:
         "versions": describe_versions(),
         "git_revision": git_revision(),
     }
-    write_atomic(path / "recipe.yaml", yaml.safe_dump(content, sort_keys=False, allow_unicode=True).encode())
+    write_atomic(path / "recipe.yaml", to_yaml(content).encode())
 
 
 def read_description(path: Path) -> Description:
@@ -128,8 +143,8 @@ def read_description(path: Path) -> Description:
             "runs/maedet-m/train"
         )
     source = str(path / "recipe.yaml")
-    content = read_mapping((path / "recipe.yaml").read_text(), source)
-    if not isinstance(content.get("format"), int) or content["format"] > FORMAT:
+    content = read_record(path / "recipe.yaml", TrainingDescription, "Restore it from a copy of the training")
+    if content["format"] > FORMAT:
         raise NasrayError(
             f"{path} was written by a newer version of nasray (training format {content.get('format')}, this version "
             f"reads up to {FORMAT}). Upgrade nasray"

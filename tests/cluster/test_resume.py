@@ -29,7 +29,7 @@ def killed_once(tmp_path_factory):
     """A run that was killed after some batches, and a copy of it."""
     folder = tmp_path_factory.mktemp("killed") / "run"
     process = common.start(folder)
-    common.wait_until(lambda: common.num_parts(folder) >= 3 and common.num_tune_trials(folder), process)
+    common.wait_until(lambda: common.num_parts(folder) >= 3 and any(folder.glob("tune/*/signature-*")), process)
     common.kill(process)
     shutil.copytree(folder, folder.with_name("copy"))
     return folder

@@ -169,7 +169,7 @@ def test_a_damaged_last_checkpoint_falls_back(uninterrupted, begin, log_of, tmp_
         (last.parent / "best-15.pt").unlink()
     said = []
     setup.train(recipe, folder, Worker(say=said.append))
-    assert "last.pt is no checkpoint, or torn" in said[0]
+    assert "last.pt is no checkpoint, or damaged" in said[0]
     assert "goes on from iteration" in said[1]
     assert log_of(folder) == log_of(uninterrupted(begin, **EVERYTHING))
 

@@ -1,0 +1,233 @@
+"""Files of runs and trainings that are cut short, empty, binary or foreign: one line from every command that reads them."""
+
+import json
+import shutil
+
+import pytest
+import torch
+
+from nasray.checkpoint import Checkpoint
+from nasray.cli import main
+from nasray.cluster import OrderedSearch, RunFolder
+from nasray.cluster.reading import to_yaml
+from nasray.cluster.recorder import Recorder
+from nasray.experiment import describe_experiment, load_experiment, make_evaluator, make_searcher
+from nasray.recipe import load_recipe
+from nasray.spaces import Architecture, NasrayError
+from nasray.stages import Records, read_recipes, resolve_recipes, write_recipes
+from nasray.training.folder import Description, create_folder, drop_damaged_summary, read_summary
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A small finished search with stages' records and a rank.json beside it."""
+    experiment = load_experiment("maedet-tiny")
+    folder = RunFolder.create(tmp_path_factory.mktemp("whole") / "run", describe_experiment(experiment))
+    search = OrderedSearch(make_searcher(experiment), evaluations=64, batch_size=32, in_flight=1)
+    recorder, evaluate = Recorder(folder, search), make_evaluator(experiment)
+    where = {"started": 1.0, "seconds": 2.0, "host": "here", "process": 3, "trial": "a"}
+
+    def write(batch):
+        recorder.write(batch, {"batch": batch.index, **where})
+
+    search.run(evaluate, write)
+    recorder.finish()
+    Records(folder).result("search", {"score": 0.5})
+    interval = {"value": 0.5, "low": 0.1, "high": None}
+    rows = [{"id": f"{i}", "mAP": 0.1 * i, "supernet": 0.2} for i in range(3)]
+    rank = {
+        "architectures": rows,
+        "agreement": {"supernet": {"kendall": interval, "spearman": interval}},
+        "random": {"mean": 0.2, "sd": 0.1, "num": 3},
+    }
+    (folder.path / "rank").mkdir()
+    (folder.path / "rank" / "rank.json").write_text(json.dumps(rank))
+    return folder.path
+
+
+@pytest.fixture
+def run(whole, tmp_path):
+    shutil.copytree(whole, tmp_path / "run")
+    return tmp_path / "run"
+
+
+def refused(capsys, *arguments):
+    assert main(list(map(str, arguments))) == 2
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert message.startswith("nasray: ")
+    return message
+
+
+DAMAGES = {
+    "empty": lambda whole: b"",
+    "cut short": lambda whole: whole[: len(whole) // 2],
+    "binary": lambda whole: b"\x00\xff" + whole,
+    "UTF-16": lambda whole: whole.decode().encode("utf-16"),
+    "null": lambda whole: b"null",
+    "list": lambda whole: b"[1, 2]",
+    "text": lambda whole: b'"text"',
+    "another's": lambda whole: b'{"name": "left-pad", "version": "1.0.0"}',
+    "deep": lambda whole: b"[" * 100_000,
+}
+READERS = {
+    "best.json": [("export", "--to", "x.py"), ("latency", "--image-size", "64x64", "--runs", "2"), ("cost",)],
+    "experiment.yaml": [("resume",), ("report",), ("rank",), ("export", "--to", "x.py")],
+    "trials/000001.json": [("report",)],
+    "stages.json": [("report",)],
+    "rank/rank.json": [("report",)],
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("name", READERS)
+def test_one_line_names_the_file_and_what_to_do(run, capsys, monkeypatch, name, damage):
+    monkeypatch.chdir(run.parent)
+    path = run / name
+    path.write_bytes(DAMAGES[damage](path.read_bytes()))
+    for command, *options in READERS[name]:
+        message = refused(capsys, command, run, *options)
+        assert str(path) in message, message
+        assert any(word in message for word in ("Remove it", "Restore it", "writes it anew")), message
+
+
+WRONG = [
+    ("best.json", ("evaluations",), "64", "evaluations: Input should be a valid integer"),
+    ("best.json", ("best",), [], "best: List should have at least 1 item"),
+    ("best.json", ("finished",), 1, "finished: Input should be a valid boolean"),
+    ("best.json", ("best", 0, "architecture"), {}, "best.0.architecture.family: Field required"),
+    ("best.json", ("best", 3, "metrics", "score"), "0.5", "best.3.metrics.score: Input should be a valid number"),
+    ("best.json", ("objectives", 0, "direction"), "up", "objectives.0.direction: Input should be 'max' or 'min'"),
+    ("trials/000000.json", ("seconds",), -1, "seconds: Input should be greater than or equal to 0"),
+    ("trials/000000.json", ("process",), None, "process: Input should be a valid integer"),
+    ("stages.json", ("search", "seconds"), None, "search.seconds: Input should be a valid number"),
+    ("stages.json", ("serach",), {"seconds": 1.0, "sessions": 1}, "unknown stage 'serach'"),
+    ("rank/rank.json", ("random", "num"), 3.5, "random.num: Input should be a valid integer"),
+    ("rank/rank.json", ("architectures", 1, "mAP"), True, "architectures.1.mAP: Input should be a valid number"),
+]
+
+
+@pytest.mark.parametrize(("name", "place", "value", "expected"), WRONG)
+def test_values_of_the_wrong_kind_are_named(run, capsys, name, place, value, expected):
+    path = run / name
+    content = json.loads(path.read_text())
+    inner = content
+    for key in place[:-1]:
+        inner = inner[key]
+    inner[place[-1]] = value
+    path.write_text(json.dumps(content))
+    message = refused(capsys, "export" if name == "best.json" else "report", run)
+    assert expected in message
+    assert str(path) in message
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_best_json_is_written_anew_from_the_history(run, whole, damage):
+    path = run / "best.json"
+    path.write_bytes(DAMAGES[damage](path.read_bytes()))
+    experiment = load_experiment("maedet-tiny")
+    search = OrderedSearch(make_searcher(experiment), evaluations=64, batch_size=32, in_flight=1)
+    recorder = Recorder(RunFolder.open(run), search)
+    recorder.catch_up()
+    recorder.finish()
+    assert path.read_bytes() == (whole / "best.json").read_bytes()
+
+
+def test_numbers_that_were_none_come_back_as_nan(run):
+    content = json.loads((run / "best.json").read_text())
+    content["best"][0]["metrics"]["score"] = None
+    (run / "best.json").write_text(json.dumps(content))
+    value = RunFolder.open(run).read_best()["best"][0]["metrics"]["score"]
+    assert value != value
+
+
+# ---- trainings ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def training(tmp_path):
+    recipe = load_recipe("shapes-detect")
+    folder = tmp_path / "train"
+    create_folder(folder, Description(recipe, Architecture.create("resnet", {"depth": 18}), ("a",), (1,)))
+    summary = {"iterations": 3, "epochs": 1.0, "best": {"iteration": 3, "mAP": None}, "last": {"mAP": 0.1}}
+    (folder / "summary.json").write_text(json.dumps(summary))
+    return folder
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("name", ["recipe.yaml", "summary.json"])
+def test_files_of_a_training(training, capsys, name, damage):
+    path = training / name
+    path.write_bytes(DAMAGES[damage](path.read_bytes()))
+    if name == "recipe.yaml":
+        assert str(path) in refused(capsys, "resume", training)
+        return
+    with pytest.raises(NasrayError, match=f"{path}.*writes it anew"):
+        read_summary(training)
+    drop_damaged_summary(training)
+    assert not path.exists()
+    assert str(path) in capsys.readouterr().err
+
+
+def test_a_sound_summary_stays(training):
+    drop_damaged_summary(training)
+    assert read_summary(training)["last"] == {"mAP": 0.1}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_recipes_of_a_run(tmp_path, damage):
+    experiment = load_experiment("detnas-300m-tiny")
+    run = RunFolder.create(tmp_path / "run", describe_experiment(experiment))
+    write_recipes(run, resolve_recipes(experiment))
+    assert read_recipes(run)
+    path = run.path / "recipes.yaml"
+    whole = path.read_bytes()
+    path.write_bytes(DAMAGES[damage](whole))
+    with pytest.raises(NasrayError, match=rf"{path}.*Restore it"):
+        read_recipes(run)
+    content = dict(list(RunFolder.open(run.path).description()["experiment"].items())[:0])
+    path.write_text(to_yaml(content))
+    with pytest.raises(NasrayError, match=r"holds recipes of none; the run's trainings are .*Restore it"):
+        read_recipes(run)
+
+
+# ---- checkpoints -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    path = tmp_path / "last.pt"
+    architecture = Architecture.create("resnet", {"depth": 18})
+    state = {"weight": torch.arange(50_000.0), "steps": torch.tensor(3)}
+    Checkpoint(load_recipe("shapes-detect"), architecture, ("a",), (1,), state).save(path)
+    return path
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_checkpoint_with_a_flipped_bit_is_refused(checkpoint, shared):
+    assert torch.equal(Checkpoint.load(checkpoint, shared=shared).model["weight"], torch.arange(50_000.0))
+    whole = checkpoint.read_bytes()
+    place = whole.index(torch.arange(50_000.0).numpy().tobytes()[4000:4100])
+    for offset in (0, 1, 50, 99):
+        damaged = bytearray(whole)
+        damaged[place + offset] ^= 1 << offset % 8
+        checkpoint.write_bytes(damaged)
+        with pytest.raises(NasrayError, match=r"last.pt .*does not have its checksum.*Take another"):
+            Checkpoint.load(checkpoint, shared=shared)
+
+
+@pytest.mark.parametrize("key", ["recipe", "architecture", "classes", "category_ids", "model", "metrics", "iteration",
+                                 "training", "format"])  # fmt: skip
+@pytest.mark.parametrize("value", [None, "x", 7.5, [None]])
+def test_a_checkpoint_of_another_shape_is_refused(checkpoint, key, value):
+    content = torch.load(checkpoint, weights_only=True)
+    torch.save({**content, key: value}, checkpoint)
+    with pytest.raises(NasrayError, match=r"last\.pt") as caught:
+        Checkpoint.load(checkpoint)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("size", [0, 10, 1000, 100_000, -1])
+def test_a_checkpoint_that_is_cut_short_is_refused(checkpoint, size):
+    checkpoint.write_bytes(checkpoint.read_bytes()[:size])
+    with pytest.raises(NasrayError, match=r"last\.pt is no checkpoint, or damaged"):
+        Checkpoint.load(checkpoint)
