@@ -1,20 +1,69 @@
-"""Files that are whole or absent: written aside, flushed to the disk, then renamed."""
+"""Files that are whole or absent: written aside, flushed to the disk, then renamed.
+
+What a killed process left aside is removed by the next one that writes to the same folder.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
+import itertools
 import json
 import math
 import os
+import re
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 import numpy as np
 
+from nasray.cluster.processes import is_running, machine, started
 from nasray.cluster.reading import shown
 from nasray.spaces import NasrayError
+
+OLD = 86_400.0
+"""Seconds after which what another machine, or an earlier version, left aside is taken for dead."""
+
+_ASIDE = re.compile(r"\..*\.(?:(?P<machine>[0-9a-f]{8})-(?P<process>\d+)-(?P<start>\w+)-\d+|\d+)\.tmp")
+_numbers = itertools.count()
+_swept: set[Path] = set()
+
+
+def aside_path(path: Path) -> Path:
+    """Return the name under which to write a file before it is renamed; it tells whose it is.
+
+    The first time that a process asks, what dead ones left in the folder is removed.
+    """
+    if path.parent not in _swept:
+        _swept.add(path.parent)
+        remove_leftovers(path.parent)
+    process = os.getpid()
+    return path.with_name(f".{path.name[:40]}.{_machine()}-{process}-{started(process)}-{next(_numbers)}.tmp")
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what processes that are dead were writing aside in a folder; what living ones write stays."""
+    with contextlib.suppress(OSError):
+        for path in folder.glob(".*.tmp"):
+            if (match := _ASIDE.fullmatch(path.name)) and _is_dead(path, match):
+                with contextlib.suppress(OSError):
+                    path.unlink()
+
+
+def _is_dead(path: Path, match: re.Match[str]) -> bool:
+    if match["machine"] == _machine():
+        return not is_running(int(match["process"]), match["start"])
+    try:
+        return time.time() - path.stat().st_mtime > OLD
+    except OSError:
+        return False
+
+
+def _machine() -> str:
+    return hashlib.sha256(machine().encode()).hexdigest()[:8]
 
 
 def write_atomic(path: Path, content: bytes | Callable[[BinaryIO], object]) -> None:
@@ -27,7 +76,7 @@ def write_atomic(path: Path, content: bytes | Callable[[BinaryIO], object]) -> N
     Raises:
         NasrayError: if the disk is full, the quota is spent, or the folder cannot be written.
     """
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    aside = aside_path(path)
     with explained_disk_errors(path):
         try:
             with open(aside, "wb") as file:
@@ -134,15 +183,25 @@ def _fill(file: BinaryIO, content: Callable[[BinaryIO], object]) -> None:
 
 @contextlib.contextmanager
 def explained_disk_errors(path: Path) -> Iterator[None]:
-    """Turn what a user can mend of the errors of writing `path` into `NasrayError`."""
+    """Turn the errors of writing `path` into `NasrayError`."""
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise NasrayError(
-                f"disk full while writing {path}: {error.strerror}. Nothing that was written before is lost; "
-                "make room, then `nasray resume` the run"
-            ) from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise NasrayError(f"cannot write {path}: {error.strerror}. Choose a folder that you may write") from error
-        raise
+        raise disk_error(error, path) from error
+
+
+def disk_error(error: OSError, path: Path) -> NasrayError:
+    """Return what an error of writing `path` means, and what to do."""
+    reason = error.strerror or str(error)
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return NasrayError(
+            f"disk full while writing {path}: {reason}. Nothing that was written before is lost; make room, then "
+            "`nasray resume` the run"
+        )
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return NasrayError(f"cannot write {path}: {reason}. Choose a folder that you may write")
+    if error.errno in (errno.ENOENT, errno.ENOTDIR) and not path.parent.is_dir():
+        return NasrayError(
+            f"cannot write {path}: its folder was removed or moved. Put it back, then `nasray resume` the run"
+        )
+    return NasrayError(f"cannot write {path}: {reason}. Nothing that was written before is lost; check the disk")

@@ -39,6 +39,7 @@ def search(
     in_flight: int | None = None,
     resources: Resources | None = None,
     resume: bool = False,
+    from_history: bool = False,
 ) -> dict[str, Any]:
     """Search a space of your own, and give the content of the run's best.json.
 
@@ -54,6 +55,7 @@ def search(
         in_flight: trials at a time, 2 by default; the search depends on it.
         resources: what a trial needs and where it runs.
         resume: continue the run in `folder`. All other arguments must be as they were.
+        from_history: With `resume`, leave Ray Tune's own state, which is pickled, unread: Tune begins anew.
 
     Raises:
         NasrayError: for every mistake that can be mended; the message says how.
@@ -77,6 +79,7 @@ def search(
     run = RunFolder.open(folder) if resume else RunFolder.create(folder, description)
     options: dict[str, Any] = {
         "evaluations": evaluations, "batch_size": batch_size, "in_flight": in_flight, "resources": resources,
+        "from_history": from_history,
     }  # fmt: skip
     return run_search(searcher, evaluator, run, **options)
 
@@ -104,15 +107,23 @@ def search_experiment(experiment: Experiment, folder: str | Path) -> dict[str, A
     return run_stages(experiment, run, options.pop("resources"), options)
 
 
-def resume_experiment(folder: str | Path, resources: Resources | None = None) -> dict[str, Any]:
-    """Continue a run; gives the content of best.json. `resources` replaces those of the experiment's trials."""
+def resume_experiment(
+    folder: str | Path, resources: Resources | None = None, *, from_history: bool = False
+) -> dict[str, Any]:
+    """Continue a run, and return the content of best.json.
+
+    Args:
+        folder: The run.
+        resources: What trials need from now on, instead of what the experiment says.
+        from_history: Whether to leave Ray Tune's own state, which is pickled, unread: Tune begins anew.
+    """
     from nasray.stages import check_stages_fit, has_stages, read_recipes, resolve_recipes, run_stages, write_recipes
 
     run = RunFolder.open(folder)
     experiment = with_defaults(experiment_of_run(run.description(), str(folder)))
     for line in version_changes(run.description()):
         print(f"nasray: {line}", file=sys.stderr)
-    options = _options(experiment)
+    options = {**_options(experiment), "from_history": from_history}
     resources = resources or options["resources"]
     if not has_stages(experiment):
         return run_search(*_parts(experiment), run, **{**options, "resources": resources})

@@ -34,6 +34,8 @@ def add_commands(commands: Any) -> None:
     text = "continue an interrupted search or training; --cpus, --gpus, --address, ... may change"
     sub = command(commands, "resume", _resume, text, takes_overrides=True, when_interrupted=resume_hint)
     sub.add_argument("folder")
+    text = "begin Ray Tune anew from the history; nothing is unpickled"
+    sub.add_argument("--from-history", action="store_true", help=text)
 
     sub = command(commands, "report", _report, "write a run's report.html and its figures")
     sub.add_argument("folder")
@@ -81,6 +83,8 @@ def _resume(known: Any) -> None:
     from nasray.training.folder import is_training
 
     if is_training(Path(known.folder)):
+        if known.from_history:
+            raise NasrayError("--from-history is for searches: a training has no history, and reads no pickles. Omit it")
         resume_training_command(known)
         return
     resources = None
@@ -89,7 +93,7 @@ def _resume(known: Any) -> None:
         given = experiment_of_run(run.description(), known.folder).resources
         resources = Resources(**vars(override_resources(given, known.overrides, declared=known.declared)))
     begin = time.monotonic()
-    best = resume_experiment(known.folder, resources)
+    best = resume_experiment(known.folder, resources, from_history=known.from_history)
     _tell_winner(best, known, time.monotonic() - begin)
 
 

@@ -25,7 +25,7 @@ from typing import Any, BinaryIO
 
 from nasray.checkpoint import Checkpoint
 from nasray.cluster import write_atomic
-from nasray.cluster.files import explained_disk_errors, to_json
+from nasray.cluster.files import aside_path, explained_disk_errors, to_json
 from nasray.cluster.progress import say
 from nasray.cluster.reading import to_yaml
 from nasray.cluster.records import Summary, TrainingDescription, read_record
@@ -278,7 +278,7 @@ class CheckpointFiles:
 
     def _link(self, name: Path) -> None:
         """Make a name, whole or not at all, of what is the last checkpoint now."""
-        aside = name.with_name(f".{name.name}.{os.getpid()}.tmp")
+        aside = aside_path(name)
         try:
             aside.unlink(missing_ok=True)
             os.link(self.last, aside)
