@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import logging
 import os
 import threading
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+from nasray.cluster.files import disk_error
 from nasray.cluster.ordering import OrderedSearch
 from nasray.cluster.progress import say
 from nasray.cluster.recorder import Recorder
@@ -76,8 +80,9 @@ def run_search(
     with ray_session(resources) as what_is_there:
         importing.join()
         say(what_is_there)
-        tuner = _tuner(search, recorder, evaluator, folder, resources, from_history=from_history)
-        _fit(tuner, folder, resources.retries)
+        with _explained_tune_errors(folder):
+            tuner = _tuner(search, recorder, evaluator, folder, resources, from_history=from_history)
+            _fit(tuner, folder, resources.retries)
     return folder.read_best()
 
 
@@ -133,8 +138,6 @@ def _tuner(
 def _fit(tuner: Any, folder: RunFolder, retries: int) -> None:
     from nasray.cluster.adapter import SESSION
 
-    for name in ("ray.tune", "ray.train"):  # what matters of their warnings and tracebacks is in the error raised here
-        logging.getLogger(name).setLevel(logging.CRITICAL)
     SESSION.retries, SESSION.errors = retries, []
     try:
         grid = tuner.fit()
@@ -147,9 +150,26 @@ def _fit(tuner: Any, folder: RunFolder, retries: int) -> None:
     _raise_errors(grid, folder, retries)
 
 
+@contextlib.contextmanager
+def _explained_tune_errors(folder: RunFolder) -> Iterator[None]:
+    """Turn what the disk does to Tune, which raises it as it is or wrapped, into `NasrayError`."""
+    for name in ("ray.tune", "ray.train"):  # what matters of their warnings and tracebacks is in the error raised here
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    try:
+        yield
+    except NasrayError:
+        raise
+    except Exception as error:
+        cause: Any = error
+        while cause is not None and not isinstance(cause, OSError):
+            cause = getattr(cause, "cause", None) or cause.__cause__ or cause.__context__
+        if cause is None or cause.errno is None or isinstance(cause, ConnectionError):
+            raise
+        raise disk_error(cause, Path(cause.filename or folder.tune)) from error
+
+
 def _raise_errors(grid: Any, folder: RunFolder, retries: int) -> None:
-    best = folder.path / "best.json"
-    if best.is_file() and folder.read_best()["finished"]:  # errors of an earlier session do not count any more
+    if folder.is_finished():  # errors of an earlier session do not count any more
         return
     errors = [str(result.error).strip() for result in grid if result.error is not None]
     times = "once" if retries == 0 else f"{retries + 1} times"

@@ -7,9 +7,13 @@ import time
 from pathlib import Path
 from typing import Any
 
+from nasray.cluster.files import explained_disk_errors
+
 
 class EventWriter:
     """Writes scalars and pictures by step (of a search, evaluations); every call is on disk when it returns.
+
+    All calls raise `NasrayError` if the disk is full or the folder cannot be written.
 
     Args:
         folder: the event files' folder.
@@ -20,19 +24,19 @@ class EventWriter:
         from tensorboard.compat.proto.event_pb2 import Event, SessionLog
         from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
-        self._event = Event
-        self._writer = EventFileWriter(str(folder), max_queue_size=1, flush_secs=3600)
-        if first_step:
-            start = SessionLog(status=SessionLog.SessionStatus.START)
-            self._writer.add_event(Event(wall_time=time.time(), step=first_step, session_log=start))
+        self._event, self.folder = Event, folder
+        with explained_disk_errors(folder):
+            self._writer = EventFileWriter(str(folder), max_queue_size=1, flush_secs=3600)
+            if first_step:
+                start = SessionLog(status=SessionLog.SessionStatus.START)
+                self._writer.add_event(Event(wall_time=time.time(), step=first_step, session_log=start))
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
         """Write one value of each tag."""
         from tensorboard.compat.proto.summary_pb2 import Summary
 
         summary = Summary(value=[Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()])
-        self._writer.add_event(self._event(wall_time=time.time(), step=step, summary=summary))
-        self._writer.flush()
+        self._write(self._event(wall_time=time.time(), step=step, summary=summary))
 
     def image(self, step: int, tag: str, png: bytes) -> None:
         """Write a picture, given as the content of a PNG file."""
@@ -41,20 +45,24 @@ class EventWriter:
         width, height = struct.unpack(">II", png[16:24])  # the header is the file's first chunk
         picture = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=png)
         summary = Summary(value=[Summary.Value(tag=tag, image=picture)])
-        self._writer.add_event(self._event(wall_time=time.time(), step=step, summary=summary))
-        self._writer.flush()
+        self._write(self._event(wall_time=time.time(), step=step, summary=summary))
 
     def hyperparameters(self, values: dict[str, Any]) -> None:
         """Write nested hyper-parameters, flattened to dotted names, for the HParams tab."""
         from tensorboard.plugins.hparams.summary_v2 import hparams_pb
 
         summary = hparams_pb(_flat(values), trial_id="search")
-        self._writer.add_event(self._event(wall_time=time.time(), summary=summary))
-        self._writer.flush()
+        self._write(self._event(wall_time=time.time(), summary=summary))
+
+    def _write(self, event: Any) -> None:
+        with explained_disk_errors(self.folder):
+            self._writer.add_event(event)
+            self._writer.flush()
 
     def close(self) -> None:
         """Close the file."""
-        self._writer.close()
+        with explained_disk_errors(self.folder):
+            self._writer.close()
 
 
 def last_step(folder: Path) -> int | None:

@@ -6,7 +6,6 @@ import math
 from pathlib import Path
 from typing import NamedTuple
 
-from nasray.cluster.files import explained_disk_errors
 from nasray.cluster.tensorboard import EventWriter
 from nasray.training.folder import Log
 
@@ -44,8 +43,7 @@ class Recorder:
         self.folder = folder
         self.log = Log(folder / "log.jsonl", log_size)
         first_step = iteration + 1 if (folder / "tensorboard").exists() else 0
-        with explained_disk_errors(folder / "tensorboard"):
-            self.events = EventWriter(folder / "tensorboard", first_step=first_step)
+        self.events = EventWriter(folder / "tensorboard", first_step=first_step)
         self.loss_text = self.metric_text = ""
 
     @property
@@ -69,8 +67,7 @@ class Recorder:
         values |= {"loss": loss, "train/lr": step.learning_rate, "train/grad_norm": step.grad_norm}
         if step.images_per_s:
             values["speed/images_per_s"] = step.images_per_s
-        with explained_disk_errors(self.folder / "tensorboard"):
-            self.events.scalars(step.iteration, values)
+        self.events.scalars(step.iteration, values)
 
     def validation(
         self, iteration: int, epoch: float, metrics: dict[str, float], pictures: dict[str, bytes], seconds: float
@@ -94,10 +91,9 @@ class Recorder:
             {"iteration": iteration, "epoch": epoch, "metrics": metrics, "seconds": round(seconds, 2)}
         )  # fmt: skip
         finite = {f"val/{name}": value for name, value in metrics.items() if math.isfinite(value)}
-        with explained_disk_errors(self.folder / "tensorboard"):
-            self.events.scalars(iteration, finite)
-            for title, png in pictures.items():
-                self.events.image(iteration, f"val/{title}", png)
+        self.events.scalars(iteration, finite)
+        for title, png in pictures.items():
+            self.events.image(iteration, f"val/{title}", png)
 
     def close(self) -> None:
         """Close the files."""

@@ -119,4 +119,7 @@ if __name__ == "__main__":
         function, _, count = order.partition(":")
         die_at(function, int(count))
     folder, evaluations, in_flight, seconds, retries, cpus = sys.argv[1:]
-    drive(folder, int(evaluations), int(in_flight), float(seconds), int(retries), float(cpus))
+    try:
+        drive(folder, int(evaluations), int(in_flight), float(seconds), int(retries), float(cpus))
+    except nasray.NasrayError as error:  # as the command line does
+        sys.exit(f"nasray: {error}")

@@ -1,10 +1,12 @@
 """A search that is killed and resumed ends as one that was not, and Ray Tune goes on in its own folder."""
 
+import contextlib
 import json
 import os
 import pickle
 import random
 import shutil
+import subprocess
 import time
 
 import pytest
@@ -189,3 +191,76 @@ def test_kills_at_random_moments(tmp_path, expected, seed):
     assert common.history_bytes(folder) == expected
     assert common.points(folder) == list(range(8, 161, 8))
     print(f"{kills} kills, Tune's folder continued {continued} times, begun anew {anew} times")
+
+
+# ---- disks that are full, read-only, or gone ---------------------------------------------------------------------
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """A file system of three MiB."""
+    path = tmp_path / "disk"
+    path.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", path], capture_output=True).returncode:
+        pytest.skip("file systems cannot be mounted here")
+    yield path
+    subprocess.run(["umount", "-l", path], check=True)
+
+
+def fill(path):
+    with contextlib.suppress(OSError), open(path, "wb", buffering=0) as file:
+        while True:
+            file.write(b"x" * 4096)
+
+
+def assert_one_line(output, returncode, what):
+    assert returncode == 1
+    assert "Traceback" not in output
+    (line,) = [line for line in output.splitlines() if line.startswith("nasray: ")]
+    assert any(text in line for text in what), line
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("seed", range(4))
+def test_a_full_disk_at_five_moments(disk, expected, seed):
+    folder = disk / "run"
+    moments = random.Random(seed)
+    for _ in range(5):
+        process = common.start(folder, seconds=0.02)
+        goal = common.num_parts(folder) + moments.choice([0, 1, 2])
+        common.wait_until(lambda goal=goal: (folder / "experiment.yaml").exists() and common.num_parts(folder) >= goal)
+        time.sleep(moments.random() * 0.5)
+        fill(disk / "filler")
+        output = process.communicate(timeout=120)[0]
+        (disk / "filler").unlink()
+        assert_one_line(output, process.returncode, ["disk full while writing"])
+        found = common.history_bytes(folder)
+        assert found == {name: expected[name] for name in found}
+        print(f"full at {len(found)} batches: {output.splitlines()[-1]}")
+    common.finish(common.start(folder))
+    assert common.history_bytes(folder) == expected
+    assert not list(folder.rglob("*.tmp"))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_folder_that_becomes_read_only_or_is_removed(disk, expected):
+    folder = disk / "run"
+    process = common.start(folder)
+    common.wait_until(lambda: common.num_parts(folder) >= 2, process)
+    common.kill(process)
+    subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+    process = common.start(folder)
+    assert_one_line(process.communicate(timeout=120)[0], process.returncode, ["cannot write", "Read-only file system"])
+    subprocess.run(["mount", "-o", "remount,rw", disk], check=True)
+    process = common.start(folder, seconds=0.02)
+    goal = common.num_parts(folder) + 2
+    common.wait_until(lambda: common.num_parts(folder) >= goal, process)
+    folder.rename(disk / "elsewhere")
+    output = process.communicate(timeout=120)[0]
+    assert_one_line(output, process.returncode, ["was removed or moved"])
+    shutil.rmtree(folder, ignore_errors=True)
+    (disk / "elsewhere").rename(folder)
+    common.finish(common.start(folder))
+    assert common.history_bytes(folder) == expected
