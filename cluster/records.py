@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, NotRequired
 from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
-from nasray.cluster.reading import read_json, read_yaml, shown
+from nasray.cluster.reading import parse_yaml, read_json, read_text, shown, to_yaml
 from nasray.spaces import NasrayError
 
 OPEN = ConfigDict(strict=True, extra="allow")
@@ -164,6 +164,21 @@ class Rank(TypedDict):
     winner: NotRequired[RankRow]
 
 
+def yaml_record(content: Any) -> bytes:
+    """Return the content of a YAML file of ours; its first and last line tell whether it is whole."""
+    return f"---\n{to_yaml(content)}...\n".encode()
+
+
+def _read_yaml(path: Path) -> Any:
+    """Read a file of `yaml_record`, or one of earlier versions, which begins without a mark."""
+    text = read_text(path)
+    if text.startswith("---\n") and not text.endswith(
+        "\n...\n"
+    ):  # what is left may be valid, with defaults for the rest
+        raise NasrayError(f"{shown(path)} is cut short. Restore it")
+    return parse_yaml(text, shown(path))
+
+
 def read_record(path: Path, kind: Any, remedy: str) -> Any:
     """Return the content of a JSON or YAML file of ours.
 
@@ -175,7 +190,7 @@ def read_record(path: Path, kind: Any, remedy: str) -> Any:
     Raises:
         NasrayError: if it cannot be read, or does not hold what it should.
     """
-    read: Callable[[Path], Any] = read_yaml if path.suffix == ".yaml" else read_json
+    read: Callable[[Path], Any] = _read_yaml if path.suffix == ".yaml" else read_json
     try:
         content = read(path)
     except NasrayError as error:

@@ -27,8 +27,7 @@ from numpy.typing import NDArray
 
 from nasray.cluster.files import to_json, write_atomic
 from nasray.cluster.ordering import ToldBatch
-from nasray.cluster.reading import to_yaml
-from nasray.cluster.records import Best, RunDescription, Trial, read_record
+from nasray.cluster.records import Best, RunDescription, Trial, read_record, yaml_record
 from nasray.searchers import Metrics
 from nasray.spaces import Costs, NasrayError, Population, Space
 
@@ -77,8 +76,7 @@ class RunFolder:
             raise NasrayError(
                 f"cannot make run folder {path}: {error.strerror}. Choose one that you may write, with --folder"
             ) from error
-        content = to_yaml({"format": FORMAT, **description})
-        write_atomic(run.path / "experiment.yaml", content.encode())
+        write_atomic(run.path / "experiment.yaml", yaml_record({"format": FORMAT, **description}))
         return run
 
     @classmethod

@@ -28,8 +28,7 @@ import numpy as np
 from nasray.cluster import Resources, RunFolder, run_search, write_atomic
 from nasray.cluster.files import to_json
 from nasray.cluster.progress import say
-from nasray.cluster.reading import to_yaml
-from nasray.cluster.records import StageRecord, read_record
+from nasray.cluster.records import StageRecord, read_record, yaml_record
 from nasray.cluster.session import ray_session
 from nasray.configuration import validate
 from nasray.experiment import Experiment, experiment_of_run, make_evaluator, make_searcher, make_space
@@ -110,7 +109,7 @@ def _last_supernet_stage(experiment: Experiment) -> str | None:
 def write_recipes(run: RunFolder, recipes: dict[str, Recipe]) -> None:
     """Keep resolved recipes in the run's folder, all in one file."""
     content = {stage: RECIPE.dump_python(recipe, mode="json") for stage, recipe in recipes.items()}
-    write_atomic(run.path / RECIPES, to_yaml(content).encode())
+    write_atomic(run.path / RECIPES, yaml_record(content))
 
 
 def read_recipes(run: RunFolder) -> dict[str, Recipe] | None:

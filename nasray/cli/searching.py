@@ -84,7 +84,7 @@ def _resume(known: Any) -> None:
 
     if is_training(Path(known.folder)):
         if known.from_history:
-            raise NasrayError("--from-history is for searches: a training has no history, and reads no pickles. Omit it")
+            raise NasrayError("--from-history is for searches; a training reads no pickles. Leave it out")
         resume_training_command(known)
         return
     resources = None

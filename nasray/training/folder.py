@@ -27,8 +27,7 @@ from nasray.checkpoint import Checkpoint
 from nasray.cluster import write_atomic
 from nasray.cluster.files import aside_path, explained_disk_errors, to_json
 from nasray.cluster.progress import say
-from nasray.cluster.reading import to_yaml
-from nasray.cluster.records import Summary, TrainingDescription, read_record
+from nasray.cluster.records import Summary, TrainingDescription, read_record, yaml_record
 from nasray.configuration import describe_versions, git_revision, validate
 from nasray.data.pixels import DEFAULT_RULES, PixelRules
 from nasray.recipe import RECIPE, Recipe
@@ -128,7 +127,7 @@ def create_folder(path: Path, description: Description) -> None:
         "versions": describe_versions(),
         "git_revision": git_revision(),
     }
-    write_atomic(path / "recipe.yaml", to_yaml(content).encode())
+    write_atomic(path / "recipe.yaml", yaml_record(content))
 
 
 def read_description(path: Path) -> Description:

@@ -37,13 +37,13 @@ def num_tune_trials(folder) -> dict[str, int]:
     return numbers
 
 
-def points(folder, tag="score/best") -> list[int]:
-    """Steps at which TensorBoard shows a value."""
+def points(folder, tag="score/best") -> list[tuple[int, float]]:
+    """Steps and values that TensorBoard shows."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     events = EventAccumulator(str(Path(folder) / "tensorboard"))
     events.Reload()
-    return [point.step for point in events.Scalars(tag)]
+    return [(point.step, point.value) for point in events.Scalars(tag)]
 
 
 def num_parts(folder) -> int:

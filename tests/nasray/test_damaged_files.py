@@ -1,4 +1,4 @@
-"""Files of runs and trainings that are cut short, empty, binary or foreign: one line from every command that reads them."""
+"""Files of runs and trainings that are cut short, empty, binary or foreign: one line from whatever reads them."""
 
 import json
 import shutil
@@ -9,7 +9,6 @@ import torch
 from nasray.checkpoint import Checkpoint
 from nasray.cli import main
 from nasray.cluster import OrderedSearch, RunFolder
-from nasray.cluster.reading import to_yaml
 from nasray.cluster.recorder import Recorder
 from nasray.experiment import describe_experiment, load_experiment, make_evaluator, make_searcher
 from nasray.recipe import load_recipe
@@ -70,7 +69,7 @@ DAMAGES = {
     "deep": lambda whole: b"[" * 100_000,
 }
 READERS = {
-    "best.json": [("export", "--to", "x.py"), ("latency", "--image-size", "64x64", "--runs", "2"), ("cost",)],
+    "best.json": [("export", "--to", "x.py"), ("latency", "--image-size", "64x64"), ("cost",)],
     "experiment.yaml": [("resume",), ("report",), ("rank",), ("export", "--to", "x.py")],
     "trials/000001.json": [("report",)],
     "stages.json": [("report",)],
@@ -115,7 +114,7 @@ def test_values_of_the_wrong_kind_are_named(run, capsys, name, place, value, exp
         inner = inner[key]
     inner[place[-1]] = value
     path.write_text(json.dumps(content))
-    message = refused(capsys, "export" if name == "best.json" else "report", run)
+    message = refused(capsys, "cost" if name == "best.json" else "report", run)
     assert expected in message
     assert str(path) in message
 
@@ -138,6 +137,17 @@ def test_numbers_that_were_none_come_back_as_nan(run):
     (run / "best.json").write_text(json.dumps(content))
     value = RunFolder.open(run).read_best()["best"][0]["metrics"]["score"]
     assert value != value
+
+
+@pytest.mark.parametrize("share", [0.2, 0.4, 0.6, 0.8, 0.95])
+def test_what_is_left_of_a_yaml_file_is_not_taken_with_defaults_for_the_rest(run, share):
+    path = run / "experiment.yaml"
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(lines[: int(share * len(lines))]))  # valid YAML, but for its end
+    with pytest.raises(NasrayError, match=r"experiment.yaml is cut short. Restore it from a copy"):
+        RunFolder.open(run)
+    path.write_text("".join(lines[1:-1]))  # of an earlier version
+    RunFolder.open(run)
 
 
 # ---- trainings ---------------------------------------------------------------------------------------------------
@@ -184,8 +194,7 @@ def test_recipes_of_a_run(tmp_path, damage):
     path.write_bytes(DAMAGES[damage](whole))
     with pytest.raises(NasrayError, match=rf"{path}.*Restore it"):
         read_recipes(run)
-    content = dict(list(RunFolder.open(run.path).description()["experiment"].items())[:0])
-    path.write_text(to_yaml(content))
+    path.write_text("{}")
     with pytest.raises(NasrayError, match=r"holds recipes of none; the run's trainings are .*Restore it"):
         read_recipes(run)
 
