@@ -11,9 +11,10 @@ from nasray.cli import main
 from nasray.cluster import OrderedSearch, RunFolder
 from nasray.cluster.recorder import Recorder
 from nasray.experiment import describe_experiment, load_experiment, make_evaluator, make_searcher
+from nasray.rank import read_rank
 from nasray.recipe import load_recipe
 from nasray.spaces import Architecture, NasrayError
-from nasray.stages import Records, read_recipes, resolve_recipes, write_recipes
+from nasray.stages import Records, read_recipes, read_records, resolve_recipes, write_recipes
 from nasray.training.folder import Description, create_folder, drop_damaged_summary, read_summary
 
 
@@ -66,14 +67,12 @@ DAMAGES = {
     "list": lambda whole: b"[1, 2]",
     "text": lambda whole: b'"text"',
     "another's": lambda whole: b'{"name": "left-pad", "version": "1.0.0"}',
-    "deep": lambda whole: b"[" * 100_000,
+    "deep": lambda whole: b"[" * 500,
 }
 READERS = {
     "best.json": [("export", "--to", "x.py"), ("latency", "--image-size", "64x64"), ("cost",)],
     "experiment.yaml": [("resume",), ("report",), ("rank",), ("export", "--to", "x.py")],
     "trials/000001.json": [("report",)],
-    "stages.json": [("report",)],
-    "rank/rank.json": [("report",)],
 }
 
 
@@ -87,6 +86,22 @@ def test_one_line_names_the_file_and_what_to_do(run, capsys, monkeypatch, name, 
         message = refused(capsys, command, run, *options)
         assert str(path) in message, message
         assert any(word in message for word in ("Remove it", "Restore it", "writes it anew")), message
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize(("name", "read"), [("stages.json", read_records), ("rank/rank.json", read_rank)])
+def test_so_do_readers_of_what_a_report_shows_at_its_end(run, name, read, damage):
+    path = run / name
+    assert read(RunFolder.open(run))
+    path.write_bytes(DAMAGES[damage](path.read_bytes()))
+    with pytest.raises(NasrayError, match=rf"{path}.*(Remove it|writes it anew)") as caught:
+        read(RunFolder.open(run))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_report_says_so_too(run, capsys):
+    (run / "stages.json").write_text("[]")
+    assert f"{run / 'stages.json'} is not as nasray wrote it" in refused(capsys, "report", run)
 
 
 WRONG = [
@@ -106,7 +121,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("name", "place", "value", "expected"), WRONG)
-def test_values_of_the_wrong_kind_are_named(run, capsys, name, place, value, expected):
+def test_values_of_the_wrong_kind_are_named(run, name, place, value, expected):
     path = run / name
     content = json.loads(path.read_text())
     inner = content
@@ -114,9 +129,11 @@ def test_values_of_the_wrong_kind_are_named(run, capsys, name, place, value, exp
         inner = inner[key]
     inner[place[-1]] = value
     path.write_text(json.dumps(content))
-    message = refused(capsys, "cost" if name == "best.json" else "report", run)
-    assert expected in message
-    assert str(path) in message
+    readers = {"best.json": RunFolder.read_best, "stages.json": read_records, "rank/rank.json": read_rank}
+    with pytest.raises(NasrayError) as caught:
+        readers.get(name, RunFolder.read_trials)(RunFolder.open(run))
+    assert str(caught.value).startswith(f"{path} ")
+    assert expected in str(caught.value)
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
