@@ -12,7 +12,7 @@ def machine() -> str:
     """Return what distinguishes machines, boots, and containers: the same numbers mean other processes there."""
     parts = [platform.node()]
     with contextlib.suppress(OSError):
-        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
+        parts.append(Path("/proc/sys/kernel/random/boot_id").read_bytes().decode().strip())
     with contextlib.suppress(OSError):
         parts.append(os.readlink("/proc/self/ns/pid"))
     return " ".join(parts)
@@ -24,7 +24,7 @@ def started(process: int) -> str | None:
     It is "dead" of one that has ended and was not waited for.
     """
     try:
-        text = Path(f"/proc/{process}/stat").read_text()
+        text = Path(f"/proc/{process}/stat").read_bytes().decode(errors="replace")
     except OSError:
         return None
     fields = text.rpartition(")")[2].split()

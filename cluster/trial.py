@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 import os
 import socket
 import time
@@ -14,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from ray import tune
 
+from nasray.cluster.files import to_json
+from nasray.cluster.reading import parse_json
 from nasray.searchers import Metrics
 from nasray.spaces import Population
 
@@ -32,7 +33,7 @@ class Evaluator(Protocol):
 
 def pack(arrays: dict[str, NDArray[Any]]) -> str:
     """Return arrays as a short text, so that Tune's records stay small."""
-    head = json.dumps([[name, array.dtype.str, array.shape] for name, array in arrays.items()])
+    head = to_json([[name, array.dtype.str, array.shape] for name, array in arrays.items()])
     content = b"".join([head.encode(), b"\n", *(array.tobytes() for array in arrays.values())])
     return base64.b64encode(zlib.compress(content, 1)).decode()
 
@@ -46,7 +47,7 @@ def unpack(text: str) -> dict[str, NDArray[Any]]:
     try:
         head, _, content = zlib.decompress(base64.b64decode(text)).partition(b"\n")
         arrays, offset = {}, 0
-        for name, dtype, shape in json.loads(head):
+        for name, dtype, shape in parse_json(head.decode(), "packed arrays"):
             array = np.frombuffer(content, dtype, count=int(np.prod(shape)), offset=offset).reshape(shape)
             arrays[name], offset = array.copy(), offset + array.nbytes
     except (TypeError, zlib.error) as error:

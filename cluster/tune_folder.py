@@ -16,7 +16,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import hmac
-import json
 import os
 import secrets
 import stat
@@ -126,8 +125,7 @@ def _digest(path: Path) -> str:
 
 
 def _sign(key: bytes, content: dict[str, Any]) -> str:
-    text = json.dumps(content, sort_keys=True)
-    return hmac.new(key, text.encode(), "sha256").hexdigest()
+    return hmac.new(key, to_json(content).encode(), "sha256").hexdigest()
 
 
 def _key(*, create: bool) -> bytes | None:

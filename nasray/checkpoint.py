@@ -198,7 +198,7 @@ def check_sums(path: Path) -> None:
     except OSError:
         raise
     except Exception as error:  # zipfile raises a dozen kinds at bytes that make no sense
-        raise ValueError(f"not a whole zip archive ({error})") from error
+        raise ValueError("it is no file of tensors, or ends too early") from error
     if damaged is not None:
         raise ValueError(f"{damaged.partition('/')[2]} does not have its checksum")
 

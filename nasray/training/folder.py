@@ -14,7 +14,6 @@ goes on from it.
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import shutil
@@ -120,7 +119,7 @@ def create_folder(path: Path, description: Description) -> None:
     content = {
         "format": FORMAT,
         "recipe": RECIPE.dump_python(description.recipe, mode="json"),
-        "architecture": json.loads(description.architecture.text),
+        "architecture": {"family": description.architecture.family, "spec": description.architecture.spec},
         "classes": list(description.classes),
         "category_ids": list(description.category_ids),
         "pixel_rules": description.pixel_rules.to_json(),

@@ -114,10 +114,30 @@ def die_at(name: str, calls: int) -> None:
     setattr(owner, last, replaced)
 
 
+def die_in_copy(calls: int) -> None:
+    """Let the copying of Tune's states end this process in the middle of the Nth file of the last set."""
+    from ray.train._internal import storage
+
+    def torn(local_path, fs, fs_path, exclude=None):
+        files = sorted(path for path in Path(local_path).iterdir() if path.is_file())
+        if len(list(Path(fs_path).glob("signature-*"))) == 0 or calls > len(files):
+            return copy(local_path, fs, fs_path, exclude)
+        for number, path in enumerate(files, start=1):
+            content = path.read_bytes()
+            (Path(fs_path) / path.name).write_bytes(content[: len(content) // 2] if number == calls else content)
+            if number == calls:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    copy, storage._upload_to_fs_path = storage._upload_to_fs_path, torn
+
+
 if __name__ == "__main__":
     if order := os.environ.get("NASRAY_TEST_KILL"):
         function, _, count = order.partition(":")
-        die_at(function, int(count))
+        if function == "torn-copy":
+            die_in_copy(int(count))
+        else:
+            die_at(function, int(count))
     folder, evaluations, in_flight, seconds, retries, cpus = sys.argv[1:]
     try:
         drive(folder, int(evaluations), int(in_flight), float(seconds), int(retries), float(cpus))

@@ -155,7 +155,7 @@ def test_an_evaluator_that_keeps_failing_stops_the_run_and_can_be_resumed(tmp_pa
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["save-trials", "save-generator", "save-searcher", "sign", "copy", "tuner", "restore",
-                                  "history", "record", "show"])  # fmt: skip
+                                  "torn-copy", "history", "record", "show"])  # fmt: skip
 def test_kills_at_the_moments_of_writing(tmp_path, expected, name):
     folder = tmp_path / "run"
     continued = 0

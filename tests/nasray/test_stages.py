@@ -14,7 +14,7 @@ from nasray import stages
 from nasray.checkpoint import Checkpoint
 from nasray.cluster import Resources, RunFolder, ray_session
 from nasray.configuration import read_mapping
-from nasray.experiment import load_experiment, parse_experiment
+from nasray.experiment import describe_experiment, load_experiment, parse_experiment
 from nasray.rank import rank_run
 from nasray.searching import resume_experiment, search_experiment
 from nasray.spaces import NasrayError
@@ -89,7 +89,7 @@ def test_recipes_are_resolved_with_the_experiments_data(experiment):
 
 
 def test_recipes_of_a_run_stay_as_they_were(experiment, tmp_path):
-    run = RunFolder.create(tmp_path / "run", {})
+    run = RunFolder.create(tmp_path / "run", describe_experiment(experiment))
     assert read_recipes(run) is None
     write_recipes(run, resolve_recipes(experiment))
     (tmp_path / "detect.yaml").write_text(DETECT.replace("fcos", "gfl"))
