@@ -139,11 +139,6 @@ def test_example_runs(tmp_path):
     assert len(list((tmp_path / "run" / "history").glob("*.parquet"))) == 67  # 600 evaluations in batches of 9
 
 
-def test_yaml_of_the_docs_loads(tmp_path):
-    (tmp_path / "mine.yaml").write_text(blocks(ROOT / "docs/running.md", "yaml")[0])
-    assert experiments.load_experiment(str(tmp_path / "mine.yaml")).space.name == "basic"
-
-
 @pytest.mark.parametrize(
     ("page", "parts", "prefix"),
     [("running", OPTIONS, prefix) for prefix in OPTIONS]

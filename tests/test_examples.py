@@ -1,0 +1,115 @@
+"""Every search that README and docs show runs to its asked number of evaluations, and what it finds is looked at."""
+
+import shlex
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from nasray.cluster import OrderedSearch
+from nasray.cluster.reading import parse_yaml
+from nasray.experiment import load_experiment, make_evaluator, make_searcher, parse_experiment, with_defaults
+from nasray.spaces import SPACES
+
+from .test_readme import PAGES, ROOT, blocks, command_lines
+
+EXPERIMENTS = {
+    f"{page.name}-{number}": content
+    for page in PAGES
+    for number, block in enumerate(blocks(page, "yaml"))
+    if "space" in (content := parse_yaml(block, page.name))
+}
+SHORTEST = {
+    f"shortest-{name}": {"space": {"name": name}, "budget": {"layers": 60}} for name in SPACES if name != "shufflenet"
+}
+
+
+def searches():
+    """Arguments of every `nasray search` of the pages."""
+    lines = [shlex.split(line, comments=True) for _, line in command_lines()]
+    found = {tuple(words[words.index("search") + 1 :]) for words in lines if "search" in words}
+    return sorted(words for words in found if words and "--options" not in words)
+
+
+def overrides(words):
+    """The keys among a command's options: all but the run's folder."""
+    words = list(words)
+    if "--folder" in words:
+        del words[words.index("--folder") : words.index("--folder") + 2]
+    return words[0], words[1:]
+
+
+def run(experiment, evaluate):
+    """The search of an experiment and all that it evaluated: (N, G) genes and (N,) scores."""
+    experiment = with_defaults(experiment)
+    search = OrderedSearch(
+        make_searcher(experiment), evaluations=experiment.evaluations, batch_size=experiment.batch_size,
+        in_flight=experiment.in_flight,
+    )  # fmt: skip
+    told = []
+    search.run(evaluate, told.append)
+    genes = np.concatenate([batch.proposal.genes for batch in told])
+    return search, genes, np.concatenate([batch.metrics["score"] for batch in told])
+
+
+@pytest.mark.parametrize("name", [*EXPERIMENTS, *SHORTEST])
+def test_a_yaml_of_the_docs_runs_to_its_end_and_finds_something(name):
+    experiment = parse_experiment({"name": "mine", **{**EXPERIMENTS, **SHORTEST}[name]}, name)
+    evaluate = make_evaluator(experiment)
+    search, genes, scores = run(experiment, evaluate)
+    searcher = search.searcher
+    assert search.ended_early is None
+    assert len(np.unique(genes, axis=0)) == len(genes) == experiment.evaluations
+    costs = searcher.cost(genes)
+    assert searcher.budget.admits(costs, len(genes)).all()
+    sample = searcher.space.sample(20_000, np.random.default_rng(0))
+    sample = sample[searcher.budget.admits(searcher.cost(sample), len(sample))]
+    assert scores.max() > evaluate(sample)["score"].max(), "a search of half as many beats 20,000 random ones"
+    assert costs["layers"][scores.argmax()] > 0.8 * experiment.budget.layers, "entropy grows with depth"
+
+
+@pytest.mark.parametrize("words", searches(), ids=lambda words: " ".join(words[:3]))
+def test_a_search_of_the_docs_runs_to_its_end(words):
+    """Under a stand-in for the score, since this is about what is asked for; at most some thousand evaluations."""
+    name, options = overrides(words)
+    experiment = load_experiment(name, options)
+    experiment = replace(experiment, evaluations=min(experiment.evaluations, 4000))
+
+    def evaluate(genes):
+        return {"score": np.sin(genes * np.arange(1, genes.shape[1] + 1)).sum(axis=1)}
+
+    search, genes, _ = run(experiment, evaluate)
+    assert search.ended_early is None
+    assert len(np.unique(genes, axis=0)) == len(genes) == experiment.evaluations
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", [words for words in searches() if "maedet" in words[0]], ids=" ".join)
+def test_a_search_of_the_docs_runs_whole(words):
+    name, options = overrides(words)
+    experiment = load_experiment(name, options)
+    search, _, scores = run(experiment, make_evaluator(experiment))
+    assert search.ended_early is None
+    assert len(scores) == experiment.evaluations
+    assert scores.max() > scores[: experiment.evaluations // 100].max()
+
+
+@pytest.mark.slow
+def test_python_of_the_docs_runs(tmp_path):
+    """The block in docs/spaces.md, with the space and the evaluator of examples/custom_space.py."""
+    (code,) = (block for block in blocks(ROOT / "docs/spaces.md", "python") if "nasray.search(" in block)
+    code = code.replace("runs/mine", str(tmp_path / "mine"))
+    given = (
+        "from examples.custom_space import AnchorSpace, mean_overlap as evaluator\n"
+        "class Space(AnchorSpace):\n"
+        "    def cost(self, population):\n"
+        "        return {'params_m': population.sum(axis=1) / 200.0}\n"
+        "space = Space()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", given + code], cwd=ROOT, capture_output=True, text=True, timeout=240, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "10,000/10,000" in done.stderr
