@@ -117,9 +117,17 @@ def check_output(path: str | Path, suffixes: Sequence[str] = ()) -> Path:
 
 
 def cache_folder(kind: str) -> Path:
-    """Return the folder of what is kept from one run to the next: in `$NASRAY_CACHE`, or else in `~/.cache/nasray`."""
-    base = os.environ.get("NASRAY_CACHE")
-    return (Path(base).expanduser() if base else Path.home() / ".cache" / "nasray") / kind
+    """Return the folder of what is kept from one run to the next: in `$NASRAY_CACHE`, or else in `~/.cache/nasray`.
+
+    Raises:
+        NasrayError: if neither the variable nor a home folder is there.
+    """
+    try:
+        return Path(os.environ.get("NASRAY_CACHE") or "~/.cache/nasray").expanduser() / kind
+    except RuntimeError as error:
+        raise NasrayError(
+            f"no folder to keep {kind} in: {error}. Set NASRAY_CACHE to one that can be written"
+        ) from error
 
 
 def to_json(content: Any, *, indent: int | None = None, compact: bool = False) -> str:

@@ -20,7 +20,11 @@ EXPORT = "Export it as COCO: annotation tools can, and FiftyOne and supervision 
 
 def is_yolo(content: Any) -> bool:
     """Whether a YAML file's content is that of a YOLO data set."""
-    return isinstance(content, dict) and "format" not in content and ("names" in content or "nc" in content)
+    if not isinstance(content, dict):
+        return False
+    if "format" in content:
+        return str(content["format"]).lower().startswith("yolo")
+    return "names" in content or "nc" in content
 
 
 def yolo_message(source: str | Path) -> str:
@@ -39,6 +43,8 @@ def recognized_file(path: Path) -> str | None:
     if suffix in IMAGES:
         return f"{shown(path)} is an image, not a data set. Pass the folder with images and annotations"
     if suffix == ".json":
+        if path.parent.name == "annotations" and (message := _json_kind(path, path.parent)) and "COCO" in message:
+            return f"{shown(path)} is one split of a COCO set. Pass its folder, {shown(path.parent.parent)}"
         return _json_kind(path, path.parent)
     if suffix == ".xml":
         return f"{shown(path)} is one annotation. Pass the folder that holds Annotations/, ImageSets/ and JPEGImages/"

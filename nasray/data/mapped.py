@@ -53,7 +53,11 @@ def shared_arrays(kind: str, name: str, make: Callable[[], Arrays | None]) -> Ar
         Read-only arrays that are in memory once for all processes; arrays of this process alone where the cache cannot
         be written, which is said.
     """
-    path = cache_folder(kind) / f"{name}.arrays"
+    try:
+        path = cache_folder(kind) / f"{name}.arrays"
+    except NasrayError as error:
+        say(f"every process reads {kind} by itself, which takes time and memory: {error}")
+        return make()
     if (found := _mapped(path)) is not None:
         return found
     failure: Exception | None = None

@@ -53,10 +53,12 @@ def test_a_folder_of_another_kind_is_recognized(tmp_path, name):
         ("a.csv", b"", "is a .csv file"),
         ("a.xml", b"<annotation/>", "is one annotation"),
         ("train.json", b'{"images": [{"file_name": "a"}], "annotations": []}', "annotations/train.json"),
+        ("annotations/val.json", b'{"annotations": [{"image_id": 1}]}', "one split of a COCO set. Pass its folder"),
         ("a.txt", b"", "neither a YAML file nor a folder"),
     ],
 )  # fmt: skip
 def test_a_file_of_another_kind_is_recognized(tmp_path, name, content, message):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_bytes(content)
     with pytest.raises(NasrayError, match=message):
         open_data(str(tmp_path / name))

@@ -75,6 +75,17 @@ def test_a_cache_that_cannot_be_written_is_said(tmp_path, monkeypatch, capsys):
     assert "Set NASRAY_CACHE to a folder that can be written" in capsys.readouterr().err
 
 
+def test_no_home_is_said(monkeypatch, capsys):
+    monkeypatch.delenv("NASRAY_CACHE", raising=False)
+
+    def no_home(_):
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr("pathlib.Path.expanduser", no_home)
+    assert_same(shared_arrays("things", "a", lambda: ARRAYS))
+    assert "Set NASRAY_CACHE" in capsys.readouterr().err
+
+
 def test_files_that_were_not_used_for_long_go(cache):
     for number in range(KEPT + 2):
         shared_arrays("things", str(number), lambda: {"a": np.zeros(1)})
