@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -114,7 +115,7 @@ def open_images(source: str) -> ClassificationSource:
     if source == "shapes":
         return ClassificationSource(source, tuple(SINGLE_SHAPES))
     _folders(Path(source) / "train")
-    splits = tuple(name for name in ("train", "val", "test") if (Path(source) / name).is_dir())
+    splits = tuple(name for name in ("train", "val", "test") if os.path.isdir(Path(source) / name))
     return ClassificationSource(source, splits)
 
 
@@ -145,7 +146,8 @@ def read_image_folder(root: Path, split: str) -> ClassificationSet:
     labels: list[int] = []
     for label, name in enumerate(classes):
         folder = root / split / name
-        found = sorted(path.name for path in folder.iterdir() if is_image_name(path)) if folder.exists() else []
+        paths = folder.iterdir() if folder.exists() else ()
+        found = sorted(path.name for path in paths if is_image_name(path))
         if not found and split == "train":
             raise NasrayError(
                 f"class folder {folder} has no images ({', '.join(IMAGE_SUFFIXES)}); fill it, or remove it"
@@ -159,12 +161,12 @@ def read_image_folder(root: Path, split: str) -> ClassificationSet:
 
 
 def _folders(root: Path) -> list[str]:
-    if not root.is_dir():
+    if not os.path.isdir(root):  # false for names that no folder has, too
         raise NasrayError(
-            f"no folder {root}; image folders are laid out as train/CLASS/*.jpg and val/CLASS/*.jpg. Name one with "
-            "--data (of a search with a supernet: --images)"
+            f"no folder {shown(root)}; image folders are laid out as train/CLASS/*.jpg and val/CLASS/*.jpg. Name one "
+            "with --data (of a search with a supernet: --images)"
         )
-    return sorted(path.name for path in root.iterdir() if path.is_dir())
+    return sorted(path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
 def check_images(dataset: ClassificationSet) -> list[str]:

@@ -27,6 +27,7 @@ def loader(dataset, seed=0, processes=0, **options):
 
 
 def test_classes_are_sorted_folders(root):
+    (root / "train/.ipynb_checkpoints").mkdir()
     dataset = read_image_folder(root, "train")
     assert dataset.classes == ("cat", "dog")
     assert dataset.labels.tolist() == [0] * 5 + [1] * 5
@@ -35,8 +36,10 @@ def test_classes_are_sorted_folders(root):
 
 
 def test_what_is_wrong_is_named(root):
-    with pytest.raises(NasrayError, match="no folder"):
-        read_image_folder(root, "test")
+    for split in ("test", "x" * 300, "a\0"):
+        with pytest.raises(NasrayError, match="no folder") as error:
+            read_image_folder(root, split)
+        assert str(error.value).isprintable()
     (root / "val/cow").mkdir()
     with pytest.raises(NasrayError, match="cow"):
         read_image_folder(root, "val")
