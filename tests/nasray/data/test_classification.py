@@ -5,6 +5,7 @@ import torch
 from nasray.data.classification import ClassificationLoader, check_images, read_image_folder
 from nasray.recipe import LoaderOptions
 from nasray.spaces import NasrayError
+from tests.nasray.data.pictures import as_stored, picture, tiff
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -53,6 +54,23 @@ def test_what_is_wrong_is_named(root):
     assert "train/cat/1.jpg" in message
     with pytest.raises(NasrayError, match=r"cat/1\.jpg"):
         list(loader(dataset, processes=1).epoch(0))
+
+
+def test_images_are_upright_and_side_files_are_none(tmp_path):
+    folder = tmp_path / "train" / "cat"
+    folder.mkdir(parents=True)
+    for name, content in (
+        ("a.TIFF", tiff(as_stored(picture(), 6), orientation=6)),
+        ("b.jpg", b"<html>"),
+        ("._a.jpg", b"resource fork"),
+        ("a.txt", b"text"),
+        ("a.xml", b"<a/>"),
+    ):
+        (folder / name).write_bytes(content)
+    dataset = read_image_folder(tmp_path, "train")
+    assert len(dataset) == 2
+    assert (dataset.read_image(0).permute(1, 2, 0).numpy() == picture()).all()
+    assert len(check_images(dataset)) == 1
 
 
 def test_training_is_a_function_of_seed_and_epoch(root):
