@@ -8,6 +8,7 @@ error in YAML and JSON alike: the last one would silently win.
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections import Counter
 from collections.abc import Callable
@@ -29,9 +30,9 @@ def read_bytes(path: str | Path) -> bytes:
     Raises:
         NasrayError: if there is no such file, or it cannot be read.
     """
+    if os.path.exists(path) and (Path(path).is_char_device() or Path(path).is_block_device()):  # some never end
+        raise NasrayError(f"{shown(path)} is a device, not a file. Pass a file")
     try:
-        if Path(path).is_char_device() or Path(path).is_block_device():  # of which some never end
-            raise NasrayError(f"{shown(path)} is a device, not a file. Pass a file")
         return Path(path).read_bytes()
     except IsADirectoryError:
         raise NasrayError(f"{shown(path)} is a folder, not a file. Pass the file itself") from None

@@ -129,7 +129,7 @@ def _explain(item: Any, owner: Any) -> str:
         return f"{where} is missing"
     if kind == "invalid_key":
         return f"key {shortened(item['loc'][-1])} is not a word: put it in quotes"
-    return f"{where}: {item['msg']}, got {given}"
+    return f"{where}: {item['msg'].replace('tuple', 'list').replace('Tuple', 'List')}, got {given}"
 
 
 def overridden(

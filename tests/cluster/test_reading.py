@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nasray.cluster.reading import parse_json, parse_yaml, read_json, read_text, read_yaml, to_yaml
+from nasray.cluster.reading import parse_json, parse_yaml, read_bytes, read_json, read_text, read_yaml, to_yaml
 from nasray.spaces import NasrayError
 
 BOMB = "a0: &a0 [1, 1]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]\n" for i in range(1, 12))
@@ -123,3 +123,15 @@ def test_paths_that_cannot_be_read(tmp_path, name):
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 400
     str(caught.value).encode()
+
+
+@pytest.mark.parametrize("path", ["/dev/zero", "/dev/null"])
+def test_devices_are_no_files(path):
+    with pytest.raises(NasrayError, match=f"^{path} is a device, not a file"):
+        read_bytes(path)
+
+
+@pytest.mark.parametrize("read", [parse_json, parse_yaml])
+def test_numbers_without_end_are_said_in_our_words(read):
+    with pytest.raises(NasrayError, match="a number of thousands of digits"):
+        read("[" + "9" * 5000 + "]", "here")
