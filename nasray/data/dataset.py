@@ -226,7 +226,7 @@ class DetectionSet:
         """
         heights, widths = self.image_hw.T.tolist() if len(self) else ([], [])
         images = [
-            {"id": int(self.image_ids[index]), "file_name": self.files.name(index),
+            {"id": int(self.image_ids[index]), "file_name": shown(self.files.name(index)),
              "height": heights[index], "width": widths[index]}
             for index in range(len(self))
         ]  # fmt: skip
