@@ -103,18 +103,27 @@ def validate(adapter: TypeAdapter[Any], owner: type, content: Any, source: str) 
     try:
         return adapter.validate_python(content)
     except ValidationError as error:
-        found = [_explain(item, owner) for item in error.errors()]
-        more = f"; and {len(found) - MOST_ERRORS} more" if len(found) > MOST_ERRORS else ""
-        raise NasrayError(f"{source}: " + "; ".join(found[:MOST_ERRORS]) + more) from None
+        raise NasrayError(f"{source}: {_reasons(error, owner)}") from None
+
+
+def validation_reasons(error: Exception) -> str:
+    """Return what is wrong with a configuration that was put together from parts; empty for errors of other kinds."""
+    return _reasons(error, None) if isinstance(error, ValidationError) else ""
+
+
+def _reasons(error: ValidationError, owner: Any) -> str:
+    found = [_explain(item, owner) for item in error.errors()]
+    more = f"; and {len(found) - MOST_ERRORS} more" if len(found) > MOST_ERRORS else ""
+    return "; ".join(found[:MOST_ERRORS]) + more
 
 
 def _explain(item: Any, owner: Any) -> str:
     """One mistake in our words, without what pydantic says for programmers."""
-    path = [str(part) for part in item["loc"] if part != owner.__name__]
+    path = [str(part) for part in item["loc"] if part != getattr(owner, "__name__", None)]
     where, given, kind = ".".join(path), shortened(item.get("input")), item["type"]
     if isinstance(inner := item.get("ctx", {}).get("error"), NasrayError):
         return f"{where}: {inner}".replace(": it is ", " is ", 1) if where else str(inner)
-    if kind in ("unexpected_keyword_argument", "extra_forbidden"):
+    if kind in ("unexpected_keyword_argument", "extra_forbidden") and owner is not None:
         for part in path[:-1]:
             hint = get_type_hints(owner).get(part) if dataclasses.is_dataclass(owner) else None
             owner = next((part for part in (hint, *get_args(hint)) if dataclasses.is_dataclass(part)), owner)

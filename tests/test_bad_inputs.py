@@ -12,7 +12,8 @@ import pytest
 from nasray.cli import main
 from tests.bad_inputs import Case, cases, write_files
 
-LIMIT_S = 10.0
+LIMIT_S, PROCESS_LIMIT_S = 10.0, 60.0
+"""Of a command, and of a process: on a busy machine Python and PyTorch take half a minute to start."""
 FOREIGN = ("pydantic", "weights_only", "torch.load", "set_int_max", "Errno", "usage:", "──")
 """What other libraries say to programmers, not to users."""
 CASES = cases()
@@ -63,7 +64,7 @@ def listing(folder):
     return {str(path.relative_to(folder)): path.lstat().st_size for path in folder.rglob("*")}
 
 
-def faults(case, status, err, seconds, before, after):
+def faults(case, status, err, seconds, before, after, limit_s=LIMIT_S):
     """What is wrong with how a case was refused."""
     found = []
     if status != 2:
@@ -76,7 +77,7 @@ def faults(case, status, err, seconds, before, after):
         found.append(f"words of other programs: {foreign}")
     if len(err) > 1500:
         found.append(f"a line of {len(err)} characters")
-    if seconds > LIMIT_S:
+    if seconds > limit_s:
         found.append(f"{seconds:.1f} s")
     if before != after:
         found.append(f"left behind: {sorted(set(after.items()) ^ set(before.items()))[:3]}")
@@ -164,7 +165,6 @@ def test_thirty_in_processes_of_their_own(folder):
             cwd=folder, capture_output=True, timeout=120, check=False,
         )  # fmt: skip
         err = done.stderr.decode("utf-8", "backslashreplace")
-        # starting Python and importing torch is not the command's
-        seconds = (time.monotonic() - begin) / 6
-        found += faults(case, done.returncode, err, seconds, before, listing(folder))
+        seconds = time.monotonic() - begin
+        found += faults(case, done.returncode, err, seconds, before, listing(folder), PROCESS_LIMIT_S)
     assert not found, "\n".join(found)

@@ -87,16 +87,18 @@ def _cost(known: Any) -> None:
 
 def _detector_cost(known: Any) -> None:
     from nasray.architectures import find_architecture
+
+    architectures = {name: find_architecture(name) for name in known.architecture}
     from nasray.models.cost import CONVENTIONS, PUBLISHED_PARTS, compare_published, detector_cost
     from nasray.models.detectors import check_detector_name
 
     check_detector_name(known.detector)
     size, costs, classes = known.image_size, {}, {}
-    for name in known.architecture:
+    for name in architectures:
         options, num_trained = _trained_detector(name, known.detector)
         classes[name] = known.classes or num_trained or NUM_CLASSES
         costs[name] = detector_cost(
-            known.detector, find_architecture(name), size, num_classes=classes[name], **options
+            known.detector, architectures[name], size, num_classes=classes[name], **options
         )  # fmt: skip
     published = [
         compare_published(one)

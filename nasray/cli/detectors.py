@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import sys
 import time
 from pathlib import Path
@@ -146,6 +147,7 @@ def _train(known: Any) -> None:
 
 def train_recipe(known: Any) -> Recipe:
     """The recipe that a `train` command means, before the options that are its keys."""
+    from nasray.architectures import find_architecture
     from nasray.models.detectors import check_detector_name
     from nasray.recipe import SCHEDULES, DetectorOptions, Recipe, is_recipe, load_recipe
 
@@ -156,10 +158,11 @@ def train_recipe(known: Any) -> Recipe:
             raise NasrayError(f"{known.what} is a recipe itself: leave out --recipe, or name an architecture before it")
         recipe = load_recipe(known.what)
     else:
-        name = Path(known.what).resolve().stem if "/" in known.what else known.what
         recipe = load_recipe(known.recipe) if known.recipe else Recipe(name="default")
+        find_architecture(known.what)  # before PyTorch is imported
         detector = known.detector or recipe.detector.name
-        recipe = dataclasses.replace(recipe, name=known.recipe or f"{name}-{detector}", backbone=known.what)
+        name = recipe.name if known.recipe else _training_name(known.what, detector)
+        recipe = dataclasses.replace(recipe, name=name, backbone=known.what)
     if known.detector and known.detector != recipe.detector.name:
         recipe = dataclasses.replace(recipe, detector=DetectorOptions(name=known.detector))
     if known.schedule:
@@ -172,6 +175,12 @@ def train_recipe(known: Any) -> Recipe:
         schedule = dataclasses.replace(recipe.schedule, name="step", epochs=epochs, milestones=milestones)
         recipe = dataclasses.replace(recipe, schedule=schedule)
     return recipe
+
+
+def _training_name(architecture: str, detector: str) -> str:
+    """A name for the folder of a training: the architecture's, or that of its file, and the detector's."""
+    name = Path(architecture).resolve().stem if "/" in architecture else architecture
+    return f"{re.sub(r'[^A-Za-z0-9._-]+', '-', name)[:64].lstrip('._-') or 'backbone'}-{detector}"
 
 
 def resume_training_command(known: Any) -> None:
