@@ -14,13 +14,7 @@ from nasray.cluster import OrderedSearch
 from nasray.cluster.files import to_json
 from nasray.experiment import SearcherOptions, load_experiment, make_evaluator, make_searcher
 
-SEARCHERS = {
-    "random": SearcherOptions(name="random"),
-    "evolution": SearcherOptions(name="evolution", population_size=64, mutations_per_child=2),
-    "coarse-to-fine": SearcherOptions(name="coarse-to-fine", population_size=64, mutations_per_child=2),
-    "optuna-tpe": SearcherOptions(name="optuna-tpe"),
-    "optuna-nsga2": SearcherOptions(name="optuna-nsga2"),
-}
+SEARCHERS = ("random", "evolution", "coarse-to-fine", "optuna-tpe", "optuna-nsga2")
 
 
 def best_of(experiment):
@@ -36,7 +30,7 @@ def best_of(experiment):
 def main(name, searchers, evaluations, seeds, batch_size):
     rows = {}
     for searcher in searchers:
-        options = SEARCHERS[searcher]
+        options = SearcherOptions(name=searcher)  # by default in all else
         begin = time.process_time()
         common = {"searcher": options, "evaluations": evaluations, "batch_size": batch_size}
         scores = []
@@ -56,7 +50,7 @@ def main(name, searchers, evaluations, seeds, batch_size):
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--experiment", default="maedet-m")
-    parser.add_argument("--searchers", nargs="+", default=list(SEARCHERS), choices=list(SEARCHERS))
+    parser.add_argument("--searchers", nargs="+", default=list(SEARCHERS), choices=SEARCHERS)
     parser.add_argument("--evaluations", type=int, default=1000)
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--seeds", type=int, default=5)
