@@ -29,7 +29,7 @@ from nasray.cluster.files import to_json, write_atomic
 from nasray.cluster.ordering import ToldBatch
 from nasray.cluster.records import Best, RunDescription, Trial, read_record, yaml_record
 from nasray.searchers import Metrics
-from nasray.spaces import Costs, NasrayError, Population, Space
+from nasray.spaces import Architecture, Costs, NasrayError, Population, Space
 
 FORMAT = 1
 _GENES, _PARENTS = "genes", "parents"
@@ -212,7 +212,12 @@ class RunFolder:
         path = self.path / "best.json"
         if not path.is_file():
             raise NasrayError(f"{self.path} has no finished batch yet. `nasray resume` continues the search")
-        return read_record(path, Best, f"`nasray resume {self.path}` writes it anew from the history")
+        remedy = f"`nasray resume {self.path}` writes it anew from the history"
+        content = read_record(path, Best, remedy)
+        for number, entry in enumerate(content["best"]):
+            if Architecture.create(**entry["architecture"]).id != entry["id"]:
+                raise NasrayError(f"{path} was changed: best.{number}.architecture has not the id beside it. {remedy}")
+        return content
 
     def is_finished(self) -> bool:
         """Whether the search has come to its end, as far as best.json says; resuming finds out what it really is."""

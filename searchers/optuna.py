@@ -11,7 +11,7 @@ mutants of the last suggestion, and newcomers, which are told to the sampler as 
 
 from __future__ import annotations
 
-import pickle
+import copy
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -131,14 +131,14 @@ class OptunaSearch(Searcher):
 
     def _state(self) -> dict[str, Any]:
         return {
-            "study": pickle.dumps(self.study),
+            "study": copy.deepcopy(self.study),
             "trials": dict(self.trials),
             "known": dict(self.known),
             "suggested": self.suggested,
         }
 
     def _load_state(self, state: dict[str, Any]) -> None:
-        self._study = pickle.loads(state["study"])
+        self._study = copy.deepcopy(state["study"])
         self.suggested = state["suggested"]
         self.trials, self.known = dict(state["trials"]), dict(state["known"])
 

@@ -130,6 +130,17 @@ def test_one_gate_reads_text_and_one_function_writes_json(path):
     assert not allowed - found, f"strike {path}: {', '.join(sorted(allowed - found))} from UNGATED"
 
 
+@pytest.mark.parametrize("path", [path for path in FILES if path.name != "testing.py"], ids=str)
+def test_nothing_is_unpickled(path):
+    """Pickles run code. Ray Tune reads its own, where `nasray.cluster.tune_folder` allows it."""
+    unsafe = {"pickle", "cloudpickle", "marshal", "shelve", "dill", "joblib"}
+    assert not {name.rpartition(".")[2] for name in imported_modules(path)} & unsafe
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.Call) and dotted(node.func) in ("torch.load", "np.load", "numpy.load"):
+            values = {keyword.arg: getattr(keyword.value, "value", None) for keyword in node.keywords}
+            assert values.get("weights_only") is True or values.get("allow_pickle") is False, f"{path}:{node.lineno}"
+
+
 def test_every_package_is_installed():
     """An editable install finds what is not listed; a wheel does not."""
     listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]

@@ -256,7 +256,8 @@ class CheckpointFiles:
         Raises:
             NasrayError: if there are checkpoints, and all are damaged.
         """
-        best = sorted(self.folder.glob("best-*.pt"), key=lambda path: int(path.stem.removeprefix("best-")))
+        best = [path for path in self.folder.glob("best-*.pt") if path.stem.removeprefix("best-").isdecimal()]
+        best.sort(key=lambda path: int(path.stem.removeprefix("best-")))
         paths = [path for path in (self.last, *reversed(best)) if path.is_file()]
         lines: list[str] = []
         for path in paths:

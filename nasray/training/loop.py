@@ -126,7 +126,15 @@ class Loop:
         self.ranking: Ranking = []
         self.average = MovingAverage(self.network, recipe.ema) if recipe.ema else None
         if checkpoint is not None:
-            self._restore(checkpoint)
+            try:
+                self._restore(checkpoint)
+            except NasrayError:
+                raise
+            except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+                raise NasrayError(
+                    f"the checkpoint of iteration {checkpoint.iteration} in {folder} is not one of this training: "
+                    f"{type(error).__name__}: {' '.join(str(error).split())[:200]}. Move it away: an older one is taken"
+                ) from error
         self.model: nn.Module = self.network
         if worker.world > 1:
             # Buffers are those of norms, which are frozen or synchronised: the same in all workers anyway.

@@ -109,6 +109,8 @@ WRONG = [
     ("best.json", ("best",), [], "best: List should have at least 1 item"),
     ("best.json", ("finished",), 1, "finished: Input should be a valid boolean"),
     ("best.json", ("best", 0, "architecture"), {}, "best.0.architecture.family: Field required"),
+    ("best.json", ("best", 0, "architecture", "family"), "resnet", "best.0.architecture has not the id beside it"),
+    ("best.json", ("best", 2, "id"), "0" * 16, "best.2.architecture has not the id beside it"),
     ("best.json", ("best", 3, "metrics", "score"), "0.5", "best.3.metrics.score: Input should be a valid number"),
     ("best.json", ("objectives", 0, "direction"), "up", "objectives.0.direction: Input should be 'max' or 'min'"),
     ("trials/000000.json", ("seconds",), -1, "seconds: Input should be greater than or equal to 0"),

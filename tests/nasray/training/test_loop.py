@@ -18,7 +18,7 @@ from nasray.data.pixels import PixelRules
 from nasray.recipe import OptimiserOptions, ScheduleOptions
 from nasray.spaces import NasrayError
 from nasray.training import setup
-from nasray.training.folder import read_description
+from nasray.training.folder import drop_damaged_summary, read_description
 from nasray.training.loop import Loop, StoppedError
 from tests.nasray.data.pictures import as_stored, encode, exif, picture
 
@@ -172,6 +172,19 @@ def test_a_damaged_last_checkpoint_falls_back(uninterrupted, begin, log_of, tmp_
     assert "last.pt is no checkpoint, or damaged" in said[0]
     assert "goes on from iteration" in said[1]
     assert log_of(folder) == log_of(uninterrupted(begin, **EVERYTHING))
+    # A damaged summary is written anew from the checkpoint.
+    summary = (folder / "summary.json").read_bytes()
+    (folder / "summary.json").write_bytes(summary[:20])
+    drop_damaged_summary(folder)
+    setup.train(recipe, folder)
+    assert (folder / "summary.json").read_bytes() == summary
+    # A checkpoint of another training.
+    torch.save({**torch.load(last, weights_only=True), "training": {"per_epoch": "five"}}, last)
+    with pytest.raises(NasrayError, match="the training set has changed"):
+        setup.train(recipe, folder)
+    torch.save({**torch.load(last, weights_only=True), "training": {"per_epoch": 10}}, last)
+    with pytest.raises(NasrayError, match=r"is not one of this training: KeyError: 'weights'"):
+        setup.train(recipe, folder)
 
 
 def test_a_full_disk_is_one_message_and_costs_nothing(begin, tmp_path):
