@@ -252,6 +252,22 @@ class BudgetOptions:
 
 
 @checked(frozen=True, config=_STRICT)
+class LatencyOptions:
+    """Where and how `latency_ms` is measured.
+
+    Attributes:
+        device: cpu is that of the machine on which the search is started, cuda a GPU of the cluster, held by a task of
+            its own; cpu if left out.
+        dtype: of weights and activations: float32, float16 or bfloat16; float32 if left out.
+        batch_size: images in one pass, of which latency_ms is the time; 1 if left out.
+    """
+
+    device: Literal["cpu", "cuda"] | None = None
+    dtype: Literal["float32", "float16", "bfloat16"] | None = None
+    batch_size: Annotated[int, whole(1, 4096)] | None = None
+
+
+@checked(frozen=True, config=_STRICT)
 class ResourceOptions:
     """What a trial needs and where it runs.
 
@@ -293,6 +309,7 @@ class Experiment:
         evaluator: what an architecture is worth.
         winner: what is trained after it.
         budget: bounds on costs.
+        latency: where and how latency_ms is measured.
         resources: what a trial needs and where it runs.
     """
 
@@ -311,6 +328,7 @@ class Experiment:
     evaluator: EvaluatorOptions = field(default_factory=EvaluatorOptions)
     winner: WinnerOptions = field(default_factory=WinnerOptions)
     budget: BudgetOptions = field(default_factory=BudgetOptions)
+    latency: LatencyOptions = field(default_factory=LatencyOptions)
     resources: ResourceOptions = field(default_factory=ResourceOptions)
 
     def __post_init__(self) -> None:
@@ -400,7 +418,12 @@ def make_searcher(experiment: Experiment) -> Searcher:
     if "latency_ms" in budget.upper or "latency_ms" in experiment.minimise:
         from nasray.latency import LatencyCost
 
-        cost = LatencyCost(space)
+        cost = LatencyCost(space, resources=trial_resources(experiment), **given_options(experiment.latency))
+    elif given := given_options(experiment.latency):
+        raise NasrayError(
+            f"latency.{next(iter(given))} is for searches with a bound on latency_ms, or that minimise it. Leave it "
+            "out, or set budget.latency_ms"
+        )
     known = [*space.cost(np.empty((0, space.num_genes), dtype=np.int64)), "latency_ms"]
     for index, name in enumerate(experiment.minimise):
         if name not in known or name in experiment.minimise[:index]:

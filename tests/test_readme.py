@@ -32,6 +32,7 @@ OPTIONS = {
     "evaluator.": experiments.EvaluatorOptions,
     "winner.": experiments.WinnerOptions,
     "budget.": experiments.BudgetOptions,
+    "latency.": experiments.LatencyOptions,
     "resources.": experiments.ResourceOptions,
 }
 RECIPE_OPTIONS = {
@@ -104,7 +105,7 @@ def test_links_lead_somewhere(page):
 
 
 @pytest.mark.parametrize(
-    "script", sorted(set(re.findall(r"benchmarks/\w+\.py", (ROOT / "docs/benchmarks.md").read_text())))
+    "script", sorted(set(re.findall(r"benchmarks/\w+\.(?:py|sh)", (ROOT / "docs/benchmarks.md").read_text())))
 )
 def test_benchmarks_exist(script):
     assert (ROOT / script).is_file()
@@ -170,3 +171,35 @@ def test_pages_name_every_part():
 def test_constraints_hold_no_addresses():
     lines = (ROOT / "constraints.txt").read_text().splitlines()
     assert all(re.fullmatch(r"[a-z0-9._-]+==[A-Za-z0-9.]+", line) for line in lines)
+
+
+TINY = {
+    "search": ["--evaluations", "64", "--batch-size", "32"],
+    "train": ["--schedule.epochs", "1", "--augmentation.short-side", "64", "--augmentation.long-side", "96"],
+}
+"""Options that make a command of the README small."""
+
+
+@pytest.mark.slow
+def test_the_readme_s_way_from_a_backbone_to_a_detector_can_be_walked(tmp_path):
+    """Its commands in their order, in small, on nothing but what they make themselves."""
+    text = (ROOT / "README.md").read_text()
+    section = text[text.index("## From a backbone to a detector") : text.index("## Searching in a supernet")]
+    commands = [shlex.split(line, comments=True)[1:] for line in section.splitlines() if line.startswith("nasray ")]
+    assert [command[0] for command in commands][:2] == ["search", "data"]
+    for command in commands:
+        arguments = [*command, *TINY.get(command[0], [])]
+        if command[:2] == ["data", "shapes"]:
+            arguments[arguments.index("--images") + 1] = "8"
+        done = subprocess.run(
+            [sys.executable, "-m", "nasray", *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=280,
+            check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, (command, done.stderr)
+    assert {path.name for path in tmp_path.iterdir()} >= {
+        "backbone.py",
+        "backbone.weights.pt",
+        "model.onnx",
+        "drawn",
+        "runs",
+    }

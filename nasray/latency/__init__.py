@@ -9,7 +9,8 @@ The sum knows nothing of caches that a neighbour has warmed or emptied, nor of a
 stride 2 is measured from twice its output). `table_error` tells what that amounts to.
 
 From the bottom up: `setting` (what a latency depends on), `measuring` (a network), `blocks` (a layer block), `table`
-(a setting's blocks, and predictions), `space` (the table as a search's cost), `architecture` (measured and predicted).
+(a setting's blocks, and predictions), `gpu` (a table of a GPU elsewhere),
+`space` (the table as a search's cost), `architecture` (measured and predicted).
 """
 
 from nasray.latency.architecture import measure_architecture, measure_detector, table_error

@@ -5,11 +5,15 @@ Shapes: N architectures.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
+from nasray.cluster.progress import say
+from nasray.cluster.session import Resources
 from nasray.latency.setting import Setting
 from nasray.latency.table import LatencyTable
-from nasray.spaces import Costs, NasrayError, Population
+from nasray.spaces import Costs, LayerTable, NasrayError, Population
 from nasray.spaces.staged import StagedSpace
 
 
@@ -32,30 +36,36 @@ def _corners(space: StagedSpace) -> Population:
 
 
 class LatencyCost:
-    """The costs of a space, and `latency_ms` from the device's block table: a searcher's `cost`.
+    """The costs of a space, and `latency_ms` from a device's block table: a searcher's `cost`.
 
-    The table is opened, and its missing entries measured, when a population is first asked about, not before. A copy
-    by pickle takes the table along and predicts the same wherever it is.
+    The table is opened, and its missing entries measured, when a population is first asked about, not before: on this
+    machine's CPU, or on a GPU in a Ray task that holds one. A line says on which device. A copy by pickle takes the
+    table along and predicts the same wherever it is.
 
     Args:
         space: what the genes mean; latency is that of the backbone at the space's image size.
         batch_size: images in one pass; `latency_ms` is that of the pass.
-        device: "cpu", "cuda" or "auto".
+        device: "cpu" or "cuda".
         dtype: "float32", "float16" or "bfloat16".
+        resources: where to find a GPU; Ray is started for it if it does not run.
 
     Raises:
-        NasrayError: for a space that does not describe its layers.
+        NasrayError: for a space that does not describe its layers, or another device.
     """
 
     def __init__(
-        self, space: StagedSpace, *, batch_size: int = 1, device: str = "auto", dtype: str = "float32"
-    ) -> None:
+        self, space: StagedSpace, *, batch_size: int = 1, device: str = "cpu", dtype: str = "float32",
+        resources: Resources | None = None,
+    ) -> None:  # fmt: skip
+        if device not in ("cpu", "cuda"):
+            raise NasrayError(f"the device of latency_ms is cpu or cuda, got {device!r}")
         if not hasattr(space, "layers"):
             raise NasrayError(
                 f"latency_ms needs a space with a method `layers`; {type(space).__name__} has none. "
                 "Write one (see nasray.spaces.layers), or leave latency_ms out"
             )
         self.space, self.batch_size, self.device, self.dtype = space, batch_size, device, dtype
+        self.resources = resources or Resources()
         self.table: LatencyTable | None = None
 
     def __call__(self, population: Population) -> Costs:
@@ -64,13 +74,27 @@ class LatencyCost:
         if not len(population):
             return {**costs, "latency_ms": np.empty(0)}
         if self.table is None:
-            setting = Setting.here(
-                self.space.image_hw, batch_size=self.batch_size, device=self.device, dtype=self.dtype
-            )  # fmt: skip
-            self.table = space_table(self.space, setting)
+            self.table = self._measured(self.space.layers(_corners(self.space), self.space.image_hw))
+            setting = self.table.setting
+            threads = f", {setting.threads} thread{'s' * (setting.threads != 1)}" if setting.threads else ""
+            say(f"latency_ms: backbone on {setting.device_name} ({setting.device}), {setting.dtype}, batch "
+                f"{setting.batch_size}{threads}")  # fmt: skip
         layers = self.space.layers(population)
         latency_ms = self.table.predict(layers)
         if np.isnan(latency_ms).any():  # a space of its own kind, whose corners were not all found
-            self.table.ensure(layers)
+            self.table = self._measured(layers)
             latency_ms = self.table.predict(layers)
         return {**costs, "latency_ms": latency_ms}
+
+    def _measured(self, layers: LayerTable) -> LatencyTable:
+        """The table with all entries that these layers need, beside those that it has."""
+        setting: dict[str, Any] = {
+            "image_hw": self.space.image_hw, "batch_size": self.batch_size, "device": self.device, "dtype": self.dtype,
+        }  # fmt: skip
+        if self.device == "cuda":
+            from nasray.latency.gpu import table_on_gpu
+
+            return table_on_gpu(layers, self.resources, **setting)
+        table = LatencyTable.open(Setting.here(**setting))
+        table.ensure(layers)
+        return table

@@ -1,5 +1,9 @@
+import contextlib
 import json
 import pickle
+import re
+import shutil
+import tempfile
 from dataclasses import replace
 
 import numpy as np
@@ -7,6 +11,7 @@ import pytest
 import torch
 
 from nasray.architectures import ARCHITECTURES, layer_table
+from nasray.cluster import Resources
 from nasray.experiment import make_searcher, parse_experiment
 from nasray.latency import (
     CHANNELS,
@@ -14,6 +19,7 @@ from nasray.latency import (
     LatencyTable,
     Setting,
     block_latency,
+    gpu,
     measure,
     measure_architecture,
     measure_detector,
@@ -207,14 +213,83 @@ def test_evolution_keeps_a_latency_budget(cache):
 
 
 def test_experiment_with_a_latency_budget(cache):
-    content = {
-        "name": "fast", "evaluations": 50, "searcher": {"name": "evolution"}, "budget": {"latency_ms": 1.0},
-        "space": {"name": "inverted", "image_size": list(HW), "kernels": [3], "max_width": 64},
-    }  # fmt: skip
-    searcher = make_searcher(parse_experiment(content, "test"))
+    searcher = make_searcher(parse_experiment(LATENCY, "test"))
     assert not list(cache.rglob("*.json"))
     genes = searcher.ask(50).genes
     assert (searcher.cost(genes)["latency_ms"] <= 1.0).all()
+
+
+LATENCY = {
+    "name": "fast", "evaluations": 50, "searcher": {"name": "evolution"}, "budget": {"latency_ms": 1.0},
+    "space": {"name": "inverted", "image_size": list(HW), "kernels": [3], "max_width": 64},
+}  # fmt: skip
+
+
+def test_options_of_latency():
+    options = {"device": "cuda", "dtype": "float16", "batch_size": 4}
+    cost = make_searcher(parse_experiment(LATENCY | {"latency": options}, "test")).cost
+    assert (cost.device, cost.dtype, cost.batch_size) == ("cuda", "float16", 4)
+    with pytest.raises(NasrayError, match=r"latency\.device is for searches with a bound on latency_ms"):
+        parse_experiment(LATENCY | {"budget": {}, "latency": {"device": "cuda"}}, "test")
+    with pytest.raises(NasrayError, match="device"):
+        parse_experiment(LATENCY | {"latency": {"device": "auto"}}, "test")
+
+
+def test_says_where_it_was_measured(cache, capsys):
+    LatencyCost(small_space())(small_space().sample(3, np.random.default_rng(0)))
+    assert re.search(r"latency_ms: backbone on .+ \(cpu\), float32, batch 1, \d+ thread", capsys.readouterr().err)
+
+
+@pytest.fixture(scope="module")
+def ray_with_a_gpu():
+    """A Ray that believes in one GPU, so that a task can hold it."""
+    import ray
+
+    folder = tempfile.mkdtemp(prefix="nr-", dir="/tmp")
+    ray.init(num_cpus=1, num_gpus=1, include_dashboard=False, log_to_driver=False, _temp_dir=folder)
+    yield ray
+    ray.shutdown()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def test_a_table_of_a_gpu_is_measured_in_a_task_that_holds_one(ray_with_a_gpu, monkeypatch):
+    def holding(layers, setting):
+        """Stands for the measurement, which needs a real GPU."""
+        import ray
+
+        here = Setting("cuda", "a GPU", setting["dtype"], setting["batch_size"], 0, "2", setting["image_hw"])
+        return here, {"gpus": float(len(ray.get_gpu_ids())), "layers": len(layers.role)}
+
+    monkeypatch.setattr(gpu, "_measured", holding)
+    layers = layer_table(ARCHITECTURES["resnet18"], (32, 32))
+    table = gpu.table_on_gpu(layers, Resources(), image_hw=HW, batch_size=2, device="cuda", dtype="float16")
+    assert table.entries == {"gpus": 1.0, "layers": len(layers.role)}
+    assert (table.setting.device_name, table.setting.dtype, table.path) == ("a GPU", "float16", None)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_ray_that_only_believes_in_its_gpu_is_found_out(ray_with_a_gpu):
+    with pytest.raises(NasrayError, match="latency_ms cannot be measured: device 'cuda' is not available"):
+        LatencyCost(small_space(), device="cuda")(small_space().sample(1, np.random.default_rng(0)))
+
+
+def test_no_gpu_in_the_cluster_is_refused(monkeypatch):
+    import ray
+
+    monkeypatch.setattr(
+        gpu, "ray_session", lambda _: contextlib.nullcontext("cluster: 1 node, 2 CPUs, 0 GPUs; a trial")
+    )
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 2.0})
+    with pytest.raises(NasrayError, match=r"no GPU \(cluster: 1 node, 2 CPUs, 0 GPUs\)\. Add a node") as error:
+        LatencyCost(small_space(), device="cuda")(small_space().sample(1, np.random.default_rng(0)))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.gpu
+def test_a_budget_s_table_is_that_of_the_gpu(cache):
+    cost = LatencyCost(small_space(), device="cuda")
+    assert (cost(small_space().sample(3, np.random.default_rng(0)))["latency_ms"] > 0).all()
+    assert cost.table.setting.device_name == torch.cuda.get_device_name()
 
 
 def test_measures_a_network_and_leaves_it_and_the_random_state_alone():

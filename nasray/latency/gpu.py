@@ -1,0 +1,57 @@
+"""Block tables of a GPU, measured in a Ray task that holds one: the process that searches may have none."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nasray.cluster.progress import say
+from nasray.cluster.session import Resources, ray_session
+from nasray.latency.setting import Setting
+from nasray.latency.table import LatencyTable
+from nasray.spaces import LayerTable, NasrayError
+
+PATIENCE_SECONDS = 10.0  # after which the user is told what is waited for
+
+
+def table_on_gpu(layers: LayerTable, resources: Resources, **setting: Any) -> LatencyTable:
+    """Measure the entries that these layers need on one GPU of the cluster that trials run on.
+
+    The table is kept in the cache of the node where it was measured, and read from there the next time.
+
+    Args:
+        layers: Layers of a population.
+        resources: Where trials run.
+        setting: `image_hw`, `batch_size`, `device` and `dtype` of `Setting.here`.
+
+    Returns:
+        The table, in memory; its setting names the GPU.
+
+    Raises:
+        NasrayError: if the cluster has no GPU, or what the task says.
+    """
+    import ray
+
+    anywhere = Resources(address=resources.address, local_cpus=resources.local_cpus)
+    with ray_session(anywhere) as what_is_there:
+        if ray.cluster_resources().get("GPU", 0) < 1:
+            raise NasrayError(
+                f"latency.device is cuda, but there is no GPU ({what_is_there.partition(';')[0]}). Add a node that has "
+                "one, or take --latency.device cpu"
+            )
+        task = ray.remote(num_cpus=1, num_gpus=1, max_retries=0)(_measured).remote(layers, setting)
+        if not ray.wait([task], timeout=PATIENCE_SECONDS)[0]:
+            say("latency_ms: waiting for a GPU, and for the blocks that are measured on it")
+        try:
+            measured, entries = ray.get(task)
+        except ray.exceptions.RayTaskError as error:
+            if isinstance(error.cause, NasrayError):
+                raise NasrayError(f"latency_ms cannot be measured: {error.cause}") from error
+            raise
+    return LatencyTable(measured, entries)
+
+
+def _measured(layers: LayerTable, setting: dict[str, Any]) -> tuple[Setting, dict[str, float]]:
+    here = Setting.here(**setting)
+    table = LatencyTable.open(here)
+    table.ensure(layers)
+    return here, table.entries
