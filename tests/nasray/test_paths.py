@@ -167,3 +167,14 @@ def test_checkpoints_of_supernets_and_classifiers_are_no_detectors(supernets):
     for (name, one), (_, other) in zip(shared.state_dict().items(), plain.state_dict().items(), strict=True):
         assert torch.equal(one, other), name
         assert one.stride() == other.stride(), name
+
+
+@pytest.mark.parametrize(
+    "device", [pytest.param("cpu", marks=pytest.mark.slow), pytest.param("cuda", marks=pytest.mark.gpu)]
+)
+def test_a_device_gives_a_path_the_score_of_the_cpu(supernets, device, exact_on_gpus):
+    for name in ("detect", "classify"):
+        expected, found = (
+            PathEvaluator(SPACE, supernets[name], images=24, device=one)(ROWS) for one in ("cpu", device)
+        )
+        np.testing.assert_allclose(found["score"], expected["score"], atol=0.05)

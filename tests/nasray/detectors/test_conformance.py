@@ -115,6 +115,27 @@ def test_state_survives_a_file(trained, batch):
         assert ours is theirs is None or torch.equal(ours, theirs)
 
 
+DEVICES = [pytest.param("cpu", marks=pytest.mark.slow), pytest.param("cuda", marks=pytest.mark.gpu)]
+
+
+@each_detector
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_device_computes_what_the_cpu_does(name, device, batch, exact_on_gpus):
+    images, targets = batch[0][:4], batch[1][:4]
+    losses, scores = [], []
+    for where in ("cpu", device):
+        detector = tiny_detector(name, score_threshold=0.0).train().to(where)
+        moved = [{key: value.to(where) for key, value in one.items()} for one in targets]
+        found = detector(images.to(where), moved, generator=torch.Generator().manual_seed(0))
+        sum(found.values()).backward()
+        assert all(torch.isfinite(one.grad).all() for one in detector.parameters() if one.grad is not None)
+        losses.append({key: float(value.detach()) for key, value in found.items()})
+        with torch.no_grad():
+            scores.append(detector.eval()(images.to(where)).scores.cpu())
+    assert losses[1] == pytest.approx(losses[0], rel=1e-2, abs=1e-3)
+    torch.testing.assert_close(scores[1], scores[0], atol=1e-2, rtol=0)
+
+
 def other_name(detector):
     return next(name for name, (_, kind, _) in DETECTORS.items() if kind == type(detector).__name__)
 

@@ -1,4 +1,4 @@
-"""One of several workers without Ray: `python drive.py FOLDER RANK WORLD`. It trains what FOLDER describes."""
+"""One of several workers without Ray: `python drive.py FOLDER RANK WORLD [DEVICE]`. It trains what FOLDER describes."""
 
 import sys
 from pathlib import Path
@@ -14,6 +14,7 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     if world > 1:
         distributed.init_process_group("gloo", init_method=f"file://{folder}.store", rank=rank, world_size=world)
-    setup.train(recipe_of_training(folder), folder, Worker(rank, world))
+    device = sys.argv[4] if len(sys.argv) > 4 else "cpu"
+    setup.train(recipe_of_training(folder), folder, Worker(rank, world, device))
     if world > 1:
         distributed.destroy_process_group()
