@@ -252,6 +252,7 @@ def ray_with_a_gpu():
     shutil.rmtree(folder, ignore_errors=True)
 
 
+@pytest.mark.slow
 def test_a_table_of_a_gpu_is_measured_in_a_task_that_holds_one(ray_with_a_gpu, monkeypatch):
     def holding(layers, setting):
         """Stands for the measurement, which needs a real GPU."""
@@ -267,6 +268,7 @@ def test_a_table_of_a_gpu_is_measured_in_a_task_that_holds_one(ray_with_a_gpu, m
     assert (table.setting.device_name, table.setting.dtype, table.path) == ("a GPU", "float16", None)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_ray_that_only_believes_in_its_gpu_is_found_out(ray_with_a_gpu):
     with pytest.raises(NasrayError, match="latency_ms cannot be measured: device 'cuda' is not available"):
