@@ -175,6 +175,21 @@ def test_a_budget_that_samples_do_not_meet_is_searched_to_the_end(make):
     assert search.ended_early is None
 
 
+def test_a_search_in_a_tight_budget_goes_on_after_a_restart():
+    budget = Budget(upper={"gmacs": 89.6, "layers": 91}, lower={"gmacs": 89.2, "layers": 91})
+
+    def fresh():
+        return OrderedSearch(RandomSearch(BottleneckSpace(), budget=budget), evaluations=40, batch_size=8, in_flight=2)
+
+    whole, search, log = run(fresh(), min, []), fresh(), []
+    run(search, min, log, stop=2)
+    assert search.searcher.walkers is not None
+    continued, searcher = again(search), fresh().searcher
+    searcher.load_state_dict(search.searcher.state_dict())
+    continued.searcher = searcher
+    assert run(continued, min, log) == whole
+
+
 @pytest.mark.parametrize("bad", [{"evaluations": 0}, {"batch_size": 0}, {"in_flight": 0}])
 def test_bad_numbers_are_refused(bad):
     with pytest.raises(NasrayError, match="at least 1"):

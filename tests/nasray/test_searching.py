@@ -107,8 +107,9 @@ def check(seed):
     stop = int(np.random.default_rng(seed).integers(len(whole) + 1))
     search = new_search(experiment)
     before = run(search, stop)
-    again = new_search(experiment)
-    again.load_state_dict(pickle.loads(pickle.dumps(search.state_dict())))
+    again, searcher = pickle.loads(pickle.dumps(search)), make_searcher(experiment)
+    searcher.load_state_dict(pickle.loads(pickle.dumps(search.searcher.state_dict())))
+    again.searcher = searcher
     assert before + run(again) == whole, content
     replayed = new_search(experiment)
     for index, batch in enumerate(before):
