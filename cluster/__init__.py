@@ -2,8 +2,10 @@
 
 from nasray.cluster.files import write_atomic
 from nasray.cluster.ordering import OrderedSearch
-from nasray.cluster.run import run_search
+from nasray.cluster.ownership import owned, refuse_owned
+from nasray.cluster.run import run_search, search_session
 from nasray.cluster.run_folder import RunFolder
 from nasray.cluster.session import Resources, check_reachable, ray_session
 
-__all__ = ["OrderedSearch", "Resources", "RunFolder", "check_reachable", "ray_session", "run_search", "write_atomic"]
+__all__ = ["OrderedSearch", "Resources", "RunFolder", "check_reachable", "owned", "ray_session", "refuse_owned",
+           "run_search", "search_session", "write_atomic"]  # fmt: skip

@@ -28,9 +28,11 @@ class Session:
     Attributes:
         retries: how often one batch may fail before the run stops.
         errors: what went wrong while results were recorded, to be raised.
+        recorder: of the running search; None before it runs.
     """
 
     retries: int = 0
+    recorder: Recorder | None = None
     errors: list[Exception] = field(default_factory=list)
 
 
@@ -67,6 +69,7 @@ class TuneSearchAlgorithm(TuneSearcher):
 
     def suggest(self, trial_id: str) -> Any:
         """The next batch; None while all that are due are being evaluated; FINISHED when none can come any more."""
+        SESSION.recorder = self.recorder
         if self.stopped or self.search.is_finished:
             return TuneSearcher.FINISHED
         for index, proposal in self.search.pending.items():

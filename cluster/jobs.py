@@ -7,6 +7,7 @@ are installed, so that the cluster needs nasray's dependencies but not nasray.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import importlib
 import os
 import shutil
@@ -17,46 +18,114 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from nasray.cluster import job
+from nasray.cluster.files import to_json
+from nasray.cluster.reading import read_bytes, read_json, read_yaml, shown
+from nasray.cluster.session import find_token, wants_token
 from nasray.spaces import NasrayError
 
 RUNS_ON_CLUSTER = "~/nasray-runs"
+STOP_SECONDS = 60
+"""Seconds that a job has to end by itself when it is stopped."""
 _SUBPACKAGES = ("cluster", "searchers", "spaces")
 
 
 def submit_job(address: str, command: Sequence[str]) -> str:
-    """Submit a nasray command, such as `["search", "maedet-m"]`, and give the job's name.
+    """Submit a nasray command, such as `["search", "maedet-m"]`, and return the job's name.
 
-    YAML files that the command names travel too. Runs go to `~/nasray-runs` of the head node unless the command has a
-    `--folder` (or NASRAY_RUNS is set here): name a folder that all nodes share if you have one.
+    YAML and JSON files that the command names travel too. Runs go to `~/nasray-runs` of the head node unless the
+    command has a `--folder` (or NASRAY_RUNS is set here): name a folder that all nodes share if you have one.
 
     Raises:
-        NasrayError: if there is no command, or the cluster cannot be reached or refuses.
+        NasrayError: if there is no command, it names what the cluster cannot see, or the cluster cannot be reached or
+            refuses.
     """
     if not command:
         raise NasrayError("submit needs a command after --, such as: nasray submit --address URL -- search maedet-m")
+    runs = os.environ.get("NASRAY_RUNS", RUNS_ON_CLUSTER)
+    if not runs.startswith(("/", "~")):
+        raise NasrayError(
+            f"NASRAY_RUNS={shown(runs)} is relative, and a job runs in another folder. Set an absolute path of the "
+            f"cluster, or one that begins with ~/; without it, jobs write to {RUNS_ON_CLUSTER}"
+        )
     with tempfile.TemporaryDirectory(prefix="nasray-job-") as folder:
-        arguments = [_ship(argument, Path(folder)) for argument in command]
+        parts = [_part(argument, Path(folder)) for argument in command]
+        (Path(folder) / job.ARGUMENTS).write_text(to_json(parts))
+        shutil.copy(job.__file__, Path(folder) / "nasray_job.py")
         lay_out_package(Path(folder) / "nasray")
-        runs = os.environ.get("NASRAY_RUNS", RUNS_ON_CLUSTER)
-        environment = {"NASRAY_RUNS": runs, "RAY_USAGE_STATS_ENABLED": "0", "PYTHONUNBUFFERED": "1"}
+        environment = {
+            "NASRAY_RUNS": runs,
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "PYTHONUNBUFFERED": "1",
+            "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_SECONDS),  # a training saves its state first
+        }
         with _client(address) as client:
             return client.submit_job(
-                entrypoint=" ".join(["mkdir -p", f"{runs};", "python -m nasray", *arguments]),
-                runtime_env={"working_dir": folder, "env_vars": environment},
+                entrypoint=f'exec "${{{job.PYTHON}:-python3}}" nasray_job.py',
+                runtime_env={
+                    "working_dir": folder,
+                    "env_vars": environment,
+                    "worker_process_setup_hook": "nasray_job.remember_python",
+                },
             )
 
 
-def _ship(argument: str, folder: Path) -> str:
-    """An argument as the job sees it: files go along, the rest is quoted."""
-    import shlex
+def _part(argument: str, folder: Path) -> tuple[str, str, str]:
+    """An argument for `nasray.cluster.job`: beginning, kind, text. Files are put into the job's folder.
 
-    path = Path(argument)
-    if argument.endswith((".yaml", ".yml", ".json")) and path.is_file():
-        shutil.copy(path, folder / path.name)
-        return shlex.quote(path.name)
-    if argument.startswith("~/"):  # the cluster's home
-        return "~/" + shlex.quote(argument[2:])
-    return shlex.quote(argument)
+    Raises:
+        NasrayError: if it names what the cluster cannot see.
+    """
+    prefix, text = "", argument
+    if argument.startswith("--") and "=" in argument:
+        name, _, text = argument.partition("=")
+        prefix = f"{name}="
+    if text.startswith("~/"):  # the cluster's home
+        return prefix, "home", text
+    path = Path(text)
+    if text.endswith((".yaml", ".yml", ".json")) and path.is_file():
+        _refuse_references(path)
+        digest = hashlib.sha256(read_bytes(path)).hexdigest()[:16]
+        (folder / digest).mkdir(exist_ok=True)
+        shutil.copy(path, folder / digest / path.name)
+        return prefix, "file", f"{digest}/{path.name}"
+    if "/" in text and not path.is_absolute() and "://" not in text and not text.startswith("-"):
+        raise NasrayError(
+            f"a job runs in another folder, and {shown(text)} is relative to this one. Name it as the cluster sees it: "
+            "by an absolute path, or one that begins with ~/; of files, only YAML and JSON travel with a job"
+        )
+    return prefix, "word", text
+
+
+def _refuse_references(path: Path) -> None:
+    """Raise `NasrayError` if a YAML or JSON file names another file by a path that only holds on this machine."""
+    texts = _texts(read_json(path) if path.suffix == ".json" else read_yaml(path))
+    for text in texts:
+        if not text.startswith(("/", "~")) and any(_is_path(base, text) for base in (Path(), path.parent)):
+            raise NasrayError(
+                f"{shown(path)} names {shown(text)}, a path of this machine, which does not travel with the job. Put "
+                "it where the cluster sees it, and name it by an absolute path"
+            )
+
+
+def _is_path(base: Path, text: str) -> bool:
+    """Whether a text is the path of a file or folder rather than a name that something here happens to have, too."""
+    try:
+        return bool({"/", "."} & set(text)) and (base / text).resolve() != base.resolve() and (base / text).exists()
+    except (OSError, ValueError):
+        return False
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """All words in nested lists and mappings."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for item in value.values():
+            yield from _texts(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _texts(item)
 
 
 def lay_out_package(target: Path) -> None:
@@ -85,7 +154,7 @@ def job_logs(address: str, job: str) -> str:
         return client.get_job_logs(job)
 
 
-def stop_job(address: str, job: str, *, timeout: float = 60.0) -> dict[str, Any]:
+def stop_job(address: str, job: str, *, timeout: float = STOP_SECONDS + 10.0) -> dict[str, Any]:
     """Stop a job and wait for its end; gives its status."""
     with _client(address) as client:
         client.stop_job(job)
@@ -123,7 +192,7 @@ def _client(address: str) -> Iterator[Any]:
     from ray.dashboard.modules.job.sdk import JobSubmissionClient
     from ray.exceptions import RayError
 
-    token = _token()
+    token, _ = find_token()
     try:
         yield JobSubmissionClient(address, headers={"Authorization": f"Bearer {token}"} if token else None)
     except NasrayError:
@@ -137,18 +206,7 @@ def _client(address: str) -> Iterator[Any]:
     except (RuntimeError, RayError) as error:
         text = str(error)
         if "401" in text or "nauthorized" in text or "uthentication" in text:
-            raise NasrayError(
-                f"the cluster at {address} wants a token: {text.splitlines()[0]}. Copy the head's ~/.ray/auth_token "
-                "(made by `ray get-auth-token --generate`) to the same place here, or set RAY_AUTH_TOKEN"
-            ) from error
+            raise wants_token(address, text.splitlines()[0].rstrip(".")) from error
         if "does not exist" in text or "404" in text:
             raise NasrayError(f"the cluster at {address} knows no such job: {text.splitlines()[0]}") from error
         raise NasrayError(f"the cluster at {address} refused: {text.splitlines()[0]}") from error
-
-
-def _token() -> str | None:
-    """The token that a head wants which was started by a user who has one; sent whatever this process's own mode is."""
-    if token := os.environ.get("RAY_AUTH_TOKEN"):
-        return token
-    path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH", "~/.ray/auth_token")).expanduser()
-    return path.read_text().strip() if path.is_file() else None

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
+import threading
 import time
+from collections.abc import Callable, Iterator
 from typing import TextIO
 
 
@@ -72,3 +75,31 @@ def _clock(seconds: float) -> str:
     minutes, second = divmod(round(seconds), 60)
     hours, minute = divmod(minutes, 60)
     return f"{hours}:{minute:02d}:{second:02d}" if hours else f"{minute}:{second:02d}"
+
+
+@contextlib.contextmanager
+def waiting(what: str | Callable[[], str | None], *, after: float = 8.0, every: float = 60.0) -> Iterator[None]:
+    """Say what is waited for, with the time it has taken, once the context lasts long.
+
+    Args:
+        what: Text, or a function that returns it; None says nothing this time.
+        after: Seconds before the first line.
+        every: Seconds between further lines.
+    """
+    ended, begin = threading.Event(), time.monotonic()
+
+    def keep_saying() -> None:
+        pause = after
+        while not ended.wait(pause):
+            with contextlib.suppress(Exception):  # whoever is asked may be gone by now
+                text = what if isinstance(what, str) else what()
+                if text is not None and not ended.is_set():
+                    say(f"{text} ({_clock(time.monotonic() - begin)})")
+                    pause = every
+
+    thread = threading.Thread(target=keep_saying, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
+import functools
 import logging
 import os
-import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from nasray.cluster.files import disk_error
+from nasray.cluster.interrupts import closing
 from nasray.cluster.ordering import OrderedSearch
-from nasray.cluster.progress import say
+from nasray.cluster.progress import say, waiting
 from nasray.cluster.recorder import Recorder
 from nasray.cluster.run_folder import RunFolder
 from nasray.cluster.session import Resources, ray_session
@@ -73,17 +74,20 @@ def run_search(
     if search.is_finished:
         recorder.finish()
         return folder.read_best()
-    os.environ.update(TUNE_ENVIRONMENT)
-    # Importing Tune takes seconds of this process's time, starting Ray seconds of others': side by side.
-    importing = threading.Thread(target=importlib.import_module, args=["nasray.cluster.adapter"])
-    importing.start()
-    with ray_session(resources) as what_is_there:
-        importing.join()
-        say(what_is_there)
-        with _explained_tune_errors(folder):
+    with search_session(resources) as summary:
+        say(summary)
+        with _explained_tune_errors(folder), waiting(functools.partial(_missing, folder, resources), after=15):
             tuner = _tuner(search, recorder, evaluator, folder, resources, from_history=from_history)
             _fit(tuner, folder, resources.retries)
     return folder.read_best()
+
+
+@contextlib.contextmanager
+def search_session(resources: Resources) -> Iterator[str]:
+    """Connect to Ray as `ray_session` does, and import Tune, with its settings, meanwhile."""
+    os.environ.update(TUNE_ENVIRONMENT)
+    with ray_session(resources, importing="nasray.cluster.adapter") as summary:
+        yield summary
 
 
 def _tuner(
@@ -135,12 +139,37 @@ def _tuner(
     )
 
 
+def _missing(folder: RunFolder, resources: Resources) -> str | None:
+    """What is waited for, as long as no batch is finished; None while batches are."""
+    import ray
+    from ray._private.state import actors
+
+    quiet = time.time() - folder.history.stat().st_mtime
+    if quiet < 15:
+        return None
+    job = ray.get_runtime_context().get_job_id()
+    alive = [actor for actor in actors(job_id=ray.JobID(bytes.fromhex(job))).values() if actor["State"] == "ALIVE"]
+    trials = sum("Trial" in actor["ActorClassName"] for actor in alive)
+    if trials:
+        return f"{trials} trial{'s' * (trials != 1)} under way, none finished for {quiet:.0f} s"
+    free, total = ray.available_resources(), ray.cluster_resources()
+    names = ["CPU", "GPU"] if resources.gpus else ["CPU"]
+    have = ", ".join(f"{free.get(name, 0):g} of {total.get(name, 0):g} {name}s" for name in names)
+    needs = f"{resources.cpus:g} CPUs" + (f", {resources.gpus:g} GPUs" if resources.gpus else "")
+    return f"waiting for a trial to start: it needs {needs}; free in the cluster are {have}"
+
+
 def _fit(tuner: Any, folder: RunFolder, retries: int) -> None:
     from nasray.cluster.adapter import SESSION
 
-    SESSION.retries, SESSION.errors = retries, []
+    SESSION.retries, SESSION.errors, SESSION.recorder = retries, [], None
     try:
         grid = tuner.fit()
+    except KeyboardInterrupt:
+        with closing():
+            if SESSION.recorder is not None:
+                SESSION.recorder.finish()
+        raise
     except Exception as error:
         if SESSION.errors:
             raise SESSION.errors[0] from error

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from nasray.cluster.files import to_json, write_atomic
 from nasray.cluster.ordering import ToldBatch
+from nasray.cluster.ownership import is_empty
 from nasray.cluster.records import Best, RunDescription, Trial, read_record, yaml_record
 from nasray.searchers import Metrics
 from nasray.spaces import Architecture, Costs, NasrayError, Population, Space
@@ -66,9 +67,7 @@ class RunFolder:
             NasrayError: if something is in the folder already.
         """
         run = cls(path)
-        if run.path.exists() and (not run.path.is_dir() or any(run.path.iterdir())):
-            hint = "`nasray resume` continues it" if run.is_run() else "it holds something else"
-            raise NasrayError(f"run folder {path} exists and is not empty: {hint}; or choose another with --folder")
+        run.refuse_occupied()
         try:
             for folder in (run.history, run.trials, run.tune, run.tensorboard):
                 folder.mkdir(parents=True, exist_ok=True)
@@ -99,6 +98,14 @@ class RunFolder:
                 f"{FORMAT}). Upgrade nasray"
             )
         return run
+
+    def refuse_occupied(self) -> None:
+        """Raise `NasrayError` if the folder exists and is not empty."""
+        if self.path.exists() and (not self.path.is_dir() or not is_empty(self.path)):
+            hint = "`nasray resume` continues it" if self.is_run() else "it holds something else"
+            raise NasrayError(
+                f"run folder {self.path} exists and is not empty: {hint}; or choose another with --folder"
+            )
 
     def is_run(self) -> bool:
         """Whether the folder holds a run."""

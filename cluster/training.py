@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import importlib
 import json
 import logging
 import os
 import shutil
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -23,8 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from nasray.cluster.files import to_json
-from nasray.cluster.progress import ProgressLine, say
-from nasray.cluster.session import Resources, check_reachable, ray_session
+from nasray.cluster.interrupts import closing, interruptible
+from nasray.cluster.progress import ProgressLine, say, waiting
+from nasray.cluster.session import Resources, hide_unassigned_gpus, ray_session
 from nasray.spaces import NasrayError
 
 ENVIRONMENT = {
@@ -35,6 +34,8 @@ ENVIRONMENT = {
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "300",  # importing PyTorch takes long on a busy machine
 }
 PROGRESS, MESSAGES, STOP = "progress.json", "messages.txt", "stop"
+ANSWER = 60.0
+"""Seconds in which a machine must answer to be counted on after a failure."""
 INTERVAL = 0.2
 """Seconds between two looks at the files, and between two lines of progress that a worker writes."""
 
@@ -78,6 +79,7 @@ class Group:
         gpus: GPUs of each, 0 or 1; 1 if None and the cluster has enough.
         retries: how often the training starts again after a worker is lost.
         address: of a running Ray cluster; see `nasray.cluster.session`.
+        divides: what the workers divide among them, such as the images of a step; None for nothing.
     """
 
     workers: int = 1
@@ -85,6 +87,15 @@ class Group:
     gpus: int | None = None
     retries: int = 3
     address: str | None = None
+    divides: int | None = None
+
+
+@contextlib.contextmanager
+def training_session(address: str | None) -> Iterator[None]:
+    """Connect to Ray as `ray_session` does, and import Ray Train, with its settings, meanwhile."""
+    os.environ.update({name: os.environ.get(name, value) for name, value in ENVIRONMENT.items()})
+    with ray_session(Resources(address=address), importing="ray.train.torch"):
+        yield
 
 
 def run_training(loop: Callable[[Any, Worker], object], config: Any, *, folder: Path, group: Group) -> None:
@@ -102,23 +113,47 @@ def run_training(loop: Callable[[Any, Worker], object], config: Any, *, folder: 
         KeyboardInterrupt: if the user interrupted the training, or ended it by SIGTERM; the loop was asked to save
             its state before.
     """
-    check_reachable(Resources(address=group.address))
-    os.environ.update({name: os.environ.get(name, value) for name, value in ENVIRONMENT.items()})
     board = Board(folder / "ray")
-    board.clear()
-    # Importing Ray Train takes seconds of this process's time, starting Ray seconds of others': side by side.
-    importing = threading.Thread(target=importlib.import_module, args=["ray.train.torch"])
-    importing.start()
-    try:
-        with ray_session(Resources(address=group.address)):
-            importing.join()
-            for name in ("ray.train", "ray.tune"):  # what matters of their tracebacks is in the error raised here
-                logging.getLogger(name).setLevel(logging.CRITICAL)
-            group = fitted(group, _nodes())
-            say(_describe(group))
-            _run_again(functools.partial(_fit, loop, config, board, group), board, folder, group.retries)
-    finally:
-        shutil.rmtree(board.folder, ignore_errors=True)
+    with training_session(group.address):
+        for name in ("ray.train", "ray.tune"):  # what matters of their tracebacks is in the error raised here
+            logging.getLogger(name).setLevel(logging.CRITICAL)
+        fitted(group, _nodes())
+        try:
+            board.clear()
+            _run_again(functools.partial(_fit_to_cluster, loop, config, board, group), board, folder, group.retries)
+        finally:
+            with closing():
+                shutil.rmtree(board.folder, ignore_errors=True)
+
+
+def _fit_to_cluster(
+    loop: Callable[[Any, Worker], object], config: Any, board: Board, asked: Group, attempt: int
+) -> Callable[[], None]:
+    """Return what runs the loop once, on as many of the workers that were asked for as there is room for now."""
+    if attempt == 0 or board.group is None:
+        group = fitted(asked, _nodes())
+    else:  # with GPUs if it had them: one that lost them does not crawl on without
+        group = largest_fitted(replace(asked, gpus=board.group.gpus), _answering_nodes())
+    say(_describe(group) + (f" (of {asked.workers} asked for)" if group.workers < asked.workers else ""))
+    board.group = group
+    return functools.partial(_fit, loop, config, board, group)
+
+
+def largest_fitted(group: Group, nodes: list[dict[str, float]]) -> Group:
+    """The group, as `fitted`, with fewer workers where there is no room for all: the most that divide their work.
+
+    Args:
+        group: as asked for.
+        nodes: `CPU` and `GPU` of each machine.
+
+    Raises:
+        NasrayError: if the machines cannot hold a single worker.
+    """
+    for workers in range(group.workers, 1, -1):
+        if group.divides is None or group.divides % workers == 0:
+            with contextlib.suppress(NasrayError):
+                return fitted(replace(group, workers=workers), nodes)
+    return fitted(replace(group, workers=1), nodes)
 
 
 def fitted(group: Group, nodes: list[dict[str, float]]) -> Group:
@@ -161,16 +196,41 @@ def _nodes() -> list[dict[str, float]]:
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
+def _answering_nodes() -> list[dict[str, float]]:
+    """The machines that answer: Ray takes a lost one for alive for half a minute."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    nodes = {node["NodeID"]: node["Resources"] for node in ray.nodes() if node["Alive"]}
+    if len(nodes) == 1:
+        return list(nodes.values())
+    here = ray.remote(num_cpus=0, max_retries=0)(_nothing)
+    asked = {
+        here.options(scheduling_strategy=NodeAffinitySchedulingStrategy(key, soft=False)).remote(): key for key in nodes
+    }
+    ray.wait(list(asked), num_returns=len(asked), timeout=ANSWER)
+    answered = []
+    for reference, key in asked.items():
+        with contextlib.suppress(ray.exceptions.RayError):
+            ray.get(reference, timeout=0)
+            answered.append(nodes[key])
+    return answered
+
+
+def _nothing() -> None:
+    """Answer."""
+
+
 def _describe(group: Group) -> str:
     each = f"{group.cpus:g} CPU{'s' * (group.cpus != 1)}" + (", 1 GPU" if group.gpus else "")
     return f"{group.workers} worker{'s' * (group.workers != 1)}: {each}" + (" each" if group.workers > 1 else "")
 
 
-def _run_again(fit: Callable[[], None], board: Board, folder: Path, retries: int) -> None:
-    """Run the loop, and again where it failed by no mistake of its user's."""
+def _run_again(prepare: Callable[[int], Callable[[], None]], board: Board, folder: Path, retries: int) -> None:
+    """Run what `prepare` returns for each attempt, again where it failed by no mistake of its user's."""
     # Ray's own retries would also repeat what the user has to mend.
     for attempt in range(retries + 1):
-        error = _wait(fit, board)
+        error = _wait(prepare(attempt), board)
         if error is None:
             return
         failures = _failures(error)
@@ -201,11 +261,12 @@ def _wait(fit: Callable[[], None], board: Board) -> BaseException | None:
         finally:
             done.set()
 
-    with _terminated_as_interrupted():
+    with interruptible():
         threading.Thread(target=run, daemon=True).start()
         try:
-            while not done.wait(INTERVAL):
-                board.show()
+            with waiting(board.missing, after=15):
+                while not done.wait(INTERVAL):
+                    board.show()
         except KeyboardInterrupt:
             board.stop()
             say("\nsaving the state of the training; interrupt again to leave at once")
@@ -246,6 +307,7 @@ def _work(loop: Callable[[Any, Worker], object], config: Any, board: Board, grou
     from ray import train
     from ray.train.torch import get_device
 
+    hide_unassigned_gpus()
     assert group.cpus is not None
     torch.set_num_threads(max(int(group.cpus), 1))  # Ray says one in the environment, whatever a worker has
     context = train.get_context()
@@ -253,19 +315,6 @@ def _work(loop: Callable[[Any, Worker], object], config: Any, board: Board, grou
     if worker.rank == 0:  # it alone writes; the others wait for it until Ray ends them
         worker = replace(worker, progress=board.progress, say=board.say, should_stop=board.should_stop)
     loop(config, worker)
-
-
-@contextlib.contextmanager
-def _terminated_as_interrupted() -> Iterator[None]:
-    """Meet SIGTERM as an interrupt from the keyboard."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 # ---- failures ----------------------------------------------------------------------------------------------------
@@ -309,6 +358,7 @@ class Board:
         self.last = 0.0
         self.num_said = 0
         self.line: ProgressLine | None = None
+        self.group: Group | None = None
 
     # in the worker
 
@@ -343,6 +393,16 @@ class Board:
         """Ask the first worker to save and to stop."""
         with contextlib.suppress(OSError):
             (self.folder / STOP).touch()
+
+    def missing(self) -> str | None:
+        """What is waited for as long as no worker has shown progress; None afterwards."""
+        import ray
+
+        if self.group is None or (self.folder / PROGRESS).exists():
+            return None
+        free = ray.available_resources()
+        have = f"{free.get('CPU', 0):g} CPUs" + (f", {free.get('GPU', 0):g} GPUs" if self.group.gpus else "")
+        return f"waiting for the workers to start ({_describe(self.group)}; free in the cluster: {have})"
 
     def show(self, *, final: bool = False) -> None:
         """Print what is new."""

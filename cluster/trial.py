@@ -15,6 +15,7 @@ from ray import tune
 
 from nasray.cluster.files import to_json
 from nasray.cluster.reading import parse_json
+from nasray.cluster.session import hide_unassigned_gpus
 from nasray.searchers import Metrics
 from nasray.spaces import Population
 
@@ -81,6 +82,7 @@ class BatchTrial(tune.Trainable):
 
     def setup(self, config: dict[str, Any], evaluator: Evaluator | None = None) -> None:
         """Take the evaluator (once for each actor) and the first batch."""
+        hide_unassigned_gpus()
         self.evaluator = evaluator
         self.batch = config
 

@@ -1,7 +1,5 @@
 """`python -m nasray`."""
 
-import sys
+from nasray.cli import command_line
 
-from nasray.cli import main
-
-sys.exit(main())
+command_line()

@@ -196,18 +196,25 @@ def check_weights(weights: Sequence[float]) -> None:
 
 
 def choose_device(name: str) -> torch.device:
-    """The device of a name; "auto" is a GPU where there is one.
+    """Return the device of a name; "auto" is a GPU where there is one and, in a trial, Ray assigned it.
 
     Raises:
-        NasrayError: for a name that is none, or `cuda` where PyTorch finds no GPU.
+        NasrayError: for a name that is none, or `cuda` where there is no GPU or Ray assigned none.
     """
     import torch
 
+    from nasray.cluster.session import assigned_gpus
+
     if name not in DEVICES:
         raise NasrayError(f"device is one of {', '.join(DEVICES)}; got {name!r}")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise NasrayError("device 'cuda' is not available: PyTorch finds no GPU here. Take --device cpu, or auto")
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else torch.device(name)
+    assigned = assigned_gpus()
+    has_gpu = torch.cuda.is_available() and assigned != []
+    if name == "cuda" and not has_gpu:
+        why = (
+            "Ray assigned no GPU to this trial, see --resources.gpus" if assigned == [] else "PyTorch finds no GPU here"
+        )
+        raise NasrayError(f"device 'cuda' is not available: {why}. Take --device cpu, or auto")
+    return torch.device("cuda" if has_gpu else "cpu") if name == "auto" else torch.device(name)
 
 
 def _generator(seed: int, architecture: Architecture) -> torch.Generator:

@@ -11,6 +11,7 @@ architecture, so that it runs on a whole cluster and can be resumed.
 from __future__ import annotations
 
 import dataclasses
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nasray import report_figures as figures
-from nasray.cluster import Resources, RunFolder, run_search, write_atomic
+from nasray.cluster import Resources, RunFolder, owned, run_search, search_session, write_atomic
 from nasray.cluster.files import to_json
 from nasray.cluster.records import Rank, read_record
 from nasray.evaluators import Proxy
@@ -112,24 +113,24 @@ def rank_run(folder: str | Path, num: int, *, seed: int = 0, resources: Resource
     path = run.path / FOLDER
     comparison = Comparison(evaluator, recipes, path / "trainings", experiment.seed)
     inner, description = RunFolder(path), {"rank": {"run": run.path.name, "seed": seed}}
-    if inner.is_run():
-        inner = RunFolder.open(path)
-        before = inner.description().get("rank")
-        if before is None:
-            raise NasrayError(f"{path} was not begun by `nasray rank`. Move it away to begin anew")
-        if before["seed"] != seed:
-            raise NasrayError(f"{path} was begun with --seed {before['seed']}, got {seed}. Move it away to begin anew")
-    else:
-        inner = RunFolder.create(path, description)
+    resources = resources or trial_resources(experiment)
     searcher = make_searcher(_random(experiment, seed))
-    run_search(
-        searcher, comparison, inner, evaluations=num, batch_size=1, in_flight=num,
-        resources=resources or trial_resources(experiment),
-    )  # fmt: skip
-    result = summarise(inner, run, make_space(experiment))
-    write_atomic(path / "rank.json", to_json(result, indent=1).encode())
-    for name, drawing in drawings(result).items():
-        write_atomic(path / f"{name}.png", drawing.png)
+    with owned(path), ExitStack() as stack:
+        if inner.is_run():
+            inner = RunFolder.open(path)
+            before = inner.description().get("rank")
+            if before is None:
+                raise NasrayError(f"{path} was not begun by `nasray rank`. Move it away to begin anew")
+            if before["seed"] != seed:
+                raise NasrayError(f"{path} was begun with --seed {before['seed']}, got {seed}. Move it to begin anew")
+        else:
+            stack.enter_context(search_session(resources))
+            inner = RunFolder.create(path, description)
+        run_search(searcher, comparison, inner, evaluations=num, batch_size=1, in_flight=num, resources=resources)
+        result = summarise(inner, run, make_space(experiment))
+        write_atomic(path / "rank.json", to_json(result, indent=1).encode())
+        for name, drawing in drawings(result).items():
+            write_atomic(path / f"{name}.png", drawing.png)
     return result
 
 

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from nasray._version import __version__
-from nasray.cluster import Resources, RunFolder, check_reachable, run_search
+from nasray.cluster import (
+    Resources,
+    RunFolder,
+    check_reachable,
+    owned,
+    refuse_owned,
+    run_search,
+    search_session,
+)
+from nasray.cluster.ownership import is_empty
 from nasray.cluster.session import cluster_address
 from nasray.evaluators import choose_device
 from nasray.experiment import (
@@ -76,12 +86,28 @@ def search(
         "versions": {"nasray": __version__},
     }
     searcher.check_feasible()
-    run = RunFolder.open(folder) if resume else RunFolder.create(folder, description)
     options: dict[str, Any] = {
         "evaluations": evaluations, "batch_size": batch_size, "in_flight": in_flight, "resources": resources,
         "from_history": from_history,
     }  # fmt: skip
-    return run_search(searcher, evaluator, run, **options)
+    run = RunFolder(folder)
+    # A session that was killed before it began anything leaves nothing but its sign of ownership.
+    if resume and (run.is_run() or not run.path.is_dir() or not is_empty(run.path)):
+        run = RunFolder.open(folder)
+        with owned(run.path):
+            return run_search(searcher, evaluator, run, **options)
+    with _new_run(run, resources or Resources()):
+        run = RunFolder.create(folder, description)
+        return run_search(searcher, evaluator, run, **options)
+
+
+@contextmanager
+def _new_run(run: RunFolder, resources: Resources) -> Iterator[None]:
+    """Own the folder of a new run and be connected to Ray, so that nothing is left behind where Ray does not start."""
+    refuse_owned(run.path)
+    run.refuse_occupied()
+    with owned(run.path), search_session(resources):
+        yield
 
 
 def search_experiment(experiment: Experiment, folder: str | Path) -> dict[str, Any]:
@@ -95,16 +121,19 @@ def search_experiment(experiment: Experiment, folder: str | Path) -> dict[str, A
         experiment = dataclasses.replace(experiment, supernet=dataclasses.replace(experiment.supernet, weights=weights))
     experiment = with_defaults(experiment)
     run_parts = _parts(experiment)
-    check_reachable(trial_resources(experiment))  # before the folder is made
+    options = _options(experiment)
+    refuse_owned(folder)
+    RunFolder(folder).refuse_occupied()
+    check_reachable(options["resources"])
     recipes = resolve_recipes(experiment)
     if has_stages(experiment):
         check_stages_fit(experiment, recipes)
-    run = RunFolder.create(folder, describe_experiment(experiment))
-    options = _options(experiment)
-    if not has_stages(experiment):
-        return run_search(*run_parts, run, **options)
-    write_recipes(run, recipes)
-    return run_stages(experiment, run, options.pop("resources"), options)
+    with _new_run(RunFolder(folder), options["resources"]):
+        run = RunFolder.create(folder, describe_experiment(experiment))
+        if not has_stages(experiment):
+            return run_search(*run_parts, run, **options)
+        write_recipes(run, recipes)
+        return run_stages(experiment, run, options.pop("resources"), options)
 
 
 def resume_experiment(
@@ -124,15 +153,15 @@ def resume_experiment(
     for line in version_changes(run.description()):
         print(f"nasray: {line}", file=sys.stderr)
     options = {**_options(experiment), "from_history": from_history}
-    resources = resources or options["resources"]
-    if not has_stages(experiment):
-        return run_search(*_parts(experiment), run, **{**options, "resources": resources})
-    if read_recipes(run) is None:  # interrupted before they were written
-        recipes = resolve_recipes(experiment)
-        check_stages_fit(experiment, recipes)
-        write_recipes(run, recipes)
-    del options["resources"]
-    return run_stages(experiment, run, resources, options)
+    options["resources"] = resources or options["resources"]
+    with owned(run.path):
+        if not has_stages(experiment):
+            return run_search(*_parts(experiment), run, **options)
+        if read_recipes(run) is None:  # interrupted before they were written
+            recipes = resolve_recipes(experiment)
+            check_stages_fit(experiment, recipes)
+            write_recipes(run, recipes)
+        return run_stages(experiment, run, options.pop("resources"), options)
 
 
 def _parts(experiment: Experiment) -> tuple[Searcher, Any]:

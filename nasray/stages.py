@@ -38,7 +38,6 @@ from nasray.recipe import RECIPE, Recipe, load_recipe
 from nasray.spaces import Architecture, NasrayError
 from nasray.training import begin_training, resume_training, try_out, with_absolute_paths
 from nasray.training.folder import (
-    clear_unbegun,
     drop_damaged_summary,
     is_finished,
     is_training,
@@ -219,12 +218,11 @@ def _train(
     say(_title(stage, records))
     drop_damaged_summary(folder)
     if not is_finished(folder):
-        clear_unbegun(folder)
         with records.timed(stage):
             if is_training(folder):
                 resume_training(folder)
             else:
-                begin_training(dataclasses.replace(recipe, weights=weights), folder, architecture)
+                begin_training(dataclasses.replace(recipe, weights=weights), folder, architecture, clear=True)
     summary = read_summary(folder)
     best = {name: summary["best"][name] for name in ("mAP", "AP50", "top1") if name in summary["best"]}
     records.result(stage, {"iterations": summary["iterations"], "workers": recipe.resources.workers, **best})

@@ -55,7 +55,7 @@ def resume_hint(known: Any) -> str | None:
 
 def run_folder(name: str) -> str:
     """Where a run of this name goes unless its user says otherwise."""
-    return str(Path(os.environ.get("NASRAY_RUNS", "runs")) / name)
+    return str(Path(os.environ.get("NASRAY_RUNS", "runs")).expanduser() / name)
 
 
 def check_folder(path: str | Path, option: str = "--folder") -> None:

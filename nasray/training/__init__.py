@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from nasray.training.folder import Description
 
 
-def begin_training(recipe: Recipe, folder: Path | str, architecture: Architecture | None = None) -> dict[str, Any]:
+def begin_training(
+    recipe: Recipe, folder: Path | str, architecture: Architecture | None = None, *, clear: bool = False
+) -> dict[str, Any]:
     """Train a network in a new folder; gives iterations, and metrics of the best and of the last validation.
 
     Data, backbone, detector and weights are looked at before anything is written.
@@ -24,19 +26,28 @@ def begin_training(recipe: Recipe, folder: Path | str, architecture: Architectur
         recipe: of the training.
         folder: empty, or not there yet.
         architecture: of the backbone, instead of the one that the recipe names.
+        clear: remove from the folder what a training left that was interrupted before its recipe was written.
 
     Raises:
         NasrayError: for every mistake that the user can mend; what was saved can be continued.
         KeyboardInterrupt: if the user interrupted it; its state is saved.
     """
-    from nasray.training.folder import create_folder, refuse_occupied
+    from nasray.cluster import Resources, check_reachable, owned, refuse_owned
+    from nasray.cluster.training import training_session
+    from nasray.training.folder import clear_unbegun, create_folder, refuse_occupied
 
     path = Path(folder).absolute()
-    refuse_occupied(path)
+    refuse_owned(path)
+    if not clear:
+        refuse_occupied(path)
+    check_reachable(Resources(address=recipe.resources.address))
     recipe = with_absolute_paths(recipe)
     description = try_out(recipe, architecture)
-    create_folder(path, description)
-    return _run(description.recipe, path)
+    with owned(path), training_session(recipe.resources.address):
+        if clear:
+            clear_unbegun(path)
+        create_folder(path, description)
+        return _run(description.recipe, path)
 
 
 def train_here(recipe: Recipe, folder: Path, architecture: Architecture) -> dict[str, Any]:
@@ -52,9 +63,10 @@ def train_here(recipe: Recipe, folder: Path, architecture: Architecture) -> dict
     Raises:
         NasrayError: for every mistake that the user can mend.
     """
-    import torch
-
+    from nasray.cluster import owned
+    from nasray.cluster.ownership import STALE
     from nasray.cluster.training import Worker
+    from nasray.evaluators import choose_device
     from nasray.training.folder import (
         clear_unbegun,
         create_folder,
@@ -67,10 +79,12 @@ def train_here(recipe: Recipe, folder: Path, architecture: Architecture) -> dict
 
     drop_damaged_summary(folder)
     if not is_finished(folder):
-        if not is_training(folder):
-            clear_unbegun(folder)
-            create_folder(folder, try_out(recipe, architecture))
-        train(recipe_of_training(folder), folder, Worker(device="cuda:0" if torch.cuda.is_available() else "cpu"))
+        # The trial that this one stands in for may not be quite dead, or be of a machine that is lost.
+        with owned(folder, patience=2 * STALE):
+            if not is_training(folder):
+                clear_unbegun(folder)
+                create_folder(folder, try_out(recipe, architecture))
+            train(recipe_of_training(folder), folder, Worker(device=str(choose_device("auto"))))
     return read_summary(folder)
 
 
@@ -85,15 +99,17 @@ def resume_training(folder: Path | str, resources: WorkerOptions | None = None) 
     Raises:
         NasrayError: if there is no training, or its checkpoints are all damaged; and as `begin_training`.
     """
+    from nasray.cluster import owned
     from nasray.training.folder import drop_damaged_summary
 
     path = Path(folder).absolute()
     recipe = recipe_of_training(path)
-    drop_damaged_summary(path)
     if resources is not None:
         content = {**RECIPE.dump_python(recipe, mode="json"), "resources": vars(resources)}
         recipe = validate(RECIPE, Recipe, content, str(folder))
-    return _run(recipe, path)
+    with owned(path):
+        drop_damaged_summary(path)
+        return _run(recipe, path)
 
 
 def recipe_of_training(folder: Path | str) -> Recipe:
@@ -111,7 +127,8 @@ def _run(recipe: Recipe, path: Path) -> dict[str, Any]:
     from nasray.cluster.training import Group, run_training
     from nasray.training.folder import read_summary
 
-    run_training(_train, (recipe, str(path)), folder=path, group=Group(**vars(recipe.resources)))
+    group = Group(**vars(recipe.resources), divides=recipe.batch_size // recipe.optimiser.accumulate)
+    run_training(_train, (recipe, str(path)), folder=path, group=group)
     return read_summary(path)
 
 

@@ -25,6 +25,7 @@ from typing import Any, BinaryIO
 from nasray.checkpoint import Checkpoint
 from nasray.cluster import write_atomic
 from nasray.cluster.files import aside_path, explained_disk_errors, to_json
+from nasray.cluster.ownership import OWNER, is_empty
 from nasray.cluster.progress import say
 from nasray.cluster.records import Summary, TrainingDescription, read_record, yaml_record
 from nasray.configuration import describe_versions, git_revision, validate
@@ -92,15 +93,20 @@ def last_checkpoint(path: Path) -> Path:
 
 def refuse_occupied(path: Path) -> None:
     """Raise `NasrayError` if a folder exists and is not empty."""
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+    if path.exists() and (not path.is_dir() or not is_empty(path)):
         hint = f"`nasray resume {path}` continues it" if is_training(path) else "it holds something else"
         raise NasrayError(f"training folder {path} exists and is not empty: {hint}; or choose another with --folder")
 
 
 def clear_unbegun(path: Path) -> None:
     """Remove what is left of a training that was interrupted before its recipe was written: there is nothing in it."""
-    if path.exists() and not is_training(path):
-        shutil.rmtree(path)
+    if not path.exists() or is_training(path):
+        return
+    for child in path.iterdir():
+        if child.is_dir() and not child.is_symlink():
+            shutil.rmtree(child)
+        elif not child.name.startswith(OWNER):
+            child.unlink()
 
 
 def create_folder(path: Path, description: Description) -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
+import time
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, distributed, nn
 
-from nasray.checkpoint import make_network
+from nasray.checkpoint import Checkpoint, make_network
+from nasray.cluster.reading import shown
 from nasray.cluster.training import Worker
 from nasray.data import DataSource, DetectionSet, TrainLoader, open_data
 from nasray.data.classification import ClassificationLoader, ClassificationSet, ClassificationSource, open_images
@@ -26,6 +29,9 @@ from nasray.training.norms import synchronise_norms
 from nasray.training.optimisers import freeze_backbone
 from nasray.training.validation import make_accuracy, make_validation
 from nasray.training.weights import check_fits, load_weights
+
+PAUSES = (2.0, 5.0, 15.0, 30.0)
+"""Seconds between two looks at checkpoints that differ between workers."""
 
 
 def train(recipe: Recipe, folder: Path, worker: Worker | None = None) -> dict[str, Any]:
@@ -44,7 +50,7 @@ def train(recipe: Recipe, folder: Path, worker: Worker | None = None) -> dict[st
     worker = worker or Worker()
     description = read_description(folder)
     files = CheckpointFiles(folder / "checkpoints", recipe.keep_best)
-    checkpoint, lines = files.load()
+    checkpoint, lines = load_alike(files)
     if checkpoint is not None:
         check_fits(checkpoint, files.last, description.architecture, description.classes)
         if lines:
@@ -54,6 +60,55 @@ def train(recipe: Recipe, folder: Path, worker: Worker | None = None) -> dict[st
         for line in [*lines, *more]:
             worker.say(line)
     return Loop(recipe, folder, parts, worker, checkpoint).run()
+
+
+def load_alike(files: CheckpointFiles) -> tuple[Checkpoint | None, list[str]]:
+    """Load the newest sound checkpoint as `CheckpointFiles.load` does, in all workers the same as in the first.
+
+    A network file system may show one machine an older file for a while: it is read again a few times.
+
+    Raises:
+        NasrayError: in all workers, if they still differ then; and as `CheckpointFiles.load`.
+    """
+    for pause in (*PAUSES, None):
+        checkpoint, lines = files.load()
+        if not (distributed.is_available() and distributed.is_initialized()):
+            return checkpoint, lines
+        own = (checkpoint.iteration, checkpoint_digest(checkpoint)) if checkpoint is not None else (None, "")
+        found: list[Any] = [None] * distributed.get_world_size()
+        distributed.all_gather_object(found, own)
+        if all(other == found[0] for other in found):
+            return checkpoint, lines
+        if pause is not None:
+            time.sleep(pause)
+    seen = ", ".join(f"worker {rank} iteration {iteration} ({digest[:8]})" for rank, (iteration, digest)
+                     in enumerate(found))  # fmt: skip
+    raise NasrayError(
+        f"the workers see different checkpoints in {shown(files.folder)}: {seen}. Put the folder where all machines "
+        "see the same files, or resume once its file system has caught up"
+    )
+
+
+def checkpoint_digest(checkpoint: Checkpoint) -> str:
+    """Return a SHA-256 of a checkpoint's weights and optimizer state, equal where these are equal bit by bit."""
+    digest = hashlib.sha256()
+
+    def add(value: Any) -> None:
+        if isinstance(value, Tensor):
+            digest.update(f"{value.dtype}{tuple(value.shape)}".encode())
+            digest.update(value.detach().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        elif isinstance(value, dict):
+            for key in sorted(value, key=repr):
+                digest.update(repr(key).encode())
+                add(value[key])
+        elif isinstance(value, list | tuple):
+            for item in value:
+                add(item)
+        else:
+            digest.update(repr(value).encode())
+
+    add([checkpoint.model, checkpoint.training])
+    return digest.hexdigest()
 
 
 class Sets(NamedTuple):

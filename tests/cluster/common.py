@@ -13,10 +13,10 @@ from pathlib import Path
 DRIVE = Path(__file__).with_name("drive.py")
 
 
-def load_drive():
-    spec = importlib.util.spec_from_file_location("drive", DRIVE)
+def load_drive(name="drive"):
+    spec = importlib.util.spec_from_file_location(name, DRIVE.with_name(f"{name}.py"))
     module = importlib.util.module_from_spec(spec)
-    sys.modules["drive"] = module
+    sys.modules[name] = module
     spec.loader.exec_module(module)
     return module
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from nasray.cluster.training import Board, Group, _run_again, fitted
+from nasray.cluster.training import Board, Group, _run_again, fitted, largest_fitted
 from nasray.spaces import NasrayError
 
 from . import common
@@ -54,6 +54,28 @@ def test_too_small_a_cluster(asked, nodes, message):
         fitted(asked, nodes)
 
 
+@pytest.mark.parametrize(
+    ("asked", "nodes", "workers", "cpus"),
+    [
+        (Group(8, gpus=1, divides=16), [{"CPU": 64.0, "GPU": 8.0}], 8, 8),
+        (Group(8, gpus=1, divides=16), [{"CPU": 64.0, "GPU": 7.0}], 4, 9),
+        (Group(8, gpus=1, divides=24), [{"CPU": 64.0, "GPU": 7.0}], 6, 9),
+        (Group(16, gpus=1, divides=16), [{"CPU": 64.0, "GPU": 8.0}], 8, 8),
+        (Group(8, gpus=1, divides=7), [{"CPU": 64.0, "GPU": 4.0}], 1, 16),
+        (Group(3, gpus=0, cpus=2, divides=12), [{"CPU": 5.0}], 2, 2),
+        (Group(4, gpus=0), [{"CPU": 3.0}], 3, 1),
+    ],
+)
+def test_fewer_workers_where_there_is_no_room_for_all(asked, nodes, workers, cpus):
+    group = largest_fitted(asked, nodes)
+    assert (group.workers, group.cpus, group.gpus) == (workers, cpus, asked.gpus)
+
+
+def test_without_room_for_one_worker_there_is_no_training():
+    with pytest.raises(NasrayError, match="room for 0 of 1 workers with 1 CPUs and 1 GPU each"):
+        largest_fitted(Group(2, gpus=1), [{"CPU": 8.0}])
+
+
 def test_a_board_carries_lines_and_progress(tmp_path, capsys):
     worker, user = Board(tmp_path / "ray"), Board(tmp_path / "ray")
     user.show()
@@ -91,15 +113,18 @@ class WrappedError(Exception):
 
 
 def failing(*errors):
-    """A function that raises these, one each time it is called, and then returns; and the calls so far."""
+    """What prepares a function that raises these, one for each attempt, and then returns; and the attempts so far."""
     calls = []
 
     def fit():
-        calls.append(len(calls))
         if len(calls) <= len(errors):
             raise errors[len(calls) - 1]
 
-    return fit, calls
+    def prepare(attempt):
+        calls.append(attempt)
+        return fit
+
+    return prepare, calls
 
 
 def test_a_mistake_comes_back_as_it_was_raised_and_is_not_repeated(tmp_path):
@@ -115,7 +140,7 @@ def test_other_failures_are_tried_again_and_then_told(tmp_path, capsys):
     crash = FailedError(WrappedError(KeyError("boxes")), RuntimeError("connection closed"))
     fit, calls = failing(crash)
     _run_again(fit, Board(tmp_path), tmp_path, retries=1)
-    assert len(calls) == 2
+    assert calls == [0, 1]
     assert "a worker failed with KeyError: 'boxes'; starting again from the last checkpoint" in capsys.readouterr().err
     fit, calls = failing(crash, crash, crash)
     with pytest.raises(NasrayError, match=r"after 2 restarts: a worker failed with KeyError.*(?s:.)*nasray resume"):
@@ -153,7 +178,7 @@ def test_lost_workers_and_interrupts(tmp_path):
 
     # SIGTERM, as Ctrl-C: the loop saves its state after the step that it is in.
     assert any(line.startswith("stopped after ") for line in lines)
-    assert lines[-1].startswith("KeyboardInterrupt")
+    assert lines[-1] == "InterruptError: SIGTERM"
     assert "Traceback" not in error
     assert len(starts("stop")) == 1
     step, total = json.loads((tmp_path / "stop" / "state.json").read_text())

@@ -1,13 +1,16 @@
 """Evaluators that compute on a device: which random numbers they compute with, and that every device agrees."""
 
+import os
+
 import numpy as np
 import pytest
 import torch
 
 from nasray import evaluators
+from nasray.cluster import session
 from nasray.evaluators import Proxy, SampledEntropy
 from nasray.scores import naswot, sampled, synflow, zen
-from nasray.spaces import BasicSpace
+from nasray.spaces import BasicSpace, NasrayError
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -61,3 +64,32 @@ def test_the_random_state_of_the_user_is_left_alone(device):
     for evaluator in make_evaluators(device).values():
         evaluator(SPACE.start())
     assert all(torch.equal(x, y) for x, y in zip(before, state(), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("visible", "assigned", "device"),
+    [
+        (True, None, "cuda"),  # outside of Ray
+        (True, ["1"], "cuda"),
+        (True, [], "cpu"),  # a trial with gpus: 0 on a machine with GPUs
+        (False, None, "cpu"),
+        (False, [], "cpu"),
+    ],
+)
+def test_auto_is_the_device_that_ray_assigned(monkeypatch, visible, assigned, device):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: visible)
+    monkeypatch.setattr(session, "assigned_gpus", lambda: assigned)
+    assert evaluators.choose_device("auto").type == device
+    assert evaluators.choose_device("cpu").type == "cpu"
+    if device == "cpu":
+        why = "Ray assigned no GPU to this trial" if assigned == [] else "no GPU is visible"
+        with pytest.raises(NasrayError, match=why):
+            evaluators.choose_device("cuda")
+
+
+@pytest.mark.parametrize(("assigned", "expected"), [([], ""), (["3"], "3,4"), (None, "3,4")])
+def test_gpus_that_ray_did_not_assign_are_hidden(monkeypatch, assigned, expected):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,4")
+    monkeypatch.setattr(session, "assigned_gpus", lambda: assigned)
+    session.hide_unassigned_gpus()
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == expected

@@ -1,0 +1,103 @@
+"""Interrupts: Ctrl-C, SIGTERM (preemption, `nasray job stop`) and SIGHUP all end work in the same orderly way.
+
+Each of them raises `InterruptError`, a KeyboardInterrupt, in the main thread. A signal that is repeated at once is the
+same wish; while a clean-up runs, signals are ignored for `PATIENCE` seconds, and after that the process ends at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+REPEATED = 1.0
+"""Seconds within which a second signal is the same wish as the first."""
+PATIENCE = 20.0
+"""Seconds for which a clean-up is not interrupted."""
+_SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+_DEFAULTS = (signal.SIG_DFL, signal.default_int_handler, None)
+
+_handlers: dict[signal.Signals, Any] = {}
+_last = float("-inf")
+_closing_since: float | None = None
+
+
+class InterruptError(KeyboardInterrupt):
+    """An interrupt by a signal.
+
+    Args:
+        signum: Number of the signal.
+    """
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(signal.Signals(signum).name)
+        self.signum = signum
+
+
+def exit_code(interrupt: KeyboardInterrupt) -> int:
+    """Return the exit code of an interrupted command: 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP."""
+    return 128 + getattr(interrupt, "signum", signal.SIGINT)
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """Turn signals into `InterruptError` within the context; handlers of the caller's own stay as they are.
+
+    Nothing happens outside the main thread, which alone may set handlers, or where an outer context does it already.
+    """
+    global _last
+    if _handlers or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {signum: signal.getsignal(signum) for signum in _SIGNALS}
+    _last = float("-inf")
+    _handlers.update({signum: _interrupt if old in _DEFAULTS else old for signum, old in before.items()})
+    renew_handlers()
+    try:
+        yield
+    finally:
+        _handlers.clear()
+        for signum, old in before.items():
+            signal.signal(signum, signal.SIG_DFL if old is None else old)
+
+
+def renew_handlers() -> None:
+    """Set the handlers again after a library, such as Ray, has put its own in their place."""
+    if threading.current_thread() is threading.main_thread():
+        for signum, handler in _handlers.items():
+            signal.signal(signum, handler)
+
+
+@contextlib.contextmanager
+def closing() -> Iterator[None]:
+    """Let no signal interrupt a clean-up within the context, for `PATIENCE` seconds."""
+    global _closing_since
+    before = _closing_since
+    _closing_since = time.monotonic() if before is None else before
+    try:
+        yield
+    finally:
+        _closing_since = before
+
+
+def ignore_signals() -> None:
+    """Ignore further signals: the process ends in any case."""
+    for signum in _SIGNALS:
+        signal.signal(signum, signal.SIG_IGN)
+
+
+def _interrupt(signum: int, _: Any) -> None:
+    global _last
+    now = time.monotonic()
+    if _closing_since is not None:
+        if now - _closing_since > PATIENCE:
+            os._exit(128 + signum)  # Ray's processes follow this one
+        return
+    if now - _last < REPEATED:
+        return
+    _last = now
+    raise InterruptError(signum)

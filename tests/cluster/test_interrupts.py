@@ -1,0 +1,93 @@
+"""Signals in a process of its own; what they do to a search with Ray is in test_session.py."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from nasray.cluster import interrupts
+from nasray.cluster.interrupts import InterruptError, closing, exit_code, interruptible, renew_handlers
+
+CODE = """
+import sys, time
+from nasray import cli
+from nasray.cluster.interrupts import closing
+
+def work(known):
+    try:
+        print("working", flush=True)
+        time.sleep(60)
+    finally:
+        with closing():
+            time.sleep(1.5)
+            print("cleaned", flush=True)
+
+cli.listing._list = work
+cli.command_line()
+"""
+
+
+def start():
+    process = subprocess.Popen(
+        [sys.executable, "-c", CODE, "list", "spaces"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "working\n"
+    return process
+
+
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_a_command_ends_in_an_orderly_way_however_often_it_is_told(signum, code):
+    process = start()
+    for pause in (0, 0.01, 0.4, 0.8):
+        time.sleep(pause)
+        os.kill(process.pid, signum)
+    output, error = process.communicate(timeout=30)
+    assert process.returncode == code
+    assert output == "cleaned\n"
+    assert error == "\nnasray: interrupted\n"
+
+
+def test_handlers_come_and_go():
+    before = signal.getsignal(signal.SIGTERM)
+    with interruptible():
+        ours = signal.getsignal(signal.SIGTERM)
+        assert ours is not before
+        with interruptible():
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)  # as libraries do
+            renew_handlers()
+            assert signal.getsignal(signal.SIGTERM) is ours
+        with pytest.raises(InterruptError, match="SIGTERM") as caught:
+            signal.raise_signal(signal.SIGTERM)
+        assert exit_code(caught.value) == 143
+        signal.raise_signal(signal.SIGTERM)  # at once again: the same wish
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert exit_code(KeyboardInterrupt()) == 130
+
+
+def test_handlers_of_the_callers_own_stay():
+    met = []
+    before = signal.signal(signal.SIGTERM, lambda *_: met.append(1))
+    ignored = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    try:
+        with interruptible():
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            renew_handlers()
+            signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(signal.SIGHUP)
+        assert met == [1]
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGHUP, ignored)
+
+
+def test_a_second_wish_interrupts_again_but_not_a_clean_up(monkeypatch):
+    monkeypatch.setattr(interrupts, "REPEATED", 0.0)
+    with interruptible():
+        for _ in range(2):
+            with pytest.raises(InterruptError):
+                signal.raise_signal(signal.SIGTERM)
+        with closing():
+            signal.raise_signal(signal.SIGTERM)

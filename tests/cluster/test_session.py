@@ -1,0 +1,284 @@
+"""Ray sessions: what a local one shows to others, slow starts, joining with tokens, signals at any moment."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import grpc
+import psutil
+import pytest
+
+from nasray.cluster import RunFolder, session
+from nasray.cluster.ownership import OWNER
+from nasray.cluster.progress import waiting
+from nasray.cluster.run import _missing
+from nasray.cluster.session import Resources, check_reachable, find_token, ray_session
+from nasray.spaces import NasrayError
+
+from . import common
+
+
+def listening():
+    family = [psutil.Process(), *psutil.Process().children(recursive=True)]
+    return {
+        connection.laddr.ip.removeprefix("::ffff:")
+        for process in family
+        for connection in process.net_connections(kind="inet")
+        if connection.status == psutil.CONN_LISTEN
+    }
+
+
+def test_a_local_session(tmp_path, monkeypatch, capsys):
+    """The first start fails, as on a busy machine; the next listens on this machine alone, with a token of its own."""
+    import ray
+
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    start, folders = ray.init, []
+
+    def slow_once(**options):
+        folders.append(options["_temp_dir"])
+        if len(folders) == 1:
+            raise Exception("The current node timed out during startup. This could happen because ...")
+        return start(**options)
+
+    monkeypatch.setattr(ray, "init", slow_once)
+    niceness = os.nice(0)
+    with ray_session(Resources(local_cpus=1)) as summary:
+        assert "1 node, 1 CPUs" in summary
+        before = listening()
+
+        @ray.remote
+        def look():
+            return os.nice(0), session.assigned_gpus(), os.environ["RAY_AUTH_MODE"], len(os.environ["RAY_AUTH_TOKEN"])
+
+        assert ray.get(look.remote()) == (niceness, [], "token", 64)
+        assert session.assigned_gpus() is None, "not in the driver"
+        assert before | listening() == {"127.0.0.1"}
+        assert os.stat(os.path.dirname(folders[1])).st_mode & 0o777 == 0o700
+
+        @ray.remote(num_cpus=1)
+        class Holder:
+            def hold(self):
+                return True
+
+        holder = Holder.remote()
+        assert ray.get(holder.hold.remote())
+        run = RunFolder.create(tmp_path / "run", {})
+        assert _missing(run, Resources()) is None, "it has just begun"
+        os.utime(run.history, (time.time() - 60,) * 2)
+        assert _missing(run, Resources(gpus=1)) == (
+            "waiting for a trial to start: it needs 1 CPUs, 1 GPUs; free in the cluster are 0 of 1 CPUs, 0 of 0 GPUs"
+        )
+        shutil.rmtree(tmp_path / "run")
+    assert folders[0] != folders[1]
+    assert not any(map(os.path.exists, folders))
+    assert "Ray did not start: The current node timed out" in capsys.readouterr().err
+    assert "RAY_AUTH_TOKEN" not in os.environ
+    assert list(tmp_path.iterdir()) == [], "nothing in the user's home"
+
+
+@pytest.mark.parametrize(("error", "tries"), [(Exception("timed out\n\nof patience."), 3), (OSError("no space"), 1)])
+def test_ray_that_does_not_start_is_one_message(monkeypatch, error, tries):
+    import ray
+
+    calls = []
+
+    def fail(**_):
+        calls.append(1)
+        raise error
+
+    monkeypatch.setattr(ray, "init", fail)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with pytest.raises(NasrayError, match=r"^Ray did not start on this machine.*: (of patience|no space)\. On a busy"):
+        ray_session(Resources()).__enter__()
+    assert len(calls) == tries
+
+
+def test_nothing_is_made_where_ray_does_not_start(tmp_path, monkeypatch, capsys):
+    import ray
+
+    from nasray.cli import main
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(ray, "init", lambda **_: (_ for _ in ()).throw(Exception("timed out")))
+    for _ in range(2):  # a failed start does not block the next try
+        assert main(["search", "maedet-tiny", "--folder", "runs/a"]) == 2
+        error = capsys.readouterr().err
+        assert error.count("nasray: Ray did not start on this machine, 3 times in a row: timed out") == 1
+        assert list(tmp_path.iterdir()) == []
+
+
+# ---- joining -----------------------------------------------------------------------------------------------------
+
+
+class Store(grpc.GenericRpcHandler):
+    """Answers as the head's control store does: it asks for a token, or not."""
+
+    def __init__(self, token):
+        self.token = token
+
+    def service(self, details):
+        sent = dict(details.invocation_metadata).get("authorization")
+
+        def answer(_, context):
+            if self.token and sent != f"Bearer {self.token}":
+                context.abort(grpc.StatusCode.UNAUTHENTICATED, "InvalidAuthToken")
+            return b""
+
+        return grpc.unary_unary_rpc_method_handler(answer)
+
+
+@pytest.fixture
+def store():
+    from concurrent.futures import ThreadPoolExecutor
+
+    servers = []
+
+    def start(token=None):
+        server = grpc.server(ThreadPoolExecutor(2), handlers=[Store(token)])
+        port = server.add_insecure_port("127.0.0.1:0")
+        server.start()
+        servers.append(server)
+        return Resources(address=f"127.0.0.1:{port}")
+
+    yield start
+    for server in servers:
+        server.stop(None)
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_ADDRESS"):
+        monkeypatch.delenv(name, raising=False)
+    (tmp_path / ".ray").mkdir()
+    return tmp_path
+
+
+def test_a_cluster_that_wants_a_token(store, home, monkeypatch):
+    resources = store("right")
+    with pytest.raises(NasrayError, match=r"wants a token.*no token was found here \(looked at .*auth_token\)"):
+        check_reachable(resources)
+    (home / ".ray" / "auth_token").write_text("right\n")
+    check_reachable(resources)
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "wrong")
+    with pytest.raises(NasrayError, match="the token of RAY_AUTH_TOKEN is not the cluster's"):
+        check_reachable(resources)
+    monkeypatch.delenv("RAY_AUTH_TOKEN")
+    (home / "token").write_text("right")
+    (home / ".ray" / "auth_token").unlink()
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(home / "token"))
+    check_reachable(resources)
+    check_reachable(store())  # one that wants none does not mind
+
+
+def test_a_token_that_cannot_be_read(home):
+    (home / ".ray" / "auth_token").write_bytes(b"\xff\xfe")
+    with pytest.raises(NasrayError, match="cannot read Ray's token"):
+        find_token()
+
+
+def test_something_else_listens_there(home):
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        import threading
+
+        threading.Thread(target=lambda: [server.accept()[0].close() for _ in range(20)], daemon=True).start()
+        with pytest.raises(NasrayError, match=f"no Ray cluster at '127.0.0.1:{port}': "):
+            check_reachable(Resources(address=f"127.0.0.1:{port}"))
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:9", "localhost:9", "no-such-host.invalid:6379"])
+def test_nothing_listens_there(home, address):
+    with pytest.raises(NasrayError, match=rf"^no Ray cluster at '{re.escape(address)}': .*\. Start one with"):
+        check_reachable(Resources(address=address))
+
+
+MISMATCH = """Version mismatch: The cluster was started with:
+    Ray: 2.50.0
+    Python: 3.12.1
+This process on node 10.0.0.2 was started with:
+    Ray: 2.60.0
+    Python: 3.11.9
+"""
+
+
+def test_the_real_cause_is_named():
+    text = str(session._explained("head:6379", RuntimeError(MISMATCH)))
+    assert r"other versions (Ray: 2.50.0, Python: 3.12.1) than this process (Ray: 2.60.0, Python: 3.11.9)" in text
+    error = ConnectionError("Failed to connect")
+    error.__cause__ = RuntimeError("Unauthenticated: RPC error: InvalidAuthToken")
+    assert "wants a token" in str(session._explained("head:6379", error))
+    assert "no Ray cluster at 'auto': Could not find" in str(
+        session._explained("auto", ConnectionError("Could not find."))
+    )
+
+
+def test_waiting_is_said(capsys):
+    with waiting("waiting for nothing", after=0.05, every=0.05):
+        time.sleep(0.3)
+    time.sleep(0.2)
+    said = capsys.readouterr().err.splitlines()
+    assert 2 <= len(said) <= 6
+    assert said[0] == "waiting for nothing (0:00)"
+    with waiting("soon over", after=0.5):
+        pass
+    time.sleep(0.6)
+    assert capsys.readouterr().err == ""
+
+
+# ---- signals -----------------------------------------------------------------------------------------------------
+
+
+def test_a_search_ends_in_an_orderly_way(tmp_path):
+    """SIGTERM while Ray starts; then, twice, in the middle of the search; a second process meanwhile is refused."""
+    (tmp_path / "long.yaml").write_text(
+        "evaluations: 1000000\nbatch_size: 256\nsearcher: {name: evolution, population_size: 64}\n"
+        "budget: {gmacs: 48.38, layers: 79}\n"
+    )
+    environment = {**os.environ, "HOME": str(tmp_path)}
+    environment.pop("RAY_ADDRESS", None)
+    command = [sys.executable, "-m", "nasray", "search", "long.yaml", "--folder", "run"]
+
+    def begin():
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+        return subprocess.Popen(command, **pipes, text=True, cwd=tmp_path, env=environment, start_new_session=True)
+
+    def has_ray(process):
+        return any("gcs_server" in child.name() for child in psutil.Process(process.pid).children(recursive=True))
+
+    def end(process, *pauses):
+        family = psutil.Process(process.pid).children(recursive=True)
+        for pause in pauses:
+            time.sleep(pause)
+            os.kill(process.pid, signal.SIGTERM)
+        output = process.communicate(timeout=60)[0]
+        assert process.returncode == 143, output
+        assert "Traceback" not in output
+        assert "***" not in output, "a dump of Ray's C++ part"
+        assert not psutil.wait_procs(family, timeout=10)[1]
+        return output
+
+    process = begin()
+    common.wait_until(lambda: has_ray(process), process)
+    assert end(process, 0.3).splitlines()[-1] == "nasray: interrupted"
+    assert not (tmp_path / "run").exists()
+
+    process = begin()
+    common.wait_until(lambda: common.num_parts(tmp_path / "run") >= 5, process)
+    second = subprocess.run(
+        [*command[:3], "resume", "run"], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert second.returncode == 2
+    assert f"is in use by process {process.pid} of" in second.stderr
+    assert "nasray: interrupted. `nasray resume run` continues" in end(process, 0, 0.01)
+    assert (tmp_path / "run" / "best.json").is_file()
+    assert not (tmp_path / "run" / OWNER).exists()
