@@ -31,6 +31,7 @@ from typing import Any
 
 from nasray.cluster.files import explained_disk_errors, to_json
 from nasray.cluster.interrupts import closing
+from nasray.cluster.processes import is_running, machine, started
 from nasray.cluster.progress import say
 from nasray.cluster.reading import read_json, shown
 from nasray.spaces import NasrayError
@@ -219,9 +220,9 @@ def _myself() -> Owner:
     return Owner(
         key=secrets.token_hex(8),
         host=platform.node(),
-        machine=_machine(),
+        machine=machine(),
         process=os.getpid(),
-        started=_started(os.getpid()),
+        started=started(os.getpid()),
         user=user,
         since=datetime.now().astimezone().isoformat(" ", "seconds"),
         command=command if len(command) <= 200 else command[:199] + "…",
@@ -268,42 +269,10 @@ def _judge_file(lock: Path, found: os.stat_result) -> Judgement:
     except (NasrayError, TypeError):
         age = _age(lock)
         return Judgement(f"file-{found.st_ino}-{found.st_mtime_ns}", None, age < STALE, age)
-    if owner.machine == _machine():
-        return Judgement(owner.key, owner, _is_running(owner))
+    if owner.machine == machine():
+        return Judgement(owner.key, owner, is_running(owner.process, owner.started))
     age = _age(lock)
     return Judgement(owner.key, owner, age < STALE or _is_flocked(lock), age)
-
-
-def _is_running(owner: Owner) -> bool:
-    """Whether the process of an owner on this machine still is that process."""
-    try:
-        os.kill(owner.process, 0)
-    except ProcessLookupError:
-        return False
-    except (PermissionError, OverflowError):
-        pass  # another user's
-    started = _started(owner.process)
-    return started is None or owner.started is None or started == owner.started
-
-
-def _started(process: int) -> str | None:
-    """When a process was started, in the system's units; "dead" of one that has ended and was not waited for."""
-    try:
-        text = Path(f"/proc/{process}/stat").read_text()
-    except OSError:
-        return None
-    fields = text.rpartition(")")[2].split()
-    return "dead" if fields[0] in "ZX" else fields[19]
-
-
-def _machine() -> str:
-    """What distinguishes machines, their boots, and containers, in which the same numbers mean other processes."""
-    parts = [platform.node()]
-    with contextlib.suppress(OSError):
-        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
-    with contextlib.suppress(OSError):
-        parts.append(os.readlink("/proc/self/ns/pid"))
-    return " ".join(parts)
 
 
 def _age(path: Path) -> float:

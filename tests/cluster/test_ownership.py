@@ -11,6 +11,7 @@ import pytest
 
 from nasray.cluster import ownership
 from nasray.cluster.ownership import OWNER, STALE, Owner, is_empty, owned, refuse_owned
+from nasray.cluster.processes import machine, started
 from nasray.spaces import NasrayError
 
 FORK = multiprocessing.get_context("fork")
@@ -68,7 +69,7 @@ def test_a_killed_owner_is_found_out(tmp_path, other, capsys, reaped):
     if reaped:
         process.join()
     else:
-        while ownership._started(process.pid) != "dead":
+        while started(process.pid) != "dead":
             time.sleep(0.01)
     refuse_owned(tmp_path / "run")
     with owned(tmp_path / "run"):
@@ -78,7 +79,7 @@ def test_a_killed_owner_is_found_out(tmp_path, other, capsys, reaped):
 
 
 def test_another_process_of_the_same_number_is_not_the_owner(tmp_path):
-    write_owner(tmp_path / "run", machine=ownership._machine(), process=os.getppid(), started="1")
+    write_owner(tmp_path / "run", machine=machine(), process=os.getppid(), started="1")
     with owned(tmp_path / "run"):
         pass
 
@@ -130,7 +131,7 @@ def test_of_eight_processes_exactly_one_wins(tmp_path, before, attempt):
     if before == "stale":
         write_owner(folder, age=STALE + 1)
     if before == "killed":
-        write_owner(folder, machine=ownership._machine(), process=2**22 - 1)
+        write_owner(folder, machine=machine(), process=2**22 - 1)
     start, hold, results = FORK.Event(), FORK.Event(), FORK.Queue()
     racers = [FORK.Process(target=race, args=(folder, start, results, hold), daemon=True) for _ in range(8)]
     for racer in racers:
