@@ -171,8 +171,8 @@ def _link(aside: Path, lock: Path) -> bool:
         return False
     except OSError:  # a file system without hard links
         try:
-            with open(lock, "x") as file:
-                file.write(aside.read_text())
+            with open(lock, "xb") as file:
+                file.write(aside.read_bytes())
         except FileExistsError:
             return False
     return True

@@ -18,6 +18,7 @@ from typing import Any
 
 from nasray.cluster.interrupts import closing, interruptible, renew_handlers
 from nasray.cluster.progress import say, waiting
+from nasray.cluster.reading import decode_text, shown
 from nasray.cluster.scratch import scratch_folder
 from nasray.spaces import NasrayError
 from nasray.spaces.ranges import MAX_CORES, MAX_RETRIES, check_number, check_whole, shortened
@@ -354,11 +355,11 @@ def find_token() -> tuple[str | None, str]:
         return token.strip(), "RAY_AUTH_TOKEN"
     path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or "~/.ray/auth_token").expanduser()
     try:
-        return path.read_text().strip() or None, str(path)
+        return decode_text(path.read_bytes(), shown(path)).strip() or None, str(path)
     except (FileNotFoundError, NotADirectoryError):
         return None, str(path)
-    except (OSError, ValueError) as error:
-        raise NasrayError(f"cannot read Ray's token in {path}: {error}. Make it readable, or move it away") from error
+    except (OSError, NasrayError) as error:
+        raise NasrayError(f"cannot read Ray's token in {shown(path)}: {error}") from error
 
 
 def wants_token(address: str, reason: str) -> NasrayError:

@@ -82,7 +82,7 @@ def test_auto_is_the_device_that_ray_assigned(monkeypatch, visible, assigned, de
     assert evaluators.choose_device("auto").type == device
     assert evaluators.choose_device("cpu").type == "cpu"
     if device == "cpu":
-        why = "Ray assigned no GPU to this trial" if assigned == [] else "no GPU is visible"
+        why = "Ray assigned no GPU to this trial" if assigned == [] else "PyTorch finds no GPU here"
         with pytest.raises(NasrayError, match=why):
             evaluators.choose_device("cuda")
 
