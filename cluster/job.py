@@ -15,13 +15,7 @@ import shutil
 import sys
 from pathlib import Path
 
-PYTHON = "NASRAY_PYTHON"
 ARGUMENTS = "nasray-job.json"
-
-
-def remember_python() -> None:
-    """Ray's set-up hook: let the job's command find the Python that Ray itself runs in."""
-    os.environ[PYTHON] = sys.executable
 
 
 def main() -> None:

@@ -27,6 +27,14 @@ from nasray.spaces import NasrayError
 RUNS_ON_CLUSTER = "~/nasray-runs"
 STOP_SECONDS = 60
 """Seconds that a job has to end by itself when it is stopped."""
+# Ray tells a job nothing of its Python. But the shell is a child of a worker, which is a child of the raylet, whose
+# arguments say how it starts workers.
+_WORKER_COMMAND = r"""sed -n 's/^--python_worker_command="\{0,1\}\([^ "]*\).*/\1/p'"""
+ENTRY_POINT = (
+    "read -r _ _ _ raylet _ < /proc/$PPID/stat; "
+    rf"""python=$(tr '\0' '\n' < /proc/$raylet/cmdline | {_WORKER_COMMAND}); """
+    'exec "${python:-python3}" nasray_job.py'
+)
 _SUBPACKAGES = ("cluster", "searchers", "spaces")
 
 
@@ -61,12 +69,8 @@ def submit_job(address: str, command: Sequence[str]) -> str:
         }
         with _client(address) as client:
             return client.submit_job(
-                entrypoint=f'exec "${{{job.PYTHON}:-python3}}" nasray_job.py',
-                runtime_env={
-                    "working_dir": folder,
-                    "env_vars": environment,
-                    "worker_process_setup_hook": "nasray_job.remember_python",
-                },
+                entrypoint=ENTRY_POINT,
+                runtime_env={"working_dir": folder, "env_vars": environment},
             )
 
 

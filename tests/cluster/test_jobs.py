@@ -173,6 +173,18 @@ def test_a_cluster_is_joined_by_host_and_port_with_its_token(head, tmp_path, cap
     assert not (tmp_path / "other").exists()
 
 
+def test_a_job_runs_in_the_python_that_ray_starts_its_workers_with(tmp_path):
+    """A process with a raylet's arguments, its child in a worker's place, and the entry point as the shell gets it."""
+    (tmp_path / "nasray_job.py").write_text("import sys; print(sys.orig_argv[0])")
+    (tmp_path / "python").symlink_to(sys.executable)
+    worker = f"import subprocess; subprocess.run({jobs.ENTRY_POINT!r}, shell=True, check=True)"
+    raylet = "import subprocess, sys; subprocess.run([sys.executable, '-c', sys.argv[1]], check=True)"
+    for command, expected in ((f"{tmp_path}/python setup_worker.py --x", f"{tmp_path}/python"), ("", "python3")):
+        process = [sys.executable, "-c", raylet, worker, f"--python_worker_command={command}"]
+        done = subprocess.run(process, cwd=tmp_path, capture_output=True, text=True, check=True)
+        assert done.stdout.strip().endswith(expected)
+
+
 # ---- what travels ------------------------------------------------------------------------------------------------
 
 
