@@ -142,9 +142,9 @@ def _take(path: Path, deadline: float) -> tuple[Owner, int | None]:
     """Become the owner; gives the open file that holds the `flock`, where there are any."""
     owner = _myself()
     lock, aside = path / OWNER, path / f"{OWNER}.{owner.key}"
-    with explained_disk_errors(lock):
-        aside.write_text(to_json(vars(owner)))
     try:
+        with explained_disk_errors(lock):
+            aside.write_text(to_json(vars(owner)))
         file = _flock(aside)
         while True:
             if _link(aside, lock):
