@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import platform
 import re
 import subprocess
@@ -12,9 +13,10 @@ from collections.abc import Iterable, Sequence
 from importlib import resources as package_files
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any, TypeVar, dataclass_transform, get_args, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass as pydantic_dataclass
 
 from nasray._version import __version__
 from nasray.cluster.reading import decode_text, parse_yaml, read_text, shown
@@ -22,6 +24,7 @@ from nasray.options import check_text, override
 from nasray.spaces import NasrayError
 from nasray.spaces.ranges import shortened
 
+T = TypeVar("T")
 MOST_ERRORS = 5
 """Mistakes that one message names."""
 
@@ -106,9 +109,24 @@ def validate(adapter: TypeAdapter[Any], owner: type, content: Any, source: str) 
         raise NasrayError(f"{source}: {_reasons(error, owner)}") from None
 
 
-def validation_reasons(error: Exception) -> str:
-    """Return what is wrong with a configuration that was put together from parts; empty for errors of other kinds."""
-    return _reasons(error, None) if isinstance(error, ValidationError) else ""
+@dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field,))
+def checked(owner: type[T]) -> type[T]:
+    """Return a class as a frozen dataclass whose values are validated, with one message wherever they are from.
+
+    Made from Python or by `dataclasses.replace`, it raises `NasrayError` as `validate` does.
+    """
+    made: Any = pydantic_dataclass(frozen=True, config={"extra": "forbid"})(owner)
+    construct = made.__init__
+
+    @functools.wraps(construct)
+    def construct_in_our_words(self: Any, *args: Any, **values: Any) -> None:
+        try:
+            construct(self, *args, **values)
+        except ValidationError as error:
+            raise NasrayError(f"{owner.__name__}: {_reasons(error, made)}") from None
+
+    made.__init__ = construct_in_our_words
+    return made
 
 
 def _reasons(error: ValidationError, owner: Any) -> str:

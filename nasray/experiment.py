@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 import numpy as np
 from pydantic import AfterValidator, TypeAdapter
-from pydantic.dataclasses import dataclass as checked
 
 from nasray.architectures import ARCHITECTURES
 from nasray.cluster.reading import shown
 from nasray.cluster.session import Resources as TrialResources
 from nasray.configuration import (
+    checked,
     describe_versions,
     did_you_mean,
     git_revision,
@@ -76,7 +76,6 @@ EVALUATORS = {
 
 CLOSED_FORM = ("entropy", "single-scale-entropy", "sampled-entropy", "log-width")
 PACKAGE = "nasray.experiments"
-_STRICT: Any = {"extra": "forbid"}
 
 if TYPE_CHECKING:
     SpaceName: TypeAlias = str
@@ -102,7 +101,7 @@ def _check_reference(name: str) -> str:
     return name
 
 
-@checked(frozen=True, config=_STRICT)
+@checked
 class SpaceOptions:
     """What can be built.
 
@@ -135,7 +134,7 @@ class SpaceOptions:
     shuffle: Literal["interleave", "even-odd"] | None = None
 
 
-@checked(frozen=True, config=_STRICT)
+@checked
 class SearcherOptions:
     """How the search decides what to try next. Options that the named searcher does not have are refused.
 
@@ -164,7 +163,7 @@ class SearcherOptions:
     keep: Annotated[int, whole(1, 10**6)] | None = None
 
 
-@checked(frozen=True, config=_STRICT)
+@checked
 class EvaluatorOptions:
     """What an architecture is worth.
 
@@ -197,7 +196,7 @@ class EvaluatorOptions:
             check_weights(self.weights)
 
 
-@checked(frozen=True, config=_STRICT)
+@checked
 class SupernetOptions:
     """What is trained before the search; evaluator path needs one of the three.
 
@@ -215,7 +214,7 @@ class SupernetOptions:
     holdout: Natural = 0
 
 
-@checked(frozen=True, config=_STRICT)
+@checked
 class WinnerOptions:
     """How the winner of the search, and whatever it is compared with, is trained by itself.
 
@@ -228,7 +227,7 @@ class WinnerOptions:
     train: Text | None = None
 
 
-@checked(frozen=True, config=_STRICT)
+@checked
 class BudgetOptions:
     """Bounds on the backbone's costs at the space's image size; what is left out is unbounded.
 
@@ -251,7 +250,7 @@ class BudgetOptions:
     min_layers: AtLeastZero | None = None
 
 
-@checked(frozen=True, config=_STRICT)
+@checked
 class LatencyOptions:
     """Where and how `latency_ms` is measured.
 
@@ -267,7 +266,7 @@ class LatencyOptions:
     batch_size: Annotated[int, whole(1, 4096)] | None = None
 
 
-@checked(frozen=True, config=_STRICT)
+@checked
 class ResourceOptions:
     """What a trial needs and where it runs.
 
@@ -289,7 +288,7 @@ class ResourceOptions:
         TrialResources(**vars(self))
 
 
-@checked(frozen=True, config=_STRICT)
+@checked
 class Experiment:
     """One search, completely described.
 

@@ -8,11 +8,19 @@ from dataclasses import field
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 from pydantic import AfterValidator, TypeAdapter
-from pydantic.dataclasses import dataclass as checked
 
 from nasray.cluster.reading import shown
 from nasray.cluster.session import check_address
-from nasray.configuration import did_you_mean, is_path, load_content, overridden, shipped_names, shipped_texts, validate
+from nasray.configuration import (
+    checked,
+    did_you_mean,
+    is_path,
+    load_content,
+    overridden,
+    shipped_names,
+    shipped_texts,
+    validate,
+)
 from nasray.models.detectors import DETECTORS, detector_options
 from nasray.options import (
     AboveZero,
@@ -34,7 +42,6 @@ from nasray.spaces.ranges import MAX_CORES, MAX_RETRIES, MAX_SIDE, MAX_WIDTH
 
 PACKAGE = "nasray.recipes"
 TINY = "-tiny"
-_STRICT: Any = {"extra": "forbid"}
 
 if TYPE_CHECKING:
     DetectorName: TypeAlias = str
@@ -56,7 +63,7 @@ SCHEDULES: dict[str, tuple[float, tuple[float, ...]]] = {
 mmdetection, 3x and 6x of MAE-DET (appendix A), 4x of MSNAS (section 4.1)."""
 
 
-@checked(frozen=True, config=_STRICT)
+@checked
 class DetectorOptions:
     """What stands on the backbone. Options that the named detector does not have are refused.
 
@@ -85,7 +92,7 @@ class DetectorOptions:
     max_detections: Annotated[int, whole(1, 100_000)] | None = None
 
 
-@checked(frozen=True, config=_STRICT)
+@checked
 class ClassifierOptions:
     """What stands on the backbone where images are classified: a 1x1 convolution, the mean, a linear layer.
 
@@ -100,7 +107,7 @@ class ClassifierOptions:
     label_smoothing: Share = 0.1
 
 
-@checked(frozen=True, config=_STRICT)
+@checked
 class PathOptions:
     """Which path of a supernet a step trains: a uniform sample of its space, or one within a window.
 
@@ -114,7 +121,7 @@ class PathOptions:
     image_size: ImageSize = (224, 224)
 
 
-@checked(frozen=True, config=_STRICT)
+@checked
 class AugmentationOptions:
     """What is done to images. Validation only resizes.
 
@@ -155,7 +162,7 @@ class AugmentationOptions:
             raise NasrayError("short_side is a list of at least one number of pixels, such as [800]; got none")
 
 
-@checked(frozen=True, config=_STRICT)
+@checked
 class LoaderOptions:
     """How images reach the network.
 
@@ -170,7 +177,7 @@ class LoaderOptions:
     cache: Flag = False
 
 
-@checked(frozen=True, config=_STRICT)
+@checked
 class OptimiserOptions:
     """How weights move.
 
@@ -195,7 +202,7 @@ class OptimiserOptions:
     accumulate: Annotated[int, whole(1, 100_000)] = 1
 
 
-@checked(frozen=True, config=_STRICT)
+@checked
 class ScheduleOptions:
     """How long, and how the learning rate changes.
 
@@ -214,7 +221,7 @@ class ScheduleOptions:
     warmup_factor: Share = 0.001
 
 
-@checked(frozen=True, config=_STRICT)
+@checked
 class WorkerOptions:
     """The processes that train side by side.
 
@@ -233,7 +240,7 @@ class WorkerOptions:
     address: Annotated[str, AfterValidator(check_address)] | None = None
 
 
-@checked(frozen=True, config=_STRICT)
+@checked
 class Recipe:
     """One training, completely described.
 

@@ -12,7 +12,6 @@ from nasray.cli import architectures, clusters, detectors, listing, searching
 from nasray.cli.parsing import Parser, parse_arguments
 from nasray.cluster.interrupts import closing, exit_code, ignore_signals, interruptible
 from nasray.cluster.reading import shown
-from nasray.configuration import validation_reasons
 from nasray.spaces import NasrayError
 
 
@@ -28,11 +27,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             known.run(known)
         except NasrayError as error:
             print(f"nasray: {one_line(str(error))}", file=sys.stderr)
-            return 2
-        except ValueError as error:
-            if not (reasons := validation_reasons(error)):
-                raise
-            print(f"nasray: {one_line(reasons)}", file=sys.stderr)
             return 2
         except KeyboardInterrupt as interrupt:
             with closing():

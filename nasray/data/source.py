@@ -9,13 +9,12 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import TypeAdapter
-from pydantic.dataclasses import dataclass as checked
 
 from nasray.cluster.reading import read_yaml, shown
-from nasray.configuration import did_you_mean, validate
+from nasray.configuration import checked, did_you_mean, validate
 from nasray.data.coco import read_coco
 from nasray.data.dataset import Defect, DetectionSet, refuse_errors
 from nasray.data.fields import FieldError, class_name
@@ -30,13 +29,12 @@ from nasray.data.voc import read_voc
 from nasray.spaces import NasrayError
 
 SPLITS = ("train", "val", "test")
-_STRICT: Any = {"extra": "forbid"}
 
 Reader = Callable[[Sequence[str] | None], DetectionSet]
 """Reads a split, given the classes of train where they follow from its objects."""
 
 
-@checked(frozen=True, config=_STRICT)
+@checked
 class SplitFiles:
     """Where one split lies, relative to the data set's root.
 
@@ -51,7 +49,7 @@ class SplitFiles:
     lists: tuple[str, ...] = ()
 
 
-@checked(frozen=True, config=_STRICT)
+@checked
 class DataFile:
     """What a data set's YAML file says.
 
