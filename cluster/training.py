@@ -282,8 +282,10 @@ def _fit(loop: Callable[[Any, Worker], object], config: Any, board: Board, group
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
+    theirs = Board(board.folder)  # the one here has a line on the terminal
+
     def work() -> None:
-        _work(loop, config, board, group)
+        _work(loop, config, theirs, group)
 
     TorchTrainer(
         work,

@@ -283,7 +283,7 @@ class Recipe:
     weights: Text | None = None
     batch_size: Annotated[int, whole(1, 100_000)] = 16
     backbone_norm: Literal["batch", "frozen"] = "batch"
-    frozen_stages: Annotated[int, whole(0, 5)] = 0
+    frozen_stages: Natural = 0
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     channels_last: Flag = True
     ema: Annotated[float, number(0, lt=1)] = 0.0

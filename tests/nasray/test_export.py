@@ -11,8 +11,7 @@ import torch
 
 from nasray.architectures import ARCHITECTURES
 from nasray.checkpoint import Checkpoint, make_network
-from nasray.cluster import RunFolder, write_atomic
-from nasray.cluster.files import to_json
+from nasray.cluster import RunFolder
 from nasray.export import export_backbone
 from nasray.models.supernets import supernet_architecture
 from nasray.recipe import DetectorOptions, Recipe
@@ -39,8 +38,15 @@ def save_checkpoint(path, architecture):
 
 def save_run(folder, architecture):
     run = RunFolder.create(folder, {"experiment": {}})
-    best = {"finished": True, "best": [{"architecture": {"family": architecture.family, "spec": architecture.spec}}]}
-    write_atomic(run.path / "best.json", to_json(best).encode())
+    entry = {
+        "id": architecture.id,
+        "evaluation": 0,
+        "metrics": {"score": 1.0},
+        "costs": {},
+        "architecture": {"family": architecture.family, "spec": architecture.spec},
+    }
+    objectives = [{"name": "score", "direction": "max"}]
+    run.write_best({"objectives": objectives, "evaluations": 1, "finished": True, "best": [entry]})
 
 
 @pytest.mark.parametrize("family", list(TRAINED))

@@ -12,6 +12,7 @@ import pytest
 from nasray.architectures import ARCHITECTURES
 from nasray.cluster import OrderedSearch, RunFolder
 from nasray.cluster.recorder import Recorder
+from nasray.configuration import install_command
 from nasray.report import report_summary, write_report
 from nasray.report_data import RunData, read_run, run_timing, winner_stages
 from nasray.report_figures import _apart
@@ -252,5 +253,5 @@ def test_without_matplotlib(single: RunFolder, monkeypatch: pytest.MonkeyPatch) 
     for name in [name for name in sys.modules if name.partition(".")[0] == "matplotlib"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(Exception, match=re.escape('pip install "nasray[plot]"')):
+    with pytest.raises(Exception, match=re.escape(install_command("plot"))):
         write_report(single, BottleneckSpace(), objectives=[SCORE])

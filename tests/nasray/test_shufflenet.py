@@ -200,7 +200,7 @@ def test_file_needs_only_torch():
         ({"depth": 3}, "unknown key 'depth'"),
         ({"stages": 4}, "list of the four stages"),
         ({"stages": [{"width": 32, "blocks": ["9x9"]}]}, r"stages\[0\].blocks is a list of 3x3.*got '9x9'"),
-        ({"stages": [{"width": 32, "blocks": []}] * 4}, "at least 1"),
+        ({"stages": [{"width": 32, "blocks": []}] * 4}, "from 1 to 1,024"),
         ({"stages": [{"width": 32, "blocks": ["3x3"]}] * 4}, "each more than the one before"),
     ],
 )
