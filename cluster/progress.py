@@ -57,9 +57,9 @@ class ProgressLine:
             left = elapsed * (1 - share) / share
         else:
             left = (self.total - done) / rate if rate > 0 else float("inf")
-        eta = f"in {_clock(elapsed)}" if final else f"ETA {_clock(left)}"
+        eta = f"in {_clock(elapsed)}" if final else f"ETA {_clock(left)}" if left < float("inf") else ""
         counted = f"{done:,}/{self.total:,} {done / self.total:4.0%}"
-        speed = f"{rate:,.0f}/s" if rate >= 100 else f"{rate:.3g}/s"
+        speed = f"{rate:,.0f}/s" if rate >= 100 else f"{rate:.3g}/s" if rate > 0 else ""
         line = "  ".join(part for part in (self.name, counted, text, speed, eta) if part)
         if self.on_terminal:
             self.stream.write("\r" + line.ljust(self.width) + ("\n" if final else ""))
@@ -70,8 +70,6 @@ class ProgressLine:
 
 
 def _clock(seconds: float) -> str:
-    if seconds == float("inf"):
-        return "-:--"
     minutes, second = divmod(round(seconds), 60)
     hours, minute = divmod(minutes, 60)
     return f"{hours}:{minute:02d}:{second:02d}" if hours else f"{minute}:{second:02d}"

@@ -111,7 +111,7 @@ def _headline(run: RunData) -> str:
         facts.append(("evaluations per second", f"{rate:,.0f}" if rate >= 100 else f"{rate:.3g}"))
     if timing.busy_share is not None:
         plural = "s" if timing.workers > 1 else ""
-        facts.append((f"{timing.workers} worker{plural} busy", f"{timing.busy_share:.0%}"))
+        facts.append((f"busy time of {timing.workers} worker{plural}", f"{timing.busy_share:.0%}"))
     several = len(run.objectives) > 1
     if several:
         facts.append(("on the Pareto front", f"{len(run.leaders):,}"))

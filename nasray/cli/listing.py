@@ -19,7 +19,8 @@ def _list(known: Any) -> None:
     if known.json:
         print_json(entries)
     else:
-        print_table([known.what.removesuffix("s"), "what it is"], [[name, text] for name, text in entries.items()])
+        rows = [[name, text.removesuffix(".")] for name, text in entries.items()]
+        print_table([known.what.removesuffix("s"), "what it is"], rows)
 
 
 def _first_line(thing: Any) -> str:

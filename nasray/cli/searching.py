@@ -72,7 +72,7 @@ def _search(known: Any) -> None:
     check_folder(known.folder)
     begin = time.monotonic()
     best = search_experiment(experiment, known.folder)
-    _tell_winner(best, known, time.monotonic() - begin)
+    _tell_winner(best, known, time.monotonic() - begin, "from start to end")
 
 
 def _resume(known: Any) -> None:
@@ -94,16 +94,16 @@ def _resume(known: Any) -> None:
         resources = Resources(**vars(override_resources(given, known.overrides, declared=known.declared)))
     begin = time.monotonic()
     best = resume_experiment(known.folder, resources, from_history=known.from_history)
-    _tell_winner(best, known, time.monotonic() - begin)
+    _tell_winner(best, known, time.monotonic() - begin, "since it was resumed")
 
 
-def _tell_winner(best: dict[str, Any], known: Any, seconds: float) -> None:
+def _tell_winner(best: dict[str, Any], known: Any, seconds: float, span: str) -> None:
     if known.json:
         print_json({**best, "seconds": round(seconds, 2), "folder": known.folder})
         return
     entries = best["best"]
     many = len(best["objectives"]) > 1
-    print(f"\n{best['evaluations']:,} evaluations in {seconds:.1f} s")
+    print(f"\n{best['evaluations']:,} evaluations; {seconds:.1f} s {span}")
     if best.get("ended_early"):
         print(best["ended_early"])
     print(f"Pareto front of {len(entries)}:" if many else "winner:")
@@ -119,7 +119,8 @@ def _tell_winner(best: dict[str, Any], known: Any, seconds: float) -> None:
         print()
         for row in stage_rows(best["stages"], lambda value: f"{value:.1f} s"):
             print("  ".join(cell.ljust(width) for cell, width in zip(row, (18, 12, 0), strict=True)).rstrip())
-    print(f"\nnasray report {known.folder}    # figures\nnasray export {known.folder} --to backbone.py")
+    folder = shlex.quote(str(known.folder))
+    print(f"\nnasray report {folder}    # figures\nnasray export {folder} --to backbone.py")
 
 
 def _report(known: Any) -> None:
@@ -162,7 +163,7 @@ def _rank(known: Any) -> None:
     print_table(["architecture", *names], cells)
     print()
     if few := too_few(result):
-        print(f"{few}: nasray rank {known.folder} --architectures 12")
+        print(f"{few}: nasray rank {shlex.quote(known.folder)} --architectures 12")
     else:
         table = [[name, *_agreement_cells(found)] for name, found in result["agreement"].items()]
         print_table(["agreement with training", "kendall", "95 % interval", "spearman"], table)
