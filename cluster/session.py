@@ -104,12 +104,11 @@ def ray_session(resources: Resources, *, importing: str | None = None) -> Iterat
         stack.enter_context(interruptible())
         if not _is_connected():
             check_reachable(resources)
-            with _imported_meanwhile(importing):
-                address = cluster_address(resources)
-                if address:
-                    _join(address, resources, stack)
-                else:
-                    _start(resources, stack)
+            address = cluster_address(resources)
+            if address:
+                _join(address, resources, stack, importing)
+            else:
+                _start(resources, stack, importing)
         elif importing:
             importlib.import_module(importing)
         yield _preflight(resources)
@@ -117,13 +116,22 @@ def ray_session(resources: Resources, *, importing: str | None = None) -> Iterat
 
 @contextlib.contextmanager
 def _imported_meanwhile(module: str | None) -> Iterator[None]:
+    """Import a module in a thread. Ray must be imported before: two threads at it see halves of it."""
     if module is None:
         yield
         return
-    thread = threading.Thread(target=importlib.import_module, args=[module])
+
+    def import_it() -> None:
+        with contextlib.suppress(Exception):  # it is imported again below
+            importlib.import_module(module)
+
+    thread = threading.Thread(target=import_it)
     thread.start()
-    yield
-    thread.join()
+    try:
+        yield
+    finally:
+        thread.join()
+    importlib.import_module(module)
 
 
 def _is_connected() -> bool:
@@ -134,13 +142,19 @@ def _is_connected() -> bool:
 # ---- a Ray of one's own ------------------------------------------------------------------------------------------
 
 
-def _start(resources: Resources, stack: contextlib.ExitStack) -> None:
+def _start(resources: Resources, stack: contextlib.ExitStack, importing: str | None) -> None:
     """Start Ray on this machine, for as long as the stack lives."""
     settings = {name: os.environ.get(name, value) for name, value in LOCAL_ENVIRONMENT.items()}
     stack.enter_context(_environment({**settings, **_own_token()}))
     import ray
 
     stack.enter_context(_loopback())
+    with _imported_meanwhile(importing):
+        _start_anew(ray, resources, stack)
+
+
+def _start_anew(ray: Any, resources: Resources, stack: contextlib.ExitStack) -> None:
+    """Start Ray, a few times if it must be, each in a session of its own."""
     for attempt in range(1, STARTS + 1):
         with contextlib.ExitStack() as this_time:
             folder = this_time.enter_context(scratch_folder())
@@ -303,7 +317,7 @@ def _ask_control_store(address: str) -> None:
                 raise _unreachable(address, reason) from error
 
 
-def _join(address: str, resources: Resources, stack: contextlib.ExitStack) -> None:
+def _join(address: str, resources: Resources, stack: contextlib.ExitStack, importing: str | None) -> None:
     """Join a cluster for as long as the stack lives."""
     source = "" if resources.address else ", as RAY_ADDRESS says"
     say(f"joining the Ray cluster at {address}{source}")
@@ -313,12 +327,18 @@ def _join(address: str, resources: Resources, stack: contextlib.ExitStack) -> No
     import ray
 
     try:
+        with _imported_meanwhile(importing):
+            _join_once(ray, address)
+    finally:
+        stack.callback(_leave)
+
+
+def _join_once(ray: Any, address: str) -> None:
+    try:
         with waiting(f"waiting for the Ray cluster at {address}"), _ray_keeps_handlers():
             ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
     except Exception as error:  # whatever Ray makes of it
         raise _explained(address, error) from error
-    finally:
-        stack.callback(_leave)
 
 
 def _leave() -> None:
