@@ -142,7 +142,7 @@ def _train(known: Any) -> None:
     from nasray.training import begin_training
 
     begin = time.monotonic()
-    _tell_training(begin_training(recipe, known.folder), known, time.monotonic() - begin)
+    _tell_training(begin_training(recipe, known.folder), known, time.monotonic() - begin, "from start to end")
 
 
 def train_recipe(known: Any) -> Recipe:
@@ -193,14 +193,14 @@ def resume_training_command(known: Any) -> None:
         given = recipe_of_training(Path(known.folder)).resources
         resources = override_workers(given, known.overrides, declared=known.declared)
     begin = time.monotonic()
-    _tell_training(resume_training(known.folder, resources), known, time.monotonic() - begin)
+    _tell_training(resume_training(known.folder, resources), known, time.monotonic() - begin, "since it was resumed")
 
 
-def _tell_training(summary: dict[str, Any], known: Any, seconds: float) -> None:
+def _tell_training(summary: dict[str, Any], known: Any, seconds: float, span: str) -> None:
     if known.json:
         print_json({**summary, "seconds": round(seconds, 2), "folder": known.folder})
         return
-    print(f"\n{summary['iterations']:,} iterations in {seconds:.1f} s")
+    print(f"\n{summary['iterations']:,} iterations; {seconds:.1f} s {span}")
     best = {name: value for name, value in summary["best"].items() if name in ("mAP", "AP50", "AP75", "top1", "top5")}
     if best:
         print("best validation: " + "  ".join(f"{name} {value:.3f}" for name, value in best.items()))
