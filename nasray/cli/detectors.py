@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -204,10 +205,13 @@ def _tell_training(summary: dict[str, Any], known: Any, seconds: float, span: st
     best = {name: value for name, value in summary["best"].items() if name in ("mAP", "AP50", "AP75", "top1", "top5")}
     if best:
         print("best validation: " + "  ".join(f"{name} {value:.3f}" for name, value in best.items()))
+    folder = Path(known.folder)
     if "mAP" in best:
-        print(f"\nnasray evaluate {known.folder}\nnasray export {known.folder} --to model.onnx")
+        quoted = shlex.quote(str(folder))
+        print(f"\nnasray evaluate {quoted}\nnasray export {quoted} --to model.onnx")
     else:
-        print(f"\nnasray train ... --weights {known.folder}/checkpoints/last.pt    # a detector of the same backbone")
+        weights = shlex.quote(str(folder / "checkpoints" / "last.pt"))
+        print(f"\nnasray train ... --weights {weights}    # a detector of the same backbone")
 
 
 # ---- what was trained --------------------------------------------------------------------------------------------
