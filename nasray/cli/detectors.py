@@ -232,6 +232,7 @@ def _evaluate(known: Any) -> None:
         print_json(result)
         return
     print_table(["metric", "value"], [[name, number_text(value, ".4f")] for name, value in result["coco"].items()])
+    print()
     print_table(["metric", "value"], [[name, number_text(value, ".4f")] for name, value in result["voc"].items()])
     print()
     print_table(
