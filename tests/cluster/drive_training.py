@@ -16,15 +16,15 @@ STEPS = 12
 
 
 def loop(config, worker):
-    """Add up over workers, with a checkpoint each second step; `config` says what happens at step 7."""
+    """Add up over workers, with a checkpoint each second step; `config` says what happens from step 7 on."""
     import torch
     from torch import distributed
 
     folder, event = Path(config["folder"]), config.get("event")
-    with open(folder / f"starts-{worker.rank}", "a") as file:
-        file.write(f"{os.getpid()} {torch.get_num_threads()}\n")
     state = json.loads((folder / "state.json").read_text()) if (folder / "state.json").exists() else [0, 0]
     step, total = state
+    with open(folder / f"starts-{worker.rank}", "a") as file:
+        file.write(f"{step} {torch.get_num_threads()}\n")
     worker.say(f"goes on from {step}")
     while step < STEPS:
         value = torch.tensor(float(worker.rank + 1) * (step + 1))
@@ -34,8 +34,8 @@ def loop(config, worker):
         if step == 7 and worker.rank == 1 and event == "kill" and not (folder / "killed").exists():
             (folder / "killed").touch()
             os.kill(os.getpid(), signal.SIGKILL)
-        if event in ("stop", "slow"):
-            time.sleep(0.2 if event == "stop" else 0.8)
+        if event == "slow" or (event == "kill" and step > 7):
+            time.sleep(0.8)  # so that what is to happen happens before the end
         stop = worker.should_stop()
         if worker.rank == 0 and (step % 2 == 0 or stop):
             (folder / "state.json").write_text(json.dumps([step, total]))

@@ -50,6 +50,7 @@ def test_a_node_is_lost_in_mid_search(cluster, tmp_path, monkeypatch):
     print(f"finished {time.monotonic() - begin:.1f} s after the start, node lost at batch {removed[0]}")
 
 
+@pytest.mark.slow
 def test_a_training_goes_on_with_fewer_workers_when_a_node_is_lost(cluster, tmp_path, monkeypatch, capsys):
     from nasray.cluster.training import Group, run_training
 

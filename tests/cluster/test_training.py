@@ -151,16 +151,17 @@ def test_other_failures_are_tried_again_and_then_told(tmp_path, capsys):
 
 def test_lost_workers_and_interrupts(tmp_path):
     process = subprocess.Popen(
-        [sys.executable, str(DRIVE), str(tmp_path), "kill", "stop"],
+        [sys.executable, str(DRIVE), str(tmp_path), "kill"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
     )  # fmt: skip
+    folder = tmp_path / "kill"
 
-    def starts(scenario, rank=0):
-        path = tmp_path / scenario / f"starts-{rank}"
+    def starts(rank):
+        path = folder / f"starts-{rank}"
         return path.read_text().splitlines() if path.exists() else []
 
     try:
-        common.wait_until((tmp_path / "stop" / "state.json").exists, process, seconds=200)
+        common.wait_until(lambda: len(starts(0)) == 2, process, seconds=200)
         os.kill(process.pid, signal.SIGTERM)
         error = process.communicate(timeout=100)[1]
     finally:
@@ -168,23 +169,20 @@ def test_lost_workers_and_interrupts(tmp_path):
     assert process.returncode == 0, error
     lines = error.splitlines()
 
-    # A worker dies of SIGKILL: the others start again with it, from the checkpoint, and finish.
-    assert [len(starts("kill", rank)) for rank in (0, 1)] == [2, 2]
-    assert json.loads((tmp_path / "kill" / "state.json").read_text()) == [12, 3 * 78.0]
+    # A worker dies of SIGKILL: the others start again with it, from the checkpoint, and go on.
+    assert starts(0) == starts(1) == ["0 1", "6 1"], "steps, and threads of a worker with one core"
     assert "a worker's process has died (killed, out of memory, or its machine is gone); starting again from the " \
         "last checkpoint" in lines  # fmt: skip
     assert "goes on from 0" in lines
-    assert "goes on from 6" in lines
 
     # SIGTERM, as Ctrl-C: the loop saves its state after the step that it is in.
     assert any(line.startswith("stopped after ") for line in lines)
     assert lines[-1] == "InterruptError: SIGTERM"
     assert "Traceback" not in error
-    assert len(starts("stop")) == 1
-    step, total = json.loads((tmp_path / "stop" / "state.json").read_text())
-    assert total == 3 * step * (step + 1) / 2 < 3 * 78
+    step, total = json.loads((folder / "state.json").read_text())
+    assert 6 < step < 12
+    assert total == 3 * step * (step + 1) / 2
 
-    assert {line.split()[1] for line in starts("kill")} == {"1"}, "threads of a worker with one core"
     assert not list(tmp_path.glob("*/ray")), "what Ray keeps is removed"
 
 

@@ -260,7 +260,9 @@ def test_every_shipped_experiment_loads_and_is_feasible(name):
     assert experiment.reference is None or experiment.reference in ARCHITECTURES
 
 
-@pytest.mark.parametrize("name", ["maedet-m", "resnet50", "mobilenet-v2"])
+@pytest.mark.parametrize(
+    "name", ["maedet-m", *(pytest.param(name, marks=pytest.mark.slow) for name in ("resnet50", "mobilenet-v2"))]
+)
 def test_export_needs_no_nasray(capsys, tmp_path, name):
     shown = figures(capsys, "export", name, "--to", "exported.py")
     assert shown["max_difference"] == 0.0

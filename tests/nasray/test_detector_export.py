@@ -1,5 +1,6 @@
 """Exports compute what the detector does, without nasray, at sizes that were not traced."""
 
+import copy
 import dataclasses
 import json
 import runpy
@@ -121,6 +122,12 @@ def program_file(tmp_path_factory):
     return path, checkpoint, export_checkpoint(checkpoint, path)
 
 
+@pytest.fixture(scope="module")
+def program(program_file):
+    """The file, loaded once, which takes seconds. Not to be changed: take a copy."""
+    return torch.export.load(program_file[0])
+
+
 def test_program_loads_without_nasray(program_file):
     path, checkpoint, result = program_file
     assert result["max_difference"] <= 1e-3
@@ -143,11 +150,10 @@ def test_program_loads_without_nasray(program_file):
     subprocess.run([sys.executable, "-c", code], check=True, cwd=path.parent)
 
 
-def test_program_takes_any_size_and_finds_nothing(program_file):
+def test_program_takes_any_size_and_finds_nothing(program_file, program):
     """Nor does it matter that no box survives suppression, and that coarse levels are a single pixel."""
-    path, _, result = program_file
-    assert result["detections"] >= 40, "compared at a lower threshold"
-    module = torch.export.load(path).module()
+    assert program_file[2]["detections"] >= 40, "compared at a lower threshold"
+    module = copy.deepcopy(program).module()
     for image_hw in ((33, 40), (96, 300), (300, 70)):
         boxes, scores, _ = module(torch.full((1, 3, *image_hw), 120.0))
         assert boxes.shape == (1, 100, 4)
@@ -158,9 +164,9 @@ def test_program_takes_any_size_and_finds_nothing(program_file):
 
 
 @pytest.mark.parametrize("moved", [True, pytest.param(False, marks=pytest.mark.slow)])
-def test_program_moves_to_a_gpu(program_file, moved):
+def test_program_moves_to_a_gpu(program, moved):
     """On fake tensors, which have a device but no memory. What a program makes itself would else stay on the CPU."""
-    program = torch.export.load(program_file[0])
+    program = copy.deepcopy(program)
     with FakeTensorMode(allow_non_fake_inputs=True, shape_env=ShapeEnv()):
         module = move_to_device_pass(program, "cuda:0").module() if moved else program.module().to("cuda:0")
         images = torch.empty(1, 3, 90, 130, device="cuda:0")

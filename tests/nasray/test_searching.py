@@ -24,7 +24,7 @@ def draw(seed):
         return value if rng.random() < share else None
 
     space, searcher = str(rng.choice(list(SPACES))), str(rng.choice(list(SEARCHERS)))
-    most = {"optuna-tpe": 8, "optuna-nsga2": 15}.get(searcher, 200)  # samplers of Optuna are slow
+    most = {"optuna-tpe": 8, "optuna-nsga2": 15}.get(searcher, 80)  # samplers of Optuna are slow
     small = SMALL_SHUFFLENET if space == "shufflenet" else SMALL_STAGED
     content = {
         "name": f"drawn-{seed}",

@@ -42,7 +42,7 @@ def test_named_architectures_count_as_pytorch_counts(name, image_hw):
     assert counted(network, image_hw) == (table.macs.sum(), table.params.sum())
 
 
-@pytest.mark.parametrize("image_hw", [(224, 224), (97, 131)])
+@pytest.mark.parametrize("image_hw", [pytest.param((224, 224), marks=pytest.mark.slow), (97, 131)])
 def test_space_counts_as_pytorch_counts(image_hw):
     space = ShuffleNetSpace("small", image_hw=image_hw)
     for row in space.sample(4, np.random.default_rng(0)):

@@ -12,7 +12,7 @@ import pytest
 
 from nasray import stages
 from nasray.checkpoint import Checkpoint
-from nasray.cluster import Resources, RunFolder, ray_session
+from nasray.cluster import Resources, RunFolder, ray_session, training
 from nasray.configuration import read_mapping
 from nasray.experiment import describe_experiment, load_experiment, parse_experiment
 from nasray.rank import rank_run
@@ -63,7 +63,7 @@ def experiment(tmp_path):
     (tmp_path / "detect.yaml").write_text(DETECT)
     classify, detect = str(tmp_path / "classify.yaml"), str(tmp_path / "detect.yaml")
     content = {
-        "name": "stages", "evaluations": 6, "batch_size": 1, "in_flight": 2, "data": "shapes", "images": "shapes",
+        "name": "stages", "evaluations": 6, "batch_size": 1, "in_flight": 1, "data": "shapes", "images": "shapes",
         "space": SPACE,
         "supernet": {"pretrain": classify, "train": detect, "holdout": 16},
         "searcher": {"name": "evolution", "population_size": 4, "parents": 2, "mutation": 0.5, "crossover": 0.5,
@@ -172,12 +172,29 @@ def one_ray():
         yield
 
 
-def test_a_run_goes_through_its_stages_and_starts_another(experiment, tmp_path, one_ray):
+@pytest.fixture
+def one_on_ray(monkeypatch):
+    """The first training runs on Ray Train, as all do; the others here, where PyTorch is imported already."""
+    on_ray, folders = training.run_training, []
+
+    def run_training(loop, config, *, folder, group):
+        folders.append(folder)
+        if len(folders) == 1:
+            on_ray(loop, config, folder=folder, group=group)
+        else:
+            loop(config, training.Worker())
+
+    monkeypatch.setattr(training, "run_training", run_training)
+    return folders
+
+
+def test_a_run_goes_through_its_stages_and_starts_another(experiment, tmp_path, one_ray, one_on_ray):
     folder = tmp_path / "run"
     done = search_experiment(experiment, folder)
     assert list(done["stages"]) == list(FOLDERS)
     assert all("result" in record for record in done["stages"].values())
     assert done["evaluations"] == 6
+    assert one_on_ray == [folder / path for stage, path in FOLDERS.items() if stage != "search"]
     winner = done["best"][0]["id"]
     for stage, path in FOLDERS.items():
         if stage != "search":

@@ -61,6 +61,15 @@ def shapes_batch(num=8, image_hw=(96, 96), seed=0):
     return torch.stack(images), targets
 
 
+def framed(images, image_hw):
+    """Images, cut to a size where they are larger, and in a gray frame on the right and below where smaller."""
+    height, width = image_hw
+    frame = images.new_full((*images.shape[:2], height, width), 114)
+    cut = images[..., :height, :width]
+    frame[..., : cut.shape[2], : cut.shape[3]] = cut
+    return frame
+
+
 def without_boxes(target):
     """The target of an image that has none."""
     return {name: value[:0] for name, value in target.items()}

@@ -62,12 +62,12 @@ def test_parameters_of_the_released_supernets(size, whole, backbone):
     assert (num_params(classifier), num_params(supernet)) == (whole, backbone)
 
 
-@pytest.mark.parametrize("size", ["small", "large"])
+@pytest.mark.parametrize("size", ["small", pytest.param("large", marks=pytest.mark.slow)])
 def test_a_path_is_the_standalone_network(size):
     space = ShuffleNetSpace(size)
     supernet = seeded(lambda: build_supernet(space))
     images = torch.randn(1, 3, 64, 64, generator=generator())
-    for index, row in enumerate(space.sample(20, np.random.default_rng(0))):
+    for index, row in enumerate(space.sample(8, np.random.default_rng(0))):
         supernet.train(index % 2 == 1)
         supernet.set_path(row)
         network = supernet.extract(row)
