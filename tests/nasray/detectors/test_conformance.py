@@ -152,13 +152,13 @@ def test_export_finds_the_same_on_images_of_other_sizes(trained, tmp_path):
     detector, _, (learnt, _) = trained
     module = EndToEnd(detector)
     session = export(module, tmp_path / "detector.onnx")
-    for image_hw in ((96, 64), (117, 150), (530, 40)):
+    for image_hw in ((96, 64), (197, 170), (530, 40)):
         # What it has learnt by heart, cut or in a gray frame: it need not be sure of drawings that it has never seen.
         images = framed(learnt[:1], image_hw).float()
         with torch.no_grad():
             ours = [output[0] for output in module(images)]
         theirs = [output[0] for output in run(session, images)]
-        assert (ours[1] > 0.05).any()
+        assert (ours[1] > 0.05).any() or image_hw != (197, 170), "the whole image is in the frame"
         distances, score = detection_differences(ours, theirs)  # whatever the order of almost the same scores
         assert len(distances) > 0
         assert distances.max() <= 1e-3
