@@ -6,6 +6,7 @@
 `KILLS`. What a trial meets lies beside the folder: `suicide`, `suicide-between-batches`, `broken`.
 """
 
+import contextlib
 import importlib
 import os
 import signal
@@ -55,7 +56,7 @@ class Slow:
         if Path(self.log).with_name("broken").exists():
             raise RuntimeError("no luck with this batch")
         cpus = ray.get_runtime_context().get_assigned_resources().get("CPU", 0) if ray.is_initialized() else 0
-        with open(self.log, "a") as file:
+        with contextlib.suppress(OSError), open(self.log, "a") as file:  # the log is the test's: the disk may be full
             file.write(f"{os.getpid()} {len(genes)} {cpus:g}\n")
         return {"score": -((genes - np.arange(6)) ** 2).sum(axis=1) / 7.0}
 

@@ -236,7 +236,7 @@ def test_a_full_disk_at_five_moments(disk, expected, seed):
         common.wait_until(lambda goal=goal: (folder / "experiment.yaml").exists() and common.num_parts(folder) >= goal)
         time.sleep(moments.random() * 0.5)
         fill(disk / "filler")
-        output = process.communicate(timeout=120)[0]
+        output = process.communicate(timeout=300)[0]
         (disk / "filler").unlink()
         assert_one_line(output, process.returncode, ["disk full while writing"])
         found = common.history_bytes(folder)
