@@ -17,7 +17,7 @@ from nasray.cluster.ordering import OrderedSearch
 from nasray.cluster.progress import say, waiting
 from nasray.cluster.recorder import Recorder
 from nasray.cluster.run_folder import RunFolder
-from nasray.cluster.session import Resources, ray_session
+from nasray.cluster.session import Resources, count_actors, ray_session
 from nasray.cluster.tune_folder import newest_search, next_name, prepare
 from nasray.searchers import Searcher
 from nasray.spaces import NasrayError
@@ -142,15 +142,11 @@ def _tuner(
 def _missing(folder: RunFolder, resources: Resources) -> str | None:
     """What is waited for, as long as no batch is finished; None while batches are."""
     import ray
-    from ray._private.state import actors
 
     quiet = time.time() - folder.history.stat().st_mtime
     if quiet < 15:
         return None
-    job = ray.get_runtime_context().get_job_id()
-    alive = [actor for actor in actors(job_id=ray.JobID(bytes.fromhex(job))).values() if actor["State"] == "ALIVE"]
-    trials = sum("Trial" in actor["ActorClassName"] for actor in alive)
-    if trials:
+    if trials := count_actors("Trial"):
         return f"{trials} trial{'s' * (trials != 1)} under way, none finished for {quiet:.0f} s"
     free, total = ray.available_resources(), ray.cluster_resources()
     names = ["CPU", "GPU"] if resources.gpus else ["CPU"]

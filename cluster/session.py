@@ -139,6 +139,16 @@ def _is_connected() -> bool:
     return "ray" in sys.modules and importlib.import_module("ray").is_initialized()
 
 
+def count_actors(name: str) -> int:
+    """Count the living actors of this job whose class has `name` in its own."""
+    import ray
+    from ray._private.state import actors
+
+    job = ray.JobID(bytes.fromhex(ray.get_runtime_context().get_job_id()))
+    living = [actor for actor in actors(job_id=job).values() if actor["State"] == "ALIVE"]
+    return sum(name in actor["ActorClassName"] for actor in living)
+
+
 # ---- a Ray of one's own ------------------------------------------------------------------------------------------
 
 

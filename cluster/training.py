@@ -23,7 +23,7 @@ from typing import Any
 from nasray.cluster.files import to_json
 from nasray.cluster.interrupts import closing, interruptible
 from nasray.cluster.progress import ProgressLine, say, waiting
-from nasray.cluster.session import Resources, hide_unassigned_gpus, ray_session
+from nasray.cluster.session import Resources, count_actors, hide_unassigned_gpus, ray_session
 from nasray.spaces import NasrayError
 
 ENVIRONMENT = {
@@ -402,6 +402,8 @@ class Board:
 
         if self.group is None or (self.folder / PROGRESS).exists():
             return None
+        if count_actors("TrainWorker"):  # what is not free any more, they hold
+            return f"waiting for the first iteration ({_describe(self.group)})"
         free = ray.available_resources()
         have = f"{free.get('CPU', 0):g} CPUs" + (f", {free.get('GPU', 0):g} GPUs" if self.group.gpus else "")
         return f"waiting for the workers to start ({_describe(self.group)}; free in the cluster: {have})"

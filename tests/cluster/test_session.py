@@ -32,6 +32,23 @@ def listening():
     }
 
 
+def test_what_is_imported_meanwhile_finds_ray_whole(tmp_path):
+    """Two threads that import Ray at once ended a resume with a traceback on a busy machine."""
+    (tmp_path / "probe.py").write_text("import sys\nwhole = hasattr(sys.modules.get('ray'), 'init')\n")
+    program = (
+        "from nasray.cluster import session\n"
+        "session._start_anew = lambda *_: None\n"
+        "session._preflight = lambda _: ''\n"
+        "with session.ray_session(session.Resources(), importing='probe'):\n"
+        "    import probe\n"
+        "    assert probe.whole\n"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    command = [sys.executable, "-c", program]
+    ended = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+
+
 def test_a_local_session(tmp_path, monkeypatch, capsys):
     """The first start fails, as on a busy machine; the next listens on this machine alone, with a token of its own."""
     import ray
