@@ -277,9 +277,12 @@ def _predict(known: Any) -> None:
 
 
 def _print_detections(results: list[dict[str, Any]]) -> None:
+    many = len(results) > 1
     for result in results:
-        if len(results) > 1:
-            print(shown(result["image"]))
+        picture = shown(result["picture"]) if "picture" in result else result["error"]
+        if many:  # one line an image, and one a detection
+            print(f"{shown(result['image'])} -> {picture}" if "picture" in result else picture)
         for one in result.get("detections", ()):
             print(f"{one['class']:20} {one['score']:.3f}  " + " ".join(f"{value:.0f}" for value in one["box"]))
-        print(shown(result["picture"]) if "picture" in result else result["error"])
+        if not many:
+            print(picture)
