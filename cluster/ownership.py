@@ -160,7 +160,8 @@ def _take(path: Path, deadline: float) -> tuple[Owner, int | None]:
                 raise _refusal(path, judged)
             time.sleep(0.05)
     finally:
-        aside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # it was never made where the disk is read-only
+            aside.unlink(missing_ok=True)
 
 
 def _link(aside: Path, lock: Path) -> bool:

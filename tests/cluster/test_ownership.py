@@ -180,7 +180,8 @@ def test_a_folder_that_cannot_be_written_is_one_message(tmp_path, monkeypatch):
     def refuse(*_, **__):
         raise OSError(30, "Read-only file system")
 
-    monkeypatch.setattr(ownership.Path, "write_text", refuse)
+    for name in ("write_text", "unlink"):  # a disk that is read-only refuses to remove even what is not there
+        monkeypatch.setattr(ownership.Path, name, refuse)
     (tmp_path / "run").mkdir()
     with pytest.raises(NasrayError, match="Read-only file system"):
         owned(tmp_path / "run").__enter__()
