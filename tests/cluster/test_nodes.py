@@ -23,6 +23,7 @@ def cluster(monkeypatch):
     cluster.shutdown()
 
 
+@pytest.mark.slow
 def test_a_node_is_lost_in_mid_search(cluster, tmp_path, monkeypatch):
     nodes = [cluster.add_node(num_cpus=1, object_store_memory=80 * 2**20) for _ in range(2)]
     cluster.wait_for_nodes()

@@ -41,7 +41,7 @@ def members(*slow):
     return [pytest.param(name, marks=[pytest.mark.slow] * (name in slow)) for name in DETECTORS]
 
 
-@pytest.fixture(scope="module", params=members("faster-rcnn"))  # Mask R-CNN is one with masks
+@pytest.fixture(scope="module", params=members("faster-rcnn", "mask-rcnn"))
 def trained(request, one_thread):
     """A detector that was trained on a batch, its losses, and the batch. Not to be changed: take a copy."""
     detector = tiny_detector(request.param)
@@ -147,7 +147,7 @@ def other_name(detector):
 
 
 # By default one of two stages; test_detector_export.py exports one of one stage.
-@pytest.mark.parametrize("trained", members(*(DETECTORS.keys() - {"mask-rcnn"})), indirect=True, scope="module")
+@pytest.mark.parametrize("trained", members(*(DETECTORS.keys() - {"yolof"})), indirect=True, scope="module")
 def test_export_finds_the_same_on_images_of_other_sizes(trained, tmp_path):
     detector, _, (learnt, _) = trained
     module = EndToEnd(detector)

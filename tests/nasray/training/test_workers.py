@@ -38,7 +38,7 @@ SUPERNET = supernet_architecture(ShuffleNetSpace(stem_width=8, widths=(16, 24, 3
 
 @pytest.mark.parametrize(("detector", "architecture"), [
     (FCOS, None),
-    (FCOS, SUPERNET),
+    pytest.param(FCOS, SUPERNET, marks=pytest.mark.slow),
     pytest.param(DetectorOptions(name="gfl", channels=16, num_convs=1), None, marks=pytest.mark.slow),
     pytest.param(DetectorOptions(name="retinanet", channels=16, num_convs=1), None, marks=pytest.mark.slow),
 ], ids=["fcos", "supernet", "gfl", "retinanet"])  # fmt: skip
