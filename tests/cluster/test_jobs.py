@@ -90,6 +90,7 @@ def command_line(capsys, *arguments):
     return capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_search_is_submitted_stopped_and_continued(head, tmp_path, capsys, monkeypatch):
     """In the folder that jobs have by default, of a name that needs quoting."""
     head, home, _ = head

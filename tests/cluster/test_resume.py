@@ -142,6 +142,7 @@ def test_pickles_of_a_stranger_are_not_read(killed, expected):
     assert common.history_bytes(killed) == expected
 
 
+@pytest.mark.slow
 def test_an_evaluator_that_keeps_failing_stops_the_run_and_can_be_resumed(tmp_path, expected):
     folder = tmp_path / "run"
     (tmp_path / "broken").touch()
