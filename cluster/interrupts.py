@@ -2,6 +2,7 @@
 
 Each of them raises `InterruptError`, a KeyboardInterrupt, in the main thread. A signal that is repeated at once is the
 same wish; while a clean-up runs, signals are ignored for `PATIENCE` seconds, and after that the process ends at once.
+Where Python drops exceptions, in finalizers and callbacks of weak references, the signal is sent again.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -16,6 +18,8 @@ from typing import Any
 
 REPEATED = 1.0
 """Seconds within which a second signal is the same wish as the first."""
+AGAIN = 0.05
+"""Seconds after which a signal that met a finalizer is sent again."""
 PATIENCE = 20.0
 """Seconds for which a clean-up is not interrupted."""
 _SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
@@ -57,9 +61,19 @@ def interruptible() -> Iterator[None]:
     _last = float("-inf")
     _handlers.update({signum: _interrupt if old in _DEFAULTS else old for signum, old in before.items()})
     renew_handlers()
+    hook = sys.unraisablehook
+
+    def keep_interrupt(dropped: sys.UnraisableHookArgs) -> None:
+        if isinstance(dropped.exc_value, InterruptError):
+            _send_again(dropped.exc_value.signum)
+        else:
+            hook(dropped)
+
+    sys.unraisablehook = keep_interrupt
     try:
         yield
     finally:
+        sys.unraisablehook = hook
         _handlers.clear()
         for signum, old in before.items():
             signal.signal(signum, signal.SIG_DFL if old is None else old)
@@ -88,6 +102,14 @@ def ignore_signals() -> None:
     """Ignore further signals: the process ends in any case."""
     for signum in _SIGNALS:
         signal.signal(signum, signal.SIG_IGN)
+
+
+def _send_again(signum: int) -> None:
+    global _last
+    _last = float("-inf")
+    timer = threading.Timer(AGAIN, signal.pthread_kill, (threading.main_thread().ident, signum))
+    timer.daemon = True
+    timer.start()
 
 
 def _interrupt(signum: int, _: Any) -> None:

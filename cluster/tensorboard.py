@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
+import os
+import socket
 import struct
 import time
 from pathlib import Path
 from typing import Any
 
 from nasray.cluster.files import explained_disk_errors
+
+_numbers = itertools.count()
 
 
 class EventWriter:
@@ -22,14 +27,19 @@ class EventWriter:
 
     def __init__(self, folder: Path, *, first_step: int = 0) -> None:
         from tensorboard.compat.proto.event_pb2 import Event, SessionLog
-        from tensorboard.summary.writer.event_file_writer import EventFileWriter
+        from tensorboard.summary.writer.record_writer import RecordWriter
 
-        self._event, self.folder = Event, folder
-        with explained_disk_errors(folder):
-            self._writer = EventFileWriter(str(folder), max_queue_size=1, flush_secs=3600)
-            if first_step:
-                start = SessionLog(status=SessionLog.SessionStatus.START)
-                self._writer.add_event(Event(wall_time=time.time(), step=first_step, session_log=start))
+        self._event, now = Event, time.time()
+        self.path = folder / (
+            f"events.out.tfevents.{int(now):010d}.{socket.gethostname()}.{os.getpid()}.{next(_numbers)}"
+        )
+        with explained_disk_errors(self.path):
+            folder.mkdir(parents=True, exist_ok=True)
+            self._writer = RecordWriter(open(self.path, "wb"))
+        self._write(Event(wall_time=now, file_version="brain.Event:2"))
+        if first_step:
+            start = SessionLog(status=SessionLog.SessionStatus.START)
+            self._write(Event(wall_time=now, step=first_step, session_log=start))
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
         """Write one value of each tag."""
@@ -55,13 +65,13 @@ class EventWriter:
         self._write(self._event(wall_time=time.time(), summary=summary))
 
     def _write(self, event: Any) -> None:
-        with explained_disk_errors(self.folder):
-            self._writer.add_event(event)
+        with explained_disk_errors(self.path):
+            self._writer.write(event.SerializeToString())
             self._writer.flush()
 
     def close(self) -> None:
         """Close the file."""
-        with explained_disk_errors(self.folder):
+        with explained_disk_errors(self.path):
             self._writer.close()
 
 

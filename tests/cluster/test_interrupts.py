@@ -50,6 +50,19 @@ def test_a_command_ends_in_an_orderly_way_however_often_it_is_told(signum, code)
     assert error == "\nnasray: interrupted\n"
 
 
+def test_an_interrupt_where_python_drops_exceptions_is_not_lost(capfd):
+    class Finalized:
+        def __del__(self):
+            signal.raise_signal(signal.SIGTERM)
+
+    hook = sys.unraisablehook
+    with pytest.raises(InterruptError, match="SIGTERM"), interruptible():
+        Finalized()
+        time.sleep(10)
+    assert sys.unraisablehook is hook
+    assert capfd.readouterr().err == ""
+
+
 def test_handlers_come_and_go():
     before = signal.getsignal(signal.SIGTERM)
     with interruptible():
