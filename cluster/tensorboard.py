@@ -35,7 +35,7 @@ class EventWriter:
         )
         with explained_disk_errors(self.path):
             folder.mkdir(parents=True, exist_ok=True)
-            self._writer = RecordWriter(open(self.path, "wb"))
+            self._writer = RecordWriter(open(self.path, "wb"))  # noqa: SIM115  open as long as this is
         self._write(Event(wall_time=now, file_version="brain.Event:2"))
         if first_step:
             start = SessionLog(status=SessionLog.SessionStatus.START)

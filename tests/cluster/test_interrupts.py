@@ -55,10 +55,14 @@ def test_an_interrupt_where_python_drops_exceptions_is_not_lost(capfd):
         def __del__(self):
             signal.raise_signal(signal.SIGTERM)
 
-    hook = sys.unraisablehook
-    with pytest.raises(InterruptError, match="SIGTERM"), interruptible():
+    @interruptible()
+    def work():
         Finalized()
         time.sleep(10)
+
+    hook = sys.unraisablehook
+    with pytest.raises(InterruptError, match="SIGTERM"):
+        work()
     assert sys.unraisablehook is hook
     assert capfd.readouterr().err == ""
 
