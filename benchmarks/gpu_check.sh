@@ -90,9 +90,9 @@ def targets(num, hw, masks=False, seed=0, classes=80, boxes=7):
     rng = np.random.default_rng(seed)
     out = []
     for _ in range(num):
-        centre = rng.uniform(0.2, 0.8, (boxes, 2)) * hw[::-1]
+        center = rng.uniform(0.2, 0.8, (boxes, 2)) * hw[::-1]
         extent = rng.uniform(0.1, 0.35, (boxes, 2)) * hw[::-1] / 2
-        box = torch.from_numpy(np.concatenate([centre - extent, centre + extent], 1)).float()
+        box = torch.from_numpy(np.concatenate([center - extent, center + extent], 1)).float()
         one = {"boxes": box, "labels": torch.from_numpy(rng.integers(0, classes, boxes))}
         if masks:
             one["masks"] = torch.zeros(boxes, *hw, dtype=torch.uint8)
@@ -252,23 +252,23 @@ def throughput():
     from nasray.architectures import ARCHITECTURES
     from nasray.models import build
     from nasray.models.detectors import build_detector
-    from nasray.recipe import OptimiserOptions
-    from nasray.training.optimisers import make_optimiser
+    from nasray.recipe import OptimizerOptions
+    from nasray.training.optimizers import make_optimizer
     hw, dtype = small((800, 1344), (128, 160)), torch.bfloat16
     rows = {}
 
     def ours(name, batch, layout):
         net = build_detector(name, build(ARCHITECTURES[small("resnet50", "resnet18")]), 80).train().to(device(), memory_format=layout)
-        optimiser = make_optimiser(net, OptimiserOptions(learning_rate=1e-4))
+        optimizer = make_optimizer(net, OptimizerOptions(learning_rate=1e-4))
         images = torch.randint(0, 256, (batch, 3, *hw), dtype=torch.uint8).to(device()).contiguous(memory_format=layout)
         truth, generator = moved(targets(batch, hw), device()), torch.Generator(device())
 
         def step():
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             with torch.autocast(DEVICE, dtype):
                 losses = net(images, truth, generator=generator)
             torch.stack([v.float() for v in losses.values()]).sum().backward()
-            optimiser.step()
+            optimizer.step()
         return step
 
     def theirs(name, batch, layout):
@@ -277,16 +277,16 @@ def throughput():
         net = make(weights=None, weights_backbone=None, num_classes=80 + shift, min_size=min(hw), max_size=max(hw)).train().to(device(), memory_format=layout)
         for p in net.parameters():
             p.requires_grad_(True)
-        optimiser = torch.optim.SGD(net.parameters(), 1e-4, momentum=0.9, weight_decay=1e-4, fused=CUDA)
+        optimizer = torch.optim.SGD(net.parameters(), 1e-4, momentum=0.9, weight_decay=1e-4, fused=CUDA)
         images = list(torch.rand(batch, 3, *hw, device=device()))
         truth = [{**t, "labels": t["labels"] + shift} for t in moved(targets(batch, hw), device())]
 
         def step():
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             with torch.autocast(DEVICE, dtype):
                 losses = net(images, truth)
             torch.stack([v.float() for v in losses.values()]).sum().backward()
-            optimiser.step()
+            optimizer.step()
         return step
 
     last = torch.channels_last
@@ -341,16 +341,16 @@ def supernet():
         net.to(memory_format=layout)
         x = torch.randint(0, 256, (batch, 3, edge, edge), dtype=torch.uint8).to(device()).contiguous(memory_format=layout)
         for dtype in small((torch.bfloat16, torch.float32), (torch.float32,)):
-            optimiser = torch.optim.SGD(net.parameters(), 1e-3, fused=CUDA)
+            optimizer = torch.optim.SGD(net.parameters(), 1e-3, fused=CUDA)
             count = iter(range(10**6))
 
             def step():
                 net.backbone.set_path(sampler.draw(next(count)))
-                optimiser.zero_grad()
+                optimizer.zero_grad()
                 with torch.autocast(DEVICE, dtype, enabled=dtype != torch.float32):
                     loss = net(x, labels)["loss_classes"]
                 loss.backward()
-                optimiser.step()
+                optimizer.step()
             blocks.divide = divide
             whole, host, peak = timed(step, small(12, 1), small(16, 1))
             blocks.divide = plain
@@ -503,7 +503,7 @@ def ddp():
     space = make_space(load_experiment("detnas-300m-tiny"))
     for kind, architecture in (("network", None), ("supernet", supernet_architecture(space))):
         recipe = dataclasses.replace(
-            base, optimiser=dataclasses.replace(base.optimiser, name="sgd", learning_rate=0.01, weight_decay=0.0),
+            base, optimizer=dataclasses.replace(base.optimizer, name="sgd", learning_rate=0.01, weight_decay=0.0),
             schedule=dataclasses.replace(base.schedule, epochs=0.05, warmup_iterations=0))  # one iteration: later ones differ by chaos
         states, seconds = {}, {}
         for world in (1, 2):

@@ -184,7 +184,7 @@ def main() -> None:
 
 
 def measure(options: argparse.Namespace, checkpoint: Path) -> dict[str, Any]:
-    """Everything, as JSON-serialisable figures."""
+    """Everything, as JSON-serializable figures."""
     space = make_space_of(options.space)
     rows = space.sample(options.paths, np.random.default_rng(0))
     evaluator = PathEvaluator(space, str(checkpoint), images=options.images)

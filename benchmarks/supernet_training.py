@@ -4,7 +4,7 @@
     python benchmarks/supernet_training.py --image-size 800x1333 --batch-size 8 --precision bfloat16    # a GPU
 
 Every round draws a path: the supernet makes one step on it, then its extracted network makes one, on the same batch,
-with the same optimiser, so that a busy machine slows both; the ratio is that of the medians. Random weights and images.
+with the same optimizer, so that a busy machine slows both; the ratio is that of the medians. Random weights and images.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ from nasray.options import read_image_hw
 from nasray.recipe import Recipe, load_recipe
 from nasray.spaces import ShuffleNetSpace
 from nasray.training.loop import DTYPES
-from nasray.training.optimisers import make_optimiser
+from nasray.training.optimizers import make_optimizer
 
 
 class Trainee:
-    """A detector with its optimiser and one batch.
+    """A detector with its optimizer and one batch.
 
     Args:
         detector: on the CPU.
-        recipe: with optimiser, precision and layout.
+        recipe: with optimizer, precision and layout.
         options: batch and device.
     """
 
@@ -45,7 +45,7 @@ class Trainee:
         self.device = choose_device(options.device)
         layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
         self.detector = detector.train().to(self.device, memory_format=layout)
-        self.optimiser = make_optimiser(detector, recipe.optimiser)
+        self.optimizer = make_optimizer(detector, recipe.optimizer)
         self.dtype = DTYPES[recipe.precision]
         images, targets = make_batch(options.batch_size, read_image_hw(options.image_size))
         self.images = images.to(self.device, memory_format=layout)
@@ -55,11 +55,11 @@ class Trainee:
         """One training step; gives its seconds."""
         self._wait()
         begin = time.perf_counter()
-        self.optimiser.zero_grad()
+        self.optimizer.zero_grad()
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
             losses = self.detector(self.images, self.targets)
         torch.stack([value.float() for value in losses.values()]).sum().backward()
-        self.optimiser.step()
+        self.optimizer.step()
         self._wait()
         return time.perf_counter() - begin
 
@@ -69,7 +69,7 @@ class Trainee:
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
-    """Everything, as JSON-serialisable figures."""
+    """Everything, as JSON-serializable figures."""
     space = ShuffleNetSpace(options.space)
     recipe = dataclasses.replace(load_recipe(options.recipe), precision=options.precision)
     detector = make_network(recipe, supernet_architecture(space), NUM_CLASSES)
@@ -109,7 +109,7 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--space", default="small", choices=["small", "large"])
-    parser.add_argument("--recipe", default="detnas-fpn-1x", help="of the detector and the optimiser")
+    parser.add_argument("--recipe", default="detnas-fpn-1x", help="of the detector and the optimizer")
     parser.add_argument("--image-size", default="224x320")
     parser.add_argument("--batch-size", type=int, default=2)
     parser.add_argument("--precision", default="float32", choices=list(DTYPES))

@@ -27,9 +27,9 @@ def main() -> None:
     left.plot([row["epoch"] for row in steps], [row["loss"] for row in steps], color="#1f5fa8")
     left.set(xlabel="epoch", ylabel="training loss", ylim=(0, None))
     epochs = [0.0, *(row["epoch"] for row in validations)]
-    for name, colour in (("AP50", "#b3441e"), ("mAP", "#1f5fa8")):
+    for name, color in (("AP50", "#b3441e"), ("mAP", "#1f5fa8")):
         values = [0.0, *(row["metrics"][name] for row in validations)]
-        right.plot(epochs, values, marker="o", color=colour, label=f"{name} {values[-1]:.3f}")
+        right.plot(epochs, values, marker="o", color=color, label=f"{name} {values[-1]:.3f}")
     right.set(xlabel="epoch", ylabel="validation", ylim=(0, 1))
     right.legend(loc="lower right")
     for axes in (left, right):

@@ -1,4 +1,4 @@
-"""Our training step beside that of torchvision's reference model: same detector, backbone, batch, optimiser, one run.
+"""Our training step beside that of torchvision's reference model: same detector, backbone, batch, optimizer, one run.
 
     python benchmarks/training_step.py --detectors fcos retinanet faster-rcnn --image-size 320x416
 
@@ -45,9 +45,9 @@ def make_batch(size: int, image_hw: tuple[int, int]) -> tuple[Tensor, list[dict[
     images = torch.from_numpy(rng.integers(0, 256, (size, 3, height, width), dtype=np.uint8))
     targets = []
     for _ in range(size):
-        centre = rng.uniform(0.2, 0.8, (7, 2)) * (width, height)
+        center = rng.uniform(0.2, 0.8, (7, 2)) * (width, height)
         extent = rng.uniform(0.1, 0.35, (7, 2)) * (width, height) / 2
-        boxes = np.concatenate([centre - extent, centre + extent], axis=1).clip(0, [width, height, width, height])
+        boxes = np.concatenate([center - extent, center + extent], axis=1).clip(0, [width, height, width, height])
         labels = torch.from_numpy(rng.integers(0, NUM_CLASSES, 7))
         targets.append({"boxes": torch.from_numpy(boxes).float(), "labels": labels})
     return images, targets
@@ -73,13 +73,13 @@ def their_step(name: str, images: Tensor, targets: list[dict[str, Tensor]]) -> A
 
 
 def _step(model: nn.Module, losses: Callable[[], dict[str, Tensor]]) -> Callable[[], float]:
-    optimiser = torch.optim.SGD(model.parameters(), 1e-4, momentum=0.9, weight_decay=1e-4)
+    optimizer = torch.optim.SGD(model.parameters(), 1e-4, momentum=0.9, weight_decay=1e-4)
 
     def step() -> float:
         begin = time.perf_counter()
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         torch.stack(list(losses().values())).sum().backward()
-        optimiser.step()
+        optimizer.step()
         return time.perf_counter() - begin
 
     return step

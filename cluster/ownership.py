@@ -179,7 +179,7 @@ def _link(aside: Path, lock: Path) -> bool:
     return True
 
 
-def _replace(aside: Path, lock: Path, judged: Judgement) -> bool:
+def _replace(aside: Path, lock: Path, judged: Judgment) -> bool:
     """Take the place of a dead owner; whether it was this process that did."""
     claim = lock.with_name(f"{OWNER}.after-{judged.key}")
     if not _link(aside, claim):
@@ -234,7 +234,7 @@ def _myself() -> Owner:
 
 
 @dataclass(frozen=True)
-class Judgement:
+class Judgment:
     """What is known of a folder's owner.
 
     Attributes:
@@ -250,7 +250,7 @@ class Judgement:
     age: float | None = None
 
 
-def _judge(lock: Path) -> Judgement | None:
+def _judge(lock: Path) -> Judgment | None:
     """Find out about the owner of a folder; None if there is none."""
     while True:
         try:
@@ -263,17 +263,17 @@ def _judge(lock: Path) -> Judgement | None:
             return judged
 
 
-def _judge_file(lock: Path, found: os.stat_result) -> Judgement:
+def _judge_file(lock: Path, found: os.stat_result) -> Judgment:
     try:
         content: Any = read_json(lock)
         owner = Owner(**content)
     except (NasrayError, TypeError):
         age = _age(lock)
-        return Judgement(f"file-{found.st_ino}-{found.st_mtime_ns}", None, age < STALE, age)
+        return Judgment(f"file-{found.st_ino}-{found.st_mtime_ns}", None, age < STALE, age)
     if owner.machine == machine():
-        return Judgement(owner.key, owner, is_running(owner.process, owner.started))
+        return Judgment(owner.key, owner, is_running(owner.process, owner.started))
     age = _age(lock)
-    return Judgement(owner.key, owner, age < STALE or _is_flocked(lock), age)
+    return Judgment(owner.key, owner, age < STALE or _is_flocked(lock), age)
 
 
 def _age(path: Path) -> float:
@@ -311,7 +311,7 @@ def _is_flocked(path: Path) -> bool:
     return False
 
 
-def _refusal(path: Path, judged: Judgement) -> NasrayError:
+def _refusal(path: Path, judged: Judgment) -> NasrayError:
     heard = ""
     if judged.age is not None:
         left = max(STALE - judged.age, 1)

@@ -16,7 +16,7 @@ from typing_extensions import TypedDict
 
 from nasray.cluster import write_atomic
 from nasray.cluster.records import OPEN, PixelRulesEntry, check_record
-from nasray.configuration import validate
+from nasray.configuration import FORMER_KEYS, validate, with_current_keys
 from nasray.data.pixels import DEFAULT_RULES, PixelRules
 from nasray.recipe import RECIPE, Recipe
 from nasray.spaces import Architecture, NasrayError
@@ -114,14 +114,14 @@ class Checkpoint:
         except ValueError as error:
             raise NasrayError(f"{path}: {error}. Take another of its folder") from error
         return cls(
-            recipe=validate(RECIPE, Recipe, content["recipe"], f"{path}, recipe"),
+            recipe=validate(RECIPE, Recipe, with_current_keys(content["recipe"]), f"{path}, recipe"),
             architecture=architecture,
             classes=tuple(content["classes"]),
             category_ids=tuple(content["category_ids"]),
             model=content["model"],
             metrics=content["metrics"],
             iteration=content["iteration"],
-            training=content["training"],
+            training={FORMER_KEYS.get(key, key): value for key, value in content["training"].items()},
             pixel_rules=PixelRules.from_json(content.get("pixel_rules")),
         )
 

@@ -25,6 +25,8 @@ from nasray.spaces import NasrayError
 from nasray.spaces.ranges import shortened
 
 T = TypeVar("T")
+FORMER_KEYS = {"optimiser": "optimizer", "colour_jitter": "color_jitter", "minimise": "minimize"}
+"""Keys of runs, trainings and checkpoints of earlier versions, and what they are called now."""
 MOST_ERRORS = 5
 """Mistakes that one message names."""
 
@@ -175,6 +177,13 @@ def overridden(
     for note in notes:
         print(f"nasray: {note}", file=sys.stderr)
     return found
+
+
+def with_current_keys(content: Any) -> Any:
+    """Return what a run, a training or a checkpoint of an earlier version holds, with the keys of this version."""
+    if isinstance(content, dict):
+        return {FORMER_KEYS.get(key, key): with_current_keys(value) for key, value in content.items()}
+    return content
 
 
 def install_command(extra: str) -> str:

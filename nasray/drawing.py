@@ -35,19 +35,19 @@ def draw_detections(
     for place in np.argsort(scores, kind="stable").tolist():
         label = int(labels[place])
         left, top, right, bottom = (float(value) for value in boxes[place])
-        colour = class_colour(label)
-        pen.rectangle((left, top, max(right, left + 1), max(bottom, top + 1)), outline=colour, width=width)
+        color = class_color(label)
+        pen.rectangle((left, top, max(right, left + 1), max(bottom, top + 1)), outline=color, width=width)
         text = f"{classes[label]} {scores[place]:.2f}"
         size = pen.textbbox((0, 0), text, font=font)
         height = size[3] + 2
         corner = (left, max(top - height, 0))
-        pen.rectangle((*corner, left + size[2] + 4, corner[1] + height), fill=colour)
+        pen.rectangle((*corner, left + size[2] + 4, corner[1] + height), fill=color)
         pen.text((left + 2, corner[1]), text, fill="white", font=font)
     return np.asarray(picture).transpose(2, 0, 1)
 
 
-def class_colour(label: int) -> tuple[int, int, int]:
-    """A colour of a class, dark enough for white letters; neighbouring labels differ clearly."""
+def class_color(label: int) -> tuple[int, int, int]:
+    """A color of a class, dark enough for white letters; neighboring labels differ clearly."""
     hue = (0.02 + label * 0.618033988749895) % 1.0
     red, green, blue = colorsys.hls_to_rgb(hue, 0.38, 0.85)
     return round(255 * red), round(255 * green), round(255 * blue)

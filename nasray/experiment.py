@@ -28,6 +28,7 @@ from nasray.configuration import (
     refuse_foreign,
     shipped_names,
     validate,
+    with_current_keys,
 )
 from nasray.evaluators import ClosedFormEntropy, LogWidth, Proxy, SampledEntropy, check_weights
 from nasray.models.supernets import SUPERNETS
@@ -300,7 +301,7 @@ class Experiment:
         in_flight: trials at a time; part of the experiment, since the search depends on it; 2 if left out.
         data: detection data of all recipes below, instead of their own: as in `nasray train`.
         images: image folder of the recipes for classification, instead of their own.
-        minimise: costs to minimise beside maximising the score (multi-objective searchers).
+        minimize: costs to minimize beside maximizing the score (multi-objective searchers).
         reference: a named architecture to set the winner beside in the report.
         space: what can be built.
         supernet: what is trained before the search.
@@ -319,7 +320,7 @@ class Experiment:
     in_flight: Annotated[int, whole(1, MAX_IN_FLIGHT)] | None = None
     data: Text | None = None
     images: Text | None = None
-    minimise: tuple[Text, ...] = ()
+    minimize: tuple[Text, ...] = ()
     reference: Annotated[str, AfterValidator(_check_reference)] | None = None
     space: SpaceOptions = field(default_factory=SpaceOptions)
     supernet: SupernetOptions = field(default_factory=SupernetOptions)
@@ -414,24 +415,24 @@ def make_searcher(experiment: Experiment) -> Searcher:
         lower={name.removeprefix("min_"): value for name, value in bounds.items() if name.startswith("min_")},
     )
     cost: CostFunction = space.cost
-    if "latency_ms" in budget.upper or "latency_ms" in experiment.minimise:
+    if "latency_ms" in budget.upper or "latency_ms" in experiment.minimize:
         from nasray.latency import LatencyCost
 
         cost = LatencyCost(space, resources=trial_resources(experiment), **given_options(experiment.latency))
     elif given := given_options(experiment.latency):
         raise NasrayError(
-            f"latency.{next(iter(given))} is for searches with a bound on latency_ms, or that minimise it. Leave it "
+            f"latency.{next(iter(given))} is for searches with a bound on latency_ms, or that minimize it. Leave it "
             "out, or set budget.latency_ms"
         )
     known = [*space.cost(np.empty((0, space.num_genes), dtype=np.int64)), "latency_ms"]
-    for index, name in enumerate(experiment.minimise):
-        if name not in known or name in experiment.minimise[:index]:
+    for index, name in enumerate(experiment.minimize):
+        if name not in known or name in experiment.minimize[:index]:
             what = "twice the same cost" if name in known else "unknown cost"
             raise NasrayError(
-                f"minimise: {what} {shortened(name)}; the score is maximised, and these costs can be minimised beside "
+                f"minimize: {what} {shortened(name)}; the score is maximized, and these costs can be minimized beside "
                 f"it: {', '.join(known)}"
             )
-    objectives = (Objective("score"), *(Objective(name, "min") for name in experiment.minimise))
+    objectives = (Objective("score"), *(Objective(name, "min") for name in experiment.minimize))
     return kind(
         space, budget=budget, cost=cost, objectives=objectives, seed=experiment.seed,
         evaluations=experiment.evaluations, **options,
@@ -575,4 +576,4 @@ def experiment_of_run(description: dict[str, Any], source: str) -> Experiment:
             f"{source} was begun from Python with parts of its own; continue it there, with nasray.search(..., "
             "resume=True)"
         )
-    return parse_experiment(content, source)
+    return parse_experiment(with_current_keys(content), source)

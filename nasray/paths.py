@@ -180,7 +180,7 @@ def _up_to_the_last_norm(network: Any) -> Callable[[Tensor], Any]:
 
     inside = set(network.backbone.modules())
     if all(module in inside for module in network.modules() if isinstance(module, _BatchNorm)):
-        return lambda images: network.backbone(network.normalise(images))
+        return lambda images: network.backbone(network.normalize(images))
     return getattr(network, "forward_raw", network)
 
 

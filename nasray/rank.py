@@ -127,7 +127,7 @@ def rank_run(folder: str | Path, num: int, *, seed: int = 0, resources: Resource
             stack.enter_context(search_session(resources))
             inner = RunFolder.create(path, description)
         run_search(searcher, comparison, inner, evaluations=num, batch_size=1, in_flight=num, resources=resources)
-        result = summarise(inner, run, make_space(experiment))
+        result = summarize(inner, run, make_space(experiment))
         write_atomic(path / "rank.json", to_json(result, indent=1).encode())
         for name, drawing in drawings(result).items():
             write_atomic(path / f"{name}.png", drawing.png)
@@ -143,14 +143,14 @@ def read_rank(run: RunFolder) -> dict[str, Any] | None:
 def _random(experiment: Experiment, seed: int) -> Experiment:
     """The same space and budget with a random searcher."""
     options = type(experiment.searcher)(name="random")
-    return dataclasses.replace(experiment, seed=seed, searcher=options, minimise=())
+    return dataclasses.replace(experiment, seed=seed, searcher=options, minimize=())
 
 
-def summarise(inner: RunFolder, run: RunFolder, space: Space) -> dict[str, Any]:
+def summarize(inner: RunFolder, run: RunFolder, space: Space) -> dict[str, Any]:
     """Every architecture's figures, and the agreement of each predictor with training.
 
     Returns:
-        JSON-serialisable: `architectures`, best first, and `agreement` by predictor (see `rank_agreement`);
+        JSON-serializable: `architectures`, best first, and `agreement` by predictor (see `rank_agreement`);
         `random`, mean and deviation of mAP; and `winner`, the run's, if trained.
     """
     columns: dict[str, list[NDArray[np.float64]]] = {}

@@ -71,7 +71,7 @@ class DetectorOptions:
         name: the detector.
         channels: width of the neck and of the head's convolutions.
         num_convs: convolutions of each branch of the head.
-        norm: norms of neck and head: batch (synchronised where there are several workers), group, or none.
+        norm: norms of neck and head: batch (synchronized where there are several workers), group, or none.
         box_head: of Faster and Mask R-CNN: two fully connected layers, or convolutions and one.
         base_size: edge in pixels of the smallest anchor, at the first level (anchor-based ones).
         first_level: 3 for P3 to P7 (P2 to P6 of Faster and Mask R-CNN is 2).
@@ -127,7 +127,7 @@ class AugmentationOptions:
 
     Classification takes a random part of 8 % to all of an image, of `square` pixels, and mirrors half of them; of the
     options below it takes `square` alone. Detection, training: mosaic, expand, crop, flips, then the size (with scale
-    jitter, if any), and last the colours.
+    jitter, if any), and last the colors.
 
     Attributes:
         mosaic: share of training images that are put together from four.
@@ -136,7 +136,7 @@ class AugmentationOptions:
         scale_jitter: least and most factor of a random resize before a crop to the final size (CenterNet), or nothing.
         flip: share of images that are mirrored left to right.
         vertical_flip: share of images that are mirrored top to bottom.
-        colour: strength of random brightness, contrast, saturation and hue; 0 for none.
+        color: strength of random brightness, contrast, saturation and hue; 0 for none.
         short_side: pixels of the shorter side after resizing; of several each image draws one.
         long_side: the longer side is never more than this.
         square: resize to a square of this edge instead, whatever the aspect ratio (SSD, CenterNet, classification).
@@ -149,7 +149,7 @@ class AugmentationOptions:
     scale_jitter: tuple[Scale, Scale] | None = None
     flip: Share = 0.5
     vertical_flip: Share = 0.0
-    colour: Annotated[float, number(0, 10)] = 0.0
+    color: Annotated[float, number(0, 10)] = 0.0
     short_side: tuple[Side, ...] = (800,)
     long_side: Side = 1333
     square: Side | None = None
@@ -178,7 +178,7 @@ class LoaderOptions:
 
 
 @checked
-class OptimiserOptions:
+class OptimizerOptions:
     """How weights move.
 
     Attributes:
@@ -255,7 +255,7 @@ class Recipe:
             to be compared on.
         weights: a file of pre-trained weights: of a backbone, or a checkpoint of nasray's.
         batch_size: images of one step, over all workers.
-        backbone_norm: batch (synchronised where there are several workers), or frozen (statistics and scale fixed).
+        backbone_norm: batch (synchronized where there are several workers), or frozen (statistics and scale fixed).
         frozen_stages: how much of the backbone is not trained: 1 the stem, 2 also the first stage, and so on.
         precision: of the forward pass: float32, or automatic mixed precision.
         channels_last: lay tensors out as NHWC, which convolutions on CPUs and tensor cores prefer.
@@ -269,7 +269,7 @@ class Recipe:
         paths: which path of a supernet a step trains.
         augmentation: what is done to images.
         loader: how images reach the network.
-        optimiser: how weights move.
+        optimizer: how weights move.
         schedule: how long, and how the learning rate changes.
         resources: the processes that train side by side.
     """
@@ -296,16 +296,16 @@ class Recipe:
     paths: PathOptions = field(default_factory=PathOptions)
     augmentation: AugmentationOptions = field(default_factory=AugmentationOptions)
     loader: LoaderOptions = field(default_factory=LoaderOptions)
-    optimiser: OptimiserOptions = field(default_factory=OptimiserOptions)
+    optimizer: OptimizerOptions = field(default_factory=OptimizerOptions)
     schedule: ScheduleOptions = field(default_factory=ScheduleOptions)
     resources: WorkerOptions = field(default_factory=WorkerOptions)
 
     def __post_init__(self) -> None:
-        parts = self.resources.workers * self.optimiser.accumulate
+        parts = self.resources.workers * self.optimizer.accumulate
         if self.batch_size % parts:
             raise NasrayError(
                 f"batch_size {self.batch_size} does not divide among {self.resources.workers} workers with "
-                f"{self.optimiser.accumulate} parts each; choose a multiple of {parts}"
+                f"{self.optimizer.accumulate} parts each; choose a multiple of {parts}"
             )
         if self.weights is None and (self.frozen_stages or self.backbone_norm == "frozen"):
             raise NasrayError(
@@ -391,14 +391,14 @@ def is_recipe(name: str) -> bool:
 def tiny(recipe: Recipe) -> Recipe:
     """The same training in small: the embedded data set, a tiny backbone, narrow heads, a few epochs.
 
-    Detector, optimiser, form of the schedule and kinds of augmentation stay; sizes and lengths shrink in proportion.
+    Detector, optimizer, form of the schedule and kinds of augmentation stay; sizes and lengths shrink in proportion.
     """
-    augmentation, schedule, optimiser = recipe.augmentation, recipe.schedule, recipe.optimiser
+    augmentation, schedule, optimizer = recipe.augmentation, recipe.schedule, recipe.optimizer
     is_classification = recipe.task == "classification"
     batch_size = 32 if is_classification else 8
     if is_classification:  # batches there shrink by so much that the learning rate has to follow
-        rate = optimiser.learning_rate * min(batch_size / recipe.batch_size, 1)
-        optimiser = dataclasses.replace(optimiser, learning_rate=rate)
+        rate = optimizer.learning_rate * min(batch_size / recipe.batch_size, 1)
+        optimizer = dataclasses.replace(optimizer, learning_rate=rate)
     factor = 128 / max(augmentation.short_side)
     short_sides = {max(round(factor * side / 8) * 8, 64) for side in augmentation.short_side}
     epochs = 6.0
@@ -425,7 +425,7 @@ def tiny(recipe: Recipe) -> Recipe:
         ),
         classifier=dataclasses.replace(recipe.classifier, width=64),
         paths=PathOptions(),
-        optimiser=optimiser,
+        optimizer=optimizer,
         loader=dataclasses.replace(recipe.loader, processes=0, cache=True),
         schedule=dataclasses.replace(
             schedule,

@@ -29,7 +29,7 @@ from nasray.report_data import (
     level_costs,
     read_run,
     reference_stages,
-    summarise,
+    summarize,
     winner_stages,
 )
 from nasray.report_figures import Drawing, draw, label
@@ -43,7 +43,7 @@ MAX_ROWS = 40
 
 
 def report_summary(folder: RunFolder, space: Space) -> dict[str, Any]:
-    """The figures of a run as a JSON-serialisable dict.
+    """The figures of a run as a JSON-serializable dict.
 
     Keys: name, objectives, evaluations, ended_early (where and why, if it did), batches, not_finite (evaluations with
     an objective that is NaN or infinite), seconds, evaluations_per_second, sessions, workers, busy_share (see
@@ -55,7 +55,7 @@ def report_summary(folder: RunFolder, space: Space) -> dict[str, Any]:
     Raises:
         NasrayError: if no batch is finished, or the history is corrupt.
     """
-    return summarise(read_run(folder), space)
+    return summarize(read_run(folder), space)
 
 
 def write_report(
@@ -138,7 +138,7 @@ def _convergence(run: RunData, drawings: dict[str, Drawing]) -> str:
     fine = run.fine_after
     if fine:
         caption += f" From {fine:,} evaluations on (dotted line), mutation is fine: kernels and widths, no depths."
-    # A cost that is minimised beside a score has no story of its own: its best is where the space ends.
+    # A cost that is minimized beside a score has no story of its own: its best is where the space ends.
     measured = [objective for objective in run.objectives if objective.name in run.metrics] or run.objectives[:1]
     for objective in measured:
         points = run.convergence(objective)
@@ -190,7 +190,7 @@ def _trade_off(run: RunData, drawings: dict[str, Drawing]) -> str:
                 bounds=run.budget.get(name, []),
             ),
         )  # fmt: skip
-        what = "The stronger the colour, the more evaluations (logarithmic)." if len(usable) > figures.MANY else ""
+        what = "The stronger the color, the more evaluations (logarithmic)." if len(usable) > figures.MANY else ""
         charts.append((drawings[key], what))
     return _section(f"{first.name.capitalize()} against cost", _grid(charts)) if charts else ""
 

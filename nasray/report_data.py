@@ -101,7 +101,7 @@ class RunData:
     Attributes:
         name: of the experiment, or of the folder.
         description: the content of experiment.yaml.
-        objectives: what was optimised; the first one ranks where a single winner is asked for.
+        objectives: what was optimized; the first one ranks where a single winner is asked for.
         ids: of the N evaluated architectures.
         genes: (N, G).
         costs: each (N,).
@@ -360,8 +360,8 @@ def finite_or_none(value: float) -> float | None:
     return float(value) if math.isfinite(value) else None
 
 
-def summarise(run: RunData, space: Space) -> dict[str, Any]:
-    """The figures of a report, JSON-serialisable; None in place of what is not finite or not known."""
+def summarize(run: RunData, space: Space) -> dict[str, Any]:
+    """The figures of a report, JSON-serializable; None in place of what is not finite or not known."""
     best = int(run.leaders[0])
     many = len(run.objectives) > 1
     summary: dict[str, Any] = {

@@ -1,6 +1,6 @@
-"""The figures of a report: every one a single panel, as PNG on white and as SVG that takes its colours from the page.
+"""The figures of a report: every one a single panel, as PNG on white and as SVG that takes its colors from the page.
 
-Colours are Okabe and Ito's, which stay apart for colour-blind readers ("Color universal design", 2008). In the SVG
+Colors are Okabe and Ito's, which stay apart for color-blind readers ("Color universal design", 2008). In the SVG
 they become CSS variables, so that one figure serves a light and a dark page.
 
 Shapes: N evaluations, T points in time, L levels C1 to C5.
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 
 INK, MUTED, GRID, PAPER = "#1c2126", "#66707a", "#dde1e6", "#fffffe"
 BLUE, ORANGE, GREEN, PURPLE, RED = "#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00"
-LEVEL_COLOURS = (BLUE, ORANGE, GREEN, PURPLE, RED)
+LEVEL_COLORS = (BLUE, ORANGE, GREEN, PURPLE, RED)
 VARIABLES = {
     INK: "ink", MUTED: "muted", GRID: "grid", PAPER: "paper",
     BLUE: "blue", ORANGE: "orange", GREEN: "green", PURPLE: "purple", RED: "red",
 }  # fmt: skip
-"""Each colour's CSS variable; the page defines them all."""
+"""Each color's CSS variable; the page defines them all."""
 
 MID_BLUE = np.array([0x1E, 0x86, 0xCC]) / 255  # of images, which cannot follow the page: between light and dark
 SIZE = 4.4, 3.2  # inches: text of 8.5 points is readable at the width of a phone
@@ -100,7 +100,7 @@ def draw(name: str, alternative: str, plot: Callable[[Axes], None]) -> Drawing:
 
 
 def _for_page(svg: str, name: str, alternative: str) -> str:
-    """The SVG that matplotlib made, without what a page has no use for, and with the page's colours and fonts."""
+    """The SVG that matplotlib made, without what a page has no use for, and with the page's colors and fonts."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>|<style[^>]*>.*?</style>", "", svg, flags=re.DOTALL)
     svg = re.sub(r"<!--.*?-->", "", svg, flags=re.DOTALL)
@@ -109,8 +109,8 @@ def _for_page(svg: str, name: str, alternative: str) -> str:
     svg = re.sub(r'\sid="([^"]+)"', lambda found: f' id="{name}-{found[1]}"' if found[1] in targets else "", svg)
     svg = re.sub(r'(href="#|url\(#)', rf"\g<1>{name}-", svg)
     svg = svg.replace("'DejaVu Sans', sans-serif", "var(--sans)").replace("'DejaVu Sans'", "var(--sans)")
-    for colour, variable in VARIABLES.items():
-        svg = svg.replace(colour, f"var(--{variable})")
+    for color, variable in VARIABLES.items():
+        svg = svg.replace(color, f"var(--{variable})")
     head = re.compile(r'<svg[^>]*?viewBox="([^"]*)"[^>]*>')
     opening = f'<svg viewBox="{head.match(svg)[1]}" role="img" aria-label="{html.escape(alternative)}" id="{name}"'  # type: ignore[index]
     opening += ' xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink">'
@@ -197,7 +197,7 @@ def scatter(
 
 
 def _density(axes: Axes, x: Floats, y: Floats) -> None:
-    """Evaluations per cell as the opacity of one colour, on a logarithmic scale."""
+    """Evaluations per cell as the opacity of one color, on a logarithmic scale."""
     counts, x_edges, y_edges = np.histogram2d(x, y, bins=(88, 56))
     shade = np.log1p(counts.T) / np.log1p(counts.max())
     image = np.empty((*shade.shape, 4))
@@ -213,25 +213,25 @@ def _density(axes: Axes, x: Floats, y: Floats) -> None:
 def levels(axes: Axes, told: Ints, rows: Floats, unit: str, fine_after: int | None) -> None:
     """(L, T) one line for each level, named at its end."""
     _mark_switch(axes, fine_after)
-    for line, colour in zip(rows, LEVEL_COLOURS, strict=True):
-        axes.plot(told, line, color=colour, drawstyle="steps-post")
+    for line, color in zip(rows, LEVEL_COLORS, strict=True):
+        axes.plot(told, line, color=color, drawstyle="steps-post")
     _over_time(axes, told, unit)
     axes.set_ylim(bottom=0)
     ends = rows[:, -1]
     heights = _apart(ends, axes.get_ylim()[1] / 17)
     right: dict[str, Any] = {"transform": axes.get_yaxis_transform(), "clip_on": False}
-    for level, end, height, colour in zip(LEVELS, ends, heights, LEVEL_COLOURS, strict=True):
-        axes.plot([1.0, 1.035], [end, height], color=colour, linewidth=0.8, **right)
-        axes.plot(1.045, height, "o", color=colour, markersize=4, **right)
+    for level, end, height, color in zip(LEVELS, ends, heights, LEVEL_COLORS, strict=True):
+        axes.plot([1.0, 1.035], [end, height], color=color, linewidth=0.8, **right)
+        axes.plot(1.045, height, "o", color=color, markersize=4, **right)
         axes.text(1.07, height, f"C{level}", va="center_baseline", **right)
 
 
 def level_bars(axes: Axes, gmacs: list[tuple[str, Floats]]) -> None:
     """Each named architecture's multiply-adds at the L levels."""
     width = 0.76 / len(gmacs)
-    for number, ((name, values), colour) in enumerate(zip(gmacs, (BLUE, MUTED), strict=False)):
-        centre = np.arange(len(LEVELS)) + (number - (len(gmacs) - 1) / 2) * width
-        axes.bar(centre, values, width * 0.94, color=colour, label=name)
+    for number, ((name, values), color) in enumerate(zip(gmacs, (BLUE, MUTED), strict=False)):
+        center = np.arange(len(LEVELS)) + (number - (len(gmacs) - 1) / 2) * width
+        axes.bar(center, values, width * 0.94, color=color, label=name)
     axes.set_xticks(range(len(LEVELS)), [f"C{level}" for level in LEVELS])
     axes.set_ylabel(label("gmacs"))
     axes.grid(False, axis="x")
@@ -241,7 +241,7 @@ def level_bars(axes: Axes, gmacs: list[tuple[str, Floats]]) -> None:
 def _apart(heights: Floats, least: float) -> Floats:
     """Heights in the same order, at least `least` apart and otherwise as near to the given ones as can be.
 
-    Neighbours that are too near are pooled around their mean, as in isotonic regression, and none goes below zero.
+    Neighbors that are too near are pooled around their mean, as in isotonic regression, and none goes below zero.
     """
     order = np.argsort(heights, kind="stable")
     pools: list[list[float]] = []
@@ -298,9 +298,9 @@ def agreement_intervals(axes: Axes, *, agreement: dict[str, Any]) -> None:
     names = [name for name, found in agreement.items() if found["kendall"]["value"] is not None]
     for place, name in enumerate(reversed(names)):
         found = agreement[name]["kendall"]
-        colour = BLUE if name == "supernet" else MUTED
-        axes.plot([found["low"], found["high"]], [place, place], color=colour)
-        axes.plot(found["value"], place, "o", markersize=5, color=colour)
+        color = BLUE if name == "supernet" else MUTED
+        axes.plot([found["low"], found["high"]], [place, place], color=color)
+        axes.plot(found["value"], place, "o", markersize=5, color=color)
     axes.axvline(0, color=MUTED, linewidth=0.6)
     axes.set_yticks(range(len(names)), [label(name) for name in reversed(names)])
     axes.set_xlim(-1, 1)

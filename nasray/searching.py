@@ -55,7 +55,7 @@ def search(
 
     Args:
         space: what can be built.
-        evaluator: maps an (N, G) population to metrics, each an (N,) array; a searcher maximises "score" unless told
+        evaluator: maps an (N, G) population to metrics, each an (N,) array; a searcher maximizes "score" unless told
             otherwise. Picklable; the same architecture gets the same metrics wherever it is evaluated.
         folder: the run's folder, empty or absent; with `resume`, the run to continue.
         evaluations: architectures to evaluate.

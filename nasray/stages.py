@@ -30,7 +30,7 @@ from nasray.cluster.files import to_json
 from nasray.cluster.progress import say
 from nasray.cluster.records import StageRecord, read_record, yaml_record
 from nasray.cluster.session import ray_session
-from nasray.configuration import validate
+from nasray.configuration import validate, with_current_keys
 from nasray.experiment import Experiment, experiment_of_run, make_evaluator, make_searcher, make_space
 from nasray.models.supernets import supernet_architecture
 from nasray.paths import PathEvaluator
@@ -122,7 +122,10 @@ def read_recipes(run: RunFolder) -> dict[str, Recipe] | None:
         raise NasrayError(
             f"{path} holds recipes of {_listed(content)}; the run's trainings are {_listed(stages)}. {RESTORE}"
         )
-    return {stage: validate(RECIPE, Recipe, recipe, f"{path}, {stage}") for stage, recipe in content.items()}
+    return {
+        stage: validate(RECIPE, Recipe, with_current_keys(recipe), f"{path}, {stage}")
+        for stage, recipe in content.items()
+    }
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -75,7 +75,7 @@ class Searcher(ABC):
         space: what can be built.
         budget: bounds on costs; every architecture asked for meets them.
         cost: gives the bounded costs; the space's own by default.
-        objectives: what to optimise; several only where the searcher says so.
+        objectives: what to optimize; several only where the searcher says so.
         seed: same seed, same search.
         evaluations: architectures that the search will evaluate, from which the defaults of the searcher's options
             follow; an `OrderedSearch` sets it where it is left out.

@@ -130,7 +130,7 @@ class Evolution(Searcher):
             newcomers = self._newcomers(num - few) if few < num else mutants[:0]
             return _without_parents(np.concatenate([mutants, newcomers]))
         kind = self.rng.random(num)
-        if self.is_stuck:  # the population's neighbourhood is used up
+        if self.is_stuck:  # the population's neighborhood is used up
             kind[num // 2 :] = 2.0
         first, second = (self._pick(num) for _ in range(2))
         parents = np.stack([self.numbers[first], np.full(num, NO_PARENT)], axis=1)

@@ -13,20 +13,20 @@ from nasray.spaces.ranges import shortened
 
 @dataclass(frozen=True)
 class Architecture:
-    """One point of a space as a frozen, JSON-serialisable value.
+    """One point of a space as a frozen, JSON-serializable value.
 
     Two architectures are equal, and have the same `id`, exactly if their canonical JSON is the same.
 
     Attributes:
         text: the canonical JSON (sorted keys, no spaces) of `{"family": ..., "spec": ...}`. Use `create` or
-            `from_json` to make one; they canonicalise.
+            `from_json` to make one; they canonicalize.
     """
 
     text: str
 
     @classmethod
     def create(cls, family: str, spec: Mapping[str, Any]) -> Architecture:
-        """Make an architecture of `family` (which network builder) from a JSON-serialisable `spec`."""
+        """Make an architecture of `family` (which network builder) from a JSON-serializable `spec`."""
         return cls(json.dumps({"family": family, "spec": spec}, sort_keys=True, separators=(",", ":")))
 
     @classmethod

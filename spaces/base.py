@@ -1,4 +1,4 @@
-"""The contract of a search space: genes as integer rows, every operation vectorised over a population.
+"""The contract of a search space: genes as integer rows, every operation vectorized over a population.
 
 Shapes: N architectures in a population, G genes in a row. A population is an (N, G) int64 array.
 """
@@ -33,7 +33,7 @@ class Gene:
         name: unique within its space; also the parameter's name in Ray Tune and Optuna.
         values: the allowed integers, ascending, without repetition.
         log: whether samplers should draw it uniformly in the logarithm (widths) instead of uniformly.
-        ordered: whether neighbours are alike (widths, depths) or the values are mere labels (kinds of operation).
+        ordered: whether neighbors are alike (widths, depths) or the values are mere labels (kinds of operation).
     """
 
     name: str
@@ -255,7 +255,7 @@ def row_keys(population: Population) -> NDArray[np.uint64]:
 
 
 def _mix(value: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """The finaliser of the generator splitmix64, a bijection of 64-bit numbers."""
+    """The finalizer of the generator splitmix64, a bijection of 64-bit numbers."""
     value = value * np.uint64(0x9E3779B97F4A7C15)
     value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

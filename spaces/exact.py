@@ -1,7 +1,7 @@
 """Logarithms and arc cosines, correctly rounded: the same bits on every processor.
 
 Those of the C library differ in the last place between processors (with and without fused multiply-add) and between
-libraries, numpy's vectorised ones between instruction sets. A search compares scores, so that one such bit may change
+libraries, numpy's vectorized ones between instruction sets. A search compares scores, so that one such bit may change
 everything after it. Here they are computed in whole numbers, in units of 2^-128, and rounded once.
 """
 

@@ -283,7 +283,7 @@ def one_off_options() -> Iterator[Case]:
                     yield Case(f"{command[0]}: options", (*command, f"{option}={value}"))
     yield Case("search: options", ("search", "maedet-tiny", "--resources.address", "127.0.0.1:1"))
     yield Case("search: options", ("search", "maedet-tiny", "--resources.address", "nowhere"))
-    yield Case("search: options", ("search", "maedet-tiny", "--minimise", "score"))
+    yield Case("search: options", ("search", "maedet-tiny", "--minimize", "score"))
     on_gpu = ("--evaluator.name", "sampled-entropy", "--evaluator.device", "cuda")
     yield Case("search: options", ("search", "maedet-tiny", *on_gpu))
     yield Case("search: options", ("search", "maedet-tiny", "--budget.gmacs", "1", "--budget.min-gmacs", "2"))

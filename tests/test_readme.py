@@ -42,7 +42,7 @@ RECIPE_OPTIONS = {
     "paths.": recipes.PathOptions,
     "augmentation.": recipes.AugmentationOptions,
     "loader.": recipes.LoaderOptions,
-    "optimiser.": recipes.OptimiserOptions,
+    "optimizer.": recipes.OptimizerOptions,
     "schedule.": recipes.ScheduleOptions,
     "resources.": recipes.WorkerOptions,
 }

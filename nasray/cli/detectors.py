@@ -42,7 +42,7 @@ def add_commands(commands: Any) -> None:
     sub = command(actions, "check", _data_check, "what is in a data set, and what is wrong with it")
     sub.add_argument("source", help=SOURCE)
     sub.add_argument("--decode", action="store_true", help="also read every image, to find those that are damaged")
-    sub = command(actions, "shapes", _data_shapes, "generate a set of coloured shapes in COCO format")
+    sub = command(actions, "shapes", _data_shapes, "generate a set of colored shapes in COCO format")
     sub.add_argument("folder")
     sub.add_argument("--images", type=whole(2, 10**6), default=200, help="at least 2 (default 200)")
     sub.add_argument("--image-size", type=image_hw, default="128x128", help=f"{IMAGE_SIZE} (default 128x128)")

@@ -1,7 +1,7 @@
-"""The embedded data set: coloured shapes on textured grounds, drawn from a seed, the same on every machine.
+"""The embedded data set: colored shapes on textured grounds, drawn from a seed, the same on every machine.
 
-Three classes that differ in outline alone: colour, size, place and, for triangles, rotation tell nothing about them.
-Thin strokes of the same colours lie between them and belong to no class. Shapes never cover each other, their boxes
+Three classes that differ in outline alone: color, size, place and, for triangles, rotation tell nothing about them.
+Thin strokes of the same colors lie between them and belong to no class. Shapes never cover each other, their boxes
 may overlap.
 """
 
@@ -109,7 +109,7 @@ def polygon_area(polygon: Polygon) -> float:
 
 
 def polygon_mask(polygon: Polygon, image_hw: tuple[int, int]) -> NDArray[np.bool_]:
-    """The (H, W) pixels whose centre is in a convex polygon with (P, 2) corners, clockwise as seen on the screen."""
+    """The (H, W) pixels whose center is in a convex polygon with (P, 2) corners, clockwise as seen on the screen."""
     mask = np.zeros(image_hw, dtype=bool)
     left, top = np.floor(polygon.min(axis=0)).astype(int).clip(0)
     right, bottom = np.ceil(polygon.max(axis=0)).astype(int)
@@ -123,7 +123,7 @@ def polygon_mask(polygon: Polygon, image_hw: tuple[int, int]) -> NDArray[np.bool
 
 
 def _ground(generator: np.random.Generator, image_hw: tuple[int, int]) -> NDArray[np.int64]:
-    """(3, H, W): a smooth change of colours with stripes across it."""
+    """(3, H, W): a smooth change of colors with stripes across it."""
     knots = generator.integers(40, 216, size=(3, 4, 4)).astype(np.float64)
     rows, columns = (np.linspace(0, 3, length) for length in image_hw)
     weights = [np.maximum(1 - abs(line[:, None] - np.arange(4)), 0) for line in (rows, columns)]
@@ -135,12 +135,12 @@ def _ground(generator: np.random.Generator, image_hw: tuple[int, int]) -> NDArra
 
 
 def _fill(image: NDArray[np.int64], mask: NDArray[np.bool_], generator: np.random.Generator) -> None:
-    """Paint these pixels in a colour that stands out against what is there."""
+    """Paint these pixels in a color that stands out against what is there."""
     ground = image[:, mask].mean(axis=1) if mask.any() else image.mean(axis=(1, 2))
-    colour = generator.integers(0, 256, size=3)
-    while abs(colour - ground).max() < 70:
-        colour = generator.integers(0, 256, size=3)
-    image[:, mask] = colour[:, None]
+    color = generator.integers(0, 256, size=3)
+    while abs(color - ground).max() < 70:
+        color = generator.integers(0, 256, size=3)
+    image[:, mask] = color[:, None]
 
 
 def _outline(name: str, generator: np.random.Generator, edge: int) -> Polygon:

@@ -98,7 +98,7 @@ def resize(sample: Sample, size: tuple[int, int]) -> Sample:
 
 @dataclass(frozen=True)
 class TrainTransform:
-    """Everything but the mosaic: expand, crop, flips, size (with scale jitter), colour.
+    """Everything but the mosaic: expand, crop, flips, size (with scale jitter), color.
 
     Attributes:
         options: of the recipe.
@@ -126,8 +126,8 @@ class TrainTransform:
         if options.vertical_flip:
             steps.append(v2.RandomVerticalFlip(options.vertical_flip))
         steps.append(ResizeTo(options))
-        if options.colour:
-            steps.append(colour_jitter(options.colour))  # after resizing: a change of hue costs more than all else
+        if options.color:
+            steps.append(color_jitter(options.color))  # after resizing: a change of hue costs more than all else
         return [*steps, v2.ClampBoundingBoxes(), v2.SanitizeBoundingBoxes()]
 
 
@@ -155,7 +155,7 @@ class EvaluationTransform:
         return resized_hw(image_hw, options.short_side[-1], options.long_side, options.square)
 
 
-def colour_jitter(strength: float) -> v2.Transform:
+def color_jitter(strength: float) -> v2.Transform:
     """Random brightness, contrast, saturation and hue.
 
     At strength 1 the ranges are those of torchvision's photometric distortion for SSD (Liu et al., ECCV 2016).

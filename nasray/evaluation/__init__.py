@@ -32,7 +32,7 @@ def evaluate_checkpoint(
         to: a Parquet file for all detections.
 
     Returns:
-        JSON-serialisable: `coco` (the twelve numbers, and those of masks as `mask_...`), `voc`, `classes` (a row for
+        JSON-serializable: `coco` (the twelve numbers, and those of masks as `mask_...`), `voc`, `classes` (a row for
         each), `images`, `seconds`.
 
     Raises:

@@ -5,7 +5,7 @@ Section 3.2. Differs from both in: a table holds a coarse grid of channel counts
 
 A network's latency is predicted as the sum of its layer blocks, each measured alone: convolution, norm and activation
 as they stand in the network, the pool of a projection, the addition of a shortcut, the means and products of a gate.
-The sum knows nothing of caches that a neighbour has warmed or emptied, nor of an input whose size is odd (an entry of
+The sum knows nothing of caches that a neighbor has warmed or emptied, nor of an input whose size is odd (an entry of
 stride 2 is measured from twice its output). `table_error` tells what that amounts to.
 
 From the bottom up: `setting` (what a latency depends on), `measuring` (a network), `blocks` (a layer block), `table`

@@ -31,7 +31,7 @@ def table_error(
         repeats: passes of each network.
 
     Returns:
-        A JSON-serialisable dictionary: `mape_percent` (mean absolute error, percent of the measured latency),
+        A JSON-serializable dictionary: `mape_percent` (mean absolute error, percent of the measured latency),
         `bias_percent` (the mean error; positive where the table says too much), `kendall` and `spearman` between
         predicted and measured, `predicted_ms`, `measured_ms` (medians), `spread_ms`, `min_ms`, `gmacs`, and the
         setting. `mape_min_percent` and `bias_min_percent` are against `min_ms`, which a busy machine disturbs less.
@@ -79,7 +79,7 @@ def measure_architecture(
     architecture: Architecture, *, image_hw: tuple[int, int], batch_size: int = 1, device: str = "auto",
     dtype: str = "float32", with_table: bool = False,
 ) -> dict[str, Any]:  # fmt: skip
-    """What `measure` gives for an architecture's backbone, as one flat JSON-serialisable dictionary.
+    """What `measure` gives for an architecture's backbone, as one flat JSON-serializable dictionary.
 
     `with_table` adds `predicted_ms` from the device's block table (whose missing entries for this architecture are
     measured first) and `error_percent`, positive where the table says too much.

@@ -105,7 +105,7 @@ class Setting:
         return re.sub(r"[^A-Za-z0-9._+-]+", "_", text)
 
     def description(self) -> dict[str, Any]:
-        """The attributes, JSON-serialisable."""
+        """The attributes, JSON-serializable."""
         return {**asdict(self), "image_hw": list(self.image_hw)}
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nasray.models.pixels import Normalise
+from nasray.models.pixels import Normalize
 from nasray.models.shufflenet import reset_layers
 
 
@@ -31,7 +31,7 @@ class Classifier(nn.Module):
         label_smoothing: float = 0.0,
     ) -> None:  # fmt: skip
         super().__init__()
-        self.normalise = Normalise()
+        self.normalize = Normalize()
         self.backbone, self.label_smoothing = backbone, label_smoothing
         channels: int = backbone.out_channels[-1]  # type: ignore[index, assignment]
         self.head = ClassifierHead(channels, num_classes, width=width, dropout=dropout)
@@ -47,7 +47,7 @@ class Classifier(nn.Module):
             generator: not needed; what detectors take.
         """
         del generator
-        logits = self.head(next(reversed(self.backbone(self.normalise(images)).values())))
+        logits = self.head(next(reversed(self.backbone(self.normalize(images)).values())))
         if targets is None:
             return logits
         return {"loss_classes": F.cross_entropy(logits, targets, label_smoothing=self.label_smoothing)}

@@ -10,7 +10,7 @@ PIXEL_STD = (58.395, 57.12, 57.375)
 """Of ImageNet's RGB values in 0 to 255."""
 
 
-class Normalise(nn.Module):
+class Normalize(nn.Module):
     """RGB values in 0 to 255 to mean 0 and deviation 1 over ImageNet. It has no state."""
 
     mean: Tensor

@@ -85,7 +85,7 @@ def _rank_correlations(x: Floats, y: Floats, counts: Floats) -> tuple[Floats, Fl
     """Kendall's tau-b and Spearman's rho, each (B,), of B multisets in which item i occurs counts[b, i] times.
 
     Both follow from the (N, N) signs of differences: repeated items are tied with each other and cancel, and an
-    item's centred mid-rank is half the count-weighted sum of its signs.
+    item's centered mid-rank is half the count-weighted sum of its signs.
     """
     sign_x, sign_y = np.sign(x[:, None] - x), np.sign(y[:, None] - y)
 

@@ -127,7 +127,7 @@ def _run(recipe: Recipe, path: Path) -> dict[str, Any]:
     from nasray.cluster.training import Group, run_training
     from nasray.training.folder import read_summary
 
-    group = Group(**vars(recipe.resources), divides=recipe.batch_size // recipe.optimiser.accumulate)
+    group = Group(**vars(recipe.resources), divides=recipe.batch_size // recipe.optimizer.accumulate)
     run_training(_train, (recipe, str(path)), folder=path, group=group)
     return read_summary(path)
 
@@ -152,7 +152,7 @@ def try_out(recipe: Recipe, architecture: Architecture | None = None) -> Descrip
     """
     from nasray.architectures import find_architecture
     from nasray.training.folder import Description
-    from nasray.training.optimisers import freeze_backbone
+    from nasray.training.optimizers import freeze_backbone
     from nasray.training.setup import fresh_network, make_paths, open_sets
     from nasray.training.weights import load_weights
 

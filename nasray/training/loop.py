@@ -35,7 +35,7 @@ from nasray.recipe import Recipe
 from nasray.spaces import NasrayError
 from nasray.training.averaging import MovingAverage
 from nasray.training.folder import CheckpointFiles, Description, Ranking, ranked
-from nasray.training.optimisers import make_optimiser, scale_learning_rate
+from nasray.training.optimizers import make_optimizer, scale_learning_rate
 from nasray.training.recording import Recorder, Step
 from nasray.training.schedules import is_due, learning_rate_factor, total_iterations
 from nasray.training.watch import LossWatch
@@ -114,7 +114,7 @@ class Loop:
         self.network = parts.network.train()
         self.layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
         self.parameters = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
-        self.optimiser = make_optimiser(self.network, recipe.optimiser)
+        self.optimizer = make_optimizer(self.network, recipe.optimizer)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=recipe.precision == "float16")
         self.per_epoch = len(parts.batches)
         self.total = total_iterations(recipe.schedule, self.per_epoch)
@@ -137,7 +137,7 @@ class Loop:
                 ) from error
         self.model: nn.Module = self.network
         if worker.world > 1:
-            # Buffers are those of norms, which are frozen or synchronised: the same in all workers anyway.
+            # Buffers are those of norms, which are frozen or synchronized: the same in all workers anyway.
             self.model = DistributedDataParallel(
                 self.network, broadcast_buffers=False, gradient_as_bucket_view=True,
                 find_unused_parameters=parts.paths is not None,
@@ -172,7 +172,7 @@ class Loop:
         except torch.OutOfMemoryError as error:
             raise NasrayError(
                 f"{self.device} is out of memory with {self.recipe.batch_size // self.worker.world} images a worker: "
-                f"{str(error).splitlines()[0]} Divide the batch with optimiser.accumulate, choose precision bfloat16, "
+                f"{str(error).splitlines()[0]} Divide the batch with optimizer.accumulate, choose precision bfloat16, "
                 "smaller images, or more workers"
             ) from error
         finally:
@@ -190,8 +190,8 @@ class Loop:
         if self.parts.paths is not None:
             self.network.backbone.set_path(self.parts.paths.draw(self.iteration))  # type: ignore[union-attr, operator]
         self.factor = learning_rate_factor(self.iteration, self.per_epoch, recipe.schedule)
-        scale_learning_rate(self.optimiser, self.factor)
-        self.optimiser.zero_grad(set_to_none=True)
+        scale_learning_rate(self.optimizer, self.factor)
+        self.optimizer.zero_grad(set_to_none=True)
         images = batch.images.to(self.device, memory_format=self.layout, non_blocking=True)
         devices = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):  # dropout takes no generator
@@ -213,7 +213,7 @@ class Loop:
 
     def _backward(self, images: Tensor, targets: Any) -> Tensor:
         """Leave the gradient of the batch's mean loss in the parameters, and give the (L,) losses."""
-        num_parts = self.recipe.optimiser.accumulate
+        num_parts = self.recipe.optimizer.accumulate
         size, dtype = len(images) // num_parts, DTYPES[self.recipe.precision]
         total = torch.zeros((), device=self.device)
         for part in range(num_parts):
@@ -234,12 +234,12 @@ class Loop:
         return contextlib.nullcontext()
 
     def _move_weights(self) -> None:
-        self.scaler.unscale_(self.optimiser)
+        self.scaler.unscale_(self.optimizer)
         gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
         self.norm = get_total_norm(gradients)
-        if self.recipe.optimiser.clip is not None:
-            clip_grads_with_norm_(self.parameters, self.recipe.optimiser.clip, self.norm)
-        self.scaler.step(self.optimiser)
+        if self.recipe.optimizer.clip is not None:
+            clip_grads_with_norm_(self.parameters, self.recipe.optimizer.clip, self.norm)
+        self.scaler.step(self.optimizer)
         self.scaler.update()
         if self.average is not None:
             self.average.update(self.network)
@@ -276,7 +276,7 @@ class Loop:
                 iteration=self.iteration,
                 epoch=self._epoch(),
                 losses=dict(zip(self.names, losses, strict=True)),
-                learning_rate=self.recipe.optimiser.learning_rate * self.factor,
+                learning_rate=self.recipe.optimizer.learning_rate * self.factor,
                 grad_norm=self.norm.item(),
                 images_per_s=num_images / seconds if seconds > 0 else 0.0,
             ))  # fmt: skip
@@ -317,7 +317,7 @@ class Loop:
         training = {
             "weights": self.network.state_dict() if self.average is not None else None,
             "updates": self.average.updates if self.average is not None else 0,
-            "optimiser": self.optimiser.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "window": self.window,
             "num_in_window": self.num_in_window,
@@ -348,7 +348,7 @@ class Loop:
         if self.average is not None:
             self.average.model.load_state_dict(checkpoint.model)
             self.average.updates = training["updates"]
-        self.optimiser.load_state_dict(training["optimiser"])
+        self.optimizer.load_state_dict(training["optimizer"])
         self.scaler.load_state_dict(training["scaler"])
         self.window, self.num_in_window = training["window"].to(self.device), training["num_in_window"]
         self.ranking, self.metrics, self.iteration = training["ranking"], checkpoint.metrics, checkpoint.iteration

@@ -1,6 +1,6 @@
-"""Batch norms that are frozen, or synchronised over workers.
+"""Batch norms that are frozen, or synchronized over workers.
 
-On GPUs synchronised norms are PyTorch's. PyTorch has none for CPUs, so there is a small one here, which is made to be
+On GPUs synchronized norms are PyTorch's. PyTorch has none for CPUs, so there is a small one here, which is made to be
 right rather than fast: training on CPUs with several workers equals that of one worker with all images.
 """
 
@@ -49,8 +49,8 @@ class SyncedBatchNorm(nn.BatchNorm2d):
         totals = _Sum.apply(torch.cat([values.sum(dim=(0, 2, 3)), values.new_tensor([count])]), self.group)
         total = totals[-1]
         mean = totals[:-1] / total
-        centred = values - mean[:, None, None]
-        variance = _Sum.apply(centred.square().sum(dim=(0, 2, 3)), self.group) / total
+        centered = values - mean[:, None, None]
+        variance = _Sum.apply(centered.square().sum(dim=(0, 2, 3)), self.group) / total
         with torch.no_grad():
             assert self.running_mean is not None
             assert self.running_var is not None
@@ -60,7 +60,7 @@ class SyncedBatchNorm(nn.BatchNorm2d):
             self.running_var.lerp_(variance * total / (total - 1), self.momentum)
             self.num_batches_tracked.add_(1)
         scale = self.weight * (variance + self.eps).rsqrt()
-        return (centred * scale[:, None, None] + self.bias[:, None, None]).to(x.dtype)
+        return (centered * scale[:, None, None] + self.bias[:, None, None]).to(x.dtype)
 
 
 class _Sum(torch.autograd.Function):
@@ -94,8 +94,8 @@ def freeze_norms(module: nn.Module) -> nn.Module:
     return _replace_norms(module, frozen)
 
 
-def synchronise_norms(module: nn.Module, device: torch.device) -> nn.Module:
-    """The module with its batch norms, but for frozen ones, synchronised over workers. Weights are shared.
+def synchronize_norms(module: nn.Module, device: torch.device) -> nn.Module:
+    """The module with its batch norms, but for frozen ones, synchronized over workers. Weights are shared.
 
     To be called by all workers at the same time.
     """

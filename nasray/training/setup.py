@@ -25,8 +25,8 @@ from nasray.recipe import Recipe
 from nasray.spaces import NasrayError
 from nasray.training.folder import CheckpointFiles, Description, read_description
 from nasray.training.loop import Batches, Loop, Parts
-from nasray.training.norms import synchronise_norms
-from nasray.training.optimisers import freeze_backbone
+from nasray.training.norms import synchronize_norms
+from nasray.training.optimizers import freeze_backbone
 from nasray.training.validation import make_accuracy, make_validation
 from nasray.training.weights import check_fits, load_weights
 
@@ -190,7 +190,7 @@ def make_parts(
     freeze_backbone(network, recipe)
     device = torch.device(worker.device)
     if worker.world > 1:
-        synchronise_norms(network, device)
+        synchronize_norms(network, device)
     if recipe.channels_last:
         network.to(memory_format=torch.channels_last)
     network.to(device)

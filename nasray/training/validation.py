@@ -37,7 +37,7 @@ def make_validation(
     if "val" not in source.splits:
         return None
     dataset = source.split("val")
-    batch_size = recipe.batch_size // (worker.world * recipe.optimiser.accumulate)
+    batch_size = recipe.batch_size // (worker.world * recipe.optimizer.accumulate)
     batches = EvaluationLoader(
         dataset, recipe.augmentation, batch_size=batch_size, stride=stride, rank=worker.rank, world=worker.world,
         options=recipe.loader,

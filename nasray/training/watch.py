@@ -106,5 +106,5 @@ class LossWatch:
         raise NasrayError(
             f"iteration {facts['iteration']}: {what} ({losses}). Images of the batch: {images}; see {path}. What was "
             "saved is from before it. Look at the annotations of these images; else begin again with a lower "
-            "optimiser.learning_rate, a longer schedule.warmup_iterations, or a limit on the gradient (optimiser.clip)"
+            "optimizer.learning_rate, a longer schedule.warmup_iterations, or a limit on the gradient (optimizer.clip)"
         )

@@ -1,6 +1,6 @@
 """Digests of the searches of shipped zero-shot experiments, in short and without Ray: a program for tests.
 
-Usage: drive_zero_shot.py EVALUATIONS NAME...
+Usage: drive_zero_shot.py EVALUATIONS NAME[:SEED]...
 """
 
 import dataclasses
@@ -15,7 +15,8 @@ from nasray.experiment import load_experiment, make_evaluator, make_searcher
 
 def history_digest(name: str, evaluations: int) -> str:
     """Everything that a history holds, in the order told."""
-    experiment = dataclasses.replace(load_experiment(name), evaluations=evaluations)
+    name, _, seed = name.partition(":")
+    experiment = dataclasses.replace(load_experiment(name), evaluations=evaluations, seed=int(seed or 0))
     searcher, evaluator = make_searcher(experiment), make_evaluator(experiment)
     digest = hashlib.sha256()
     for _ in range(8):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from nasray.drawing import class_colour, draw_detections, picture_bytes
+from nasray.drawing import class_color, draw_detections, picture_bytes
 
 
 def test_boxes_are_where_they_belong():
@@ -12,8 +12,8 @@ def test_boxes_are_where_they_belong():
     drawn = draw_detections(image, boxes, [1], [0.75], ["cat", "dog"])
     assert drawn.shape == image.shape
     changed = (drawn != image).any(axis=0)
-    assert (drawn[:, 60, 20] == class_colour(1)).all()
-    assert (drawn[:, 80, 50] == class_colour(1)).all()
+    assert (drawn[:, 60, 20] == class_color(1)).all()
+    assert (drawn[:, 80, 50] == class_color(1)).all()
     assert changed[28:40, 20:60].any(), "the label stands above the box"
     assert not changed[45:75, 25:85].any(), "the object itself stays visible"
     assert not changed[90:].any()
@@ -24,7 +24,7 @@ def test_the_best_lies_on_top():
     image = np.zeros((3, 64, 64), dtype=np.uint8)
     boxes = np.array([[10.0, 20.0, 50.0, 60.0]] * 2)
     drawn = draw_detections(image, boxes, [0, 1], [0.9, 0.3], ["a", "b"])
-    assert (drawn[:, 40, 10] == class_colour(0)).all()
+    assert (drawn[:, 40, 10] == class_color(0)).all()
 
 
 def test_boxes_at_the_edge_and_none():
@@ -33,12 +33,12 @@ def test_boxes_at_the_edge_and_none():
     draw_detections(image, np.array([[-5.0, -5.0, 40.0, 40.0], [3.0, 3.0, 3.0, 3.0]]), [0, 0], [0.5, 0.4], ["a"])
 
 
-def test_colours_differ_and_carry_white_letters():
-    colours = [class_colour(label) for label in range(80)]
-    assert len(set(colours)) == 80
-    assert max(sum(colour) / 3 for colour in colours) < 180
-    neighbours = np.abs(np.diff(np.array(colours), axis=0)).max(axis=1)
-    assert neighbours.min() > 60
+def test_colors_differ_and_carry_white_letters():
+    colors = [class_color(label) for label in range(80)]
+    assert len(set(colors)) == 80
+    assert max(sum(color) / 3 for color in colors) < 180
+    neighbors = np.abs(np.diff(np.array(colors), axis=0)).max(axis=1)
+    assert neighbors.min() > 60
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG"])

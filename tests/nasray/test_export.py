@@ -59,7 +59,7 @@ def test_trained_weights_lie_beside_the_file(family, tmp_path):
     assert result["max_difference"] == 0
     images = torch.linspace(0, 255, 3 * 90 * 130).reshape(1, 3, 90, 130)
     with torch.no_grad():
-        expected = list(detector.backbone(detector.normalise(images)).values())
+        expected = list(detector.backbone(detector.normalize(images)).values())
     torch.save([images, expected], tmp_path / "expected.pt")
     code = (
         "import runpy, sys\n"

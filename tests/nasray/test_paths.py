@@ -21,7 +21,7 @@ from nasray.recipe import (
     ClassifierOptions,
     DetectorOptions,
     LoaderOptions,
-    OptimiserOptions,
+    OptimizerOptions,
     ScheduleOptions,
 )
 from nasray.recipe import Recipe as TrainingRecipe
@@ -36,7 +36,7 @@ DETECTION = TrainingRecipe(
     detector=DetectorOptions(name="fcos", channels=16, num_convs=1, norm="batch"),
     augmentation=AugmentationOptions(short_side=(64,), long_side=64),
     loader=LoaderOptions(processes=0, cache=True),
-    optimiser=OptimiserOptions(name="adamw", learning_rate=0.004, clip=10),
+    optimizer=OptimizerOptions(name="adamw", learning_rate=0.004, clip=10),
     schedule=ScheduleOptions(name="cosine", epochs=3, milestones=(), warmup_iterations=5),
 )  # fmt: skip
 CLASSIFICATION = dataclasses.replace(

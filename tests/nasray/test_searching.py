@@ -34,7 +34,7 @@ def draw(seed):
         "in_flight": maybe(int(rng.integers(1, 7))),
         "space": {"name": space, **(small if rng.random() < 0.5 else {})},
         "searcher": {"name": searcher},
-        "minimise": ["gmacs"]
+        "minimize": ["gmacs"]
         if searcher in ("random", "pareto-evolution", "optuna-nsga2") and rng.random() < 0.5
         else [],
         "evaluator": {"name": "zen"},

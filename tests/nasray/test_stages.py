@@ -37,7 +37,7 @@ batch_size: 32
 classifier: {width: 32, dropout: 0.1}
 augmentation: {square: 32}
 loader: {processes: 0, cache: true}
-optimiser: {name: adamw, learning_rate: 0.004, clip: 10}
+optimizer: {name: adamw, learning_rate: 0.004, clip: 10}
 schedule: {name: cosine, epochs: 0.4, milestones: [], warmup_iterations: 2}
 resources: {workers: 1, gpus: 0}
 """
@@ -47,7 +47,7 @@ batch_size: 8
 detector: {name: fcos, channels: 16, num_convs: 1}
 augmentation: {short_side: [64], long_side: 64}
 loader: {processes: 0, cache: true}
-optimiser: {name: adamw, learning_rate: 0.004, clip: 10}
+optimizer: {name: adamw, learning_rate: 0.004, clip: 10}
 schedule: {name: cosine, epochs: 1, milestones: [], warmup_iterations: 2}
 resources: {workers: 1, gpus: 0}
 """

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from nasray.models.pixels import Normalise
+from nasray.models.pixels import Normalize
 
 Target = Mapping[str, Tensor]
 """The annotations of one image: `boxes` (N, 4) float, `labels` (N,) int64, and `masks` (N, H, W) where there are any.
@@ -72,11 +72,11 @@ class Detector(nn.Module):
         self.num_classes = num_classes
         self.score_threshold = score_threshold
         self.max_detections = max_detections
-        self.normalise = Normalise()
+        self.normalize = Normalize()
 
     def features(self, images: Tensor, reductions: Sequence[int]) -> list[Tensor]:
         """The backbone's maps of these reductions, from (B, 3, H, W) RGB values in 0 to 255."""
-        maps = list(self.backbone(self.normalise(images)).values())
+        maps = list(self.backbone(self.normalize(images)).values())
         return [maps[index] for index in map_indices(self.backbone, reductions)]
 
     def forward(
@@ -105,7 +105,7 @@ class Detector(nn.Module):
     def loss(
         self, images: Tensor, targets: Sequence[Target], generator: torch.Generator | None = None
     ) -> dict[str, Tensor]:
-        """Named losses, scalars whose sum is to be minimised. Finite for images without boxes too.
+        """Named losses, scalars whose sum is to be minimized. Finite for images without boxes too.
 
         Sums over positives are divided by their number over all workers (`losses.mean_over_workers`), so that two
         workers compute what one does with both batches.

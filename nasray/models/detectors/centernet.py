@@ -1,4 +1,4 @@
-"""CenterNet: an object is a peak of its class's heatmap; its size and its centre's offset stand at the same place.
+"""CenterNet: an object is a peak of its class's heatmap; its size and its center's offset stand at the same place.
 
 References: Zhou et al., "Objects as points", 2019 (heads, targets, losses, decoding); Law and Deng, "CornerNet", ECCV
 2018 (the radius of a peak); Xiao et al., "Simple baselines for human pose estimation", ECCV 2018 (deconvolutions).
@@ -75,18 +75,18 @@ class CenterNet(Detector):
     def loss(
         self, images: Tensor, targets: Sequence[Target], generator: torch.Generator | None = None
     ) -> dict[str, Tensor]:
-        """`loss_heatmap` (focal, less of what is near a peak), `loss_size` and `loss_offset` (L1 at the centres)."""
+        """`loss_heatmap` (focal, less of what is near a peak), `loss_size` and `loss_offset` (L1 at the centers)."""
         logits, size, offset = _maps(self.forward_raw(images))
         height, width = logits.shape[-2:]
         boxes = torch.cat([target["boxes"] for target in targets]).float() / STRIDE
         labels = torch.cat([target["labels"] for target in targets])
         image = torch.cat([torch.full_like(target["labels"], index) for index, target in enumerate(targets)])
-        centre = (boxes[:, :2] + boxes[:, 2:]) / 2
-        x, y = centre[:, 0].long().clamp(0, width - 1), centre[:, 1].long().clamp(0, height - 1)
+        center = (boxes[:, :2] + boxes[:, 2:]) / 2
+        x, y = center[:, 0].long().clamp(0, width - 1), center[:, 1].long().clamp(0, height - 1)
         heatmap = draw_peaks(boxes, image * self.num_classes + labels, logits.flatten(0, 1).shape).view_as(logits)
         num_peaks = positive_count((heatmap == 1).sum(), like=logits)
         num_coordinates = positive_count(len(boxes), like=logits) * 2
-        sizes, offsets = boxes[:, 2:] - boxes[:, :2], centre - torch.stack([x, y], dim=1)
+        sizes, offsets = boxes[:, 2:] - boxes[:, :2], center - torch.stack([x, y], dim=1)
         size_loss = F.l1_loss(size[image, :, y, x], sizes, reduction="sum")
         offset_loss = F.l1_loss(offset[image, :, y, x], offsets, reduction="sum")
         return {
@@ -96,12 +96,12 @@ class CenterNet(Detector):
         }
 
     def postprocess(self, raw: Raw, image_hw: Tensor) -> Detections:
-        """The best peaks. A peak is no lower than its eight neighbours; nothing else is suppressed."""
+        """The best peaks. A peak is no lower than its eight neighbors; nothing else is suppressed."""
         logits, size, offset = _maps(raw)
         peaks = logits.sigmoid() * (logits == F.max_pool2d(logits, 3, stride=1, padding=1))
         scores = flatten_level(peaks, self.num_classes)
-        centre, half = grid_points(logits, 1, offset=0) + flatten_level(offset, 2), flatten_level(size, 2) / 2
-        boxes = torch.cat([centre - half, centre + half], dim=-1) * STRIDE
+        center, half = grid_points(logits, 1, offset=0) + flatten_level(offset, 2), flatten_level(size, 2) / 2
+        boxes = torch.cat([center - half, center + half], dim=-1) * STRIDE
         images = []
         for index in range(len(boxes)):
             clipped = clip(boxes[index], *image_hw[index])
@@ -114,7 +114,7 @@ class CenterNet(Detector):
 
 @torch.no_grad()
 def draw_peaks(boxes: Tensor, index: Tensor, shape: Sequence[int]) -> Tensor:
-    """Heatmaps of this shape, (M, h, w): 1 at centres, Gaussians around them, and where these meet, the highest.
+    """Heatmaps of this shape, (M, h, w): 1 at centers, Gaussians around them, and where these meet, the highest.
 
     Args:
         boxes: (N, 4) in strides.
@@ -124,9 +124,9 @@ def draw_peaks(boxes: Tensor, index: Tensor, shape: Sequence[int]) -> Tensor:
     num_maps, height, width = shape
     extent = (boxes[:, 2:] - boxes[:, :2]).ceil()
     radius = peak_radius(extent[:, 0], extent[:, 1]).floor().clamp(min=0)[:, None]
-    centre = ((boxes[:, :2] + boxes[:, 2:]) / 2).floor()
+    center = ((boxes[:, :2] + boxes[:, 2:]) / 2).floor()
     sides = []
-    for middle, length in ((centre[:, 1:], height), (centre[:, :1], width)):
+    for middle, length in ((center[:, 1:], height), (center[:, :1], width)):
         away = torch.arange(length, device=boxes.device) - middle.clamp(0, length - 1)
         deviation = (2 * radius + 1) / 6
         sides.append((-(away**2) / (2 * deviation**2)).exp() * (away.abs() <= radius))

@@ -2,7 +2,7 @@
 
 References: Tian et al., "FCOS: Fully convolutional one-stage object detection", ICCV 2019; the same authors, "FCOS: A
 simple and strong anchor-free object detector", TPAMI 2020 (the improvements, all of which are here: centerness beside
-the distances, distances in strides, centre sampling, generalised IoU, the geometric mean as score).
+the distances, distances in strides, center sampling, generalized IoU, the geometric mean as score).
 
 Differs from the papers in:
 - Fewer than 32 groups in the norms of a head that is narrower than 96 channels.
@@ -28,7 +28,7 @@ from nasray.models.detectors.losses import focal_loss, positive_count
 from nasray.models.detectors.necks import FPN, REDUCTIONS, STRIDES
 
 RADIUS = 1.5
-"""Locations within this many strides of the centre of a box are positive."""
+"""Locations within this many strides of the center of a box are positive."""
 
 
 class FCOS(Detector):
@@ -68,7 +68,7 @@ class FCOS(Detector):
     def loss(
         self, images: Tensor, targets: Sequence[Target], generator: torch.Generator | None = None
     ) -> dict[str, Tensor]:
-        """`loss_classes` (focal), `loss_boxes` (generalised IoU, weighted by centerness), `loss_centerness`."""
+        """`loss_classes` (focal), `loss_boxes` (generalized IoU, weighted by centerness), `loss_centerness`."""
         raw = self.forward_raw(images)
         logits = list(raw["logits"])
         points, strides = all_points(logits)
@@ -135,7 +135,7 @@ def all_points(levels: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
 def assign(points: Tensor, strides: Tensor, boxes: Tensor) -> Tensor:
     """The box that each point is to predict, (A,): an index, or `BACKGROUND`.
 
-    A point is positive if it is within a box, near its centre, and of a level whose strides the box's extent from there
+    A point is positive if it is within a box, near its center, and of a level whose strides the box's extent from there
     is four to eight of (less on the first level, more on the last). Of several boxes it gets the smallest.
 
     Args:
@@ -149,8 +149,8 @@ def assign(points: Tensor, strides: Tensor, boxes: Tensor) -> Tensor:
     extent = distances.amax(dim=-1)
     least = torch.where(strides > STRIDES[0], strides * 4, 0)[:, None]
     most = torch.where(strides < STRIDES[-1], strides * 8, torch.inf)[:, None]
-    centre = (boxes[:, :2] + boxes[:, 2:]) / 2
-    near = (points[:, None] - centre).abs().amax(dim=-1) < RADIUS * strides[:, None]
+    center = (boxes[:, :2] + boxes[:, 2:]) / 2
+    near = (points[:, None] - center).abs().amax(dim=-1) < RADIUS * strides[:, None]
     fits = near & (distances.amin(dim=-1) > 0) & (extent >= least) & (extent <= most)
     area = (boxes[:, 2:] - boxes[:, :2]).prod(dim=-1)
     smallest, index = torch.where(fits, area, torch.inf).min(dim=1)

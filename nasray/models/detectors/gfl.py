@@ -1,4 +1,4 @@
-"""Generalised focal loss, second version: distances to the edges as distributions, whose shape tells their quality.
+"""Generalized focal loss, second version: distances to the edges as distributions, whose shape tells their quality.
 
 References: Li et al., "Generalized focal loss V2: Learning reliable localization quality estimation for dense object
 detection", CVPR 2021; Li et al., "Generalized focal loss", NeurIPS 2020 (the two losses); Zhang et al., "Bridging the
@@ -77,7 +77,7 @@ class GFL(Detector):
     def loss(
         self, images: Tensor, targets: Sequence[Target], generator: torch.Generator | None = None
     ) -> dict[str, Tensor]:
-        """`loss_classes` (quality focal loss), `loss_boxes` (generalised IoU), `loss_distributions`.
+        """`loss_classes` (quality focal loss), `loss_boxes` (generalized IoU), `loss_distributions`.
 
         The latter two are weighted by the highest score of each location.
         """
@@ -88,14 +88,14 @@ class GFL(Detector):
         chosen = positives([assign(anchors, sizes, target["boxes"]) for target in targets], targets, logits)
         anchor = anchors[chosen.anchor]
         stride = (anchor[:, 2:3] - anchor[:, :1]) / ANCHOR_STRIDES
-        centre, truth = (anchor[:, :2] + anchor[:, 2:]) / 2 / stride, chosen.boxes / stride
+        center, truth = (anchor[:, :2] + anchor[:, 2:]) / 2 / stride, chosen.boxes / stride
         distribution = take(raw["distributions"], chosen.where, 4 * (FARTHEST + 1)).unflatten(1, (4, -1))
-        boxes = distances_to_boxes(centre, expected_distances(distribution))
+        boxes = distances_to_boxes(center, expected_distances(distribution))
         quality = aligned_iou(boxes.detach(), truth)
         weight = take(logits, chosen.where, self.num_classes).detach().sigmoid().amax(dim=1)
         total = positive_count(weight.sum(), like=weight)
         box_loss = (generalized_box_iou_loss(boxes, truth) * weight).sum()
-        distribution_loss = (distribution_focal_loss(distribution, boxes_to_distances(centre, truth)) * weight).sum()
+        distribution_loss = (distribution_focal_loss(distribution, boxes_to_distances(center, truth)) * weight).sum()
         return {
             "loss_classes": quality_focal_loss(logits, chosen, self.num_classes, quality)
             / positive_count(len(anchor), like=anchors),
@@ -183,7 +183,7 @@ def distribution_focal_loss(distributions: Tensor, distances: Tensor) -> Tensor:
 def assign(anchors: Tensor, sizes: Sequence[int], boxes: Tensor) -> Tensor:
     """The box that each anchor is to predict, (A,): an index, or `BACKGROUND` (ATSS, algorithm 1).
 
-    Of the anchors whose centres are closest to a box's, nine on each level, those are positive that lie within it and
+    Of the anchors whose centers are closest to a box's, nine on each level, those are positive that lie within it and
     overlap it by more than mean and deviation of the candidates' overlaps together. Of several boxes an anchor gets the
     one that it overlaps most.
 
@@ -195,8 +195,8 @@ def assign(anchors: Tensor, sizes: Sequence[int], boxes: Tensor) -> Tensor:
     assigned = torch.full((len(anchors),), BACKGROUND, dtype=torch.int64, device=anchors.device)
     if not len(boxes):
         return assigned
-    centres = (anchors[:, :2] + anchors[:, 2:]) / 2
-    offsets = centres[:, None] - (boxes[:, :2] + boxes[:, 2:]) / 2
+    centers = (anchors[:, :2] + anchors[:, 2:]) / 2
+    offsets = centers[:, None] - (boxes[:, :2] + boxes[:, 2:]) / 2
     starts = [sum(sizes[:level]) for level in range(len(sizes))]
     closest = [
         level.topk(min(NUM_CLOSEST, len(level)), dim=0, largest=False).indices + start
@@ -205,7 +205,7 @@ def assign(anchors: Tensor, sizes: Sequence[int], boxes: Tensor) -> Tensor:
     candidates = torch.cat(closest)  # (candidates, N)
     overlap = aligned_iou(anchors[candidates], boxes)
     least = overlap.mean(dim=0) + overlap.std(dim=0)
-    within = boxes_to_distances(centres[candidates], boxes).amin(dim=-1) > 0.01
+    within = boxes_to_distances(centers[candidates], boxes).amin(dim=-1) > 0.01
     overlap = torch.where(within & (overlap >= least), overlap, -1.0)
     best, index = offsets.new_full(offsets.shape[:2], -1.0).scatter_(0, candidates, overlap).max(dim=1)
     return torch.where(best >= 0, index, assigned)

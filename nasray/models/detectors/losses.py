@@ -1,4 +1,4 @@
-"""Normalisers and losses that several detectors share. Losses of torchvision.ops are used where there are some."""
+"""Normalizers and losses that several detectors share. Losses of torchvision.ops are used where there are some."""
 
 from __future__ import annotations
 

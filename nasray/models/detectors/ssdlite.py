@@ -125,10 +125,10 @@ def default_boxes(levels: Sequence[Tensor]) -> list[Tensor]:
     for index, level in enumerate(levels):
         height, width = level.shape[-2:]
         points = grid_points(level, 1)
-        centre = torch.stack([points[:, 0] * image_width / width, points[:, 1] * image_height / height], dim=1)
+        center = torch.stack([points[:, 0] * image_width / width, points[:, 1] * image_height / height], dim=1)
         half = points.new_tensor(default_shares(index)) / 2
         half = torch.stack([half[:, 0] * image_width, half[:, 1] * image_height], dim=1)
-        boxes.append(torch.cat([centre[:, None] - half, centre[:, None] + half], dim=2).reshape(-1, 4))
+        boxes.append(torch.cat([center[:, None] - half, center[:, None] + half], dim=2).reshape(-1, 4))
     return boxes
 
 
@@ -158,9 +158,9 @@ def match(defaults: Tensor, boxes: Tensor) -> Tensor:
         return background
     overlap = box_iou(boxes, defaults)
     best, index = overlap.max(dim=0)
-    best_of_box, favourite = overlap.max(dim=1)
+    best_of_box, favorite = overlap.max(dim=1)
     number = torch.arange(len(boxes), device=boxes.device)
-    claimed = background.scatter_reduce(0, favourite, torch.where(best_of_box > 0, number, BACKGROUND), "amax")
+    claimed = background.scatter_reduce(0, favorite, torch.where(best_of_box > 0, number, BACKGROUND), "amax")
     return torch.where(claimed >= 0, claimed, torch.where(best >= POSITIVE_IOU, index, BACKGROUND))
 
 

@@ -88,7 +88,7 @@ class YOLOF(Detector):
     def loss(
         self, images: Tensor, targets: Sequence[Target], generator: torch.Generator | None = None
     ) -> dict[str, Tensor]:
-        """`loss_classes` (focal) and `loss_boxes` (generalised IoU)."""
+        """`loss_classes` (focal) and `loss_boxes` (generalized IoU)."""
         logits, anchors, predictions = self._decode(self.forward_raw(images))
         matches = [
             match(anchors, prediction, target["boxes"])
@@ -109,7 +109,7 @@ class YOLOF(Detector):
         return detect([scores], [boxes], image_hw, self.score_threshold, self.nms_iou, self.max_detections)
 
     def _decode(self, raw: Raw) -> tuple[Tensor, Tensor, Tensor]:
-        """Logits as they are, anchors (A, 4) and predicted boxes (B, A, 4), whose centres are near the anchors'."""
+        """Logits as they are, anchors (A, 4) and predicted boxes (B, A, 4), whose centers are near the anchors'."""
         logits, deltas = torch.as_tensor(raw["logits"]), torch.as_tensor(raw["deltas"])
         (anchors,) = self.anchors([logits])
         shift, scale = flatten_level(deltas.float(), 4).split(2, dim=-1)
@@ -141,7 +141,7 @@ def match(anchors: Tensor, predictions: Tensor, boxes: Tensor) -> Tensor:
     """The box that each anchor is to predict, (A,): its index, or `BACKGROUND` or `IGNORED` (uniform matching).
 
     Every box, however large, chooses four anchors and four anchors' predictions: those closest to it, by the L1
-    distance of centre, width and height. Of several boxes an anchor gets the one that it overlaps most.
+    distance of center, width and height. Of several boxes an anchor gets the one that it overlaps most.
 
     Args:
         anchors: (A, 4).

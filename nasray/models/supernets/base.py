@@ -1,7 +1,7 @@
 """The contract of a supernet: one network that holds every architecture of a space as a path with shared weights.
 
-Training is path-wise: in every step `set_path`, forward, backward, and the optimiser's step. What is not on the path
-does not run, so its gradients stay what `zero_grad()` left: None, for which PyTorch's optimisers pass a parameter over.
+Training is path-wise: in every step `set_path`, forward, backward, and the optimizer's step. What is not on the path
+does not run, so its gradients stay what `zero_grad()` left: None, for which PyTorch's optimizers pass a parameter over.
 It gets no gradient, no weight decay and no momentum, and is the same to the bit after the step. Therefore:
 
 - Leave `zero_grad` at its default `set_to_none=True`. Zeros instead of None would be decayed.

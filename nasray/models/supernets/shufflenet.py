@@ -4,7 +4,7 @@ Reference: Chen et al., "DetNAS: Backbone Search for Object Detection", NeurIPS 
 
 Differs from the released code in:
 - Norms of blocks on the path learn their weight and bias in a detector too; there, a hook passes over its own
-  synchronised norms, so that they stay as pre-training left them.
+  synchronized norms, so that they stay as pre-training left them.
 - No parameter off the path is decayed or carried on by its momentum in a detector either, as section 3.2 demands.
 """
 

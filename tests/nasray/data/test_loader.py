@@ -17,7 +17,7 @@ from nasray.spaces import NasrayError
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-ALL = AugmentationOptions(mosaic=0.3, expand=0.3, crop=0.3, colour=0.3, short_side=(48, 64))
+ALL = AugmentationOptions(mosaic=0.3, expand=0.3, crop=0.3, color=0.3, short_side=(48, 64))
 HERE = LoaderOptions(processes=0)
 
 
@@ -60,7 +60,7 @@ def test_what_a_batch_is(val):
         assert (target["boxes"] <= torch.tensor([width, height, width, height])).all()
 
 
-def test_padding_is_grey_and_on_the_right_and_at_the_bottom():
+def test_padding_is_gray_and_on_the_right_and_at_the_bottom():
     batch = pad_images([torch.zeros(3, 40, 20, dtype=torch.uint8), torch.zeros(3, 10, 64, dtype=torch.uint8)], 32)
     assert batch.shape == (2, 3, 64, 64)
     assert not batch[0, :, :40, :20].any()

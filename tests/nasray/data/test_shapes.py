@@ -31,7 +31,7 @@ def test_boxes_and_masks_belong_together(image_hw):
         for box, mask in zip(boxes, masks, strict=True):
             rows, columns = np.nonzero(mask)
             extent = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
-            assert np.abs(box - extent).max() < 2  # a corner may pass between the centres of pixels
+            assert np.abs(box - extent).max() < 2  # a corner may pass between the centers of pixels
         seen.update(labels.tolist())
     assert seen == {0, 1, 2}
 
@@ -40,7 +40,7 @@ def test_a_shape_stands_out_from_what_is_around_it():
     for index in range(20):
         image, _, _, masks = draw_image(image_generator(2, index), (96, 96), with_masks=True)
         for mask in masks:
-            assert image[:, mask].astype(float).std(axis=1).max() < 20  # one colour and noise of at most 20
+            assert image[:, mask].astype(float).std(axis=1).max() < 20  # one color and noise of at most 20
 
 
 def test_the_images_are_the_same_on_every_machine():
@@ -56,7 +56,7 @@ def test_a_polygon_is_measured():
     triangle = np.array([[2.0, 1.0], [10.0, 9.0], [2.0, 9.0]])
     assert polygon_box(triangle).tolist() == [2, 1, 10, 9]
     assert polygon_area(triangle) == 32
-    assert polygon_mask(triangle, (12, 12)).sum() == 36  # pixels whose centre lies on the slope count
+    assert polygon_mask(triangle, (12, 12)).sum() == 36  # pixels whose center lies on the slope count
 
 
 def test_only_known_shapes_of_enough_size_are_drawn():

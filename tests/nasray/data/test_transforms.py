@@ -5,7 +5,7 @@ import torch
 from nasray.data.transforms import (
     EvaluationTransform,
     TrainTransform,
-    colour_jitter,
+    color_jitter,
     make_sample,
     mosaic,
     resized_hw,
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def picture(box=(20, 30, 50, 70), image_hw=(96, 128), masks=False):
-    """A green rectangle on grey, and its annotation."""
+    """A green rectangle on gray, and its annotation."""
     image = torch.full((3, *image_hw), 90, dtype=torch.uint8)
     mask = torch.zeros((1, *image_hw), dtype=torch.uint8)
     left, top, right, bottom = box
@@ -41,7 +41,7 @@ OPTIONS = {
     "crop": AugmentationOptions(crop=1.0, short_side=(96,)),
     "jitter": AugmentationOptions(scale_jitter=(0.6, 1.4), square=96),
     "jitter-sides": AugmentationOptions(scale_jitter=(0.6, 1.4), short_side=(64, 96)),
-    "all": AugmentationOptions(expand=0.5, crop=0.5, scale_jitter=(0.7, 1.3), vertical_flip=0.5, colour=0.5, square=96),
+    "all": AugmentationOptions(expand=0.5, crop=0.5, scale_jitter=(0.7, 1.3), vertical_flip=0.5, color=0.5, square=96),
 }
 
 
@@ -109,7 +109,7 @@ def test_all_short_sides_are_drawn():
 
 def test_evaluation_only_resizes():
     image = picture()["image"]
-    options = AugmentationOptions(mosaic=1, expand=1, crop=1, colour=1, short_side=(64, 48))
+    options = AugmentationOptions(mosaic=1, expand=1, crop=1, color=1, short_side=(64, 48))
     assert EvaluationTransform(options)(image).shape == (3, 48, 64)
     assert EvaluationTransform(AugmentationOptions(square=64))(image).shape == (3, 64, 64)
     sides = AugmentationOptions(short_side=(64,), evaluation_sides=(48, 60))
@@ -117,13 +117,13 @@ def test_evaluation_only_resizes():
     assert EvaluationTransform(AugmentationOptions(short_side=(96,)))(image) is image
 
 
-def test_colours_change_as_much_as_is_asked():
+def test_colors_change_as_much_as_is_asked():
     image = picture()["image"]
     differences = []
     for strength in (0.1, 1.0):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            differences.append((colour_jitter(strength)(image).float() - image.float()).abs().mean())
+            differences.append((color_jitter(strength)(image).float() - image.float()).abs().mean())
     assert 0 < differences[0] < differences[1] / 2
 
 

@@ -82,14 +82,14 @@ def total_loss(detector, images, targets, seed=0):
 def overfit(detector, images, targets, steps=100, learning_rate=3e-3):
     """Train on one batch, with a rate that rises over ten steps and falls for the last fifth; give the losses."""
     detector.train()
-    optimiser = torch.optim.AdamW(detector.parameters(), learning_rate)
+    optimizer = torch.optim.AdamW(detector.parameters(), learning_rate)
     losses = []
     for step in range(steps):
-        optimiser.param_groups[0]["lr"] = learning_rate * min(1, (step + 1) / 10) * (1 if step < 0.8 * steps else 0.1)
+        optimizer.param_groups[0]["lr"] = learning_rate * min(1, (step + 1) / 10) * (1 if step < 0.8 * steps else 0.1)
         loss = total_loss(detector, images, targets, seed=step)
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
-        optimiser.step()
+        optimizer.step()
         losses.append(loss.item())
     detector.eval()
     return losses
@@ -138,8 +138,8 @@ def export(module, path, batch_size=1, image_hw=(544, 640)):
     """An onnxruntime session of a module exported with dynamic height and width, and batch if it is more than 1.
 
     No level of the example, with up to 512 pixels between two of its own, may be one pixel high or wide: an export
-    takes that for a fixed size. The graph stays as it was exported, since the optimiser takes half as long again; what
-    `nasray export` writes is optimised, and compared in test_detector_export.py.
+    takes that for a fixed size. The graph stays as it was exported, since the optimizer takes half as long again; what
+    `nasray export` writes is optimized, and compared in test_detector_export.py.
     """
     dynamic = torch.export.Dim.DYNAMIC
     axes = {2: dynamic, 3: dynamic} | ({0: dynamic} if batch_size > 1 else {})

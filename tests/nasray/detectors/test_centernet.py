@@ -34,11 +34,11 @@ def slow_peaks(boxes, index, num_maps):
     for (x1, y1, x2, y2), number in zip(boxes.tolist(), index.tolist(), strict=True):
         radius = max(0, int(slow_radius(math.ceil(x2 - x1), math.ceil(y2 - y1))))
         sigma = (2 * radius + 1) / 6
-        centre_x = min(max(int((x1 + x2) / 2), 0), WIDTH - 1)
-        centre_y = min(max(int((y1 + y2) / 2), 0), HEIGHT - 1)
-        for y in range(max(centre_y - radius, 0), min(centre_y + radius + 1, HEIGHT)):
-            for x in range(max(centre_x - radius, 0), min(centre_x + radius + 1, WIDTH)):
-                value = math.exp(-((x - centre_x) ** 2 + (y - centre_y) ** 2) / (2 * sigma**2))
+        center_x = min(max(int((x1 + x2) / 2), 0), WIDTH - 1)
+        center_y = min(max(int((y1 + y2) / 2), 0), HEIGHT - 1)
+        for y in range(max(center_y - radius, 0), min(center_y + radius + 1, HEIGHT)):
+            for x in range(max(center_x - radius, 0), min(center_x + radius + 1, WIDTH)):
+                value = math.exp(-((x - center_x) ** 2 + (y - center_y) ** 2) / (2 * sigma**2))
                 maps[number, y, x] = max(maps[number, y, x], value)
     return torch.from_numpy(maps).float()
 
@@ -128,7 +128,7 @@ def test_peaks_in_the_padding_are_dropped():
     assert boxes[0, 0].tolist() == [0, 29, 29, 53]
 
 
-def test_loss_has_the_normalisers_of_the_papers(monkeypatch):
+def test_loss_has_the_normalizers_of_the_papers(monkeypatch):
     """Two boxes of one class in one location are one peak, but two sizes and offsets."""
     detector = tiny_detector("centernet")
     raw = raw_of(detector)

@@ -73,10 +73,10 @@ def test_assignment_by_its_definition():
         best, least_area = -1, math.inf
         for index, (x1, y1, x2, y2) in enumerate(boxes.tolist()):
             sides = (x - x1, y - y1, x2 - x, y2 - y)
-            centre = max(abs(x - (x1 + x2) / 2), abs(y - (y1 + y2) / 2)) < 1.5 * stride
+            center = max(abs(x - (x1 + x2) / 2), abs(y - (y1 + y2) / 2)) < 1.5 * stride
             low, high = ranges[stride]
             area = (x2 - x1) * (y2 - y1)
-            if min(sides) > 0 and centre and low <= max(sides) <= high and area < least_area:
+            if min(sides) > 0 and center and low <= max(sides) <= high and area < least_area:
                 best, least_area = index, area
         expected.append(best)
     assigned = assign(points, strides, boxes)

@@ -68,21 +68,21 @@ def test_assignment_by_its_definition():
     maps = [torch.zeros(1, 1, 256 // stride, 256 // stride) for stride in STRIDES]
     levels = Anchors([[8 * stride] for stride in STRIDES], (1.0,), STRIDES)(maps)
     anchors = torch.cat(levels)
-    boxes = torch.tensor(  # whose centres are equally far from no two anchors
+    boxes = torch.tensor(  # whose centers are equally far from no two anchors
         [[20, 30, 90, 80], [25, 35, 95, 90], [10, 10, 250, 240], [101, 100, 122.3, 130.6], [200, 8, 215, 20.7]]
     )
-    centres = (anchors[:, :2] + anchors[:, 2:]) / 2
+    centers = (anchors[:, :2] + anchors[:, 2:]) / 2
     overlap = box_iou(anchors, boxes)
     best = [(-1.0, -1)] * len(anchors)
     for index, box in enumerate(boxes):
         candidates, start = [], 0
         for level in levels:
-            distance = (centres[start : start + len(level)] - (box[:2] + box[2:]) / 2).norm(dim=1)
+            distance = (centers[start : start + len(level)] - (box[:2] + box[2:]) / 2).norm(dim=1)
             candidates += [start + place for place in distance.argsort(stable=True)[:9].tolist()]
             start += len(level)
         values = overlap[candidates, index]
         for anchor in candidates:
-            x, y = centres[anchor]
+            x, y = centers[anchor]
             inside = min(x - box[0], y - box[1], box[2] - x, box[3] - y) > 0.01
             if inside and overlap[anchor, index] >= values.mean() + values.std():
                 best[anchor] = max(best[anchor], (overlap[anchor, index].item(), index))

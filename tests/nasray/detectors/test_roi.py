@@ -24,8 +24,8 @@ def make_head(kind, norm="none", num_classes=3, channels=8):
 
 def make_proposals(num=700):
     generator = torch.Generator().manual_seed(1)
-    centre, edge = torch.rand(2, num, 2, generator=generator) * 80, torch.rand(2, num, 2, generator=generator) * 30 + 5
-    return torch.cat([centre - edge / 2, centre + edge / 2], dim=-1)
+    center, edge = torch.rand(2, num, 2, generator=generator) * 80, torch.rand(2, num, 2, generator=generator) * 30 + 5
+    return torch.cat([center - edge / 2, center + edge / 2], dim=-1)
 
 
 def with_background_first(predictor, num_classes, width):

@@ -13,9 +13,9 @@ IMAGE_HW = (256, 320)
 
 def random_boxes(num, seed, least=8.0, most=200.0):
     generator = torch.Generator().manual_seed(seed)
-    centre = torch.rand(num, 2, generator=generator) * torch.tensor([IMAGE_HW[1], IMAGE_HW[0]])
+    center = torch.rand(num, 2, generator=generator) * torch.tensor([IMAGE_HW[1], IMAGE_HW[0]])
     half = (least + (most - least) * torch.rand(num, 2, generator=generator)) / 2
-    return torch.cat([centre - half, centre + half], dim=1)
+    return torch.cat([center - half, center + half], dim=1)
 
 
 def all_anchors():
@@ -27,8 +27,8 @@ def slow_match(anchors, predictions, boxes):
     """By the definition, box by box and anchor by anchor."""
 
     def distance(one, other):
-        centres = (one[:2] + one[2:] - other[:2] - other[2:]).abs().sum() / 2
-        return centres + (one[2:] - one[:2] - other[2:] + other[:2]).abs().sum()
+        centers = (one[:2] + one[2:] - other[:2] - other[2:]).abs().sum() / 2
+        return centers + (one[2:] - one[:2] - other[2:] + other[:2]).abs().sum()
 
     claims = {}
     for number, box in enumerate(boxes):
@@ -94,7 +94,7 @@ def test_logits_are_of_the_product_of_class_and_objectness():
     torch.testing.assert_close(flatten_level(raw["logits"], 3).sigmoid(), expected, rtol=1e-4, atol=1e-6)
 
 
-def test_centres_stay_within_a_stride_of_their_anchors():
+def test_centers_stay_within_a_stride_of_their_anchors():
     detector = tiny_detector("yolof")
     deltas = torch.zeros(1, 20, 3, 4)
     deltas[0, 0::4], deltas[0, 1::4] = 100.0, -100.0

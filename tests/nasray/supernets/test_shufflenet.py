@@ -15,10 +15,10 @@ from nasray.models import build
 from nasray.models.classifier import Classifier
 from nasray.models.detectors import DETECTORS, build_detector
 from nasray.models.supernets import SUPERNETS, PathSampler, build_supernet
-from nasray.recipe import OptimiserOptions
+from nasray.recipe import OptimizerOptions
 from nasray.spaces import BasicSpace, NasrayError, ShuffleNetSpace
 from nasray.spaces.shufflenet import SIZES
-from nasray.training.optimisers import make_optimiser
+from nasray.training.optimizers import make_optimizer
 from tests.nasray.detectors.common import OPTIONS, shapes_batch, total_loss
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -112,10 +112,10 @@ def test_feature_info_names_the_modules():
     assert all(outputs[reduction] is x for reduction, x in zip((8, 32), maps.values(), strict=True))
 
 
-OPTIMISERS = {  # those of trainings, which are fused, and one that is not
-    "sgd": lambda network: make_optimiser(network, OptimiserOptions(learning_rate=0.05, weight_decay=0.1)),
-    "adamw": lambda network: make_optimiser(
-        network, OptimiserOptions(name="adamw", learning_rate=1e-3, weight_decay=0.1)
+OPTIMIZERS = {  # those of trainings, which are fused, and one that is not
+    "sgd": lambda network: make_optimizer(network, OptimizerOptions(learning_rate=0.05, weight_decay=0.1)),
+    "adamw": lambda network: make_optimizer(
+        network, OptimizerOptions(name="adamw", learning_rate=1e-3, weight_decay=0.1)
     ),
     "nesterov": lambda network: torch.optim.SGD(
         network.parameters(), lr=0.05, momentum=0.9, weight_decay=0.1, nesterov=True
@@ -123,11 +123,11 @@ OPTIMISERS = {  # those of trainings, which are fused, and one that is not
 }
 
 
-@pytest.mark.parametrize("optimiser", OPTIMISERS)
-def test_parameters_off_the_path_stay_the_same_to_the_bit(optimiser):
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_parameters_off_the_path_stay_the_same_to_the_bit(optimizer):
     network = seeded(lambda: Classifier(build_supernet(NARROW), 5, width=32, dropout=0.0)).train()
     supernet, sampler = network.backbone, PathSampler(NARROW, seed=0)
-    optimiser = OPTIMISERS[optimiser](network)
+    optimizer = OPTIMIZERS[optimizer](network)
     images, labels = torch.randn(4, 3, 64, 64, generator=generator()), torch.arange(4)
     used = set()  # so that many of those off the path have a momentum
     for iteration in range(10):
@@ -141,9 +141,9 @@ def test_parameters_off_the_path_stay_the_same_to_the_bit(optimiser):
             for value in block.state_dict().values()  # parameters, and statistics of norms
         ]
         weights = [(value, value.detach().clone()) for value in network.parameters() if value.ndim > 1]
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         nn.functional.cross_entropy(network(images), labels).backward()
-        optimiser.step()
+        optimizer.step()
         assert all(torch.equal(value, before) for value, before in off)
         on = {id(parameter) for parameter in supernet.path_parameters(path)}
         on |= {id(parameter) for parameter in network.head.parameters()}
@@ -187,7 +187,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from nasray.models.supernets import PathSampler, build_supernet
 from nasray.spaces import ShuffleNetSpace
-from nasray.training.optimisers import make_optimiser
+from nasray.training.optimizers import make_optimizer
 
 rank, store = int(sys.argv[1]), sys.argv[2]
 torch.set_num_threads(1)
@@ -198,16 +198,16 @@ supernet = build_supernet(space)
 network = DistributedDataParallel(
     supernet, find_unused_parameters=True, broadcast_buffers=False, gradient_as_bucket_view=True
 )
-optimiser = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9, weight_decay=0.1)
+optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9, weight_decay=0.1)
 sampler = PathSampler(space, seed=3)
 images = torch.randn(4, 3, 64, 64, generator=torch.Generator().manual_seed(rank))
 for iteration in range(6):
     path = sampler.draw(iteration)
     supernet.set_path(path)
     before = [parameter.detach().clone() for parameter in supernet.parameters()]
-    optimiser.zero_grad()
+    optimizer.zero_grad()
     sum(x.square().mean() for x in network(images).values()).backward()
-    optimiser.step()
+    optimizer.step()
     on = {id(parameter) for parameter in supernet.path_parameters(path)}
     for parameter, old in zip(supernet.parameters(), before, strict=True):
         if id(parameter) in on:

@@ -13,7 +13,7 @@ from nasray.recipe import (
     AugmentationOptions,
     DetectorOptions,
     LoaderOptions,
-    OptimiserOptions,
+    OptimizerOptions,
     Recipe,
     ScheduleOptions,
 )
@@ -29,7 +29,7 @@ RECIPE = Recipe(
     detector=DetectorOptions(name="fcos", channels=16, num_convs=1),
     augmentation=AugmentationOptions(short_side=(64, 96), long_side=96),
     loader=LoaderOptions(processes=0, cache=True),
-    optimiser=OptimiserOptions(learning_rate=0.02),
+    optimizer=OptimizerOptions(learning_rate=0.02),
     schedule=ScheduleOptions(epochs=1.5, milestones=(1,), warmup_iterations=3),
 )  # 10 iterations an epoch, 15 in all
 

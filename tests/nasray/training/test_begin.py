@@ -11,7 +11,7 @@ import nasray.cluster.training
 import nasray.data
 from nasray.architectures import ARCHITECTURES
 from nasray.cluster.training import Worker
-from nasray.recipe import OptimiserOptions, ScheduleOptions, WorkerOptions
+from nasray.recipe import OptimizerOptions, ScheduleOptions, WorkerOptions
 from nasray.spaces import NasrayError
 from nasray.training import begin_training, recipe_of_training, resume_training
 from nasray.training.folder import read_description
@@ -79,7 +79,7 @@ def test_a_mistake_leaves_nothing_behind(tiny, here, tmp_path, monkeypatch, chan
 
 
 def test_the_batch_must_divide_among_the_workers_of_now(tiny, here, tmp_path):
-    begin_training(dataclasses.replace(tiny, optimiser=OptimiserOptions(accumulate=2)), tmp_path / "run")
+    begin_training(dataclasses.replace(tiny, optimizer=OptimizerOptions(accumulate=2)), tmp_path / "run")
     with pytest.raises(NasrayError, match="batch_size 16 does not divide among 3 workers with 2 parts each"):
         resume_training(tmp_path / "run", WorkerOptions(workers=3))
 

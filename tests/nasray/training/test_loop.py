@@ -15,7 +15,7 @@ from nasray.checkpoint import Checkpoint, checkpoint_path
 from nasray.cluster.training import Worker
 from nasray.data import open_data
 from nasray.data.pixels import PixelRules
-from nasray.recipe import OptimiserOptions, ScheduleOptions
+from nasray.recipe import OptimizerOptions, ScheduleOptions
 from nasray.spaces import NasrayError
 from nasray.training import setup
 from nasray.training.folder import drop_damaged_summary, read_description
@@ -25,7 +25,7 @@ from tests.nasray.data.pictures import as_stored, encode, exif, picture
 pytestmark = pytest.mark.usefixtures("quick_validation")
 
 EVERYTHING = {"ema": 0.9, "checkpoint_every": 4, "evaluate_every": 0.5, "keep_best": 2,
-              "optimiser": OptimiserOptions(learning_rate=0.02, clip=1.0)}  # fmt: skip
+              "optimizer": OptimizerOptions(learning_rate=0.02, clip=1.0)}  # fmt: skip
 
 
 class BrokenError(Exception):
@@ -303,7 +303,7 @@ def test_mixed_precision_learns_and_resumes(begin, log_of, tmp_path, monkeypatch
 
 
 class Toy(torch.nn.Module):
-    """Counts objects by the colour of their image; its losses are means over images."""
+    """Counts objects by the color of their image; its losses are means over images."""
 
     def __init__(self):
         super().__init__()
@@ -340,7 +340,7 @@ def test_accumulated_parts_are_the_undivided_batch(begin, tmp_path):
     weights, norms = [], []
     for accumulate in (1, 4):
         folder = tmp_path / str(accumulate)
-        recipe = begin(folder, optimiser=OptimiserOptions(learning_rate=0.05, accumulate=accumulate, clip=2.0))
+        recipe = begin(folder, optimizer=OptimizerOptions(learning_rate=0.05, accumulate=accumulate, clip=2.0))
         parts, _ = setup.make_parts(recipe, read_description(folder), Worker())
         toy = Toy()
         Loop(recipe, folder, dataclasses.replace(parts, network=toy, validate=None), Worker()).run()
@@ -353,8 +353,8 @@ def test_accumulated_parts_are_the_undivided_batch(begin, tmp_path):
 
 def test_the_gradient_is_clipped(begin, tmp_path):
     folder = tmp_path / "run"
-    options = OptimiserOptions(learning_rate=0.1, momentum=0.0, weight_decay=0.0, clip=0.01)
-    recipe = begin(folder, optimiser=options, log_every=1, channels_last=False,
+    options = OptimizerOptions(learning_rate=0.1, momentum=0.0, weight_decay=0.0, clip=0.01)
+    recipe = begin(folder, optimizer=options, log_every=1, channels_last=False,
                    schedule=ScheduleOptions(epochs=0.1, name="constant", warmup_iterations=0))  # fmt: skip
     parts, _ = setup.make_parts(recipe, read_description(folder), Worker())
     before = [parameter.detach().clone() for parameter in parts.network.parameters()]

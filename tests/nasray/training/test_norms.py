@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import distributed, nn
 
-from nasray.training.norms import FrozenBatchNorm, SyncedBatchNorm, freeze, freeze_norms, synchronise_norms
+from nasray.training.norms import FrozenBatchNorm, SyncedBatchNorm, freeze, freeze_norms, synchronize_norms
 
 
 @pytest.fixture
@@ -46,8 +46,8 @@ def test_freeze_takes_all_gradients(network):
 
 
 @pytest.mark.usefixtures("alone")
-def test_a_synchronised_norm_of_one_worker_is_a_batch_norm(network):
-    plain, synced = copy.deepcopy(network), synchronise_norms(network, torch.device("cpu"))
+def test_a_synchronized_norm_of_one_worker_is_a_batch_norm(network):
+    plain, synced = copy.deepcopy(network), synchronize_norms(network, torch.device("cpu"))
     assert isinstance(synced[2][0], SyncedBatchNorm)
     inputs = [images(1).requires_grad_(), images(1).requires_grad_()]
     for model, x in zip((plain, synced), inputs, strict=True):
@@ -61,9 +61,9 @@ def test_a_synchronised_norm_of_one_worker_is_a_batch_norm(network):
 
 
 @pytest.mark.usefixtures("alone")
-def test_a_synchronised_norm_can_be_copied_and_frozen_ones_stay_so(network):
+def test_a_synchronized_norm_can_be_copied_and_frozen_ones_stay_so(network):
     freeze_norms(network[2])
-    synced = synchronise_norms(network, torch.device("cpu"))
+    synced = synchronize_norms(network, torch.device("cpu"))
     twin = copy.deepcopy(synced)
     assert isinstance(twin[2][0], FrozenBatchNorm)
     assert twin[1].weight is not synced[1].weight

@@ -20,7 +20,7 @@ from nasray.training.setup import checkpoint_digest, load_alike
 def checkpoint(iteration=3, weight=1.0, momentum=0.5):
     return Checkpoint(
         Recipe(name="x"), ARCHITECTURES["resnet18"], ("a",), (1,), {"w": torch.tensor([weight], dtype=torch.bfloat16)},
-        iteration=iteration, training={"ranking": [], "optimiser": {0: {"momentum": torch.tensor(momentum)}}},
+        iteration=iteration, training={"ranking": [], "optimizer": {0: {"momentum": torch.tensor(momentum)}}},
     )  # fmt: skip
 
 

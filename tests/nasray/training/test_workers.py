@@ -11,7 +11,7 @@ import torch
 from nasray.checkpoint import Checkpoint
 from nasray.cluster.training import Worker
 from nasray.models.supernets import supernet_architecture
-from nasray.recipe import DetectorOptions, OptimiserOptions, ScheduleOptions
+from nasray.recipe import DetectorOptions, OptimizerOptions, ScheduleOptions
 from nasray.spaces import ShuffleNetSpace
 from nasray.training import recipe_of_training, setup
 
@@ -53,7 +53,7 @@ def test_two_workers_are_one_with_the_doubled_batch(begin, tmp_path, one_thread,
         "log_every": 1,
         "ema": 0.5,
         "schedule": ScheduleOptions(epochs=num / 10, name="constant", warmup_iterations=0 if is_supernet else 3),
-        "optimiser": OptimiserOptions(learning_rate=0.001 if is_supernet else 0.02, clip=5.0),
+        "optimizer": OptimizerOptions(learning_rate=0.001 if is_supernet else 0.02, clip=5.0),
     }
     logs, models = [], []
     for world in (1, 2):

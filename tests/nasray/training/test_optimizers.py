@@ -6,9 +6,9 @@ from torch import nn
 
 from nasray.architectures import ARCHITECTURES
 from nasray.models import build
-from nasray.recipe import OptimiserOptions, Recipe
+from nasray.recipe import OptimizerOptions, Recipe
 from nasray.spaces import NasrayError
-from nasray.training.optimisers import freeze_backbone, make_optimiser, scale_learning_rate
+from nasray.training.optimizers import freeze_backbone, make_optimizer, scale_learning_rate
 
 
 class Toy(nn.Module):
@@ -20,23 +20,23 @@ class Toy(nn.Module):
 
 def test_groups_by_decay_and_learning_rate():
     toy = Toy()
-    options = OptimiserOptions(
+    options = OptimizerOptions(
         learning_rate=0.1, weight_decay=0.01, norm_weight_decay=0.0, backbone_factor=0.5, momentum=0.8
     )
-    optimiser = make_optimiser(toy, options)
-    found = {(group["learning_rate"], group["weight_decay"]): len(group["params"]) for group in optimiser.param_groups}
+    optimizer = make_optimizer(toy, options)
+    found = {(group["learning_rate"], group["weight_decay"]): len(group["params"]) for group in optimizer.param_groups}
     kinds = {True: 0, False: 0}
     for module in toy.backbone.modules():
         kinds[True] += 2 * isinstance(module, nn.BatchNorm2d)
         kinds[False] += isinstance(module, nn.Conv2d)
     assert found == {(0.05, 0.01): kinds[False], (0.05, 0.0): kinds[True], (0.1, 0.01): 1, (0.1, 0.0): 3}
-    assert all(group["momentum"] == 0.8 for group in optimiser.param_groups)
-    scale_learning_rate(optimiser, 0.1)
-    assert all(group["lr"] == pytest.approx(0.1 * group["learning_rate"]) for group in optimiser.param_groups)
+    assert all(group["momentum"] == 0.8 for group in optimizer.param_groups)
+    scale_learning_rate(optimizer, 0.1)
+    assert all(group["lr"] == pytest.approx(0.1 * group["learning_rate"]) for group in optimizer.param_groups)
 
 
 def test_one_group_where_all_are_treated_alike():
-    assert len(make_optimiser(Toy(), OptimiserOptions()).param_groups) == 1
+    assert len(make_optimizer(Toy(), OptimizerOptions()).param_groups) == 1
 
 
 @pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
@@ -47,16 +47,16 @@ def test_a_step_on_channels_last_weights_is_the_textbook_step(name):
     models[0].to(memory_format=torch.channels_last)
     kind = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[name]
     special = {"momentum": 0.9} if name == "sgd" else {}
-    optimisers = [
-        make_optimiser(models[0], OptimiserOptions(name=name, learning_rate=0.1, weight_decay=0.01)),
+    optimizers = [
+        make_optimizer(models[0], OptimizerOptions(name=name, learning_rate=0.1, weight_decay=0.01)),
         kind(models[1].parameters(), 0.1, weight_decay=0.01, foreach=False, **special),
     ]
     images = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     for _ in range(3):
-        for model, optimiser in zip(models, optimisers, strict=True):
-            optimiser.zero_grad()
+        for model, optimizer in zip(models, optimizers, strict=True):
+            optimizer.zero_grad()
             model(images).square().mean().backward()
-            optimiser.step()
+            optimizer.step()
     torch.testing.assert_close(models[0].weight, models[1].weight, rtol=1e-4, atol=1e-5)
 
 
@@ -91,4 +91,4 @@ def test_mistakes_are_one_message():
     toy = Toy()
     toy.requires_grad_(False)
     with pytest.raises(NasrayError, match="everything is frozen"):
-        make_optimiser(toy, OptimiserOptions())
+        make_optimizer(toy, OptimizerOptions())

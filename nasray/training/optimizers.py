@@ -1,11 +1,11 @@
-"""Which parameters an optimiser moves, and how."""
+"""Which parameters an optimizer moves, and how."""
 
 from __future__ import annotations
 
 import torch
 from torch import nn
 
-from nasray.recipe import OptimiserOptions, Recipe
+from nasray.recipe import OptimizerOptions, Recipe
 from nasray.spaces import NasrayError
 from nasray.training.norms import freeze, freeze_norms
 
@@ -38,8 +38,8 @@ def freeze_backbone(network: nn.Module, recipe: Recipe) -> None:
         freeze_norms(backbone)
 
 
-def make_optimiser(network: nn.Module, options: OptimiserOptions) -> torch.optim.Optimizer:
-    """The recipe's optimiser over all parameters that have a gradient.
+def make_optimizer(network: nn.Module, options: OptimizerOptions) -> torch.optim.Optimizer:
+    """The recipe's optimizer over all parameters that have a gradient.
 
     Every group has a `learning_rate`, the one that the schedule's factor multiplies. Weights of norms and all biases
     are in groups of their own, and so are those of the module's `backbone`, as far as the options treat them
@@ -63,7 +63,7 @@ def make_optimiser(network: nn.Module, options: OptimiserOptions) -> torch.optim
         raise NasrayError("everything is frozen: no parameter is left to be trained. Lower frozen_stages")
     kinds = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
     special = {"momentum": options.momentum} if options.name == "sgd" else {}
-    optimiser = kinds[options.name](
+    optimizer = kinds[options.name](
         [{"params": parameters, "lr": rate, "learning_rate": rate, "weight_decay": decay}
          for (rate, decay), parameters in groups.items()],
         fused=True,
@@ -71,13 +71,13 @@ def make_optimiser(network: nn.Module, options: OptimiserOptions) -> torch.optim
     )  # fmt: skip
     if special:
         # Fused steps cannot begin some momenta beside others, as paths of supernets do; from 0 it is the same.
-        for group in optimiser.param_groups:
+        for group in optimizer.param_groups:
             for parameter in group["params"]:
-                optimiser.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
-    return optimiser
+                optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return optimizer
 
 
-def scale_learning_rate(optimiser: torch.optim.Optimizer, factor: float) -> None:
+def scale_learning_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:
     """Set every group's learning rate to `factor` times its own."""
-    for group in optimiser.param_groups:
+    for group in optimizer.param_groups:
         group["lr"] = group["learning_rate"] * factor
