@@ -1,4 +1,4 @@
-"""What happens when a batch is told: history, TensorBoard, best.json, progress."""
+"""Record each finished batch: history, TensorBoard, best.json, progress."""
 
 from __future__ import annotations
 
@@ -6,16 +6,15 @@ import time
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from nasray.cluster.leaders import Leaders
 from nasray.cluster.ordering import OrderedSearch, ToldBatch
 from nasray.cluster.progress import ProgressLine, say
 from nasray.cluster.run_folder import RunFolder
 from nasray.cluster.tensorboard import EventWriter, last_step
-from nasray.searchers import Metrics, Searcher, pareto_front
-from nasray.spaces import Costs, Population
+from nasray.searchers import Metrics
+from nasray.spaces import Population
 
-NUM_BEST = 10
 BEST_INTERVAL = 5.0  # least seconds between two writes of best.json while the search goes on
 
 
@@ -30,7 +29,7 @@ class Recorder:
     def __init__(self, folder: RunFolder, search: OrderedSearch) -> None:
         self.folder, self.search, self.searcher = folder, search, search.searcher
         self.total = search.evaluations
-        self.leaders = _Leaders(search.searcher)
+        self.leaders = Leaders(search.searcher)
         self._live: _Live | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -76,16 +75,18 @@ class Recorder:
             "finished": self.search.is_finished,
             "ended_early": self.search.ended_early,
             "cost_scope": {"scope": "backbone", "image_hw": image_hw, "gmacs": "multiply-adds of convolutions / 1e9"},
-            "best": [self.leaders.entry(index) for index in range(len(self.leaders.genes))],
+            "best": [self.leaders.entry(index).to_json() for index in range(len(self.leaders))],
         }
 
     def finish(self) -> None:
         """Write best.json and close what is open."""
-        if len(self.leaders.genes):
+        if len(self.leaders):
             self.folder.write_best(self.describe())
         if self._live is not None:
             self._live.close()
             self._live = None
+        if self.search.ended_early:
+            say(self.search.ended_early)
 
     def _open_events(self, size: int) -> EventWriter:
         """Open an event file for what was told last, `size` evaluations, and what follows.
@@ -106,16 +107,14 @@ class Recorder:
             if len(finite):
                 scalars[f"{objective.name}/batch_mean"] = float(finite.mean())
                 scalars[f"{objective.name}/batch_spread"] = float(finite.std())
-        best = self.leaders.best()
-        scalars.update({f"{name}/best": value for name, value in best["metrics"].items()})
-        scalars.update({f"best_cost/{name}": value for name, value in best["costs"].items()})
+        best = self.leaders.entry(0)
+        scalars.update({f"{name}/best": value for name, value in best.metrics.items()})
+        scalars.update({f"best_cost/{name}": value for name, value in best.costs.items()})
         if len(self.searcher.objectives) > 1:
-            scalars["pareto_front/size"] = float(len(self.leaders.genes))
+            scalars["pareto_front/size"] = float(len(self.leaders))
         population = self.searcher.population()
         scalars["population/diversity"] = diversity(population if len(population) else genes)
         return scalars
-        if self.search.ended_early:
-            say(self.search.ended_early)
 
 
 class _Live:
@@ -148,58 +147,6 @@ class _Live:
     def close(self) -> None:
         self.progress.update(self.recorder.searcher.num_told, self.recorder.leaders.summary(), final=True)
         self.events.close()
-
-
-class _Leaders:
-    """The best architectures so far: the first few by one objective, or the Pareto front of several."""
-
-    def __init__(self, searcher: Searcher) -> None:
-        self.searcher = searcher
-        self.genes: Population = np.empty((0, searcher.space.num_genes), dtype=np.int64)
-        self.values: NDArray[np.float64] = np.empty((0, len(searcher.objectives)))
-        self.numbers: NDArray[np.int64] = np.empty(0, dtype=np.int64)
-        self.costs: Costs = {}
-        self.metrics: Metrics = {}
-        self.count = 0
-
-    def add(self, genes: Population, costs: Costs, metrics: Metrics) -> None:
-        values = self.searcher.objective_values(genes, {**costs, **metrics})
-        numbers = np.arange(self.count, self.count + len(genes))
-        self.count += len(genes)
-        all_values = np.concatenate([self.values, values])
-        all_numbers = np.concatenate([self.numbers, numbers])
-        if values.shape[1] == 1:
-            keep = np.lexsort((all_numbers, -all_values[:, 0]))[:NUM_BEST]
-        else:
-            front = np.flatnonzero(pareto_front(all_values))
-            keep = front[np.lexsort((all_numbers[front], -all_values[front, 0]))]
-        self.genes = np.concatenate([self.genes, genes])[keep]
-        self.values, self.numbers = all_values[keep], all_numbers[keep]
-
-        def merged(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
-            empty = np.empty(0)
-            return {name: np.concatenate([old.get(name, empty), new[name]])[keep] for name in new}
-
-        self.costs, self.metrics = merged(self.costs, costs), merged(self.metrics, metrics)
-
-    def entry(self, index: int) -> dict[str, Any]:
-        architecture = self.searcher.space.to_architecture(self.genes[index])
-        return {
-            "id": architecture.id,
-            "evaluation": int(self.numbers[index]),
-            "metrics": {name: float(values[index]) for name, values in self.metrics.items()},
-            "costs": {name: float(values[index]) for name, values in self.costs.items()},
-            "architecture": {"family": architecture.family, "spec": architecture.spec},
-        }
-
-    def best(self) -> dict[str, Any]:
-        return self.entry(0)
-
-    def summary(self) -> str:
-        best = self.entry(0)
-        numbers = {**{o.name: best["metrics"].get(o.name) for o in self.searcher.objectives}, **best["costs"]}
-        what = "best" if len(self.searcher.objectives) == 1 else f"front {len(self.genes)}, first"
-        return f"{what} " + " ".join(f"{name} {value:.5g}" for name, value in numbers.items() if value is not None)
 
 
 def diversity(population: Population) -> float:

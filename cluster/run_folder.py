@@ -26,6 +26,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from nasray.cluster.files import to_json, write_atomic
+from nasray.cluster.leaders import Entry
 from nasray.cluster.ordering import ToldBatch
 from nasray.cluster.ownership import is_empty
 from nasray.cluster.records import Best, RunDescription, Trial, read_record, yaml_record
@@ -225,6 +226,10 @@ class RunFolder:
             if Architecture.create(**entry["architecture"]).id != entry["id"]:
                 raise NasrayError(f"{path} was changed: best.{number}.architecture has not the id beside it. {remedy}")
         return content
+
+    def read_entries(self) -> list[Entry]:
+        """Return the best architectures of best.json, best first; raises as `read_best` does."""
+        return [Entry.from_json(entry) for entry in self.read_best()["best"]]
 
     def is_finished(self) -> bool:
         """Whether the search has come to its end, as far as best.json says; resuming finds out what it really is."""

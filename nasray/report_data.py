@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from nasray.architectures import MID_KEYS, layer_table
 from nasray.cluster import RunFolder
+from nasray.cluster.leaders import leaders
 from nasray.searchers import Metrics, Objective, pareto_front
 from nasray.spaces import Architecture, Costs, LayerTable, NasrayError, Population, Space
 from nasray.spaces.staged import StagedSpace
@@ -25,7 +26,6 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 MAX_POINTS = 200
-NUM_BEST = 10
 PAUSE = 5.0  # seconds between two sessions of a run; Ray alone takes longer to start
 LEVELS = (1, 2, 3, 4, 5)
 
@@ -145,10 +145,7 @@ class RunData:
     @cached_property
     def leaders(self) -> Ints:
         """Evaluations, best first: the ten best by one objective, or the Pareto front of several, as in best.json."""
-        if len(self.objectives) == 1:
-            return np.argsort(-self.values[:, 0], kind="stable")[:NUM_BEST]
-        front = np.flatnonzero(pareto_front(self.values))
-        return front[np.argsort(-self.values[front, 0], kind="stable")]
+        return leaders(self.values)
 
     @cached_property
     def best_so_far(self) -> Ints:

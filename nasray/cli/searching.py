@@ -104,8 +104,6 @@ def _tell_winner(best: dict[str, Any], known: Any, seconds: float, span: str) ->
     entries = best["best"]
     many = len(best["objectives"]) > 1
     print(f"\n{best['evaluations']:,} evaluations; {seconds:.1f} s {span}")
-    if best.get("ended_early"):
-        print(best["ended_early"])
     print(f"Pareto front of {len(entries)}:" if many else "winner:")
     names = [*entries[0]["metrics"], *entries[0]["costs"]]
     shown = entries[:: max(len(entries) // 10, 1)] if many else entries[:1]
