@@ -15,6 +15,12 @@ from nasray.cluster.tensorboard import EventWriter, last_step
 from nasray.searchers import Metrics
 from nasray.spaces import Population
 
+COSTS = {
+    "gmacs": "multiply-adds of convolutions and linear layers / 1e9",
+    "params_m": "parameters / 1e6",
+    "layers": "layers of the main branch",
+    "latency_ms": "milliseconds, predicted from a table of measured blocks",
+}
 BEST_INTERVAL = 5.0  # least seconds between two writes of best.json while the search goes on
 
 
@@ -68,15 +74,21 @@ class Recorder:
 
     def describe(self) -> dict[str, Any]:
         """The content of best.json."""
-        objectives, image_hw = self.searcher.objectives, list(self.searcher.space.image_hw)
         return {
-            "objectives": [{"name": o.name, "direction": o.direction} for o in objectives],
+            "objectives": [{"name": o.name, "direction": o.direction} for o in self.searcher.objectives],
             "evaluations": self.searcher.num_told,
             "finished": self.search.is_finished,
             "ended_early": self.search.ended_early,
-            "cost_scope": {"scope": "backbone", "image_hw": image_hw, "gmacs": "multiply-adds of convolutions / 1e9"},
+            "cost_scope": self._cost_scope(),
             "best": [self.leaders.entry(index).to_json() for index in range(len(self.leaders))],
         }
+
+    def _cost_scope(self) -> dict[str, Any]:
+        """What the costs are of, at what input size, and which they are."""
+        space = self.searcher.space
+        image_hw = None if space.image_hw is None else list(space.image_hw)
+        costs = {name: COSTS.get(name, "as the space counts it") for name in self.leaders.costs}
+        return {"scope": space.cost_scope, "image_hw": image_hw, "costs": costs}
 
     def finish(self) -> None:
         """Write best.json and close what is open."""

@@ -81,7 +81,7 @@ class Comparison:
 
 def _image_hw(space: Space) -> tuple[int, int]:
     """For the zero-shot scores: as large as costs are counted for, but at most 224 pixels, which they were made for."""
-    height, width = space.image_hw
+    height, width = space.image_hw or (224, 224)
     return min(height, 224), min(width, 224)
 
 

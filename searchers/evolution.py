@@ -152,8 +152,9 @@ class Evolution(Searcher):
         return children, parents
 
     def _mutate(self, genes: Population) -> Population:
+        mutate = self.space.mutate_finely if self.fine else self.space.mutate
         for _ in range(self.mutations_per_child):
-            genes = self.space.mutate(genes, self.rng, fine=self.fine)
+            genes = mutate(genes, self.rng)
         return genes
 
     def _pick(self, num: int) -> NDArray[np.int64]:

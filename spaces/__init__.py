@@ -8,6 +8,7 @@ from nasray.spaces.layers import LayerTable
 from nasray.spaces.shufflenet import ShuffleNetSpace
 from nasray.spaces.staged import BasicSpace, BottleneckSpace, InvertedGatedSpace, InvertedSpace
 from nasray.spaces.staged_layers import staged_layers
+from nasray.spaces.tokens import Tokens
 
 SPACES: dict[str, type[Space]] = {
     space.family: space for space in (BottleneckSpace, BasicSpace, InvertedSpace, InvertedGatedSpace, ShuffleNetSpace)
@@ -30,6 +31,7 @@ __all__ = [
     "Population",
     "ShuffleNetSpace",
     "Space",
+    "Tokens",
     "row_keys",
     "staged_layers",
 ]

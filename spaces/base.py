@@ -20,9 +20,14 @@ from nasray.spaces.exact import log_table
 if TYPE_CHECKING:
     import optuna
 
+    from nasray.spaces.budget import Budget, CostFunction
+    from nasray.spaces.tokens import Tokens
+
 Population = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 Costs = dict[str, NDArray[np.float64]]
+MAX_TRIES = 200_000
+"""Random architectures that `Space.sample_within` draws at most."""
 
 
 @dataclass(frozen=True)
@@ -107,12 +112,14 @@ class Space(ABC):
     Attributes:
         family: names the space and the network builder of its architectures.
         genes: the columns of a population.
-        image_hw: height and width in pixels of the input for which `cost` counts.
+        image_hw: height and width in pixels of the input for which `cost` counts; None where there is no image.
+        cost_scope: what `cost` counts, in a word or two: "backbone", "head"; it is printed with every figure.
     """
 
     family: str
     genes: tuple[Gene, ...]
-    image_hw: tuple[int, int] = (800, 1280)
+    image_hw: tuple[int, int] | None = None
+    cost_scope: str = "architecture"
 
     @cached_property
     def num_genes(self) -> int:
@@ -154,22 +161,81 @@ class Space(ABC):
             row[1 : len(table) + 1] = table
         return lookup.ravel(), np.arange(self.num_genes) * (largest + 2) + 1, largest
 
+    @cached_property
+    def groups(self) -> tuple[tuple[int, ...], ...]:
+        """Columns that depend on each other, together all columns, ascending within a group.
+
+        Whatever settings two groups have, they fit each other: the space is the product of its groups' settings. By
+        default each gene stands alone where `repair` is the identity, and all are one group where it is not.
+        """
+        columns = tuple(range(self.num_genes))
+        return tuple((column,) for column in columns) if type(self).repair is Space.repair else (columns,)
+
+    @property
+    def num_architectures(self) -> int | None:
+        """The exact number of architectures; None where a group has too many settings to be listed."""
+        from nasray.spaces.groups import count_settings
+
+        return count_settings(self)
+
     def sample(self, num: int, rng: np.random.Generator) -> Population:
-        """(num, G) valid rows."""
+        """(num, G) valid rows, independent of each other, and groups of each other within a row.
+
+        Uniform over distinct architectures, unless the docstring of the space says otherwise. Here each gene is drawn
+        by itself and the row repaired: uniform where `repair` is the identity and no gene is logarithmic.
+        """
         return self.repair(np.stack([gene.draw(num, rng) for gene in self.genes], axis=1))
 
-    def mutate(self, population: Population, rng: np.random.Generator, *, fine: bool = False) -> Population:
+    def sample_within(
+        self,
+        num: int,
+        budget: Budget,
+        rng: np.random.Generator,
+        *,
+        cost: CostFunction | None = None,
+        max_tries: int = MAX_TRIES,
+    ) -> Population:
+        """(K, G) valid rows within a budget, distributed as `sample`'s are, in the order drawn; K <= num.
+
+        By default samples that are over the budget are thrown away, and `max_tries` bounds how many are drawn: K is
+        less than `num` where they do not suffice, and 0 where none of them is within the budget. A space that can draw
+        within bounds directly overrides it.
+
+        Args:
+            num: Number of rows to return.
+            budget: Bounds on costs.
+            rng: Generator of all randomness.
+            cost: Function that returns the bounded costs; the space's own by default.
+            max_tries: Number of samples to draw at most.
+        """
+        if not budget.names:
+            return self.sample(num, rng)
+        found: list[Population] = [np.empty((0, self.num_genes), dtype=np.int64)]
+        missing, tried = num, 0
+        while missing > 0 and tried < max_tries:
+            share = (num - missing + 1) / (tried + 1)
+            size = min(int(missing * 1.25 / share) + 1, 4096, max_tries - tried)
+            rows = self.sample(size, rng)
+            found.append(rows[budget.admits((cost or self.cost)(rows), size)][:missing])
+            missing -= len(found[-1])
+            tried += size
+        return np.concatenate(found)
+
+    def mutate(self, population: Population, rng: np.random.Generator) -> Population:
         """(N, G) valid rows, each a mutant of its row: one gene, chosen uniformly, is drawn anew.
 
-        A mutant can equal its parent. `fine` asks for small steps; the default has only one kind.
+        A mutant can equal its parent.
         """
-        del fine
         fresh = np.stack([gene.draw(len(population), rng) for gene in self.genes], axis=1)
         chosen = rng.integers(self.num_genes, size=len(population))
         mutants = population.copy()
         rows = np.arange(len(population))
         mutants[rows, chosen] = fresh[rows, chosen]
         return self.repair(mutants)
+
+    def mutate_finely(self, population: Population, rng: np.random.Generator) -> Population:
+        """(N, G) valid rows, each a mutant of its row by a small step; by default steps are `mutate`'s."""
+        return self.mutate(population, rng)
 
     def crossover(self, first: Population, second: Population, rng: np.random.Generator) -> Population:
         """(N, G) valid rows: every gene comes from either parent with probability 1/2."""
@@ -183,6 +249,19 @@ class Space(ABC):
     def start(self) -> Population:
         """(K, G) rows from which an evolution starts; none (K = 0) means: from a random sample."""
         return np.empty((0, self.num_genes), dtype=np.int64)
+
+    def tokens(self, population: Population) -> Tokens:
+        """The rows as sequences of tokens, which a path filter reads; by default one token for each gene."""
+        from nasray.spaces.tokens import gene_tokens
+
+        return gene_tokens(self, population)
+
+    def network_options(self) -> dict[str, Any]:
+        """What the networks of all architectures have in common and no gene says, as the space's own keywords.
+
+        Nothing that is about costs alone belongs here. `type(space)(**space.network_options())` has the same networks.
+        """
+        return {}
 
     def to_architecture(self, row: NDArray[np.int64]) -> Architecture:
         """The architecture of one valid (G,) row."""

@@ -80,6 +80,8 @@ class ShuffleNetSpace(Space):
     """
 
     family = "shufflenet"
+    cost_scope = "backbone"
+    image_hw: tuple[int, int]
 
     def __init__(
         self,
@@ -116,14 +118,8 @@ class ShuffleNetSpace(Space):
         stem_width, widths, depths = self.size
         return {"stem_width": stem_width, "widths": list(widths), "depths": list(depths), "shuffle": self.shuffle}
 
-    @property
-    def num_architectures(self) -> int:
-        """How many architectures the space holds."""
-        return len(CHOICES) ** self.num_genes
-
-    def mutate(self, population: Population, rng: np.random.Generator, *, fine: bool = False) -> Population:
+    def mutate(self, population: Population, rng: np.random.Generator) -> Population:
         """(N, G) mutants: every block's choice is drawn anew with probability 0.1, and may be drawn as it was."""
-        del fine
         fresh = rng.integers(len(CHOICES), size=population.shape)
         return np.where(rng.random(population.shape) < MUTATION_PROBABILITY, fresh, population)
 

@@ -20,6 +20,7 @@ Shapes: N architectures, S parts in all, P genes of a part.
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from functools import cached_property
@@ -35,12 +36,10 @@ from nasray.spaces.errors import NasrayError
 from nasray.spaces.layers import LayerTable
 from nasray.spaces.ranges import MAX_BLOCKS, MAX_WIDTH, check_image_hw, check_kernels, check_whole, shortened
 from nasray.spaces.staged_layers import staged_layers
+from nasray.spaces.staged_mutation import DEPTH_STEPS, WIDTH_STEP, scaled, settle_depths
 
 Ints = NDArray[np.int64]
 
-WIDTH_SCALES = np.array([1 / 1.5, 1 / 1.25, 1.0, 1.25, 1.5, 2.0])
-DEPTH_STEPS = np.array([-2, -1, 1, 2])
-WIDTH_STEP = 8
 LEVELS = (2, 3, 4, 5)
 
 
@@ -61,6 +60,8 @@ class StagedSpace(Space):
 
     mid_kind: ClassVar[str | None]
     block: ClassVar[str]
+    cost_scope = "backbone"
+    image_hw: tuple[int, int]
 
     def __init__(
         self,
@@ -116,6 +117,21 @@ class StagedSpace(Space):
 
     # ---- the set of architectures -------------------------------------------------------------------------------
 
+    @cached_property
+    def groups(self) -> tuple[tuple[int, ...], ...]:
+        """The stem, and each stage with all its parts."""
+        level_of_column = np.r_[0, np.repeat(self.level_of_part, self._genes_per_part)]
+        return tuple(tuple(np.flatnonzero(level_of_column == level).tolist()) for level in (0, *LEVELS))
+
+    @property
+    def num_architectures(self) -> int:
+        """The exact number of architectures: a stage has 1 to P present parts, each with any of its settings."""
+        total = len(self.genes[0].values)
+        settings = math.prod(len(gene.values) for gene in self.genes[1 : 1 + self._genes_per_part])
+        for level in LEVELS:
+            total *= sum(settings**num for num in range(1, int((self.level_of_part == level).sum()) + 1))
+        return total
+
     def repair(self, population: Population) -> Population:
         """Absent parts become all zeros and move behind the present ones of their stage."""
         stem, parts = self.split(population)
@@ -145,7 +161,7 @@ class StagedSpace(Space):
         return super().is_valid(population) & whole
 
     def sample(self, num: int, rng: np.random.Generator) -> Population:
-        """(num, G) valid rows; further parts of a stage are present with probability 1/10."""
+        """(num, G) valid rows: widths log-uniform, further parts of a stage present with probability 1/10."""
         population = super().sample(num, rng)
         stem, parts = self.split(population)
         parts[(rng.random(parts.shape[:2]) >= 0.1) & ~self.is_first] = 0
@@ -163,12 +179,19 @@ class StagedSpace(Space):
 
     # ---- variation ----------------------------------------------------------------------------------------------
 
-    def mutate(self, population: Population, rng: np.random.Generator, *, fine: bool = False) -> Population:
-        """One block position, chosen uniformly, gets a new kernel, widths times a scale, and (coarse) a new depth.
+    def mutate(self, population: Population, rng: np.random.Generator) -> Population:
+        """One block position, chosen uniformly, gets a new kernel, widths times a scale, and a new depth.
 
         Algorithm 2 with the ranges of Appendix A: kernel uniform over the allowed ones, widths times one of
-        {1/1.5, 1/1.25, 1, 1.25, 1.5, 2}, depth plus one of {-2, -1, 1, 2}. `fine` leaves the depth alone.
+        {1/1.5, 1/1.25, 1, 1.25, 1.5, 2}, depth plus one of {-2, -1, 1, 2}.
         """
+        return self._mutated(population, rng, fine=False)
+
+    def mutate_finely(self, population: Population, rng: np.random.Generator) -> Population:
+        """`mutate` without the new depth: the small steps of the paper's second half."""
+        return self._mutated(population, rng, fine=True)
+
+    def _mutated(self, population: Population, rng: np.random.Generator, *, fine: bool) -> Population:
         num = len(population)
         stem, parts = (array.copy() for array in self.split(population))
         present = parts[:, :, -1] > 0
@@ -176,52 +199,24 @@ class StagedSpace(Space):
         chosen = (rng.random(num) * (1 + present.sum(axis=1))).astype(np.int64)
         hit = present & (present.cumsum(axis=1) == chosen[:, None])
         on_stem = chosen == 0
-        stem[on_stem] = self._scaled(stem, rng, self.genes[0])[on_stem]
+        stem[on_stem] = scaled(stem, rng, self.genes[0])[on_stem]
 
         rows = np.flatnonzero(~on_stem)
         columns = hit[rows].argmax(axis=1)
         target = parts[rows, columns]
         target[:, 0] = np.asarray(self.kernels)[rng.integers(len(self.kernels), size=len(rows))]
-        target[:, 1] = self._scaled(target[:, 1], rng, self.genes[2])
+        target[:, 1] = scaled(target[:, 1], rng, self.genes[2])
         self.mutate_mid(target, rng)
         steps = DEPTH_STEPS[rng.integers(len(DEPTH_STEPS), size=len(rows))]
         if not fine:
             target[:, -1] += steps
         parts[rows, columns] = target
         if not fine:
-            self._settle_depths(parts)
+            settle_depths(parts, [np.flatnonzero(self.level_of_part == level) for level in LEVELS], self.max_depth)
         return self.repair(self.join(stem, parts))
 
     def mutate_mid(self, target: Ints, rng: np.random.Generator) -> None:
         """Mutate in place what only this kind of block has; `target` is (M, P)."""
-
-    def _scaled(self, widths: Ints, rng: np.random.Generator, gene: Gene) -> Ints:
-        scale = WIDTH_SCALES[rng.integers(len(WIDTH_SCALES), size=len(widths))]
-        steps = np.floor(widths * scale / WIDTH_STEP + 0.5).astype(np.int64)
-        return (steps * WIDTH_STEP).clip(gene.values[0], gene.values[-1])
-
-    def _settle_depths(self, parts: Ints) -> None:
-        """Bring mutated depths into range in place: divide what is too deep, drop or mend what is too shallow."""
-        depth = parts[:, :, -1]
-        for level in LEVELS:
-            where = np.flatnonzero(self.level_of_part == level)
-            num_present = (parts[:, where, 0] > 0).sum(axis=1)
-            shallow = (depth[:, where] < 1) & (parts[:, where, 0] > 0)
-            # A part that mutated away vanishes if its stage has another; repair() moves the others up.
-            gone = shallow & (num_present > 1)[:, None]
-            depth[:, where] = np.where(gone, 0, np.where(shallow, 1, depth[:, where]))
-            free = num_present < len(where)
-            for index, part in enumerate(where):
-                deep = depth[:, part] > self.max_depth
-                divide = np.flatnonzero(deep & free)
-                if len(divide):  # at most one part of a stage mutates, so one is free at the end
-                    behind, ahead = where[index + 2 :], where[index + 1 : -1]
-                    parts[np.ix_(divide, behind)] = parts[np.ix_(divide, ahead)]
-                    parts[divide, where[index + 1]] = parts[divide, part]
-                    total = depth[divide, part].copy()
-                    depth[divide, part] = np.minimum((total + 1) // 2, self.max_depth)  # 3 blocks where 1 is allowed
-                    depth[divide, where[index + 1]] = total // 2
-                depth[deep & ~free, part] = self.max_depth
 
     def crossover(self, first: Population, second: Population, rng: np.random.Generator) -> Population:
         """Stem and whole stages come from either parent with probability 1/2 each."""
@@ -340,7 +335,7 @@ class BottleneckSpace(StagedSpace):
 
     def mutate_mid(self, target: Ints, rng: np.random.Generator) -> None:
         """The bottleneck's width times one of the width scales."""
-        target[:, 2] = self._scaled(target[:, 2], rng, self.genes[3])
+        target[:, 2] = scaled(target[:, 2], rng, self.genes[3])
 
     def initial_stages(self) -> tuple[int, list[tuple[int, ...]]]:
         """Table 15."""

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from nasray.spaces.architecture import Architecture, text_id
 from nasray.spaces.base import Gene, Population, Space, row_keys
+from nasray.spaces.budget import Budget
 
 MAX_ENUMERATED = 20_000
 """Spaces with at most so many combinations of gene values are checked architecture by architecture."""
@@ -65,20 +66,19 @@ def check_start(space: Space, rng: np.random.Generator, num: int) -> None:
 
 
 def check_mutate(space: Space, rng: np.random.Generator, num: int) -> None:
-    """`mutate` gives one valid row for each, coarse or fine, moves at all, and leaves its argument alone."""
-    for fine in (False, True):
-        what = f"mutate(fine={fine})"
+    """`mutate` and `mutate_finely` give a valid row for each, leave their argument alone; `mutate` moves at all."""
+    for what, mutate in (("mutate", space.mutate), ("mutate_finely", space.mutate_finely)):
         rows = np.concatenate([space.start(), space.sample(num, rng)])
         before, moved = rows.copy(), False
         for _ in range(8):  # mutants of mutants reach what samples do not
-            mutants = space.mutate(rows, rng, fine=fine)
+            mutants = mutate(rows, rng)
             _assert_population(space, mutants, len(rows), what)
             _assert_equal(rows, before, f"{what} changed its argument")
             moved |= bool((mutants != rows).any())
             rows, before = mutants, mutants.copy()
         single = all(len(gene.values) == 1 for gene in space.genes)
-        assert fine or moved or single, f"{what} never changed any of {len(rows)} rows"
-        _assert_population(space, space.mutate(rows[:0], rng, fine=fine), 0, f"{what} of no rows")
+        assert mutate == space.mutate_finely or moved or single, f"{what} never changed any of {len(rows)} rows"
+        _assert_population(space, mutate(rows[:0], rng), 0, f"{what} of no rows")
 
 
 def check_crossover(space: Space, rng: np.random.Generator, num: int) -> None:
@@ -219,6 +219,60 @@ def check_suggest(space: Space, rng: np.random.Generator, num: int) -> None:
         _assert_equal(suggested[None], row[None], f"suggest with {params} is another row")
 
 
+def check_groups(space: Space, rng: np.random.Generator, num: int) -> None:
+    """`groups` divides the columns; whatever settings groups have fits; `num_architectures` counts what there is."""
+    columns = sorted(column for group in space.groups for column in group)
+    assert columns == list(range(space.num_genes)), f"groups {space.groups} are no division of the columns"
+    rows = np.concatenate([space.start(), space.sample(num, rng)])
+    mixed = rows.copy()
+    for group in space.groups:
+        mixed[:, group] = rows[rng.permutation(len(rows))][:, group]
+    _assert_population(space, mixed, len(rows), "mixing the settings of groups")
+    if math.prod(len(gene.values) for gene in space.genes) <= MAX_ENUMERATED:
+        counted, listed = space.num_architectures, len(all_rows(space))
+        assert counted == listed, f"num_architectures is {counted}, there are {listed}"
+
+
+def check_sample_within(space: Space, rng: np.random.Generator, num: int) -> None:
+    """`sample_within` gives valid rows within the budget, as many as asked for where there are; none of a vain one."""
+    costs = space.cost(space.sample(num, rng))
+    for name, values in costs.items():
+        middle = float(np.median(values))
+        for budget in (Budget(upper={name: middle}), Budget(lower={name: middle})):
+            rows = space.sample_within(num, budget, rng)
+            _assert_population(space, rows, num, f"sample_within({budget})")
+            bad = np.flatnonzero(~budget.admits(space.cost(rows), num))
+            assert not len(bad), f"sample_within({budget}) gives {rows[bad[0]].tolist()}"
+        vain = space.sample_within(num, Budget(upper={name: float(values.min()) - 1e12}), rng, max_tries=64)
+        _assert_population(space, vain, 0, "sample_within of a budget that nothing meets")
+    _assert_population(space, space.sample_within(num, Budget(), rng), num, "sample_within without a budget")
+
+
+def check_tokens(space: Space, rng: np.random.Generator, num: int) -> None:
+    """`tokens` are in the vocabulary, a sequence for each row, and different for different architectures."""
+    rows = np.unique(space.sample(num, rng), axis=0)
+    tokens = space.tokens(rows)
+    length = len(tokens.layer)
+    assert tokens.ids.shape == (len(rows), length), f"tokens have shape {tokens.ids.shape}, layer has {length}"
+    assert tokens.block.shape == (length,), f"block has shape {tokens.block.shape}, layer has {length}"
+    inside = (tokens.ids >= 0) & (tokens.ids < tokens.vocabulary)
+    assert inside.all(), f"tokens {tokens.ids[~inside].tolist()} of a vocabulary of {tokens.vocabulary}"
+    distinct = len(np.unique(tokens.ids, axis=0))
+    assert distinct == len(rows), f"{len(rows)} architectures have {distinct} different sequences of tokens"
+    alone = space.tokens(rows[:1])
+    _assert_equal(alone.ids, tokens.ids[:1], "tokens of a row depend on what stands beside it")
+    assert space.tokens(rows[:0]).ids.shape == (0, length), "tokens of no rows have another length"
+
+
+def check_texts_about_itself(space: Space, rng: np.random.Generator, num: int) -> None:
+    """`cost_scope` is a word, and `network_options` are JSON."""
+    del rng, num
+    assert isinstance(space.cost_scope, str), f"cost_scope must be a string, got {space.cost_scope!r}"
+    assert space.cost_scope, "cost_scope must not be empty"
+    options = space.network_options()
+    assert json.loads(json.dumps(options)) == options, f"network_options change through JSON: {options}"
+
+
 def check_same_seed(space: Space, rng: np.random.Generator, num: int) -> None:
     """The same generator state gives the same results; nothing else is drawn from."""
     seed = int(rng.integers(2**31))
@@ -230,11 +284,11 @@ def check_same_seed(space: Space, rng: np.random.Generator, num: int) -> None:
             first,
             second,
             space.mutate(first, own),
-            space.mutate(first, own, fine=True),
+            space.mutate_finely(first, own),
             space.crossover(first, second, own),
         ]
 
-    names = ("sample", "second sample", "mutate", "mutate(fine=True)", "crossover")
+    names = ("sample", "second sample", "mutate", "mutate_finely", "crossover")
     for name, left, right in zip(names, everything(), everything(), strict=True):
         _assert_equal(left, right, f"{name} differs for the same seed")
 
@@ -252,6 +306,10 @@ SPACE_CHECKS: tuple[Check, ...] = (
     check_foreign_architectures,
     check_tune,
     check_suggest,
+    check_groups,
+    check_sample_within,
+    check_tokens,
+    check_texts_about_itself,
     check_same_seed,
 )
 

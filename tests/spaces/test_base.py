@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nasray.spaces import SPACES, Architecture, BottleneckSpace, Gene, Space, row_keys
+from nasray.spaces import SPACES, Architecture, BottleneckSpace, Budget, Gene, Space, row_keys
 
 GENES = {
     "two": Gene("gene", (3, 5)),
@@ -71,6 +71,56 @@ def test_plain_space_follows_from_its_genes():
     assert space.cost(rows) == {}
     assert space.start().shape == (0, 2)
     assert space.to_architecture(rows[0]).spec == {"width": rows[0, 0], "kind": rows[0, 1]}
+
+
+class Counted(Space):
+    """Rows of four dice, whose cost is their sum; counts the rows that are drawn."""
+
+    family = "counted"
+    genes = tuple(Gene(f"die.{i}", (1, 2, 3, 4, 5, 6)) for i in range(4))
+
+    def __init__(self):
+        self.drawn = 0
+
+    def sample(self, num, rng):
+        self.drawn += num
+        return super().sample(num, rng)
+
+    def cost(self, population):
+        return {"sum": population.sum(axis=1).astype(float)}
+
+
+def test_samples_within_a_budget_are_uniform_over_what_meets_it():
+    budget = Budget(upper={"sum": 6})  # 15 of 1,296 rows: 1 + 4 + 10
+    space = Counted()
+    rows = space.sample_within(1500, budget, np.random.default_rng(0))
+    counts = np.array(list(collections.Counter(map(tuple, rows.tolist())).values()))
+    assert len(rows) == 1500
+    assert len(counts) == 15
+    assert abs(counts - 100).max() < 40  # four standard deviations
+    assert space.drawn < 1.5 * 1500 * 1296 / 15
+
+
+def test_samples_within_a_budget_take_another_cost():
+    def first(population):
+        return {"first": population[:, 0].astype(float)}
+
+    rows = Counted().sample_within(50, Budget(lower={"first": 6}), np.random.default_rng(0), cost=first)
+    assert len(rows) == 50
+    assert (rows[:, 0] == 6).all()
+
+
+def test_samples_within_a_budget_are_fewer_once_the_tries_are_used_up():
+    space = Counted()
+    rows = space.sample_within(50, Budget(upper={"sum": 4}), np.random.default_rng(0), max_tries=3000)
+    assert 0 < len(rows) < 50
+    assert space.drawn == 3000
+
+
+def test_small_steps_are_those_of_mutate_unless_a_space_has_others():
+    rows = Plain().sample(100, np.random.default_rng(0))
+    coarse, fine = (act(rows, np.random.default_rng(1)) for act in (Plain().mutate, Plain().mutate_finely))
+    assert (coarse == fine).all()
 
 
 def test_checked_row_names_what_is_wrong():

@@ -4,7 +4,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nasray.spaces import SPACES, Architecture, BasicSpace, BottleneckSpace, InvertedSpace, NasrayError
-from nasray.spaces.staged import DEPTH_STEPS, WIDTH_SCALES, StagedSpace
+from nasray.spaces.staged import StagedSpace
+from nasray.spaces.staged_mutation import DEPTH_STEPS, WIDTH_SCALES
+from nasray.spaces.testing import all_rows
 
 SEEDS = st.integers(0, 2**32 - 1)
 STAGED = [family for family, space in SPACES.items() if issubclass(space, StagedSpace)]
@@ -23,7 +25,8 @@ def make_row(space, stem, stages):
 
 
 def mutants_of(space, row, num=4000, *, fine=False):
-    return space.mutate(np.repeat(row, num, axis=0), np.random.default_rng(0), fine=fine)
+    mutate = space.mutate_finely if fine else space.mutate
+    return mutate(np.repeat(row, num, axis=0), np.random.default_rng(0))
 
 
 def stage_depths(space, rows, level):
@@ -33,6 +36,14 @@ def stage_depths(space, rows, level):
 
 def rounded_widths(width, largest):
     return {int(min(max(np.floor(width * scale / 8 + 0.5) * 8, 8), largest)) for scale in WIDTH_SCALES}
+
+
+def test_architectures_are_counted_without_listing_them():
+    small = BasicSpace(max_width=16, max_stem_width=16, kernels=(3,), parts=(1, 2, 1, 1), max_depth=1)
+    assert small.num_architectures == len(all_rows(small)) == 2 * 2 * (2 + 4) * 2 * 2
+    settings = 2 * 256 * 64 * 10
+    two = settings + settings**2
+    assert BottleneckSpace().num_architectures == 16 * settings * two * two * (two + settings**3)
 
 
 # ---- initial structures ---------------------------------------------------------------------------------------------
@@ -154,7 +165,7 @@ def test_mutants_stay_valid_and_survive_json(family, seed, fine):
     space, rng = SPACES[family](), np.random.default_rng(seed)
     rows = space.sample(8, rng)
     for _ in range(6):
-        rows = space.mutate(rows, rng, fine=fine)
+        rows = (space.mutate_finely if fine else space.mutate)(rows, rng)
     assert space.is_valid(rows).all()
     for row, text in zip(rows, space.texts(rows), strict=True):
         assert (space.from_architecture(Architecture.from_json(text)) == row).all()

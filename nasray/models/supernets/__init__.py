@@ -23,8 +23,7 @@ def supernet_architecture(space: Space) -> Architecture:
         NasrayError: for a space of whose family there is no supernet.
     """
     _check_family(space.family)
-    options: Any = space
-    return Architecture.create(FAMILY, {"space": space.family, **options.network_options()})
+    return Architecture.create(FAMILY, {"space": space.family, **space.network_options()})
 
 
 def space_of_supernet(architecture: Architecture, **options: Any) -> Space:
