@@ -5,6 +5,7 @@ from nasray.spaces.base import Costs, Gene, Population, Space, row_keys
 from nasray.spaces.budget import Budget, CostFunction
 from nasray.spaces.errors import InfeasibleError, NasrayError
 from nasray.spaces.layers import LayerTable
+from nasray.spaces.restricted import Forbidden, RestrictedSpace, forbid_values
 from nasray.spaces.shufflenet import ShuffleNetSpace
 from nasray.spaces.staged import BasicSpace, BottleneckSpace, InvertedGatedSpace, InvertedSpace
 from nasray.spaces.staged_layers import staged_layers
@@ -22,6 +23,7 @@ __all__ = [
     "Budget",
     "CostFunction",
     "Costs",
+    "Forbidden",
     "Gene",
     "InfeasibleError",
     "InvertedGatedSpace",
@@ -29,9 +31,11 @@ __all__ = [
     "LayerTable",
     "NasrayError",
     "Population",
+    "RestrictedSpace",
     "ShuffleNetSpace",
     "Space",
     "Tokens",
+    "forbid_values",
     "row_keys",
     "staged_layers",
 ]

@@ -1,7 +1,17 @@
 import numpy as np
 import pytest
 
-from nasray.spaces import SPACES, BasicSpace, BottleneckSpace, Gene, InvertedSpace, ShuffleNetSpace, Space
+from nasray.spaces import (
+    SPACES,
+    BasicSpace,
+    BottleneckSpace,
+    Gene,
+    InvertedSpace,
+    RestrictedSpace,
+    ShuffleNetSpace,
+    Space,
+)
+from nasray.spaces.restricted import forbid_values
 from nasray.spaces.testing import SPACE_CHECKS, check_is_valid, check_repair, check_space, check_suggest, check_tune
 
 
@@ -34,6 +44,13 @@ TESTED = {
     "tiny with parts": BasicSpace(**TINY, parts=(1, 2, 1, 1), max_depth=1),
     "narrow shufflenet": ShuffleNetSpace(stem_width=4, widths=(8, 12, 16, 24), depths=(1, 2, 1, 1)),
     "many parts": InvertedSpace(kernels=(5, 3, 7), parts=(3, 3, 3, 3), max_depth=3),
+    "restricted cell": RestrictedSpace(Cell(), ((("width", 16), ("kernel", 5)), (("depth", 2),), (("width", 8),))),
+    "restricted shufflenet": RestrictedSpace(
+        ShuffleNetSpace(), (*forbid_values(ShuffleNetSpace(), {"c2.0": [0, 3]}), (("c2.1", 1), ("c5.3", 2)))
+    ),
+    "restricted stages": RestrictedSpace(
+        BottleneckSpace(), forbid_values(BottleneckSpace(), {"kernel": [3], "width": [64, 128, 256]})
+    ),
 }
 
 
