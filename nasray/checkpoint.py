@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NotRequired
 
 from typing_extensions import TypedDict
 
+from nasray.architectures import is_supernet
 from nasray.cluster import write_atomic
 from nasray.cluster.records import OPEN, PixelRulesEntry, check_record
 from nasray.configuration import FORMER_KEYS, validate, with_current_keys
@@ -136,7 +137,7 @@ class Checkpoint:
                 f"this checkpoint (recipe {self.recipe.name}) is of a classifier: it detects nothing. It can start a "
                 "detector of the same backbone: `nasray train ... --weights FILE`"
             )
-        if self.architecture.family == "supernet":
+        if is_supernet(self.architecture):
             raise NasrayError(
                 f"this checkpoint (recipe {self.recipe.name}) is of a supernet, which is no detector until a path is "
                 "chosen: name the checkpoint of an architecture that was trained, such as RUN/train"

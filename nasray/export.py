@@ -9,10 +9,11 @@ import pprint
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nasray.architectures import MID_KEYS, find_architecture
+from nasray.architectures import checked_spec, is_supernet
 from nasray.cluster import write_atomic
 from nasray.cluster.files import check_output
 from nasray.cluster.reading import shown
+from nasray.finding import find_architecture
 from nasray.spaces import Architecture, NasrayError
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ ARCHITECTURE = {spec}
 
 def build() -> {kind}:
     """Build the backbone with fresh weights."""
-    return {kind}({block}**ARCHITECTURE)
+    return {kind}(**ARCHITECTURE)
 
 {load}
 def normalize(images: torch.Tensor) -> torch.Tensor:
@@ -111,8 +112,7 @@ def export_backbone(what: str, path: Path) -> dict[str, Any]:
         )
         + body
         + _TAIL.format(
-            spec=pprint.pformat(architecture.spec, sort_dicts=False, width=110), kind=kind, made=made,
-            block=f"{architecture.family!r}, " if architecture.family in MID_KEYS else "",
+            spec=pprint.pformat(checked_spec(architecture), sort_dicts=False, width=110), kind=kind, made=made,
             load="" if state is None else _LOAD.format(kind=kind, weights=weights.name),
             mean=PIXEL_MEAN, std=PIXEL_STD,
         )
@@ -149,7 +149,7 @@ def _trained(what: str) -> tuple[Architecture, dict[str, Tensor] | None, Path | 
     if file is None:
         return find_architecture(what), None, None
     checkpoint = Checkpoint.load(file)
-    if checkpoint.architecture.family == "supernet":
+    if is_supernet(checkpoint.architecture):
         raise NasrayError(
             f"{file} is of a supernet, which is no backbone until a path is chosen. Export the run, whose winner is one"
         )

@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from nasray.architectures import MID_KEYS, layer_table
+from nasray.architectures import layer_table
+from nasray.architectures.staged import MID_KEYS
 from nasray.cluster import RunFolder
 from nasray.cluster.leaders import leaders
 from nasray.searchers import Metrics, Objective, pareto_front

@@ -55,7 +55,8 @@ def _cost(known: Any) -> None:
     if known.detector:
         _detector_cost(known)
         return
-    from nasray.architectures import PUBLISHED, find_architecture, layer_table
+    from nasray.architectures import PUBLISHED, layer_table
+    from nasray.finding import find_architecture
 
     image_hw = known.image_size
     rows = []
@@ -86,7 +87,7 @@ def _cost(known: Any) -> None:
 
 
 def _detector_cost(known: Any) -> None:
-    from nasray.architectures import find_architecture
+    from nasray.finding import find_architecture
 
     architectures = {name: find_architecture(name) for name in known.architecture}
     from nasray.models.cost import CONVENTIONS, PUBLISHED_PARTS, compare_published, detector_cost
@@ -161,7 +162,7 @@ def _latency(known: Any) -> None:
             raise NasrayError("--table is for backbones: the block table knows no heads. Leave it out")
         result = measure_detector(detector, size, **setting)
     else:
-        from nasray.architectures import find_architecture
+        from nasray.finding import find_architecture
 
         architecture = find_architecture(known.architecture)
         result = measure_architecture(architecture, image_hw=size, with_table=known.table, **setting)
@@ -176,7 +177,7 @@ def _detector_of(known: Any) -> Any:
     """The trained detector that is meant, or a fresh one of `--detector`; None for a backbone alone."""
     path = Path(known.architecture)
     if known.detector:
-        from nasray.architectures import find_architecture
+        from nasray.finding import find_architecture
         from nasray.models import build
         from nasray.models.detectors import build_detector, check_detector_name
 

@@ -148,7 +148,7 @@ def _train(known: Any) -> None:
 
 def train_recipe(known: Any) -> Recipe:
     """The recipe that a `train` command means, before the options that are its keys."""
-    from nasray.architectures import find_architecture
+    from nasray.finding import find_architecture
     from nasray.models.detectors import check_detector_name
     from nasray.recipe import SCHEDULES, DetectorOptions, Recipe, is_recipe, load_recipe
 

@@ -2,62 +2,55 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+import importlib
+from typing import TYPE_CHECKING, Any
 
-from nasray.architectures import check_size_to_build, shufflenet_spec, staged_spec
+from nasray.architectures import ARCHITECTURES, check_size_to_build, family_of, named_architecture
+from nasray.architectures.specs import did_you_mean
 from nasray.spaces import Architecture, NasrayError
 
 if TYPE_CHECKING:
     from torch import nn
 
 
-def build(architecture: Architecture) -> nn.Module:
-    """The network of an architecture, on the current default device, with fresh weights.
+def build(architecture: Architecture | str, **options: Any) -> nn.Module:
+    """Build the network of an architecture, on the current default device, with fresh weights.
+
+    Args:
+        architecture: Architecture, or the name of one.
+        **options: Further keywords of its network, such as `out_levels` of a backbone. That of a head takes
+            `in_channels` and `num_levels`.
+
+    Returns:
+        The network. A backbone maps (B, 3, H, W) images to an ordered dictionary of maps, finest first, and has
+        `feature_info`, a list with `num_chs`, `reduction` and `module` of each map.
 
     Raises:
-        NasrayError: for a family that has no builder, or a spec that its builder does not understand.
+        NasrayError: for an architecture of an unknown name or family, a spec that its family does not understand, or a
+            network that is too large.
+
+    Example:
+        >>> import torch
+        >>> network = build("resnet18")
+        >>> [info["num_chs"] for info in network.feature_info]
+        [64, 128, 256, 512]
+        >>> {name: tuple(x.shape) for name, x in network(torch.zeros(1, 3, 64, 64)).items()}["c5"]
+        (1, 512, 2, 2)
     """
-    builder = FAMILIES.get(architecture.family)
-    if builder is None:
-        near = difflib.get_close_matches(str(architecture.family), FAMILIES, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise NasrayError(
-            f"no network can be built of family {architecture.family!r}; there are: {', '.join(FAMILIES)}.{hint}"
-        )
-    return builder(architecture)
-
-
-def _staged(architecture: Architecture) -> nn.Module:
-    from nasray.models.backbone import Backbone
-
-    spec = staged_spec(architecture)
+    if isinstance(architecture, str):
+        found = named_architecture(architecture)
+        if found is None:
+            raise NasrayError(
+                f"unknown architecture {architecture!r}{did_you_mean(architecture, ARCHITECTURES)}. "
+                "`nasray list architectures` prints all"
+            )
+        architecture = found
+    family = family_of(architecture)
+    spec = family.check(architecture.spec)
     check_size_to_build(architecture)
-    return Backbone(architecture.family, spec["stem"], spec["stages"], spec["shortcut"])
+    module, _, name = family.network.partition(":")
+    network: nn.Module = getattr(importlib.import_module(module), name)(**spec, **options)
+    return network
 
 
-def _shufflenet(architecture: Architecture) -> nn.Module:
-    from nasray.models.shufflenet import ShuffleNet
-
-    spec = shufflenet_spec(architecture)
-    check_size_to_build(architecture)
-    return ShuffleNet(**spec)
-
-
-def _supernet(architecture: Architecture) -> nn.Module:
-    from nasray.models.supernets import build_supernet, space_of_supernet
-
-    return build_supernet(space_of_supernet(architecture))
-
-
-FAMILIES: dict[str, Callable[[Architecture], nn.Module]] = {
-    "bottleneck": _staged,
-    "basic": _staged,
-    "inverted": _staged,
-    "inverted-se": _staged,
-    "shufflenet": _shufflenet,
-    "supernet": _supernet,
-}
-
-__all__ = ["FAMILIES", "build"]
+__all__ = ["build"]

@@ -27,9 +27,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from nasray.architectures import layer_table, staged_spec
+from nasray.architectures import checked_spec, layer_table
+from nasray.architectures.staged import MID_KEYS
 from nasray.scores.entropy import MULTI_SCALE, NUM_LEVELS, SizeFactor, level_widths, weigh_levels
-from nasray.spaces import Architecture
+from nasray.spaces import Architecture, NasrayError
 
 
 def sampled_entropy(
@@ -97,7 +98,11 @@ def sampled_level_entropies(
     A level that a network skips has the entropy of the one before. Minus infinity where a map is constant, which
     happens only to maps of a few pixels and channels.
     """
-    spec = staged_spec(architecture)
+    if architecture.family not in MID_KEYS:
+        raise NasrayError(
+            f"family {architecture.family!r} is not one of staged networks, which are: {', '.join(MID_KEYS)}"
+        )
+    spec = checked_spec(architecture)
     draw = _Draw(generator, torch.device(device))
     entropies = torch.zeros(NUM_LEVELS, dtype=torch.float64, device=device)
     image = _Map(draw((1, 3, *image_hw)), torch.zeros((), dtype=torch.float64, device=device))

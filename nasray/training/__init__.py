@@ -150,7 +150,7 @@ def try_out(recipe: Recipe, architecture: Architecture | None = None) -> Descrip
     Raises:
         NasrayError: for every mistake that the user can mend.
     """
-    from nasray.architectures import find_architecture
+    from nasray.finding import find_architecture
     from nasray.training.folder import Description
     from nasray.training.optimizers import freeze_backbone
     from nasray.training.setup import fresh_network, make_paths, open_sets

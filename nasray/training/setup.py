@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, distributed, nn
 
+from nasray.architectures import is_supernet
 from nasray.checkpoint import Checkpoint, make_network
 from nasray.cluster.reading import shown
 from nasray.cluster.training import Worker
@@ -19,7 +20,6 @@ from nasray.data.classification import ClassificationLoader, ClassificationSet, 
 from nasray.data.order import divide
 from nasray.models.classifier import Classifier
 from nasray.models.detectors.base import Detector
-from nasray.models.supernets import FAMILY as SUPERNET
 from nasray.models.supernets import PathSampler, space_of_supernet
 from nasray.recipe import Recipe
 from nasray.spaces import NasrayError
@@ -230,7 +230,7 @@ def make_paths(recipe: Recipe, description: Description) -> PathSampler | None:
     Raises:
         NasrayError: for windows that no path hits, or without a supernet.
     """
-    if description.architecture.family != SUPERNET:
+    if not is_supernet(description.architecture):
         if recipe.paths.windows:
             raise NasrayError("paths.windows are of supernets; this backbone is a single network. Leave them out")
         return None

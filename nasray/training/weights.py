@@ -13,6 +13,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from nasray.architectures import is_supernet
 from nasray.checkpoint import Checkpoint, read_tensors
 from nasray.spaces import Architecture, NasrayError
 
@@ -58,7 +59,7 @@ def check_fits(checkpoint: Checkpoint, path: Path, architecture: Architecture, c
 
 def _another_architecture(checkpoint: Checkpoint, path: Path | str, architecture: Architecture) -> str:
     theirs = checkpoint.architecture
-    name = "a supernet" if theirs.family == "supernet" else checkpoint.recipe.backbone
+    name = "a supernet" if is_supernet(theirs) else checkpoint.recipe.backbone
     return (
         f"{path} is a checkpoint of another architecture: its backbone is {theirs.family} {theirs.id} ({name}), the "
         f"training's is {architecture.family} {architecture.id}. Name a checkpoint of this backbone, or train {name}"

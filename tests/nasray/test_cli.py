@@ -357,7 +357,7 @@ def test_rank_claims_nothing_of_three(capsys, monkeypatch):
         (["job", "logs", "job-1", "--address", "http://head:8265"], "nasray.cluster.jobs.job_logs",
          ". The job goes on: `nasray job logs job-1 --address http://head:8265 --follow` prints its log"),
         (["job", "stop", "job-1", "--address", "http://head:8265"], "nasray.cluster.jobs.stop_job", ""),
-        (["cost", "maedet-m"], "nasray.architectures.find_architecture", ""),
+        (["cost", "maedet-m"], "nasray.finding.find_architecture", ""),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )  # fmt: skip

@@ -12,8 +12,8 @@ import torchvision
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from nasray.architectures import ARCHITECTURES, layer_table
-from nasray.models import FAMILIES, build
+from nasray.architectures import ARCHITECTURES, FAMILIES, layer_table
+from nasray.models import build
 from nasray.models.backbone import Backbone, Gate, Residual, gate_width
 from nasray.spaces import SPACES, Architecture, NasrayError
 from nasray.spaces.staged import StagedSpace
@@ -187,6 +187,12 @@ def test_unknown_family_gets_a_hint():
     with pytest.raises(NasrayError, match=r"'botleneck'.*Did you mean 'bottleneck'\?"):
         build(Architecture.create("botleneck", {}))
     assert set(SPACES) <= set(FAMILIES)
+
+
+def test_a_name_is_built_too():
+    assert type(build("resnet18")) is Backbone
+    with pytest.raises(NasrayError, match=r"unknown architecture 'resnet19'. Did you mean 'resnet18'\?"):
+        build("resnet19")
 
 
 def test_bad_arguments():

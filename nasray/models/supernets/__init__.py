@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from nasray.architectures.supernet import FAMILY
 from nasray.models.supernets.sampling import DETNAS_WINDOWS, PathSampler
 from nasray.spaces import SPACES, Architecture, NasrayError, Space
 
 if TYPE_CHECKING:
     from nasray.models.supernets.base import Supernet
-
-
-FAMILY = "supernet"
-"""Of the architecture that stands for a whole supernet, wherever a network is named by one."""
 
 
 def supernet_architecture(space: Space) -> Architecture:
@@ -57,6 +54,11 @@ def build_supernet(space: Space, **options: Any) -> Supernet:
     return SUPERNETS[space.family](space, **options)
 
 
+def from_spec(**spec: Any) -> Supernet:
+    """Build the supernet that the spec of an architecture stands for; as `build_supernet`."""
+    return build_supernet(space_of_supernet(Architecture.create(FAMILY, spec)))
+
+
 def _check_family(family: str) -> None:
     if family not in SUPERNETS:
         raise NasrayError(f"there is no supernet of space {family!r}; there are those of {', '.join(SUPERNETS)}")
@@ -76,6 +78,7 @@ __all__ = [
     "SUPERNETS",
     "PathSampler",
     "build_supernet",
+    "from_spec",
     "space_of_supernet",
     "supernet_architecture",
 ]

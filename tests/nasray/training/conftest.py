@@ -7,8 +7,8 @@ import json
 import pytest
 import torch
 
-from nasray.architectures import find_architecture
 from nasray.data import open_data
+from nasray.finding import find_architecture
 from nasray.recipe import (
     AugmentationOptions,
     DetectorOptions,
