@@ -25,7 +25,7 @@ from nasray.spaces import NasrayError
 from nasray.spaces.ranges import shortened
 
 T = TypeVar("T")
-FORMER_KEYS = {"optimiser": "optimizer", "colour_jitter": "color_jitter", "minimise": "minimize"}
+FORMER_KEYS = {"optimiser": "optimizer", "colour": "color", "minimise": "minimize"}
 """Keys of runs, trainings and checkpoints of earlier versions, and what they are called now."""
 MOST_ERRORS = 5
 """Mistakes that one message names."""

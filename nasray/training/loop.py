@@ -9,18 +9,16 @@ Every worker runs the same iterations, and takes part in all of their messages. 
 
 from __future__ import annotations
 
-import contextlib
 import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import torch
-from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
-from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+from torch import nn
 
 from nasray.checkpoint import Checkpoint
 from nasray.cluster import write_atomic
@@ -35,12 +33,10 @@ from nasray.recipe import Recipe
 from nasray.spaces import NasrayError
 from nasray.training.averaging import MovingAverage
 from nasray.training.folder import CheckpointFiles, Description, Ranking, ranked
-from nasray.training.optimizers import make_optimizer, scale_learning_rate
+from nasray.training.learner import Learner, StepResult
 from nasray.training.recording import Recorder, Step
 from nasray.training.schedules import is_due, learning_rate_factor, total_iterations
 from nasray.training.watch import LossWatch
-
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 class StoppedError(NasrayError):
@@ -112,19 +108,23 @@ class Loop:
         self.recipe, self.folder, self.parts, self.worker = recipe, folder, parts, worker
         self.device = torch.device(worker.device)
         self.network = parts.network.train()
-        self.layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
-        self.parameters = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
-        self.optimizer = make_optimizer(self.network, recipe.optimizer)
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=recipe.precision == "float16")
         self.per_epoch = len(parts.batches)
         self.total = total_iterations(recipe.schedule, self.per_epoch)
-        self.iteration, self.factor = 0, 0.0
-        self.names: list[str] = []
+        self.iteration = 0
+        self.result: StepResult | None = None
         self.window, self.num_in_window = torch.zeros((), device=self.device), 0  # losses since the last line
-        self.norm = torch.zeros((), device=self.device)
         self.metrics: dict[str, float] = {}
         self.ranking: Ranking = []
         self.average = MovingAverage(self.network, recipe.ema) if recipe.ema else None
+        self.learner = Learner(
+            self.network,
+            recipe.optimizer,
+            partial(learning_rate_factor, per_epoch=self.per_epoch, options=recipe.schedule),
+            precision=recipe.precision,
+            channels_last=recipe.channels_last,
+            world=worker.world,
+            uses_all=parts.paths is None,
+        )
         if checkpoint is not None:
             try:
                 self._restore(checkpoint)
@@ -135,14 +135,6 @@ class Loop:
                     f"the checkpoint of iteration {checkpoint.iteration} in {folder} is not one of this training: "
                     f"{type(error).__name__}: {' '.join(str(error).split())[:200]}. Move it away: an older one is taken"
                 ) from error
-        self.model: nn.Module = self.network
-        if worker.world > 1:
-            # Buffers are those of norms, which are frozen or synchronized: the same in all workers anyway.
-            self.model = DistributedDataParallel(
-                self.network, broadcast_buffers=False, gradient_as_bucket_view=True,
-                find_unused_parameters=parts.paths is not None,
-            )  # fmt: skip
-        self.generator = torch.Generator(self.device)
         self.watch = LossWatch(folder, parts.describe, worker.rank)
         self.files = CheckpointFiles(folder / "checkpoints", recipe.keep_best)
         self.recorder: Recorder | None = None
@@ -184,65 +176,19 @@ class Loop:
 
     def _step(self, batch: Batch | ClassificationBatch) -> None:
         """Learn from one batch of this worker."""
-        recipe = self.recipe
-        seed = seed_sequence(recipe.seed, SAMPLING, self.iteration, self.worker.rank).generate_state(1)
-        self.generator.manual_seed(int(seed[0]))
+        seed = seed_sequence(self.recipe.seed, SAMPLING, self.iteration, self.worker.rank).generate_state(1)
         if self.parts.paths is not None:
             self.network.backbone.set_path(self.parts.paths.draw(self.iteration))  # type: ignore[union-attr, operator]
-        self.factor = learning_rate_factor(self.iteration, self.per_epoch, recipe.schedule)
-        scale_learning_rate(self.optimizer, self.factor)
-        self.optimizer.zero_grad(set_to_none=True)
-        images = batch.images.to(self.device, memory_format=self.layout, non_blocking=True)
-        devices = [self.device] if self.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=devices):  # dropout takes no generator
-            torch.manual_seed(int(seed[0]))
-            losses = self._backward(images, self._moved(batch.targets))
-        self._move_weights()
-        self.iteration += 1
-        mean = mean_over_workers(losses)
-        self.window = self.window + mean
-        self.num_in_window += 1
-        norm = torch.zeros_like(self.norm) if self.scaler.is_enabled() else self.norm  # it skips steps by itself
-        self.watch.add(self.iteration, self.names, losses, mean, norm, batch.indices)
-
-    def _moved(self, targets: Any) -> Any:
-        """The same on the device: a tensor of labels, or dictionaries of tensors."""
-        if isinstance(targets, Tensor):
-            return targets.to(self.device, non_blocking=True)
-        return [{name: value.to(self.device, non_blocking=True) for name, value in one.items()} for one in targets]
-
-    def _backward(self, images: Tensor, targets: Any) -> Tensor:
-        """Leave the gradient of the batch's mean loss in the parameters, and give the (L,) losses."""
-        num_parts = self.recipe.optimizer.accumulate
-        size, dtype = len(images) // num_parts, DTYPES[self.recipe.precision]
-        total = torch.zeros((), device=self.device)
-        for part in range(num_parts):
-            chosen = slice(part * size, (part + 1) * size)
-            with self._exchange(part == num_parts - 1):
-                with torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32):
-                    losses = self.model(images[chosen], targets[chosen], generator=self.generator)
-                values = torch.stack([value.float() for value in losses.values()]) / num_parts
-                self.scaler.scale(values.sum()).backward()
-            total = total + values.detach()
-            self.names = [name.removeprefix("loss_") for name in losses]
-        return total
-
-    def _exchange(self, is_last: bool) -> contextlib.AbstractContextManager[Any]:
-        """Workers exchange gradients once a step, with the last part of the batch."""
-        if isinstance(self.model, DistributedDataParallel) and not is_last:
-            return self.model.no_sync()
-        return contextlib.nullcontext()
-
-    def _move_weights(self) -> None:
-        self.scaler.unscale_(self.optimizer)
-        gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
-        self.norm = get_total_norm(gradients)
-        if self.recipe.optimizer.clip is not None:
-            clip_grads_with_norm_(self.parameters, self.recipe.optimizer.clip, self.norm)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
+        result = self.learner.step(batch, self.iteration, int(seed[0]))
         if self.average is not None:
             self.average.update(self.network)
+        self.iteration += 1
+        mean = mean_over_workers(result.losses)
+        self.window = self.window + mean
+        self.num_in_window += 1
+        self.result = result
+        norm = torch.zeros_like(result.grad_norm) if self.learner.skips_overflows else result.grad_norm
+        self.watch.add(self.iteration, result.names, result.losses, mean, norm, batch.indices)
 
     # ---- between steps -------------------------------------------------------------------------------------------
 
@@ -268,16 +214,16 @@ class Loop:
             raise StoppedError(f"stopped after {self.iteration:,} of {self.total:,} iterations")
 
     def _log(self) -> None:
-        if self.recorder is not None:
+        if self.recorder is not None and self.result is not None:
             seconds = time.perf_counter() - self.clock
             num_images = (self.iteration - self.clock_iteration) * self.recipe.batch_size
             losses = (self.window / self.num_in_window).tolist()
             self.recorder.step(Step(
                 iteration=self.iteration,
                 epoch=self._epoch(),
-                losses=dict(zip(self.names, losses, strict=True)),
-                learning_rate=self.recipe.optimizer.learning_rate * self.factor,
-                grad_norm=self.norm.item(),
+                losses=dict(zip(self.result.names, losses, strict=True)),
+                learning_rate=self.recipe.optimizer.learning_rate * self.result.factor,
+                grad_norm=self.result.grad_norm.item(),
                 images_per_s=num_images / seconds if seconds > 0 else 0.0,
             ))  # fmt: skip
         self.window, self.num_in_window = torch.zeros_like(self.window), 0
@@ -317,8 +263,7 @@ class Loop:
         training = {
             "weights": self.network.state_dict() if self.average is not None else None,
             "updates": self.average.updates if self.average is not None else 0,
-            "optimizer": self.optimizer.state_dict(),
-            "scaler": self.scaler.state_dict(),
+            **self.learner.state_dict(),
             "window": self.window,
             "num_in_window": self.num_in_window,
             "ranking": self.ranking,
@@ -348,8 +293,7 @@ class Loop:
         if self.average is not None:
             self.average.model.load_state_dict(checkpoint.model)
             self.average.updates = training["updates"]
-        self.optimizer.load_state_dict(training["optimizer"])
-        self.scaler.load_state_dict(training["scaler"])
+        self.learner.load_state_dict(training)
         self.window, self.num_in_window = training["window"].to(self.device), training["num_in_window"]
         self.ranking, self.metrics, self.iteration = training["ranking"], checkpoint.metrics, checkpoint.iteration
 

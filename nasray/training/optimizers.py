@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import nn
 
@@ -38,21 +40,29 @@ def freeze_backbone(network: nn.Module, recipe: Recipe) -> None:
         freeze_norms(backbone)
 
 
-def make_optimizer(network: nn.Module, options: OptimizerOptions) -> torch.optim.Optimizer:
-    """The recipe's optimizer over all parameters that have a gradient.
+def make_optimizer(
+    network: nn.Module, options: OptimizerOptions, parameters: Iterable[nn.Parameter] | None = None
+) -> torch.optim.Optimizer:
+    """Return the recipe's optimizer over all parameters that have a gradient, or over those given.
 
     Every group has a `learning_rate`, the one that the schedule's factor multiplies. Weights of norms and all biases
     are in groups of their own, and so are those of the module's `backbone`, as far as the options treat them
     differently.
 
+    Args:
+        network: Module that the parameters belong to.
+        options: Optimizer options of the recipe.
+        parameters: Parameters to move; all by default. Those without a gradient are left out.
+
     Raises:
-        NasrayError: if no parameter has a gradient.
+        NasrayError: If no parameter has a gradient.
     """
     norms = {id(parameter) for module in network.modules() if isinstance(module, NORMS)
              for parameter in module.parameters(recurse=False)}  # fmt: skip
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    chosen = None if parameters is None else {id(parameter) for parameter in parameters}
     for name, parameter in network.named_parameters():
-        if not parameter.requires_grad:
+        if not parameter.requires_grad or (chosen is not None and id(parameter) not in chosen):
             continue
         factor = options.backbone_factor if name.startswith("backbone.") else 1.0
         is_light = id(parameter) in norms or name.endswith("bias")
@@ -64,8 +74,8 @@ def make_optimizer(network: nn.Module, options: OptimizerOptions) -> torch.optim
     kinds = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
     special = {"momentum": options.momentum} if options.name == "sgd" else {}
     optimizer = kinds[options.name](
-        [{"params": parameters, "lr": rate, "learning_rate": rate, "weight_decay": decay}
-         for (rate, decay), parameters in groups.items()],
+        [{"params": members, "lr": rate, "learning_rate": rate, "weight_decay": decay}
+         for (rate, decay), members in groups.items()],
         fused=True,
         **special,
     )  # fmt: skip

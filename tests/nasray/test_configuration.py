@@ -1,0 +1,17 @@
+"""Configurations in records of earlier versions."""
+
+from nasray.configuration import FORMER_KEYS, validate, with_current_keys
+from nasray.recipe import RECIPE, AugmentationOptions, OptimizerOptions, Recipe
+
+
+def test_a_recipe_with_former_keys_is_the_recipe_it_was():
+    recipe = Recipe(
+        name="earlier",
+        augmentation=AugmentationOptions(color=0.3),
+        optimizer=OptimizerOptions(learning_rate=0.07, clip=3.0),
+    )
+    content = RECIPE.dump_python(recipe, mode="json")
+    content["augmentation"]["colour"] = content["augmentation"].pop("color")
+    content["optimiser"] = content.pop("optimizer")
+    assert validate(RECIPE, Recipe, with_current_keys(content), "recipe.yaml") == recipe
+    assert {"colour", "optimiser"} < FORMER_KEYS.keys()
