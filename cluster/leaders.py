@@ -86,22 +86,30 @@ def make_entry(
     )
 
 
-def leaders(values: NDArray[np.float64], numbers: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
+def leaders(
+    values: NDArray[np.float64],
+    numbers: NDArray[np.int64] | None = None,
+    niches: NDArray[np.int64] | None = None,
+) -> NDArray[np.int64]:
     """Return the positions of the best architectures, best first.
 
     Args:
         values: (N, O) objectives; minus infinity stands for no value.
         numbers: (N,) evaluations, the earlier of equal ones first; the positions by default.
+        niches: (N,) niches between which values do not compare; all are in one by default.
 
     Returns:
-        The `NUM_BEST` best by one objective; or the whole Pareto front of several, ordered by the first one.
+        In each niche the `NUM_BEST` best by one objective, or the whole Pareto front of several; all niches together
+        ordered by the first objective.
     """
-    if numbers is None:
-        numbers = np.arange(len(values))
-    if values.shape[1] == 1:
-        return np.lexsort((numbers, -values[:, 0]))[:NUM_BEST]
-    front = np.flatnonzero(pareto_front(values))
-    return front[np.lexsort((numbers[front], -values[front, 0]))]
+    numbers = np.arange(len(values)) if numbers is None else numbers
+    niches = np.zeros(len(values), dtype=np.int64) if niches is None else niches
+    order = np.lexsort((numbers, -values[:, 0]))
+    kept = np.zeros(len(values), dtype=bool)
+    for niche in np.unique(niches):
+        members = order[niches[order] == niche]
+        kept[members[:NUM_BEST] if values.shape[1] == 1 else members[pareto_front(values[members])]] = True
+    return order[kept[order]]
 
 
 def best_within(entries: Sequence[Entry], budget: Budget) -> Entry:
@@ -157,8 +165,9 @@ class Leaders:
         self.count += len(genes)
         all_values = np.concatenate([self.values, values])
         all_numbers = np.concatenate([self.numbers, numbers])
-        keep = leaders(all_values, all_numbers)
-        self.genes = np.concatenate([self.genes, genes])[keep]
+        all_genes = np.concatenate([self.genes, genes])
+        keep = leaders(all_values, all_numbers, self.searcher.niches(all_genes))
+        self.genes = all_genes[keep]
         self.values, self.numbers = all_values[keep], all_numbers[keep]
 
         def merged(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:

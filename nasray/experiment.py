@@ -151,6 +151,9 @@ class SearcherOptions:
             starts from the space's own start.
         fine_after: coarse-to-fine: evaluations of the coarse half; half of all if left out.
         keep: coarse-to-fine: survivors of half time.
+        tournament: aging-evolution: members drawn, of which the best breeds; a fifth of the population if left out.
+        rows: listed: genes of the architectures.
+        top: listed: rows to take from the beginning; all if left out.
     """
 
     name: SearcherName = "coarse-to-fine"
@@ -162,6 +165,9 @@ class SearcherOptions:
     initial: Annotated[int, whole(0, 10**6)] | None = None
     fine_after: Positive | None = None
     keep: Annotated[int, whole(1, 10**6)] | None = None
+    tournament: Annotated[int, whole(1, 10**6)] | None = None
+    rows: tuple[tuple[int, ...], ...] | None = None
+    top: Positive | None = None
 
 
 @checked
@@ -496,7 +502,9 @@ def _arguments(kind: type) -> set[str]:
         for parameter in inspect.signature(vars(cls)["__init__"]).parameters.values()
         if parameter.kind in (parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD)
     }
-    return names - {"self", "space", "budget", "cost", "objectives", "seed", "evaluations"}
+    return names - {
+        "self", "space", "budget", "cost", "objectives", "seed", "evaluations", "predictor", "oversample"
+    }  # fmt: skip
 
 
 # ---- reading and writing -----------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -18,7 +19,9 @@ from nasray.spaces import Budget, CostFunction, Costs, InfeasibleError, NasrayEr
 from nasray.spaces.ranges import MAX_SEED, check_whole
 
 Metrics = dict[str, NDArray[np.float64]]
+Predictor = Callable[[Population], NDArray[np.float64]]
 NO_PARENT = -1
+MAX_OVERSAMPLE = 1_000
 MAX_LISTED = 100_000  # combinations of gene values of a space that is listed once little of it is left
 
 
@@ -79,6 +82,9 @@ class Searcher(ABC):
         seed: same seed, same search.
         evaluations: architectures that the search will evaluate, from which the defaults of the searcher's options
             follow; an `OrderedSearch` sets it where it is left out.
+        predictor: Function that returns (N,) guesses, larger is better, of what (N, G) rows are worth. With it, `ask`
+            finds `oversample` times as many candidates as it is asked for and returns those of the best guesses.
+        oversample: Candidates for each architecture asked for, where there is a predictor.
 
     Raises:
         NasrayError: for a budget on a cost that nothing measures, or objectives that the searcher cannot serve.
@@ -99,8 +105,11 @@ class Searcher(ABC):
         objectives: tuple[Objective, ...] = SCORE,
         seed: int = 0,
         evaluations: int | None = None,
+        predictor: Predictor | None = None,
+        oversample: int = 10,
     ) -> None:
         self.space, self.objectives, self.evaluations = space, objectives, evaluations
+        self.predictor, self.oversample = predictor, check_whole("oversample", oversample, 1, MAX_OVERSAMPLE)
         self.budget = budget or Budget()
         self.cost = cost or space.cost
         self.rng = np.random.default_rng(check_whole("seed", seed, 0, MAX_SEED))
@@ -132,10 +141,21 @@ class Searcher(ABC):
         Raises:
             InfeasibleError: if no architecture within the budget was ever found.
         """
+        proposal = self._find(num if self.predictor is None else self.oversample * num, enough=num)
+        if self.predictor is None or len(proposal) <= num:
+            return proposal
+        guesses = np.nan_to_num(self.predictor(proposal.genes), nan=-np.inf)
+        order = np.argsort(-guesses, kind="stable")
+        self._mark_unseen(proposal.genes[order[num:]])
+        kept = np.sort(order[:num])
+        return Proposal(proposal.genes[kept], proposal.parents[kept])
+
+    def _find(self, num: int, *, enough: int) -> Proposal:
+        """Up to `num` new architectures; no more than `enough` if more are hard to find."""
         genes: list[Population] = []
         parents: list[NDArray[np.int64]] = []
         found, tried, self.refused, self.is_stuck, self.shortfall = 0, 0, 0, False, ""
-        while found < num:
+        while found < num and not (self.is_stuck and found >= enough):
             # More than is missing, by the share that was refused so far, so that few rounds are needed.
             missing = num - found
             share = max((found + 1) / (tried + 1), 1 / 16)
@@ -162,6 +182,8 @@ class Searcher(ABC):
                 self.shortfall = f"{self.refused:,} candidates in a row were known already or outside of the budget"
                 break
         self.patience = max(self.patience // 4, 32) if self.is_stuck else min(2 * self.patience, self.max_patience)
+        if found >= enough:
+            self.shortfall = ""
         if not self.seen and num:
             raise self._infeasible(tried)
         if not genes:
@@ -211,6 +233,13 @@ class Searcher(ABC):
     def population(self) -> Population:
         """(P, G) what the searcher holds at present, best first where it ranks; for reports."""
         return np.empty((0, self.space.num_genes), dtype=np.int64)
+
+    def niches(self, genes: Population) -> NDArray[np.int64]:
+        """(N,) the niche of each row, such as an interval of a cost; scores of different niches do not compare.
+
+        `best.json` holds the best of every niche.
+        """
+        return np.zeros(len(genes), dtype=np.int64)
 
     def options(self) -> dict[str, Any]:
         """The searcher's own options as they are in force, those that were left out included."""
@@ -307,6 +336,13 @@ class Searcher(ABC):
         self.seen.update(keys)
         if self._listing is not None:
             self._listing.is_left[[self._listing.places[key] for key in keys if key in self._listing.places]] = False
+
+    def _mark_unseen(self, rows: Population) -> None:
+        """Take back that these rows were asked for."""
+        keys = row_keys(rows).tolist()
+        self.seen.difference_update(keys)
+        if self._listing is not None:
+            self._listing.is_left[[self._listing.places[key] for key in keys if key in self._listing.places]] = True
 
     def _unseen(self) -> Population | None:
         """(K, G) what is left of a space of few architectures, in a fixed order; None of a larger space."""

@@ -15,168 +15,48 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nasray.searchers.base import NO_PARENT, Searcher
-from nasray.searchers.defaults import UNKNOWN_EVALUATIONS, default_population_size
-from nasray.spaces import NasrayError, Population
+from nasray.searchers.breeding import Breeding
+from nasray.spaces import NasrayError, Population, Space
 
 
-class Evolution(Searcher):
+class Evolution(Breeding):
     """Keep the best, breed from them, forget the rest.
-
-    What is left out follows from the number of evaluations (`nasray.searchers.defaults`).
 
     Args:
         space: what can be built.
-        population_size: how many survive.
-        parents: how many of the best may breed; a fifth of the population by default.
-        mutation: share of children that are mutants; what `crossover` leaves by default, or half.
-        crossover: share of children that are crossed from two parents; what `mutation` leaves by default, or half. The
-            rest of the children are random newcomers.
-        mutations_per_child: how often a mutant is mutated. Two let depth move between stages under a tight budget.
-        initial: architectures that are sampled before the first is bred (DetNAS: the first population); as many as
-            survive by default. 0 starts from the space's own start, or else from a few samples.
-        options: see `Searcher`.
+        parents: Number of the best that may breed; a fifth of the population by default.
+        options: see `Breeding`.
     """
 
-    def __init__(
-        self,
-        space: Any,
-        *,
-        population_size: int | None = None,
-        parents: int | None = None,
-        mutation: float | None = None,
-        crossover: float | None = None,
-        mutations_per_child: int = 1,
-        initial: int | None = None,
-        **options: Any,
-    ) -> None:
+    def __init__(self, space: Space, *, parents: int | None = None, **options: Any) -> None:
         super().__init__(space, **options)
-        if mutation is None:
-            mutation = 0.5 if crossover is None else 1.0 - crossover
-        if crossover is None:
-            crossover = 1.0 - mutation
-        if not (mutation >= 0 and crossover >= 0 and mutation + crossover <= 1 + 1e-9):  # NaN is in no range
+        self._parents = parents
+        # Sizes that are left out count once the evaluations are known.
+        size = self._population_size if self.evaluations is None else self.population_size
+        if parents is not None and not 1 <= parents <= (size or parents):
             raise NasrayError(
-                f"evolution needs shares mutation >= 0 and crossover >= 0 with a sum of at most 1, "
-                f"got mutation={mutation}, crossover={crossover}"
+                f"evolution needs 1 <= parents <= population_size, got population_size={size}, parents={parents}"
             )
-        if mutations_per_child < 1:
-            raise NasrayError(f"evolution needs mutations_per_child >= 1, got {mutations_per_child}")
-        if initial is not None and initial < 0:
-            raise NasrayError(f"evolution needs initial >= 0, got {initial}")
-        self._given = {"population_size": population_size, "parents": parents, "initial": initial}
-        self._check_sizes()
-        self.mutation, self.crossover, self.mutations_per_child = mutation, crossover, mutations_per_child
-        self.fine = False
-        self.pending_seeds: Population | None = None
-        self.genes: Population = np.empty((0, space.num_genes), dtype=np.int64)
-        self.values: NDArray[np.float64] = np.empty((0, len(self.objectives)))
-        self.numbers: NDArray[np.int64] = np.empty(0, dtype=np.int64)
-
-    def _check_sizes(self) -> None:
-        """Refuse sizes that do not fit each other; those that are left out count once the evaluations are known."""
-        size, parents = self._given["population_size"], self._given["parents"]
-        if size is None and self.evaluations is not None:
-            size = self.population_size
-        if (size is not None and size < 2) or (parents is not None and not 1 <= parents <= (size or parents)):
-            raise NasrayError(
-                f"evolution needs population_size >= 2 and 1 <= parents <= population_size, "
-                f"got population_size={size}, parents={parents}"
-            )
-
-    @property
-    def population_size(self) -> int:
-        """How many survive."""
-        return self._given["population_size"] or default_population_size(self.evaluations)
 
     @property
     def num_parents(self) -> int:
         """How many of the best may breed."""
-        return min(self._given["parents"] or max(self.population_size // 5, 2), self.population_size)
-
-    @property
-    def initial(self) -> int:
-        """Architectures that are sampled before the first is bred."""
-        given = self._given["initial"]
-        most = max((self.evaluations or UNKNOWN_EVALUATIONS) // 5, 2)
-        return min(self.population_size, most) if given is None else given
+        return min(self._parents or max(self.population_size // 5, 2), self.population_size)
 
     def options(self) -> dict[str, Any]:
         """See `Searcher.options`."""
-        return {
-            "population_size": self.population_size,
-            "parents": self.num_parents,
-            "mutation": self.mutation,
-            "crossover": self.crossover,
-            "mutations_per_child": self.mutations_per_child,
-            "initial": self.initial,
-        }
+        return {**super().options(), "parents": self.num_parents}
 
     def population(self) -> Population:
         """(P, G) the survivors, best first."""
         return self.genes
 
-    def _propose(self, num: int) -> tuple[Population, NDArray[np.int64]]:
-        untold = not len(self.genes)
-        if len(self.seen) < self.initial or (self.initial and untold):
-            return _without_parents(self._newcomers(num))
-        if untold and self.pending_seeds is None:  # the first batch starts with the seeds themselves
-            self.pending_seeds = self._seeds(num)
-            return _without_parents(self.pending_seeds)
-        if untold:  # mutants of the seeds, and once these are used up newcomers as well
-            assert self.pending_seeds is not None
-            few = num // 2 if self.is_stuck else num
-            mutants = self._mutate(self.pending_seeds[self.rng.integers(len(self.pending_seeds), size=few)])
-            newcomers = self._newcomers(num - few) if few < num else mutants[:0]
-            return _without_parents(np.concatenate([mutants, newcomers]))
-        kind = self.rng.random(num)
-        if self.is_stuck:  # the population's neighborhood is used up
-            kind[num // 2 :] = 2.0
-        first, second = (self._pick(num) for _ in range(2))
-        parents = np.stack([self.numbers[first], np.full(num, NO_PARENT)], axis=1)
-        is_mutant = kind < self.mutation
-        is_cross = ~is_mutant & (kind < self.mutation + self.crossover)
-        is_new = np.flatnonzero(~is_mutant & ~is_cross)
-        children = np.empty((num, self.space.num_genes), dtype=np.int64)
-        children[is_mutant] = self._mutate(self.genes[first[is_mutant]])
-        if is_cross.any():
-            pair = self.genes[first[is_cross]], self.genes[second[is_cross]]
-            children[is_cross] = self.space.crossover(*pair, self.rng)
-            parents[is_cross, 1] = self.numbers[second[is_cross]]
-        if len(is_new):
-            newcomers = self._newcomers(len(is_new))
-            children[is_new[: len(newcomers)]] = newcomers
-            parents[is_new] = NO_PARENT
-            missing = is_new[len(newcomers) :]
-            children, parents = (np.delete(rows, missing, axis=0) for rows in (children, parents))
-        return children, parents
-
-    def _mutate(self, genes: Population) -> Population:
-        mutate = self.space.mutate_finely if self.fine else self.space.mutate
-        for _ in range(self.mutations_per_child):
-            genes = mutate(genes, self.rng)
-        return genes
-
     def _pick(self, num: int) -> NDArray[np.int64]:
         return self.rng.integers(min(self.num_parents, len(self.genes)), size=num)
 
-    def _learn(self, genes: Population, values: NDArray[np.float64], numbers: NDArray[np.int64]) -> None:
-        self.genes = np.concatenate([self.genes, genes])
-        self.values = np.concatenate([self.values, values])
-        self.numbers = np.concatenate([self.numbers, numbers])
-        self._keep(self._ranking()[: self.population_size])
+    def _survivors(self) -> NDArray[np.int64]:
+        return self._ranking()[: self.population_size]
 
     def _ranking(self) -> NDArray[np.int64]:
         """Indices of the population, best first; ties go to the earlier evaluation."""
         return np.lexsort((self.numbers, -self.values[:, 0]))
-
-    def _keep(self, indices: NDArray[np.int64]) -> None:
-        self.genes, self.values, self.numbers = self.genes[indices], self.values[indices], self.numbers[indices]
-
-    def _state(self) -> dict[str, Any]:
-        names = ("genes", "values", "numbers", "pending_seeds", "fine")
-        return {name: getattr(self, name) for name in names}
-
-
-def _without_parents(genes: Population) -> tuple[Population, NDArray[np.int64]]:
-    return genes, np.full((len(genes), 2), NO_PARENT)

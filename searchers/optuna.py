@@ -1,7 +1,8 @@
 """Optuna's samplers through its own ask and tell, with constraints.
 
 References: Bergstra et al., "Algorithms for Hyper-Parameter Optimization", NeurIPS 2011 (TPE); Deb et al., "NSGA-II",
-2002. The budget is told to the sampler as constraints, so that it learns where architectures are too costly; such
+2002; Ament et al., "Unexpected Improvements to Expected Improvement for Bayesian Optimization", NeurIPS 2023 (Gaussian
+process). The budget is told to the sampler as constraints, so that it learns where architectures are too costly; such
 architectures are never evaluated. A suggestion that was evaluated before is told its known values.
 
 A sampler that has converged, or that knows no architecture within a tight budget, suggests what cannot be evaluated
@@ -12,19 +13,24 @@ mutants of the last suggestion, and newcomers, which are told to the sampler as 
 from __future__ import annotations
 
 import copy
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nasray.searchers.base import NO_PARENT, Proposal, Searcher
-from nasray.searchers.defaults import default_population_size
+from nasray.searchers.defaults import UNKNOWN_EVALUATIONS, default_population_size
 from nasray.spaces import NasrayError, Population, row_keys
 
 if TYPE_CHECKING:
     import optuna
 
 _WORST = -1e300  # Optuna takes no infinities
+NO_PREDICTOR = (
+    "Optuna's samplers take no predictor: what they suggest and nobody evaluates would stay open in their study. Take "
+    "evolution, aging-evolution or random"
+)
 
 
 class OptunaSearch(Searcher):
@@ -37,6 +43,8 @@ class OptunaSearch(Searcher):
 
     def __init__(self, space: Any, *, seed: int = 0, **options: Any) -> None:
         super().__init__(space, seed=seed, **options)
+        if self.predictor is not None:
+            raise NasrayError(NO_PREDICTOR)
         self.seed = seed
         self._study: optuna.Study | None = None
         self.trials: dict[int, int] = {}  # key of a row asked for and not told yet -> trial number
@@ -87,7 +95,7 @@ class OptunaSearch(Searcher):
         for index, violation in enumerate(over):
             trial.set_constraint(f"bound-{index}", float(min(violation, 1e6)))
         if over.any():
-            self.study.tell(trial, [_WORST] * len(self.objectives))
+            self.study.tell(trial, self._worst())
             return row, "costly"
         if key in self.known:
             self.study.tell(trial, self.known[key])
@@ -110,6 +118,10 @@ class OptunaSearch(Searcher):
         else:  # the space suggests parameters of its own: the sampler will not hear of this row
             self._fail(trial)
 
+    def _worst(self) -> list[float]:
+        """What an architecture is told to be worth that has no value, one number for each objective."""
+        return [_WORST] * len(self.objectives)
+
     def _fail(self, trial: optuna.Trial) -> None:
         import optuna
 
@@ -124,7 +136,7 @@ class OptunaSearch(Searcher):
     def _learn(self, genes: Population, values: NDArray[np.float64], numbers: NDArray[np.int64]) -> None:
         del numbers
         for key, value in zip(row_keys(genes).tolist(), values, strict=True):
-            finite = np.nan_to_num(value, nan=_WORST, neginf=_WORST, posinf=-_WORST).tolist()
+            finite = np.where(np.isneginf(value), self._worst(), np.nan_to_num(value, posinf=-_WORST)).tolist()
             if key in self.trials:
                 self.study.tell(self.trials.pop(key), finite)
             self.known[key] = finite
@@ -184,3 +196,46 @@ class OptunaNSGA2(OptunaSearch):
         import optuna
 
         return optuna.samplers.NSGAIISampler(population_size=self.population_size, seed=seed)
+
+
+class OptunaGP(OptunaSearch):
+    """Gaussian process with expected improvement; tenths of a second for each suggestion.
+
+    What has no value, or is too costly to be evaluated, is told the worst value so far: a Gaussian process has a scale.
+
+    Args:
+        space: what can be built.
+        initial: Number of evaluations before the process is first fitted; a tenth of all by default, from 4 to 10.
+        options: see `Searcher`.
+
+    Raises:
+        NasrayError: if scipy is not installed.
+    """
+
+    max_objectives = 8
+
+    def __init__(self, space: Any, *, initial: int | None = None, **options: Any) -> None:
+        super().__init__(space, **options)
+        if find_spec("scipy") is None or find_spec("torch") is None:
+            raise NasrayError("optuna-gp needs scipy and torch: pip install scipy torch")
+        if initial is not None and initial < 2:
+            raise NasrayError(f"optuna-gp needs initial >= 2, got {initial}")
+        self._initial = initial
+
+    @property
+    def initial(self) -> int:
+        """Evaluations before the process is first fitted."""
+        return self._initial or min(max((self.evaluations or UNKNOWN_EVALUATIONS) // 10, 4), 10)
+
+    def options(self) -> dict[str, Any]:
+        """See `Searcher.options`."""
+        return {"initial": self.initial}
+
+    def _worst(self) -> list[float]:
+        values = np.array(list(self.known.values()))
+        return values.min(axis=0).tolist() if len(values) else [0.0] * len(self.objectives)
+
+    def _sampler(self, seed: int) -> optuna.samplers.BaseSampler:
+        import optuna
+
+        return optuna.samplers.GPSampler(seed=seed, n_startup_trials=self.initial, warn_independent_sampling=False)

@@ -48,6 +48,13 @@ def test_of_several_objectives_they_are_the_front_by_brute_force(values):
     assert found == sorted(found, key=lambda place: (-values[place, 0], place))
 
 
+def test_the_best_of_every_niche_lead():
+    values, niches = np.arange(60.0)[:, None], np.repeat([7, 2, 5], 20)
+    assert leaders(values, niches=niches).tolist() == [*range(59, 49, -1), *range(39, 29, -1), *range(19, 9, -1)]
+    both = np.stack([np.arange(4.0), [1.0, 0.0, 1.0, 0.0]], axis=1)
+    assert leaders(both, niches=np.array([0, 0, 1, 1])).tolist() == [3, 2, 1, 0]
+
+
 @pytest.mark.parametrize("minimize", [False, True])
 def test_batch_by_batch_they_are_those_of_the_whole_history(minimize):
     objectives = (Objective("score"), Objective("price", "min")) if minimize else (Objective("score"),)

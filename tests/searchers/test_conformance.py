@@ -16,22 +16,36 @@ from nasray.searchers.testing import (
 )
 from nasray.spaces import SPACES
 
+
+def listed(space, *, seed=0, **options):
+    return SEARCHERS["listed"](space, rows=space.sample(2000, np.random.default_rng(seed)), seed=seed, **options)
+
+
+def toy_guesses(genes):
+    return -genes.sum(axis=1).astype(np.float64)
+
+
 MAKE = {
     "random": SEARCHERS["random"],
     "evolution": partial(SEARCHERS["evolution"], population_size=8, mutation=0.5, crossover=0.3),
+    "aging-evolution": partial(SEARCHERS["aging-evolution"], population_size=8, tournament=3),
     "coarse-to-fine": partial(SEARCHERS["coarse-to-fine"], population_size=8, fine_after=10, keep=4),
     "pareto-evolution": partial(SEARCHERS["pareto-evolution"], population_size=8),
     "optuna-tpe": SEARCHERS["optuna-tpe"],
     "optuna-nsga2": partial(SEARCHERS["optuna-nsga2"], population_size=6),
+    "optuna-gp": partial(SEARCHERS["optuna-gp"], initial=4),
+    "listed": listed,
 }
 SPACE = {"toy": ToySpace(), **{family: make() for family, make in SPACES.items()}}
 
-# Optuna takes 50 ms for one suggestion in a space of 33 genes; one such space has to do by default.
+# Optuna takes 50 ms for one suggestion in a space of 33 genes, and a Gaussian process more: one such space, or none,
+# has to do by default.
+QUICK = {"optuna-tpe": ("toy", "basic"), "optuna-nsga2": ("toy", "basic"), "optuna-gp": ()}
 PAIRS = [
     pytest.param(
         searcher,
         space,
-        marks=[pytest.mark.slow] if searcher.startswith("optuna") and space not in ("toy", "basic") else [],
+        marks=[pytest.mark.slow] if searcher.startswith("optuna") and space not in QUICK[searcher] else [],
     )
     for searcher in MAKE
     for space in SPACE
@@ -44,19 +58,35 @@ def test_every_searcher_is_tested():
 
 @pytest.mark.parametrize(("searcher", "space"), PAIRS)
 def test_searcher(searcher, space):
-    num = 6 if searcher == "optuna-tpe" else 8 if searcher == "optuna-nsga2" else 24
+    num = {"optuna-tpe": 6, "optuna-nsga2": 8, "optuna-gp": 6}.get(searcher, 24)
     for check in SEARCHER_CHECKS:
         check(MAKE[searcher], SPACE[space], num)
 
 
-@pytest.mark.parametrize("searcher", MAKE)
+@pytest.mark.parametrize("searcher", ["random", "evolution", "aging-evolution", "coarse-to-fine", "pareto-evolution"])
+def test_searcher_with_a_predictor(searcher):
+    for check in SEARCHER_CHECKS:
+        check(partial(MAKE[searcher], predictor=toy_guesses, oversample=4), SPACE["toy"], 12)
+    check_tiny_space(partial(MAKE[searcher], predictor=toy_guesses, oversample=4))
+
+
+@pytest.mark.parametrize("searcher", [name for name in MAKE if name != "optuna-gp"])
 def test_tiny_space(searcher):
     check_tiny_space(MAKE[searcher])
 
 
-@pytest.mark.parametrize("searcher", MAKE)
+@pytest.mark.slow
+def test_tiny_space_by_a_gaussian_process():
+    check_tiny_space(MAKE["optuna-gp"])
+
+
+def test_searches_by_a_gaussian_process_are_continued():
+    check_save_and_load(partial(MAKE["optuna-gp"], initial=2), SPACE["toy"], 6)
+
+
+@pytest.mark.parametrize("searcher", [name for name in MAKE if name != "listed"])  # made by a function of this file
 def test_fresh_process(searcher):
-    check_fresh_process(MAKE[searcher], num=24)
+    check_fresh_process(MAKE[searcher], num=6 if searcher == "optuna-gp" else 24)
 
 
 def test_check_searcher_runs_every_check():

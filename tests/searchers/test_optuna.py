@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 from optuna.trial import FixedTrial, TrialState
 
-from nasray.searchers import Objective, OptunaNSGA2, OptunaTPE
+from nasray.searchers import Objective, OptunaGP, OptunaNSGA2, OptunaTPE
 from nasray.searchers.testing import ToySpace, run_search, toy_metrics
-from nasray.spaces import BasicSpace, Budget, InfeasibleError, ShuffleNetSpace
+from nasray.spaces import BasicSpace, Budget, InfeasibleError, NasrayError, ShuffleNetSpace
 
 MAKE = pytest.mark.parametrize("make", [OptunaTPE, OptunaNSGA2])
 
@@ -106,3 +106,33 @@ def test_a_filled_row_is_the_trial_that_the_sampler_hears_of():
         for row, trial in zip(rows, searcher.study.trials, strict=True):
             assert trial.state == TrialState.RUNNING
             assert space.suggest(FixedTrial(trial.params)).tolist() == row.tolist()
+
+
+def test_a_gaussian_process_learns():
+    searcher = OptunaGP(ToySpace(), initial=6, seed=0)
+    proposals = run_search(searcher, 16, batch=1)
+    scores = np.concatenate([toy_metrics(searcher.space, proposal.genes)["score"] for proposal in proposals])
+    assert scores[-6:].mean() > scores[:6].mean() + 0.3
+
+
+def test_a_gaussian_process_hears_the_worst_value_of_what_has_none():
+    searcher = OptunaGP(ToySpace(), budget=Budget(upper={"gmacs": 20.0}), initial=20, seed=0)
+    searcher.tell(searcher.ask(3).genes, {"score": np.array([-2.0, -1.0, 4.0])})
+    searcher.tell(searcher.ask(2).genes, {"score": np.array([np.nan, -np.inf])})
+    searcher.ask(3)
+    told = [trial.value for trial in searcher.study.trials if trial.state == TrialState.COMPLETE]
+    assert sorted(set(told)) in ([-2.0, -1.0, 4.0], [-2.0, -1.0, 0.0, 4.0])  # 0 before anything was told
+    assert told.count(-2.0) >= 3
+
+
+def test_a_gaussian_process_says_what_is_missing(monkeypatch):
+    monkeypatch.setattr("nasray.searchers.optuna.find_spec", lambda name: None if name == "scipy" else name)
+    with pytest.raises(NasrayError, match="pip install scipy"):
+        OptunaGP(ToySpace())
+
+
+def test_first_samples_of_a_gaussian_process_follow_the_evaluations():
+    initials = [OptunaGP(ToySpace(), evaluations=num).options()["initial"] for num in (10, 60, 1000)]
+    assert initials == [4, 6, 10]
+    with pytest.raises(NasrayError, match="initial >= 2"):
+        OptunaGP(ToySpace(), initial=1)

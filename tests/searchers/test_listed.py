@@ -1,0 +1,47 @@
+import numpy as np
+import pytest
+
+from nasray.searchers import Listed
+from nasray.searchers.testing import ToySpace
+from nasray.spaces import Budget, InfeasibleError, NasrayError
+
+ROWS = [[3, 1, 2, 0], [1, 0, 0, 0], [3, 1, 2, 0], [8, 2, 8, 2], [2, 2, 1, 1]]
+
+
+def test_the_list_is_asked_for_in_order_each_row_once():
+    searcher = Listed(ToySpace(), rows=ROWS)
+    assert searcher.ask(2).genes.tolist() == [ROWS[0], ROWS[1]]
+    assert searcher.ask(3).genes.tolist() == [ROWS[3], ROWS[4]]
+    assert searcher.shortfall == "nothing is left to propose"
+    assert len(searcher.ask(1)) == 0
+
+
+def test_rows_over_the_budget_are_passed_over():
+    searcher = Listed(ToySpace(), rows=np.array(ROWS), budget=Budget(upper={"gmacs": 10.0}))
+    assert searcher.ask(9).genes.tolist() == [ROWS[0], ROWS[1], ROWS[4]]
+
+
+def test_the_top_of_the_list():
+    assert Listed(ToySpace(), rows=ROWS, top=3).ask(9).genes.tolist() == [ROWS[0], ROWS[1]]
+
+
+def test_a_list_outside_of_the_budget_is_infeasible():
+    searcher = Listed(ToySpace(), rows=ROWS, budget=Budget(upper={"gmacs": 0.5}))
+    for act in (searcher.check_feasible, lambda: searcher.ask(1)):
+        with pytest.raises(InfeasibleError, match="none of the 5 architectures of the list"):
+            act()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "needs rows"),
+        ({"rows": []}, "needs rows"),
+        ({"rows": [[1, 2, 3]]}, "have 4 genes each; got rows of 3"),
+        ({"rows": [ROWS[0], [0, 1, 0, 0]]}, r"row 1 is no architecture .* \[0, 1, 0, 0\]"),
+        ({"rows": ROWS, "top": 0}, "top is a whole number from 1"),
+    ],
+)
+def test_senseless_lists_are_refused(options, message):
+    with pytest.raises(NasrayError, match=message):
+        Listed(ToySpace(), **options)
