@@ -3,7 +3,7 @@
 Each of them raises `InterruptError`, a KeyboardInterrupt, in the main thread. A signal that is repeated at once is the
 same wish; while a clean-up runs, signals are ignored for `PATIENCE` seconds, and after that the process ends at once.
 A signal is sent again a moment later where an exception would be dropped (finalizers, callbacks of weak references) or
-would leave the lock of imports held for ever, so that other threads could import no more (the import system's own code).
+would leave the lock of imports held for ever, so that other threads could import no more (the import system itself).
 """
 
 from __future__ import annotations
