@@ -285,7 +285,8 @@ def _fit(loop: Callable[[Any, Worker], object], config: Any, board: Board, group
     if group.workers == 1:
         import ray
 
-        actor = ray.remote(num_cpus=group.cpus, num_gpus=group.gpus or 0, max_restarts=0)(TrainWorker).remote()
+        kind: Any = ray.remote(num_cpus=group.cpus or 1, num_gpus=group.gpus or 0, max_restarts=0)(TrainWorker)
+        actor = kind.remote()
         ray.get(actor.run.remote(work))
         return
     from ray.train import FailureConfig, RunConfig, ScalingConfig
