@@ -22,7 +22,7 @@ from typing import Any
 
 from nasray.cluster.files import to_json
 from nasray.cluster.interrupts import closing, interruptible
-from nasray.cluster.progress import ProgressLine, say, waiting
+from nasray.cluster.progress import ProgressLine, counted, say, waiting
 from nasray.cluster.session import Resources, count_actors, hide_unassigned_gpus, ray_session
 from nasray.spaces import NasrayError
 
@@ -183,9 +183,10 @@ def fitted(group: Group, nodes: list[dict[str, float]]) -> Group:
     if places < group.workers:
         gpu_text = f" and {gpus} GPU" if gpus else ""
         raise NasrayError(
-            f"the cluster has room for {places} of {group.workers} workers with {cpus:g} CPUs{gpu_text} each: it has "
-            f"{len(nodes)} nodes, {num_cpus:g} CPUs, {num_gpus:g} GPUs. Lower --resources.workers or "
-            "--resources.cpus, set --resources.gpus 0, or add nodes"
+            f"the cluster has room for {places} of {counted(group.workers, 'worker')} with {counted(cpus, 'CPU')}"
+            f"{gpu_text} each: it has {counted(len(nodes), 'node')}, {counted(num_cpus, 'CPU')}, "
+            f"{counted(num_gpus, 'GPU')}. Lower --resources.workers or --resources.cpus, set --resources.gpus 0, or "
+            "add nodes"
         )
     return replace(group, cpus=cpus, gpus=gpus)
 
@@ -222,8 +223,8 @@ def _nothing() -> None:
 
 
 def _describe(group: Group) -> str:
-    each = f"{group.cpus:g} CPU{'s' * (group.cpus != 1)}" + (", 1 GPU" if group.gpus else "")
-    return f"{group.workers} worker{'s' * (group.workers != 1)}: {each}" + (" each" if group.workers > 1 else "")
+    each = counted(group.cpus or 1, "CPU") + (", 1 GPU" if group.gpus else "")
+    return f"{counted(group.workers, 'worker')}: {each}" + (" each" if group.workers > 1 else "")
 
 
 def _run_again(prepare: Callable[[int], Callable[[], None]], board: Board, folder: Path, retries: int) -> None:
@@ -427,7 +428,8 @@ class Board:
         if count_actors("TrainWorker"):  # what is not free any more, they hold
             return f"waiting for the first iteration ({_describe(self.group)})"
         free = ray.available_resources()
-        have = f"{free.get('CPU', 0):g} CPUs" + (f", {free.get('GPU', 0):g} GPUs" if self.group.gpus else "")
+        have = counted(free.get("CPU", 0), "CPU")
+        have += f", {counted(free.get('GPU', 0), 'GPU')}" if self.group.gpus else ""
         return f"waiting for the workers to start ({_describe(self.group)}; free in the cluster: {have})"
 
     def show(self, *, final: bool = False) -> None:

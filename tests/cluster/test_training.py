@@ -43,10 +43,10 @@ def test_what_each_worker_gets(asked, nodes, cpus, gpus):
 @pytest.mark.parametrize(
     ("asked", "nodes", "message"),
     [
-        (Group(4), [{"CPU": 2.0}], "room for 2 of 4 workers with 1 CPUs each: it has 1 nodes, 2 CPUs, 0 GPUs"),
+        (Group(4), [{"CPU": 2.0}], "room for 2 of 4 workers with 1 CPU each: it has 1 node, 2 CPUs, 0 GPUs"),
         (Group(2, cpus=3), [{"CPU": 4.0}, {"CPU": 2.0}], "room for 1 of 2 workers with 3 CPUs each"),
         (Group(2, gpus=1), [{"CPU": 8.0, "GPU": 1.0}], "room for 1 of 2 workers with 8 CPUs and 1 GPU each"),
-        (Group(1, gpus=1), [{"CPU": 8.0}], "room for 0 of 1 workers with 1 CPUs and 1 GPU each"),
+        (Group(1, gpus=1), [{"CPU": 8.0}], "room for 0 of 1 worker with 1 CPU and 1 GPU each"),
     ],
 )
 def test_too_small_a_cluster(asked, nodes, message):
@@ -72,7 +72,7 @@ def test_fewer_workers_where_there_is_no_room_for_all(asked, nodes, workers, cpu
 
 
 def test_without_room_for_one_worker_there_is_no_training():
-    with pytest.raises(NasrayError, match="room for 0 of 1 workers with 1 CPUs and 1 GPU each"):
+    with pytest.raises(NasrayError, match="room for 0 of 1 worker with 1 CPU and 1 GPU each"):
         largest_fitted(Group(2, gpus=1), [{"CPU": 8.0}])
 
 
