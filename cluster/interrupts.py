@@ -2,11 +2,13 @@
 
 Each of them raises `InterruptError`, a KeyboardInterrupt, in the main thread. A signal that is repeated at once is the
 same wish; while a clean-up runs, signals are ignored for `PATIENCE` seconds, and after that the process ends at once.
-Where Python drops exceptions, in finalizers and callbacks of weak references, the signal is sent again.
+A signal is sent again a moment later where an exception would be dropped (finalizers, callbacks of weak references) or
+would leave the lock of imports held for ever, so that other threads could import no more (the import system itself).
 """
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import os
 import signal
@@ -14,12 +16,13 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from types import FrameType
 from typing import Any
 
 REPEATED = 1.0
 """Seconds within which a second signal is the same wish as the first."""
 AGAIN = 0.05
-"""Seconds after which a signal that met a finalizer is sent again."""
+"""Seconds after which a signal that came at a wrong moment is sent again."""
 PATIENCE = 20.0
 """Seconds for which a clean-up is not interrupted."""
 _SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
@@ -27,6 +30,7 @@ _DEFAULTS = (signal.SIG_DFL, signal.default_int_handler, None)
 
 _handlers: dict[signal.Signals, Any] = {}
 _last = float("-inf")
+_is_coming = False
 _closing_since: float | None = None
 
 
@@ -105,21 +109,30 @@ def ignore_signals() -> None:
 
 
 def _send_again(signum: int) -> None:
-    global _last
-    _last = float("-inf")
-    timer = threading.Timer(AGAIN, signal.pthread_kill, (threading.main_thread().ident, signum))
-    timer.daemon = True
-    timer.start()
+    global _is_coming
+    if not _is_coming:
+        _is_coming = True
+        _thread.start_new_thread(_deliver, (signum,))  # threading.Thread waits for locks that this thread may hold
 
 
-def _interrupt(signum: int, _: Any) -> None:
+def _deliver(signum: int) -> None:
+    global _is_coming, _last
+    time.sleep(AGAIN)
+    _is_coming, _last = False, float("-inf")
+    signal.pthread_kill(threading.main_thread().ident or 0, signum)
+
+
+def _interrupt(signum: int, frame: FrameType | None) -> None:
     global _last
     now = time.monotonic()
     if _closing_since is not None:
         if now - _closing_since > PATIENCE:
             os._exit(128 + signum)  # Ray's processes follow this one
         return
-    if now - _last < REPEATED:
+    if _is_coming or now - _last < REPEATED:
+        return
+    if frame is not None and frame.f_code.co_filename.startswith("<frozen importlib"):
+        _send_again(signum)
         return
     _last = now
     raise InterruptError(signum)

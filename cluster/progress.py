@@ -10,6 +10,11 @@ from collections.abc import Callable, Iterator
 from typing import TextIO
 
 
+def counted(number: float, noun: str) -> str:
+    """Return a number with its noun: "1 CPU", "2 CPUs", "0.5 CPUs"."""
+    return f"{number:g} {noun}{'s' * (number != 1)}"
+
+
 def say(line: str) -> None:
     """Print a line for the user to standard error."""
     print(line, file=sys.stderr, flush=True)

@@ -14,7 +14,7 @@ from typing import Any
 from nasray.cluster.files import disk_error
 from nasray.cluster.interrupts import closing
 from nasray.cluster.ordering import OrderedSearch
-from nasray.cluster.progress import say, waiting
+from nasray.cluster.progress import counted, say, waiting
 from nasray.cluster.recorder import Recorder
 from nasray.cluster.run_folder import RunFolder
 from nasray.cluster.session import Resources, count_actors, ray_session
@@ -147,11 +147,11 @@ def _missing(folder: RunFolder, resources: Resources) -> str | None:
     if quiet < 15:
         return None
     if trials := count_actors("Trial"):
-        return f"{trials} trial{'s' * (trials != 1)} under way, none finished for {quiet:.0f} s"
+        return f"{counted(trials, 'trial')} under way, none finished for {quiet:.0f} s"
     free, total = ray.available_resources(), ray.cluster_resources()
     names = ["CPU", "GPU"] if resources.gpus else ["CPU"]
     have = ", ".join(f"{free.get(name, 0):g} of {total.get(name, 0):g} {name}s" for name in names)
-    needs = f"{resources.cpus:g} CPUs" + (f", {resources.gpus:g} GPUs" if resources.gpus else "")
+    needs = counted(resources.cpus, "CPU") + (f", {counted(resources.gpus, 'GPU')}" if resources.gpus else "")
     return f"waiting for a trial to start: it needs {needs}; free in the cluster are {have}"
 
 

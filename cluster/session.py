@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from nasray.cluster.interrupts import closing, interruptible, renew_handlers
-from nasray.cluster.progress import say, waiting
+from nasray.cluster.progress import counted, say, waiting
 from nasray.cluster.reading import decode_text, shown
 from nasray.cluster.scratch import scratch_folder
 from nasray.spaces import NasrayError
@@ -461,13 +461,13 @@ def _preflight(resources: Resources) -> str:
         )
         for node in nodes
     )
-    has = f"{len(nodes)} node{'s' * (len(nodes) != 1)}, {total.get('CPU', 0):g} CPUs, {total.get('GPU', 0):g} GPUs"
-    needs = f"{resources.cpus:g} CPU{'s' * (resources.cpus != 1)}" + (
-        f", {resources.gpus:g} GPU{'s' * (resources.gpus != 1)}" if resources.gpus else ""
+    has = ", ".join(
+        [counted(len(nodes), "node"), counted(total.get("CPU", 0), "CPU"), counted(total.get("GPU", 0), "GPU")]
     )
+    needs = counted(resources.cpus, "CPU") + (f", {counted(resources.gpus, 'GPU')}" if resources.gpus else "")
     if not fits:
         raise NasrayError(
             f"no node of the cluster can hold a trial: it needs {needs}; the cluster has {has}. "
             "Lower --resources.cpus or --resources.gpus, or add nodes"
         )
-    return f"cluster: {has}; a trial needs {needs}; {fits} trial{'s' * (fits != 1)} at once"
+    return f"cluster: {has}; a trial needs {needs}; {counted(fits, 'trial')} at once"

@@ -1,8 +1,8 @@
-"""Run a training loop on Ray Train: one process or many, on one machine or a cluster, started again when one is lost.
+"""Run a training loop on Ray: one process or many, on one machine or a cluster, started again when one is lost.
 
 The loop keeps its own checkpoints in the run's folder, which all machines share, and goes on from the last of them
-whenever it is called again. Ray starts the processes, connects them for PyTorch, and notices when one dies. What passes
-between the loop and whoever started it goes by small files in the folder's `ray/`.
+whenever it is called again. Ray starts the processes and notices when one dies; Ray Train connects several for PyTorch.
+What passes between the loop and whoever started it goes by small files in the folder's `ray/`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any
 
 from nasray.cluster.files import to_json
 from nasray.cluster.interrupts import closing, interruptible
-from nasray.cluster.progress import ProgressLine, say, waiting
+from nasray.cluster.progress import ProgressLine, counted, say, waiting
 from nasray.cluster.session import Resources, count_actors, hide_unassigned_gpus, ray_session
 from nasray.spaces import NasrayError
 
@@ -91,10 +91,10 @@ class Group:
 
 
 @contextlib.contextmanager
-def training_session(address: str | None) -> Iterator[None]:
-    """Connect to Ray as `ray_session` does, and import Ray Train, with its settings, meanwhile."""
+def training_session(address: str | None, workers: int) -> Iterator[None]:
+    """Connect to Ray as `ray_session` does, and import meanwhile what so many workers need, with its settings."""
     os.environ.update({name: os.environ.get(name, value) for name, value in ENVIRONMENT.items()})
-    with ray_session(Resources(address=address), importing="ray.train.torch"):
+    with ray_session(Resources(address=address), importing="ray.train.torch" if workers > 1 else "torch"):
         yield
 
 
@@ -114,7 +114,7 @@ def run_training(loop: Callable[[Any, Worker], object], config: Any, *, folder: 
             its state before.
     """
     board = Board(folder / "ray")
-    with training_session(group.address):
+    with training_session(group.address, group.workers):
         for name in ("ray.train", "ray.tune"):  # what matters of their tracebacks is in the error raised here
             logging.getLogger(name).setLevel(logging.CRITICAL)
         fitted(group, _nodes())
@@ -183,9 +183,10 @@ def fitted(group: Group, nodes: list[dict[str, float]]) -> Group:
     if places < group.workers:
         gpu_text = f" and {gpus} GPU" if gpus else ""
         raise NasrayError(
-            f"the cluster has room for {places} of {group.workers} workers with {cpus:g} CPUs{gpu_text} each: it has "
-            f"{len(nodes)} nodes, {num_cpus:g} CPUs, {num_gpus:g} GPUs. Lower --resources.workers or "
-            "--resources.cpus, set --resources.gpus 0, or add nodes"
+            f"the cluster has room for {places} of {counted(group.workers, 'worker')} with {counted(cpus, 'CPU')}"
+            f"{gpu_text} each: it has {counted(len(nodes), 'node')}, {counted(num_cpus, 'CPU')}, "
+            f"{counted(num_gpus, 'GPU')}. Lower --resources.workers or --resources.cpus, set --resources.gpus 0, or "
+            "add nodes"
         )
     return replace(group, cpus=cpus, gpus=gpus)
 
@@ -222,8 +223,8 @@ def _nothing() -> None:
 
 
 def _describe(group: Group) -> str:
-    each = f"{group.cpus:g} CPU{'s' * (group.cpus != 1)}" + (", 1 GPU" if group.gpus else "")
-    return f"{group.workers} worker{'s' * (group.workers != 1)}: {each}" + (" each" if group.workers > 1 else "")
+    each = counted(group.cpus or 1, "CPU") + (", 1 GPU" if group.gpus else "")
+    return f"{counted(group.workers, 'worker')}: {each}" + (" each" if group.workers > 1 else "")
 
 
 def _run_again(prepare: Callable[[int], Callable[[], None]], board: Board, folder: Path, retries: int) -> None:
@@ -279,16 +280,21 @@ def _wait(fit: Callable[[], None], board: Board) -> BaseException | None:
 
 
 def _fit(loop: Callable[[Any, Worker], object], config: Any, board: Board, group: Group) -> None:
+    """Run the loop once: in an actor if it is alone, which starts in a fraction of Ray Train's time, else by that."""
+    theirs = Board(board.folder)  # the one here has a line on the terminal
+    work = functools.partial(_work, loop, config, theirs, group)
+    if group.workers == 1:
+        import ray
+
+        kind: Any = ray.remote(num_cpus=group.cpus or 1, num_gpus=group.gpus or 0, max_restarts=0)(TrainWorker)
+        actor = kind.remote()
+        ray.get(actor.run.remote(work))
+        return
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
-    theirs = Board(board.folder)  # the one here has a line on the terminal
-
-    def work() -> None:
-        _work(loop, config, theirs, group)
-
     TorchTrainer(
-        work,
+        functools.partial(_work_in_group, work),
         torch_config=TorchConfig(backend="nccl" if group.gpus else "gloo"),
         scaling_config=ScalingConfig(
             num_workers=group.workers,
@@ -303,17 +309,32 @@ def _fit(loop: Callable[[Any, Worker], object], config: Any, board: Board, group
     ).fit()
 
 
-def _work(loop: Callable[[Any, Worker], object], config: Any, board: Board, group: Group) -> None:
-    """In a worker: run the loop."""
-    import torch
+class TrainWorker:
+    """The actor of a training of one worker."""
+
+    def run(self, work: Callable[[Worker], object]) -> None:
+        """Do the work."""
+        work(Worker())
+
+
+def _work_in_group(work: Callable[[Worker], object]) -> None:
+    """In a worker of several."""
     from ray import train
     from ray.train.torch import get_device
+
+    context = train.get_context()
+    work(Worker(context.get_world_rank(), context.get_world_size(), str(get_device())))
+
+
+def _work(loop: Callable[[Any, Worker], object], config: Any, board: Board, group: Group, worker: Worker) -> None:
+    """In a worker: run the loop."""
+    import torch
 
     hide_unassigned_gpus()
     assert group.cpus is not None
     torch.set_num_threads(max(int(group.cpus), 1))  # Ray says one in the environment, whatever a worker has
-    context = train.get_context()
-    worker = Worker(context.get_world_rank(), context.get_world_size(), str(get_device()) if group.gpus else "cpu")
+    if group.gpus and worker.world == 1:
+        worker = replace(worker, device="cuda:0")  # of those that Ray lets it see
     if worker.rank == 0:  # it alone writes; the others wait for it until Ray ends them
         worker = replace(worker, progress=board.progress, say=board.say, should_stop=board.should_stop)
     loop(config, worker)
@@ -329,16 +350,18 @@ def _failures(error: BaseException) -> list[BaseException]:
 
 
 def _cause(failure: BaseException) -> BaseException:
-    """What a worker raised, of what Ray made of it."""
-    return getattr(failure, "_base_exc", failure)
+    """What a worker raised, of what Ray (`cause`) or Ray Train made of it."""
+    return getattr(failure, "_base_exc", None) or getattr(failure, "cause", None) or failure
 
 
 def _reason(failures: list[BaseException]) -> str:
     """A line about what went wrong first, as far as one can tell: when a process dies, others fail for want of it."""
+    import ray
+
     for failure in failures:
         if isinstance(cause := _cause(failure), NasrayError):
             return str(cause)
-        if hasattr(failure, "health_check_failure"):
+        if hasattr(failure, "health_check_failure") or isinstance(failure, ray.exceptions.RayActorError):
             return "a worker's process has died (killed, out of memory, or its machine is gone)"
     cause = _cause(failures[0])
     lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
@@ -405,7 +428,8 @@ class Board:
         if count_actors("TrainWorker"):  # what is not free any more, they hold
             return f"waiting for the first iteration ({_describe(self.group)})"
         free = ray.available_resources()
-        have = f"{free.get('CPU', 0):g} CPUs" + (f", {free.get('GPU', 0):g} GPUs" if self.group.gpus else "")
+        have = counted(free.get("CPU", 0), "CPU")
+        have += f", {counted(free.get('GPU', 0), 'GPU')}" if self.group.gpus else ""
         return f"waiting for the workers to start ({_describe(self.group)}; free in the cluster: {have})"
 
     def show(self, *, final: bool = False) -> None:

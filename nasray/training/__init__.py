@@ -43,7 +43,7 @@ def begin_training(
     check_reachable(Resources(address=recipe.resources.address))
     recipe = with_absolute_paths(recipe)
     description = try_out(recipe, architecture)
-    with owned(path), training_session(recipe.resources.address):
+    with owned(path), training_session(recipe.resources.address, recipe.resources.workers):
         if clear:
             clear_unbegun(path)
         create_folder(path, description)

@@ -31,7 +31,8 @@ def loop(config, worker):
         if distributed.is_initialized():  # Ray makes no group of a single worker
             distributed.all_reduce(value)
         step, total = step + 1, total + value.item()
-        if step == 7 and worker.rank == 1 and event == "kill" and not (folder / "killed").exists():
+        is_victim = (worker.rank == 1 and event == "kill") or event == "alone"
+        if step == 7 and is_victim and not (folder / "killed").exists():
             (folder / "killed").touch()
             os.kill(os.getpid(), signal.SIGKILL)
         if event == "slow" or (event == "kill" and step > 7):
@@ -46,7 +47,8 @@ def loop(config, worker):
 
 def run(folder, **config):
     folder.mkdir(exist_ok=True)
-    run_training(loop, {"folder": str(folder), **config}, folder=folder, group=Group(workers=2, retries=1))
+    group = Group(workers=1 if config.get("event") == "alone" else 2, retries=1)
+    run_training(loop, {"folder": str(folder), **config}, folder=folder, group=group)
 
 
 if __name__ == "__main__":

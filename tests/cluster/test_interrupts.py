@@ -67,6 +67,52 @@ def test_an_interrupt_where_python_drops_exceptions_is_not_lost(capfd):
     assert capfd.readouterr().err == ""
 
 
+def test_an_interrupt_leaves_imports_possible():
+    """Three hundred signals to a thread that takes and leaves locks of imports; then another thread imports."""
+    code = """
+import importlib._bootstrap, os, signal, threading, time
+from nasray.cluster import interrupts
+
+interrupts.REPEATED, interrupts.AGAIN = 0.002, 0.001
+interrupted, over = 0, threading.Event()
+
+def send():
+    time.sleep(0.2)
+    for _ in range(300):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.005)
+    time.sleep(0.1)
+    over.set()
+
+def take_locks():
+    while not over.is_set():
+        with importlib._bootstrap._ModuleLockManager("x"):
+            pass
+
+def repeat(work):
+    global interrupted
+    while not over.is_set():
+        try:
+            work()
+        except interrupts.InterruptError:
+            interrupted += 1
+
+def import_more():
+    import wsgiref.util
+
+with interrupts.interruptible():
+    threading.Thread(target=send).start()
+    repeat(lambda: repeat(take_locks))
+other = threading.Thread(target=import_more, daemon=True)
+other.start()
+other.join(10)
+print(interrupted > 0, other.is_alive(), flush=True)
+os._exit(0)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.stdout, done.stderr) == ("True False\n", "")
+
+
 def test_handlers_come_and_go():
     before = signal.getsignal(signal.SIGTERM)
     with interruptible():

@@ -66,7 +66,7 @@ def test_a_local_session(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(ray, "init", slow_once)
     niceness = os.nice(0)
     with ray_session(Resources(local_cpus=1)) as summary:
-        assert "1 node, 1 CPUs" in summary
+        assert "1 node, 1 CPU," in summary
         before = listening()
 
         @ray.remote
@@ -89,7 +89,7 @@ def test_a_local_session(tmp_path, monkeypatch, capsys):
         assert _missing(run, Resources()) is None, "it has just begun"
         os.utime(run.history, (time.time() - 60,) * 2)
         assert _missing(run, Resources(gpus=1)) == (
-            "waiting for a trial to start: it needs 1 CPUs, 1 GPUs; free in the cluster are 0 of 1 CPUs, 0 of 0 GPUs"
+            "waiting for a trial to start: it needs 1 CPU, 1 GPU; free in the cluster are 0 of 1 CPUs, 0 of 0 GPUs"
         )
         shutil.rmtree(tmp_path / "run")
     assert folders[0] != folders[1]

@@ -43,10 +43,10 @@ def test_what_each_worker_gets(asked, nodes, cpus, gpus):
 @pytest.mark.parametrize(
     ("asked", "nodes", "message"),
     [
-        (Group(4), [{"CPU": 2.0}], "room for 2 of 4 workers with 1 CPUs each: it has 1 nodes, 2 CPUs, 0 GPUs"),
+        (Group(4), [{"CPU": 2.0}], "room for 2 of 4 workers with 1 CPU each: it has 1 node, 2 CPUs, 0 GPUs"),
         (Group(2, cpus=3), [{"CPU": 4.0}, {"CPU": 2.0}], "room for 1 of 2 workers with 3 CPUs each"),
         (Group(2, gpus=1), [{"CPU": 8.0, "GPU": 1.0}], "room for 1 of 2 workers with 8 CPUs and 1 GPU each"),
-        (Group(1, gpus=1), [{"CPU": 8.0}], "room for 0 of 1 workers with 1 CPUs and 1 GPU each"),
+        (Group(1, gpus=1), [{"CPU": 8.0}], "room for 0 of 1 worker with 1 CPU and 1 GPU each"),
     ],
 )
 def test_too_small_a_cluster(asked, nodes, message):
@@ -72,7 +72,7 @@ def test_fewer_workers_where_there_is_no_room_for_all(asked, nodes, workers, cpu
 
 
 def test_without_room_for_one_worker_there_is_no_training():
-    with pytest.raises(NasrayError, match="room for 0 of 1 workers with 1 CPUs and 1 GPU each"):
+    with pytest.raises(NasrayError, match="room for 0 of 1 worker with 1 CPU and 1 GPU each"):
         largest_fitted(Group(2, gpus=1), [{"CPU": 8.0}])
 
 
@@ -151,7 +151,7 @@ def test_other_failures_are_tried_again_and_then_told(tmp_path, capsys):
 
 def test_lost_workers_and_interrupts(tmp_path):
     process = subprocess.Popen(
-        [sys.executable, str(DRIVE), str(tmp_path), "kill"],
+        [sys.executable, str(DRIVE), str(tmp_path), "alone", "kill"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
     )  # fmt: skip
     folder = tmp_path / "kill"
@@ -169,10 +169,14 @@ def test_lost_workers_and_interrupts(tmp_path):
     assert process.returncode == 0, error
     lines = error.splitlines()
 
+    # A worker that is alone dies of SIGKILL, and starts again from the checkpoint.
+    assert (tmp_path / "alone/starts-0").read_text().splitlines() == ["0 2", "6 2"], "steps, and threads of two cores"
+    assert json.loads((tmp_path / "alone/state.json").read_text()) == [12, 78]
+    assert lines.count("a worker's process has died (killed, out of memory, or its machine is gone); starting again "
+                       "from the last checkpoint") == 2  # fmt: skip
+
     # A worker dies of SIGKILL: the others start again with it, from the checkpoint, and go on.
     assert starts(0) == starts(1) == ["0 1", "6 1"], "steps, and threads of a worker with one core"
-    assert "a worker's process has died (killed, out of memory, or its machine is gone); starting again from the " \
-        "last checkpoint" in lines  # fmt: skip
     assert "goes on from 0" in lines
 
     # SIGTERM, as Ctrl-C: the loop saves its state after the step that it is in.
