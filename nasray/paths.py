@@ -89,6 +89,8 @@ class Bench:
         from nasray.checkpoint import Checkpoint
         from nasray.data.order import CALIBRATION, seed_sequence
         from nasray.models.supernets import supernet_architecture
+        from nasray.models.supernets.base import supernet_of
+        from nasray.models.supernets.recalibration import up_to_the_last_norm
         from nasray.training.setup import open_sets
 
         checkpoint = Checkpoint.load(Path(options.checkpoint), shared=True)
@@ -100,7 +102,8 @@ class Bench:
         self.device = choose_device(options.device)
         self.recipe = checkpoint.recipe
         self.network: Any = checkpoint.network().requires_grad_(False).to(self.device)
-        self.forward = _up_to_the_last_norm(self.network)
+        self.supernet: Any = supernet_of(self.network)
+        self.forward = up_to_the_last_norm(self.network)
         self.layout = torch.channels_last if self.recipe.channels_last else torch.contiguous_format
         self.seconds: dict[str, float] = {}
         sets = open_sets(self.recipe)
@@ -124,7 +127,7 @@ class Bench:
         from nasray.models.supernets.recalibration import kept_statistics, recalibrate
 
         begin = time.perf_counter()
-        self.network.backbone.set_path(row)
+        self.supernet.set_path(row)
         detects = self.recipe.task == "detection"
         with kept_statistics(self.network):
             recalibrate(self.network, self._pixels(), self.num_calibration, forward=self.forward)
@@ -172,16 +175,6 @@ class Bench:
             options=recipe.loader,
         )  # fmt: skip
         return images.epoch
-
-
-def _up_to_the_last_norm(network: Any) -> Callable[[Tensor], Any]:
-    """What runs all batch norms of a network, and no more than it has to: the backbone alone if they are all in it."""
-    from torch.nn.modules.batchnorm import _BatchNorm
-
-    inside = set(network.backbone.modules())
-    if all(module in inside for module in network.modules() if isinstance(module, _BatchNorm)):
-        return lambda images: network.backbone(network.normalize(images))
-    return getattr(network, "forward_raw", network)
 
 
 @dataclass

@@ -29,6 +29,7 @@ from nasray.data.loader import Batch
 from nasray.data.order import SAMPLING, seed_sequence
 from nasray.models.detectors.losses import mean_over_workers
 from nasray.models.supernets import PathSampler
+from nasray.models.supernets.base import supernet_of
 from nasray.recipe import Recipe
 from nasray.spaces import NasrayError
 from nasray.training.averaging import MovingAverage
@@ -77,7 +78,7 @@ class Parts:
         validate: measures a network in inference mode; called by all workers. None for no validation.
         describe: file and id of an image, from its position in the data set.
         description: of the training; goes into its checkpoints.
-        paths: of a supernet as the network's backbone: draws the path that each step trains, the same for all workers.
+        paths: Of a network around a supernet: draws the path that each step trains, the same for all workers.
     """
 
     network: nn.Module
@@ -108,6 +109,7 @@ class Loop:
         self.recipe, self.folder, self.parts, self.worker = recipe, folder, parts, worker
         self.device = torch.device(worker.device)
         self.network = parts.network.train()
+        self.supernet = supernet_of(self.network)
         self.per_epoch = len(parts.batches)
         self.total = total_iterations(recipe.schedule, self.per_epoch)
         self.iteration = 0
@@ -177,8 +179,8 @@ class Loop:
     def _step(self, batch: Batch | ClassificationBatch) -> None:
         """Learn from one batch of this worker."""
         seed = seed_sequence(self.recipe.seed, SAMPLING, self.iteration, self.worker.rank).generate_state(1)
-        if self.parts.paths is not None:
-            self.network.backbone.set_path(self.parts.paths.draw(self.iteration))  # type: ignore[union-attr, operator]
+        if self.parts.paths is not None and self.supernet is not None:
+            self.supernet.set_path(self.parts.paths.draw(self.iteration))
         result = self.learner.step(batch, self.iteration, int(seed[0]))
         if self.average is not None:
             self.average.update(self.network)

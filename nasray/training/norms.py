@@ -11,6 +11,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from nasray.spaces import NasrayError
 
 
 class FrozenBatchNorm(nn.BatchNorm2d):
@@ -63,6 +66,10 @@ class SyncedBatchNorm(nn.BatchNorm2d):
         return (centered * scale[:, None, None] + self.bias[:, None, None]).to(x.dtype)
 
 
+DONE = (FrozenBatchNorm, SyncedBatchNorm, nn.SyncBatchNorm)
+"""Norms that stay as they are."""
+
+
 class _Sum(torch.autograd.Function):
     """The sum of a tensor over workers. Its gradient is the sum over workers of what each of them makes of it."""
 
@@ -86,25 +93,37 @@ def freeze(module: nn.Module) -> nn.Module:
 
 
 def freeze_norms(module: nn.Module) -> nn.Module:
-    """The module with its batch norms frozen. Weights are shared with what was given."""
+    """Return the module with its batch norms frozen. Weights are shared with what was given.
+
+    A norm of a class of its own brings a method `frozen() -> nn.Module`, which returns it frozen.
+
+    Raises:
+        NasrayError: If a batch norm has a class of its own without this method.
+    """
 
     def frozen(norm: nn.BatchNorm2d) -> nn.Module:
         return _like(norm, FrozenBatchNorm(norm.num_features, **_options(norm)).requires_grad_(False).eval())
 
-    return _replace_norms(module, frozen)
+    return _replace_norms(module, frozen, "frozen")
 
 
 def synchronize_norms(module: nn.Module, device: torch.device) -> nn.Module:
-    """The module with its batch norms, but for frozen ones, synchronized over workers. Weights are shared.
+    """Return the module with its batch norms, but for frozen ones, synchronized over workers. Weights are shared.
 
-    To be called by all workers at the same time.
+    To be called by all workers at the same time. A norm of a class of its own brings a method
+    `synchronized(group) -> nn.Module`, which returns it synchronized over a process group (None for the default one).
+
+    Raises:
+        NasrayError: If a batch norm has a class of its own without this method.
     """
     if device.type == "cuda":
-        return _replace_norms(module, nn.SyncBatchNorm.convert_sync_batchnorm)
+        return _replace_norms(module, nn.SyncBatchNorm.convert_sync_batchnorm, "synchronized", None)
     group = distributed.new_group()
-    return _replace_norms(
-        module, lambda norm: _like(norm, SyncedBatchNorm(norm.num_features, group=group, **_options(norm)))
-    )
+
+    def synchronized(norm: nn.BatchNorm2d) -> nn.Module:
+        return _like(norm, SyncedBatchNorm(norm.num_features, group=group, **_options(norm)))
+
+    return _replace_norms(module, synchronized, "synchronized", group)
 
 
 def _options(norm: nn.BatchNorm2d) -> dict[str, Any]:
@@ -121,10 +140,20 @@ def _like(norm: nn.BatchNorm2d, other: nn.BatchNorm2d) -> nn.BatchNorm2d:
     return other
 
 
-def _replace_norms(module: nn.Module, replace: Callable[[nn.BatchNorm2d], nn.Module]) -> nn.Module:
-    """The module with each batch norm of PyTorch's own class replaced."""
+def _replace_norms(
+    module: nn.Module, replace: Callable[[nn.BatchNorm2d], nn.Module], own: str, *arguments: Any
+) -> nn.Module:
+    """Return the module with its batch norms replaced: PyTorch's by `replace`, others by their method `own`."""
     if type(module) is nn.BatchNorm2d:
         return replace(module)
+    if isinstance(module, _BatchNorm) and not isinstance(module, DONE):
+        if not hasattr(module, own):
+            raise NasrayError(
+                f"{type(module).__name__} is a batch norm of a class of its own, which cannot be {own}: give it a "
+                f"method `{own}`, see nasray.training.norms; or train with one worker and backbone_norm batch"
+            )
+        replaced: nn.Module = getattr(module, own)(*arguments)
+        return replaced
     for name, child in module.named_children():
-        setattr(module, name, _replace_norms(child, replace))
+        setattr(module, name, _replace_norms(child, replace, own, *arguments))
     return module

@@ -34,7 +34,7 @@ class Supernet(nn.Module):
     """A network of which `set_path` chooses what runs.
 
     Subclasses implement `select`, `standalone`, `path_state` and `forward`. The path is no part of the state
-    dictionary; a copy of the module keeps it.
+    dictionary; a copy of the module keeps it. `nasray.models.supernets.testing.check_supernet` checks a subclass.
 
     Args:
         space: whose architectures are the paths.
@@ -42,7 +42,8 @@ class Supernet(nn.Module):
     Attributes:
         space: as given.
         path: the (G,) genes of the path that `forward` takes; None before the first `set_path`.
-        feature_info: of the maps, the same on every path; see `nasray.models.backbone.Backbone`.
+        feature_info: of the maps, the same on every path; see `nasray.models.backbone.Backbone`. A supernet whose paths
+            have maps of fewer channels pads them with zeros.
         out_channels: of the maps.
     """
 
@@ -79,11 +80,20 @@ class Supernet(nn.Module):
         network.load_state_dict(state, assign=True)
         return network.train(self.training)
 
-    def path_parameters(self, genes: Genes) -> Iterator[nn.Parameter]:
-        """The parameters that a path uses."""
+    def path_parameters(self, genes: Genes) -> Iterator[tuple[nn.Parameter, tuple[slice, ...]]]:
+        """Yield the parameters that a path uses, each with the region of it, a slice for every dimension.
+
+        It is found from `path_state`, whose tensors are parameters or views into them. A supernet that computes weights
+        from others overrides this.
+
+        Raises:
+            ValueError: for genes that are no architecture of the space.
+        """
+        owners = {parameter.untyped_storage().data_ptr(): parameter for parameter in self.parameters()}
         for value in self.path_state(self._checked(genes)).values():
-            if isinstance(value, nn.Parameter):
-                yield value
+            owner = owners.get(value.untyped_storage().data_ptr())
+            if owner is not None and value.numel():
+                yield owner, _region(value, owner)
 
     def _checked(self, genes: Genes) -> NDArray[np.int64]:
         row = np.array(genes, dtype=np.int64)
@@ -101,8 +111,26 @@ class Supernet(nn.Module):
 
     @abstractmethod
     def path_state(self, row: NDArray[np.int64]) -> dict[str, Tensor]:
-        """A state dictionary of `standalone(row)` that holds the supernet's own parameters and buffers, no copies."""
+        """Return a state dictionary of `standalone(row)` that holds the supernet's own tensors, or views into them.
+
+        No copies: what is written into one of these tensors is written into the supernet.
+        """
 
     @abstractmethod
     def forward(self, images: Tensor) -> OrderedDict[str, Tensor]:
         """Map (B, 3, H, W) images to an ordered dictionary of maps, along the path that is set."""
+
+
+def supernet_of(network: nn.Module) -> Supernet | None:
+    """Return the supernet inside a network, in whatever slot; None if there is none."""
+    return next((module for module in network.modules() if isinstance(module, Supernet)), None)
+
+
+def _region(view: Tensor, whole: Tensor) -> tuple[slice, ...]:
+    """Return which entries of a tensor a view of the same number of dimensions shows, as a slice for each dimension."""
+    left, strides = int(view.storage_offset() - whole.storage_offset()), whole.stride()
+    first = [0] * whole.dim()
+    for dim in sorted(range(whole.dim()), key=lambda dim: strides[dim], reverse=True):
+        if whole.shape[dim] > 1:
+            first[dim], left = divmod(left, strides[dim])
+    return tuple(slice(begin, begin + size) for begin, size in zip(first, view.shape, strict=True))

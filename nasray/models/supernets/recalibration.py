@@ -62,6 +62,20 @@ def recalibrate(
     raise ValueError(f"statistics of {num_images} images are asked for, and there are only {seen}")
 
 
+def up_to_the_last_norm(network: nn.Module) -> Callable[[Tensor], Any]:
+    """Return what runs all batch norms of a detector or classifier, and no more than it has to.
+
+    That is its part that takes images, a backbone for one, where all batch norms are in it; else the whole network.
+    """
+    first = getattr(network, "backbone", None)
+    if isinstance(first, nn.Module) and hasattr(network, "normalize"):
+        inside = set(first.modules())
+        if all(module in inside for module in network.modules() if isinstance(module, _BatchNorm)):
+            return lambda images: first(network.normalize(images))  # type: ignore[operator]
+    forward: Callable[[Tensor], Any] = getattr(network, "forward_raw", network)
+    return forward
+
+
 @contextmanager
 def kept_statistics(module: nn.Module) -> Iterator[None]:
     """Put the statistics of all batch norms back at the end: `recalibrate` and evaluate a path within it."""

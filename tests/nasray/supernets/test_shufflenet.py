@@ -135,7 +135,7 @@ def test_parameters_off_the_path_stay_the_same_to_the_bit(optimizer):
         supernet.set_path(path)
         off = [
             (value, value.clone())
-            for place, choice in zip(supernet.places(), path, strict=True)
+            for place, choice in zip(supernet.places().values(), path, strict=True)
             for index, block in enumerate(place)
             if index != choice
             for value in block.state_dict().values()  # parameters, and statistics of norms
@@ -145,7 +145,7 @@ def test_parameters_off_the_path_stay_the_same_to_the_bit(optimizer):
         nn.functional.cross_entropy(network(images), labels).backward()
         optimizer.step()
         assert all(torch.equal(value, before) for value, before in off)
-        on = {id(parameter) for parameter in supernet.path_parameters(path)}
+        on = {id(parameter) for parameter, _ in supernet.path_parameters(path)}
         on |= {id(parameter) for parameter in network.head.parameters()}
         assert {id(parameter) for parameter in network.parameters() if parameter.grad is not None} == on
         assert all(torch.equal(value, before) == (id(value) not in on) for value, before in weights)
@@ -159,7 +159,7 @@ def test_paths_between_two_steps_add_up():
     for path in paths:
         supernet.set_path(path)
         supernet(torch.randn(2, 3, 64, 64, generator=generator()))["c5"].sum().backward()
-    on = {id(parameter) for path in paths for parameter in supernet.path_parameters(path)}
+    on = {id(parameter) for path in paths for parameter, _ in supernet.path_parameters(path)}
     assert {id(parameter) for parameter in supernet.parameters() if parameter.grad is not None} == on
 
 
@@ -171,7 +171,7 @@ def test_a_supernet_is_a_backbone_of_detectors(name):
     images, targets = shapes_batch(2, (64, 64))
     supernet.set_path(path)
     total_loss(detector, images, targets).backward()
-    on = {id(parameter) for parameter in supernet.path_parameters(path)}
+    on = {id(parameter) for parameter, _ in supernet.path_parameters(path)}
     assert {id(parameter) for parameter in supernet.parameters() if parameter.grad is not None} == on
     twin = build_detector(name, supernet.extract(path), 3, **options).eval()
     own = {key: value for key, value in detector.state_dict().items() if not key.startswith("backbone.")}
@@ -208,7 +208,7 @@ for iteration in range(6):
     optimizer.zero_grad()
     sum(x.square().mean() for x in network(images).values()).backward()
     optimizer.step()
-    on = {id(parameter) for parameter in supernet.path_parameters(path)}
+    on = {id(parameter) for parameter, _ in supernet.path_parameters(path)}
     for parameter, old in zip(supernet.parameters(), before, strict=True):
         if id(parameter) in on:
             assert parameter.grad is not None

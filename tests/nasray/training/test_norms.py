@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import distributed, nn
 
+from nasray.spaces import NasrayError
 from nasray.training.norms import FrozenBatchNorm, SyncedBatchNorm, freeze, freeze_norms, synchronize_norms
 
 
@@ -68,3 +69,31 @@ def test_a_synchronized_norm_can_be_copied_and_frozen_ones_stay_so(network):
     assert isinstance(twin[2][0], FrozenBatchNorm)
     assert twin[1].weight is not synced[1].weight
     assert torch.equal(twin(images(3)), synced(images(3)))
+
+
+class OwnNorm(nn.BatchNorm2d):
+    """A norm of a class of its own, which is frozen and synchronized in its own way."""
+
+    def frozen(self):
+        return nn.Identity()
+
+    def synchronized(self, group):
+        return nn.Sequential(self, nn.Identity()) if group is not None else self
+
+
+@pytest.mark.usefixtures("alone")
+def test_norms_of_other_classes_say_themselves_how():
+    network = nn.Sequential(OwnNorm(3), nn.Sequential(nn.BatchNorm2d(3)))
+    synced = synchronize_norms(copy.deepcopy(network), torch.device("cpu"))
+    assert isinstance(synced[0], nn.Sequential)
+    assert isinstance(synced[1][0], SyncedBatchNorm)
+    assert isinstance(freeze_norms(network)[0], nn.Identity)
+
+
+@pytest.mark.usefixtures("alone")
+@pytest.mark.parametrize("how", [freeze_norms, lambda network: synchronize_norms(network, torch.device("cpu"))])
+def test_norms_of_other_classes_are_not_passed_over(how):
+    with pytest.raises(NasrayError, match="BatchNorm1d is a batch norm of a class of its own, which cannot be"):
+        how(nn.Sequential(nn.BatchNorm2d(3), nn.BatchNorm1d(3)))
+    frozen = freeze_norms(nn.Sequential(nn.BatchNorm2d(3)))
+    assert how(frozen)[0] is frozen[0]

@@ -1,0 +1,203 @@
+"""Conformance of supernets: run `check_supernet` on a space of your own from your own tests.
+
+Plain functions that raise `AssertionError` with what was wrong. They build the supernet of the space several times, so
+hand them a small space.
+"""
+
+from __future__ import annotations
+
+import copy
+import io
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from nasray.models import build
+from nasray.models.supernets import build_supernet, space_of_supernet, supernet_architecture
+from nasray.models.supernets.base import Supernet, supernet_of
+from nasray.models.supernets.recalibration import STATISTICS, kept_statistics, recalibrate
+from nasray.spaces import Population, Space
+
+State = dict[str, Tensor]
+Check = Callable[[Supernet, Population, Tensor], None]
+
+
+def check_supernet(space: Space, *, image_hw: tuple[int, int] = (64, 64), num_paths: int = 4, seed: int = 0) -> None:
+    """Run every check of `SUPERNET_CHECKS` on a fresh supernet of a space.
+
+    Args:
+        space: Space of the paths, of a family in `nasray.models.supernets.SUPERNETS`.
+        image_hw: Height and width of the images that run through it.
+        num_paths: Number of random paths that a check looks at, at least 2.
+        seed: Seed of weights, paths and images.
+
+    Raises:
+        AssertionError: Naming the first broken rule.
+    """
+    for check in SUPERNET_CHECKS:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            supernet = build_supernet(space)
+            _enliven(supernet)
+            images = torch.randn(4, 3, *image_hw)
+        check(supernet, space.sample(num_paths, np.random.default_rng(seed)), images)
+
+
+def check_extraction(supernet: Supernet, paths: Population, images: Tensor) -> None:
+    """A path computes what its extracted network computes, to the bit, in training and in inference mode.
+
+    Where the path's maps have fewer channels, the supernet's are padded with zeros.
+    """
+    for index, row in enumerate(paths):
+        supernet.train(index % 2 == 1)
+        network = supernet.extract(row)
+        _is(network.training == supernet.training, f"extract({row.tolist()}) has not the supernet's mode")
+        supernet.set_path(row)
+        with torch.no_grad():
+            ours, theirs = supernet(images), network(images)
+        _is(list(ours) == list(theirs), f"maps are {list(ours)}, those of path {row.tolist()} {list(theirs)}")
+        channels = [info["num_chs"] for info in supernet.feature_info]
+        _is([x.shape[1] for x in ours.values()] == channels, f"maps of {row.tolist()} are not those of feature_info")
+        for name, x in ours.items():
+            num = theirs[name].shape[1]
+            _is(torch.equal(x[:, :num], theirs[name]), f"path {row.tolist()} and its network differ in map {name}")
+            _is(not x[:, num:].any(), f"map {name} of path {row.tolist()} is not padded with zeros")
+
+
+def check_path_state(supernet: Supernet, paths: Population, images: Tensor) -> None:
+    """`path_state` holds the supernet's own memory, under the names and shapes of the architecture's network."""
+    del images
+    own = {value.untyped_storage().data_ptr() for value in supernet.state_dict(keep_vars=True).values()}
+    for row in paths:
+        state = supernet.path_state(row)
+        copies = [name for name, value in state.items() if value.untyped_storage().data_ptr() not in own]
+        _is(not copies, f"path_state({row.tolist()}) copies {copies[:3]}")
+        architecture = supernet.space.to_architecture(row)
+        with torch.device("meta"):
+            expected = _shapes(build(architecture).state_dict())
+        _is(_shapes(state) == expected, f"path_state({row.tolist()}) is no state of {architecture.text}")
+
+
+def check_off_path(supernet: Supernet, paths: Population, images: Tensor) -> None:
+    """A step changes nothing of what its path does not use.
+
+    Parameters no part of which is on the path, and statistics of norms that do not run, stay the same to the bit, with
+    weight decay and momentum. Where a part of a parameter is on the path, the gradient of the rest is 0.
+    """
+    supernet.train()
+    optimizer = torch.optim.SGD(supernet.parameters(), lr=0.01, momentum=0.9, weight_decay=0.1)
+    for row in paths:
+        supernet.set_path(row)
+        regions: dict[int, list[tuple[slice, ...]]] = {}
+        for parameter, region in supernet.path_parameters(row):
+            regions.setdefault(id(parameter), []).append(region)
+        buffers = {value.untyped_storage().data_ptr() for value in supernet.path_state(row).values()}
+        before = {name: value.clone() for name, value in supernet.state_dict().items()}
+        optimizer.zero_grad()
+        sum((x.square().mean() for x in supernet(images).values()), torch.zeros(())).backward()
+        optimizer.step()
+        for name, parameter in supernet.named_parameters():
+            if id(parameter) not in regions:
+                _is(torch.equal(parameter, before[name]), f"{name} is off the path {row.tolist()} and has moved")
+            elif parameter.grad is not None:
+                outside = torch.ones_like(parameter, dtype=torch.bool)
+                for region in regions[id(parameter)]:
+                    outside[region] = False
+                _is(not parameter.grad[outside].any(), f"{name} has a gradient off the path {row.tolist()}")
+        for name, value in supernet.named_buffers():
+            if value.untyped_storage().data_ptr() not in buffers:
+                _is(torch.equal(value, before[name]), f"buffer {name} is off the path {row.tolist()} and has changed")
+
+
+def check_statistics(supernet: Supernet, paths: Population, images: Tensor) -> None:
+    """Statistics of one path are those of its network by itself, and are put back to the bit."""
+    before = {name: value.clone() for name, value in supernet.state_dict().items()}
+    for row in paths:
+        network = supernet.extract(row)
+        supernet.set_path(row)
+        with kept_statistics(supernet):
+            recalibrate(supernet, images.split(2), len(images))
+            recalibrate(network, images.split(2), len(images))
+            found, expected = supernet.extract(row).state_dict(), network.state_dict()
+            for name, value in expected.items():
+                if name.rpartition(".")[2] in STATISTICS:
+                    _is(torch.equal(found[name], value), f"{name} of path {row.tolist()}, recalibrated, is another")
+        changed = [name for name, value in supernet.state_dict().items() if not torch.equal(value, before[name])]
+        _is(not changed, f"kept_statistics does not put back {changed[:3]}")
+
+
+def check_round_trip(supernet: Supernet, paths: Population, images: Tensor) -> None:
+    """Space and weights come back from what checkpoints keep; the path is no part of it, and a copy keeps its own."""
+    architecture = supernet_architecture(supernet.space)
+    twin = build_supernet(space_of_supernet(architecture))
+    _is(supernet_architecture(twin.space) == architecture, f"{architecture.text} comes back as another supernet")
+    sink = io.BytesIO()
+    supernet.set_path(paths[0])
+    torch.save(supernet.state_dict(), sink)
+    sink.seek(0)
+    twin.load_state_dict(torch.load(sink, weights_only=True))
+    _is(twin.path is None, "the path is a part of the state")
+    kept = copy.deepcopy(supernet)
+    supernet.set_path(paths[1])
+    for other, row in ((twin, paths[1]), (kept, paths[0])):
+        if other is twin:
+            other.set_path(row)
+        _is(np.array_equal(_path(other), row), "a copy has not the path that it had")
+    with torch.no_grad():
+        pairs = zip(supernet.eval()(images).values(), twin.eval()(images).values(), strict=True)
+        _is(all(torch.equal(ours, theirs) for ours, theirs in pairs), "a supernet with the same state computes another")
+
+
+def check_refusals(supernet: Supernet, paths: Population, images: Tensor) -> None:
+    """Rows that are no architecture are refused with `ValueError`, and leave the path as it is."""
+    del images
+    supernet.set_path(paths[0])
+    invalid = supernet.space.sample(1, np.random.default_rng(0))[0].copy()
+    invalid[0] = max(supernet.space.genes[0].values) + 1
+    for row in (paths[0][:-1], invalid):
+        for call in (supernet.set_path, supernet.extract):
+            try:
+                call(row)
+                happened = "takes it"
+            except ValueError:
+                continue
+            except Exception as error:
+                happened = f"raises {type(error).__name__} instead of ValueError"
+            raise AssertionError(f"{row.tolist()} is no architecture of the space, and {call.__name__} {happened}")
+    _is(np.array_equal(_path(supernet), paths[0]), "a refused row has changed the path")
+    _is(supernet_of(nn.Sequential(nn.Identity(), supernet)) is supernet, "supernet_of does not find it in a network")
+
+
+SUPERNET_CHECKS: tuple[Check, ...] = (
+    check_extraction,
+    check_path_state,
+    check_off_path,
+    check_statistics,
+    check_round_trip,
+    check_refusals,
+)
+
+
+def _is(holds: bool, otherwise: str) -> None:
+    if not holds:
+        raise AssertionError(otherwise)
+
+
+def _path(supernet: Supernet) -> Population:
+    assert supernet.path is not None
+    return supernet.path
+
+
+def _shapes(state: State) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(value.shape) for name, value in state.items()}
+
+
+def _enliven(supernet: Supernet) -> None:
+    """Give the statistics of norms values that differ, so that one taken for another shows."""
+    for name, value in supernet.named_buffers():
+        if name.endswith("running_mean"):
+            value.normal_(0.0, 0.1)
+        elif name.endswith("running_var"):
+            value.uniform_(0.5, 1.5)
