@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NotRequired
 
 from typing_extensions import TypedDict
 
-from nasray.architectures import is_supernet
+from nasray.architectures import is_supernet, slots
 from nasray.cluster import write_atomic
 from nasray.cluster.records import OPEN, PixelRulesEntry, check_record
 from nasray.configuration import FORMER_KEYS, validate, with_current_keys
@@ -37,7 +37,7 @@ class Checkpoint:
 
     Attributes:
         recipe: the resolved recipe.
-        architecture: the backbone's.
+        architecture: Architecture of the backbone, or of all slots that one fills.
         classes: their names, in the order of labels.
         category_ids: their ids in the data set, in the order of labels.
         model: the detector's state as it is evaluated (the moving average where there is one).
@@ -114,15 +114,19 @@ class Checkpoint:
             architecture = Architecture.from_json(content["architecture"])
         except ValueError as error:
             raise NasrayError(f"{path}: {error}. Take another of its folder") from error
+        recipe = validate(RECIPE, Recipe, with_current_keys(content["recipe"]), f"{path}, recipe")
+        training = {FORMER_KEYS.get(key, key): value for key, value in content["training"].items()}
+        if training.get("weights") is not None:
+            training["weights"] = _current_names(recipe, training["weights"])
         return cls(
-            recipe=validate(RECIPE, Recipe, with_current_keys(content["recipe"]), f"{path}, recipe"),
+            recipe=recipe,
             architecture=architecture,
             classes=tuple(content["classes"]),
             category_ids=tuple(content["category_ids"]),
-            model=content["model"],
+            model=_current_names(recipe, content["model"]),
             metrics=content["metrics"],
             iteration=content["iteration"],
-            training={FORMER_KEYS.get(key, key): value for key, value in content["training"].items()},
+            training=training,
             pixel_rules=PixelRules.from_json(content.get("pixel_rules")),
         )
 
@@ -262,25 +266,47 @@ def make_network(
 
     Args:
         recipe: of the training.
-        architecture: of the backbone; it may stand for a supernet.
+        architecture: Backbone, pyramid, or a composite with a head; it may stand for a supernet.
         num_classes: of the data set.
         on_meta: leave the backbone without memory, for a state that is assigned.
 
     Raises:
         NasrayError: if recipe, architecture and detector do not go together.
     """
+    if recipe.task == "classification":
+        return _classifier(recipe, architecture, num_classes, on_meta)
+    from nasray.models.detectors import assemble_detector
+
+    options = {name: value for name, value in vars(recipe.detector).items() if name != "name" and value is not None}
+    return assemble_detector(recipe.detector.name, architecture, num_classes, on_meta=on_meta, **options)
+
+
+def _classifier(recipe: Recipe, architecture: Architecture, num_classes: int, on_meta: bool) -> Classifier:
     import torch
 
     from nasray.models import build
     from nasray.models.classifier import Classifier
-    from nasray.models.detectors import build_detector
 
+    if foreign := [slot for slot in slots(architecture) if slot != "backbone"]:
+        raise NasrayError(
+            f"classification trains a backbone alone; this architecture has a {foreign[-1]}. Leave it out"
+        )
     with torch.device("meta" if on_meta else "cpu"):
         backbone = build(architecture)
-    if recipe.task == "classification":
-        return Classifier(backbone, num_classes, **vars(recipe.classifier))
-    options = {name: value for name, value in vars(recipe.detector).items() if name != "name" and value is not None}
-    return build_detector(recipe.detector.name, backbone, num_classes, **options)
+    return Classifier(backbone, num_classes, **vars(recipe.classifier))
+
+
+def _current_names(recipe: Recipe, state: dict[str, Any]) -> dict[str, Any]:
+    """A network's state with the parameter names of this version."""
+    if recipe.task != "detection":
+        return state
+    from nasray.models.detectors import detector_class
+
+    former = detector_class(recipe.detector.name).former_names
+    return {
+        next((now + name.removeprefix(begin) for begin, now in former.items() if name.startswith(begin)), name): value
+        for name, value in state.items()
+    }
 
 
 def _kind(content: Any) -> str:

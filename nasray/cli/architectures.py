@@ -178,13 +178,12 @@ def _detector_of(known: Any) -> Any:
     path = Path(known.architecture)
     if known.detector:
         from nasray.finding import find_architecture
-        from nasray.models import build
-        from nasray.models.detectors import build_detector, check_detector_name
+        from nasray.models.detectors import assemble_detector, check_detector_name
 
         check_detector_name(known.detector)
         options, num_classes = _trained_detector(known.architecture, known.detector)
-        backbone = build(find_architecture(known.architecture))
-        return build_detector(known.detector, backbone, num_classes=num_classes or NUM_CLASSES, **options)
+        architecture = find_architecture(known.architecture)
+        return assemble_detector(known.detector, architecture, num_classes or NUM_CLASSES, **options)
     if path.suffix == ".pt" or (path / "checkpoints").is_dir():
         from nasray.checkpoint import Checkpoint
 

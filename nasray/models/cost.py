@@ -80,7 +80,7 @@ def detector_cost(
 
     Args:
         name: of the detector.
-        architecture: of the backbone.
+        architecture: Backbone, pyramid, or a composite of one of them and a head.
         image_hw: height and width of the image in pixels.
         num_classes: of the detector.
         **options: of the detector.
@@ -95,11 +95,10 @@ def detector_cost(
     """
     import torch
 
-    from nasray.models import build
-    from nasray.models.detectors import build_detector
+    from nasray.models.detectors import assemble_detector
 
     with torch.device("meta"):
-        detector = build_detector(name, build(architecture), num_classes, **options).eval()
+        detector = assemble_detector(name, architecture, num_classes, **options).eval()
         images = torch.empty(1, 3, *image_hw)
     counts: dict[str, dict[str, float]] = defaultdict(lambda: dict.fromkeys(("params_m", *CONVENTIONS), 0.0))
     for path, parameter in detector.named_parameters():

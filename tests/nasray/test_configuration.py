@@ -1,6 +1,10 @@
 """Configurations in records of earlier versions."""
 
+import pytest
+
 from nasray.configuration import FORMER_KEYS, validate, with_current_keys
+from nasray.experiment import Experiment
+from nasray.options import dotted_keys
 from nasray.recipe import RECIPE, AugmentationOptions, OptimizerOptions, Recipe
 
 
@@ -15,3 +19,10 @@ def test_a_recipe_with_former_keys_is_the_recipe_it_was():
     content["optimiser"] = content.pop("optimizer")
     assert validate(RECIPE, Recipe, with_current_keys(content), "recipe.yaml") == recipe
     assert {"colour", "optimiser"} < FORMER_KEYS.keys()
+
+
+@pytest.mark.parametrize("former", FORMER_KEYS)
+def test_every_former_key_has_become_one_that_there_is(former):
+    known = {part for owner in (Recipe, Experiment) for key in dotted_keys(owner) for part in key.split(".")}
+    assert FORMER_KEYS[former] in known
+    assert former not in known

@@ -27,27 +27,28 @@ class Anchors(nn.Module):
     Args:
         sizes: of each level, square roots of the anchors' areas in pixels.
         ratios: height over width.
-        strides: of each level.
 
     Attributes:
         num_per_location: anchors of one location.
     """
 
-    def __init__(
-        self, sizes: Sequence[Sequence[float]], ratios: Sequence[float] = (0.5, 1.0, 2.0), strides: Sequence[int] = ()
-    ) -> None:
+    def __init__(self, sizes: Sequence[Sequence[float]], ratios: Sequence[float] = (0.5, 1.0, 2.0)) -> None:
         super().__init__()
-        self.strides = tuple(strides)
         self.num_per_location = len(sizes[0]) * len(ratios)
         cells = AnchorGenerator(tuple(map(tuple, sizes)), (tuple(ratios),) * len(sizes)).cell_anchors
         for level, cell in enumerate(cells):
             cell = cell.to(torch.get_default_device())  # torchvision's are on the CPU whatever the default
             self.register_buffer(f"cell{level}", cell, persistent=False)
 
-    def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
-        """The anchors of every level, (H * W * anchors of a location, 4), from maps of (B, C, H, W)."""
+    def forward(self, maps: Sequence[Tensor], strides: Sequence[int]) -> list[Tensor]:
+        """Return the anchors of every level, (H * W * anchors of a location, 4).
+
+        Args:
+            maps: Map (B, C, H, W) of each level; several levels may share one.
+            strides: Pixels between two locations of each map.
+        """
         anchors = []
-        for level, (x, stride) in enumerate(zip(maps, self.strides, strict=True)):
+        for level, (x, stride) in enumerate(zip(maps, strides, strict=True)):
             points = grid_points(x, stride, offset=0.0)
             cell = self.get_buffer(f"cell{level}")
             anchors.append((points.repeat(1, 2)[:, None] + cell).reshape(-1, 4))

@@ -7,7 +7,7 @@ pixels of the padded image; labels run from 0 to `num_classes` - 1; background h
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +38,34 @@ class Detections(NamedTuple):
     masks: Tensor | None = None
 
 
+class Pyramid(Protocol):
+    """What a detector needs of a network that stands where a backbone and its neck do.
+
+    Its `forward` maps (B, 3, H, W) images to a list of `num_groups` maps (B, out_channels, h, w): objects are grouped
+    by size, and each group is looked for on the map at its place. Several groups may share a map, the same tensor.
+
+    Attributes:
+        out_channels: Channels of every map.
+        num_groups: Number of groups of objects, smallest first.
+        strides: Pixels between two locations of each group's map, on the path that is set.
+        stride: Largest stride of any path: height and width of images are padded to multiples of it.
+    """
+
+    out_channels: int
+    num_groups: int
+    stride: int
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Pixels between two locations of each group's map."""
+        ...
+
+
+def is_pyramid(network: nn.Module) -> bool:
+    """Return whether a network is a `Pyramid` rather than a backbone."""
+    return hasattr(network, "num_groups")
+
+
 class Detector(nn.Module):
     """A backbone and what turns its maps into boxes.
 
@@ -54,6 +82,9 @@ class Detector(nn.Module):
     Attributes:
         stride: height and width of training images are padded to multiples of it.
         learns_masks: whether targets need `masks`.
+        slots: Slots that architectures can fill, and the place of each one's network in the detector.
+        default_head_options: Options that only the default head has.
+        former_names: Beginnings of parameter names in checkpoints of earlier versions, and what they are now.
 
     Raises:
         ValueError: if the backbone lacks a map that the detector needs; or for an option that is not allowed.
@@ -61,6 +92,9 @@ class Detector(nn.Module):
 
     stride = 32
     learns_masks = False
+    slots: ClassVar[Mapping[str, str]] = {"backbone": "backbone"}
+    default_head_options: ClassVar[tuple[str, ...]] = ()
+    former_names: ClassVar[Mapping[str, str]] = {}
 
     def __init__(
         self, backbone: nn.Module, num_classes: int, *, score_threshold: float = 0.05, max_detections: int = 100

@@ -8,19 +8,19 @@ Shapes: B images, P proposals, C classes, K detections. Boxes are xyxy in absolu
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import cast
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, cast
 
 import torch
 from torch import Tensor, nn
 from torchvision.models.detection.rpn import RPNHead
 
 from nasray.models.detectors.anchors import Anchors
-from nasray.models.detectors.base import Detections, Detector, Raw, Target, map_channels
+from nasray.models.detectors.base import Detections, Detector, Pyramid, Raw, Target, is_pyramid, map_channels
 from nasray.models.detectors.candidates import clip, select, stack, top_candidates
 from nasray.models.detectors.heads import flatten_level
 from nasray.models.detectors.necks import FPN
-from nasray.models.detectors.pooling import apply_to_boxes, pool_regions
+from nasray.models.detectors.pooling import Groups, apply_to_boxes, pool_regions
 from nasray.models.detectors.roi import BOX_SIZE, BoxHead, Samples, box_loss, decode, sample_regions
 from nasray.models.detectors.rpn import propose, rpn_loss
 
@@ -36,13 +36,14 @@ class FasterRCNN(Detector):
     """Proposals from all levels of a pyramid, then class and box of each.
 
     Args:
-        backbone: with maps of reduction 4 to 32 (8 to 32 if `first_level` is 3).
+        backbone: with maps of reduction 4 to 32 (8 to 32 if `first_level` is 3); or a `Pyramid` instead of a feature
+            pyramid on a backbone. Proposals come from all of its groups, regions are pooled from all but the last.
         num_classes: C.
         channels: of the pyramid and of convolutions.
         box_head: "2fc", or "4conv1fc" (DetNAS), "2conv1fc" (MSNAS).
         norm: of the pyramid and of the box head's convolutions: "batch", "group" or "none".
         base_size: edge of the square anchor at the first level, in pixels; each level doubles it.
-        first_level: 2 for P2 to P6, 3 for P3 to P6.
+        first_level: 2 for P2 to P6, 3 for P3 to P6; 2 if left out. A `Pyramid` has none.
         score_threshold: detections that do not score more are dropped.
         nms_iou: a box that overlaps a better one of its class by more is dropped.
         max_detections: K.
@@ -55,28 +56,48 @@ class FasterRCNN(Detector):
     """
 
     region_samples = 512
+    slots: ClassVar[Mapping[str, str]] = {"backbone": "backbone", "pyramid": "backbone"}
 
     def __init__(
         self, backbone: nn.Module, num_classes: int, *, channels: int = 256, box_head: str = "2fc", norm: str = "none",
-        base_size: float = 32, first_level: int = 2, score_threshold: float = 0.05, nms_iou: float = 0.5,
+        base_size: float = 32, first_level: int | None = None, score_threshold: float = 0.05, nms_iou: float = 0.5,
         max_detections: int = 100,
     ) -> None:  # fmt: skip
         super().__init__(backbone, num_classes, score_threshold=score_threshold, max_detections=max_detections)
-        if first_level not in (2, 3):
+        if first_level not in (None, 2, 3):
             raise ValueError(f"first_level is 2 or 3, got {first_level}")
-        self.first_level = first_level
         self.nms_iou = nms_iou
-        self.reductions = [2**level for level in range(first_level, 6)]
-        strides = [*self.reductions, 64]
-        sizes = [[base_size * 2**index] for index in range(len(strides))]
-        self.neck = FPN(map_channels(backbone, self.reductions), channels, "pool", norm)
-        self.anchors = Anchors(sizes, strides=strides)
+        self.first_group = first_level or 2
+        self.reductions = [2**level for level in range(self.first_group, 6)]
+        if is_pyramid(backbone):
+            num_groups = _check_pyramid(cast(Pyramid, backbone), channels, first_level)
+            self.stride, self.neck = cast(Pyramid, backbone).stride, None
+        else:
+            self.neck = FPN(map_channels(backbone, self.reductions), channels, "pool", norm)
+            num_groups = len(self.reductions) + 1
+        self.anchors = Anchors([[base_size * 2**index] for index in range(num_groups)])
         self.rpn = RPNHead(channels, self.anchors.num_per_location)
         self.box_head = BoxHead(channels, num_classes, box_head, norm)
 
     def pyramid(self, images: Tensor) -> list[Tensor]:
-        """The levels up to P6, finest first, from (B, 3, H, W) RGB values in 0 to 255."""
+        """Return the map of each group, smallest objects first: of a feature pyramid the levels up to P6.
+
+        Args:
+            images: (B, 3, H, W) RGB, 0 to 255.
+        """
+        if self.neck is None:
+            return list(self.backbone(self.normalize(images)))
         return self.neck(self.features(images, self.reductions))
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Pixels between two locations of each group's map."""
+        return cast(Pyramid, self.backbone).strides if self.neck is None else (*self.reductions, 64)
+
+    @property
+    def groups(self) -> Groups:
+        """Groups that regions are pooled from: all but the last."""
+        return Groups(self.strides[:-1], self.first_group)
 
     def objectness(self, levels: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """Logits (B, A) and deltas (B, A, 4) of each level's A anchors, in float32."""
@@ -98,9 +119,9 @@ class FasterRCNN(Detector):
     def raw_boxes(self, levels: Sequence[Tensor], image_hw: Sequence[int]) -> dict[str, Tensor]:
         """What `forward_raw` gives, from the pyramid's levels and the size of the padded images."""
         proposals, scores = propose(
-            *self.objectness(levels), self.anchors(levels), image_hw, num_before=PROPOSALS, num=PROPOSALS
+            *self.objectness(levels), self.anchors(levels, self.strides), image_hw, num_before=PROPOSALS, num=PROPOSALS
         )
-        logits, deltas = apply_to_boxes(self.box_head, levels[:-1], proposals, scores > 0, BOX_SIZE, self.first_level)
+        logits, deltas = apply_to_boxes(self.box_head, levels[:-1], proposals, scores > 0, BOX_SIZE, self.groups)
         return {"proposals": proposals, "proposal_scores": scores, "logits": logits, "deltas": deltas}
 
     def loss(
@@ -109,7 +130,7 @@ class FasterRCNN(Detector):
         """`loss_objectness` and `loss_proposals` of the proposals, `loss_classes` and `loss_boxes` of the box head."""
         levels = self.pyramid(images)
         logits, deltas = self.objectness(levels)
-        anchors, image_hw = self.anchors(levels), images.shape[-2:]
+        anchors, image_hw = self.anchors(levels, self.strides), images.shape[-2:]
         losses = rpn_loss(logits, deltas, anchors, targets, generator)
         proposals, scores = propose(
             logits, deltas, anchors, image_hw, num_before=TRAINING_PROPOSALS, num=TRAINING_PROPOSALS
@@ -119,7 +140,7 @@ class FasterRCNN(Detector):
 
     def region_losses(self, maps: Sequence[Tensor], samples: Samples, targets: Sequence[Target]) -> dict[str, Tensor]:
         """Losses of the sampled regions, from the levels that they are pooled from."""
-        logits, deltas = self.box_head(pool_regions(maps, samples.regions, BOX_SIZE, self.first_level))
+        logits, deltas = self.box_head(pool_regions(maps, samples.regions, BOX_SIZE, self.groups))
         return box_loss(logits, deltas, samples)
 
     def postprocess(self, raw: Raw, image_hw: Tensor) -> Detections:
@@ -137,3 +158,12 @@ class FasterRCNN(Detector):
             labels = index % self.num_classes
             images.append(select(candidates, best * inside, labels, self.nms_iou, self.max_detections))
         return stack(images)
+
+
+def _check_pyramid(pyramid: Pyramid, channels: int, first_level: int | None) -> int:
+    """Return the number of a pyramid's groups; refuse options that it cannot keep to."""
+    if first_level is not None:
+        raise ValueError("first_level is of a feature pyramid on a backbone; this pyramid has its own. Leave it out")
+    if pyramid.out_channels != channels:
+        raise ValueError(f"channels is that of the pyramid's maps, {pyramid.out_channels}; got {channels}")
+    return pyramid.num_groups

@@ -13,7 +13,8 @@ are xyxy in absolute pixels.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +24,17 @@ from torchvision.ops import generalized_box_iou_loss
 from nasray.models.detectors.anchors import BACKGROUND, boxes_to_distances, distances_to_boxes, grid_points, positives
 from nasray.models.detectors.base import Detections, Detector, Raw, Target, map_channels
 from nasray.models.detectors.candidates import detect
-from nasray.models.detectors.heads import Scale, Tower, each_level, flatten_level, predictor, prior_bias, take
+from nasray.models.detectors.heads import (
+    DenseHead,
+    MakeHead,
+    Scale,
+    dense_head,
+    each_level,
+    flatten_level,
+    predictor,
+    prior_bias,
+    take,
+)
 from nasray.models.detectors.losses import focal_loss, positive_count
 from nasray.models.detectors.necks import FPN, REDUCTIONS, STRIDES
 
@@ -37,6 +48,7 @@ class FCOS(Detector):
     Args:
         backbone: with maps of reduction 8, 16 and 32.
         num_classes: C.
+        head: What builds the head, instead of twin towers.
         channels: of the pyramid and the towers.
         num_convs: convolutions of each tower.
         norm: of pyramid and towers: "batch", "group" or "none". None, as in the paper, is "group" in the towers alone.
@@ -48,14 +60,30 @@ class FCOS(Detector):
         ValueError: for an option that is not allowed, or a backbone that lacks a map.
     """
 
+    slots: ClassVar[Mapping[str, str]] = {"backbone": "backbone", "head": "head.trunk"}
+    default_head_options: ClassVar[tuple[str, ...]] = ("num_convs",)
+    former_names: ClassVar[Mapping[str, str]] = {
+        "head.class_tower.": "head.trunk.class_tower.",
+        "head.box_tower.": "head.trunk.box_tower.",
+    }
+
     def __init__(
-        self, backbone: nn.Module, num_classes: int, *, channels: int = 256, num_convs: int = 4,
-        norm: str | None = None, score_threshold: float = 0.05, nms_iou: float = 0.6, max_detections: int = 100,
-    ) -> None:  # fmt: skip
+        self,
+        backbone: nn.Module,
+        num_classes: int,
+        head: MakeHead | None = None,
+        *,
+        channels: int = 256,
+        num_convs: int = 4,
+        norm: str | None = None,
+        score_threshold: float = 0.05,
+        nms_iou: float = 0.6,
+        max_detections: int = 100,
+    ) -> None:
         super().__init__(backbone, num_classes, score_threshold=score_threshold, max_detections=max_detections)
         self.nms_iou = nms_iou
         self.neck = FPN(map_channels(backbone, REDUCTIONS), channels, "convs", norm or "none")
-        self.head = FCOSHead(channels, num_classes, num_convs, norm or "group")
+        self.head = FCOSHead(dense_head(head, channels, num_convs, norm or "group", len(STRIDES)), num_classes)
 
     def forward_raw(self, images: Tensor) -> Raw:
         """What the head says of each level, finest first.
@@ -103,25 +131,25 @@ class FCOS(Detector):
 
 
 class FCOSHead(nn.Module):
-    """Two towers for all levels: one for classes, one for distances and centerness."""
+    """Classes, and distances and centerness, from the two features that a `DenseHead` makes of each level."""
 
-    def __init__(self, channels: int, num_classes: int, num_convs: int, norm: str) -> None:
+    def __init__(self, trunk: nn.Module, num_classes: int) -> None:
         super().__init__()
-        self.class_tower = Tower(channels, channels, num_convs, norm, len(STRIDES))
-        self.box_tower = Tower(channels, channels, num_convs, norm, len(STRIDES))
+        self.trunk = trunk
+        channels = cast(DenseHead, trunk).out_channels
         self.classes = predictor(channels, num_classes, prior_bias())
         self.boxes = predictor(channels, 4 + 1)  # distances, centerness
         self.scales = nn.ModuleList(Scale() for _ in STRIDES)
 
     def forward(self, levels: Sequence[Tensor]) -> dict[str, list[Tensor]]:
         """Map the levels to logits, distances in strides, and logits of centerness."""
-        logits = each_level(lambda x, level: self.classes(self.class_tower(x, level)), levels)
-        distances, centerness = zip(*each_level(self._boxes, levels), strict=True)
-        return {"logits": logits, "distances": list(distances), "centerness": list(centerness)}
+        logits, distances, centerness = zip(*each_level(self._level, levels), strict=True)
+        return {"logits": list(logits), "distances": list(distances), "centerness": list(centerness)}
 
-    def _boxes(self, x: Tensor, level: int) -> tuple[Tensor, Tensor]:
-        distances, centerness = self.boxes(self.box_tower(x, level)).split([4, 1], dim=1)
-        return self.scales[level](distances).relu(), centerness
+    def _level(self, x: Tensor, level: int) -> tuple[Tensor, Tensor, Tensor]:
+        classes, boxes = cast(DenseHead, self.trunk).towers(x, level)
+        distances, centerness = self.boxes(boxes).split([4, 1], dim=1)
+        return self.classes(classes), self.scales[level](distances).relu(), centerness
 
 
 def all_points(levels: Sequence[Tensor]) -> tuple[Tensor, Tensor]:

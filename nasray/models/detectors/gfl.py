@@ -14,7 +14,8 @@ distances that a distribution is over. Boxes are xyxy in absolute pixels.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +25,18 @@ from torchvision.ops import generalized_box_iou_loss
 from nasray.models.detectors.anchors import BACKGROUND, Anchors, boxes_to_distances, distances_to_boxes, positives
 from nasray.models.detectors.base import Detections, Detector, Raw, Target, map_channels
 from nasray.models.detectors.candidates import detect
-from nasray.models.detectors.heads import Scale, Tower, each_level, flatten_level, predictor, prior_bias, reset, take
+from nasray.models.detectors.heads import (
+    DenseHead,
+    MakeHead,
+    Scale,
+    dense_head,
+    each_level,
+    flatten_level,
+    predictor,
+    prior_bias,
+    reset,
+    take,
+)
 from nasray.models.detectors.losses import aligned_iou, positive_count, quality_focal_loss
 from nasray.models.detectors.necks import FPN, REDUCTIONS, STRIDES
 
@@ -45,6 +57,7 @@ class GFL(Detector):
     Args:
         backbone: with maps of reduction 8, 16 and 32.
         num_classes: C.
+        head: What builds the head, instead of twin towers.
         channels: of the pyramid and the towers.
         num_convs: convolutions of each tower.
         norm: of pyramid and towers: "batch", "group" or "none". None, as in the paper, is "group" in the towers alone.
@@ -56,15 +69,31 @@ class GFL(Detector):
         ValueError: for an option that is not allowed, or a backbone that lacks a map.
     """
 
+    slots: ClassVar[Mapping[str, str]] = {"backbone": "backbone", "head": "head.trunk"}
+    default_head_options: ClassVar[tuple[str, ...]] = ("num_convs",)
+    former_names: ClassVar[Mapping[str, str]] = {
+        "head.class_tower.": "head.trunk.class_tower.",
+        "head.box_tower.": "head.trunk.box_tower.",
+    }
+
     def __init__(
-        self, backbone: nn.Module, num_classes: int, *, channels: int = 256, num_convs: int = 4,
-        norm: str | None = None, score_threshold: float = 0.05, nms_iou: float = 0.6, max_detections: int = 100,
-    ) -> None:  # fmt: skip
+        self,
+        backbone: nn.Module,
+        num_classes: int,
+        head: MakeHead | None = None,
+        *,
+        channels: int = 256,
+        num_convs: int = 4,
+        norm: str | None = None,
+        score_threshold: float = 0.05,
+        nms_iou: float = 0.6,
+        max_detections: int = 100,
+    ) -> None:
         super().__init__(backbone, num_classes, score_threshold=score_threshold, max_detections=max_detections)
         self.nms_iou = nms_iou
-        self.anchors = Anchors([[stride * ANCHOR_STRIDES] for stride in STRIDES], ratios=(1.0,), strides=STRIDES)
+        self.anchors = Anchors([[stride * ANCHOR_STRIDES] for stride in STRIDES], ratios=(1.0,))
         self.neck = FPN(map_channels(backbone, REDUCTIONS), channels, "convs", norm or "none")
-        self.head = GFLHead(channels, num_classes, num_convs, norm or "group")
+        self.head = GFLHead(dense_head(head, channels, num_convs, norm or "group", len(STRIDES)), num_classes)
 
     def forward_raw(self, images: Tensor) -> Raw:
         """What the head says of each level, finest first.
@@ -83,7 +112,7 @@ class GFL(Detector):
         """
         raw = self.forward_raw(images)
         logits = list(raw["logits"])
-        levels = self.anchors(logits)
+        levels = self.anchors(logits, STRIDES)
         anchors, sizes = torch.cat(levels), [len(level) for level in levels]
         chosen = positives([assign(anchors, sizes, target["boxes"]) for target in targets], targets, logits)
         anchor = anchors[chosen.anchor]
@@ -107,7 +136,7 @@ class GFL(Detector):
         """Take the mean of each distribution as distance, and suppress within each class."""
         scores, boxes = [], []
         for logit, distribution, anchor, stride in zip(
-            raw["logits"], raw["distributions"], self.anchors(list(raw["logits"])), STRIDES, strict=True
+            raw["logits"], raw["distributions"], self.anchors(list(raw["logits"]), STRIDES), STRIDES, strict=True
         ):
             scores.append(flatten_level(logit.float().sigmoid(), self.num_classes))
             distances = expected_distances(
@@ -118,12 +147,15 @@ class GFL(Detector):
 
 
 class GFLHead(nn.Module):
-    """Two towers for all levels, of classes and of distributions; a small network tells the quality of the latter."""
+    """Classes and distributions from the two features that a `DenseHead` makes of each level.
 
-    def __init__(self, channels: int, num_classes: int, num_convs: int, norm: str) -> None:
+    A small network tells the quality of the distributions.
+    """
+
+    def __init__(self, trunk: nn.Module, num_classes: int) -> None:
         super().__init__()
-        self.class_tower = Tower(channels, channels, num_convs, norm, len(STRIDES))
-        self.box_tower = Tower(channels, channels, num_convs, norm, len(STRIDES))
+        self.trunk = trunk
+        channels = cast(DenseHead, trunk).out_channels
         self.classes = predictor(channels, num_classes, prior_bias())
         self.distributions = predictor(channels, 4 * (FARTHEST + 1))
         self.scales = nn.ModuleList(Scale() for _ in STRIDES)
@@ -139,9 +171,10 @@ class GFLHead(nn.Module):
         return {"logits": list(logits), "distributions": list(distributions)}
 
     def _level(self, x: Tensor, level: int) -> tuple[Tensor, Tensor]:
-        distribution = self.scales[level](self.distributions(self.box_tower(x, level)))
+        classes, boxes = cast(DenseHead, self.trunk).towers(x, level)
+        distribution = self.scales[level](self.distributions(boxes))
         quality = self.quality(statistics(distribution))
-        return joint_logit(self.classes(self.class_tower(x, level)), quality), distribution
+        return joint_logit(self.classes(classes), quality), distribution
 
 
 def statistics(distributions: Tensor) -> Tensor:

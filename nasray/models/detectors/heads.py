@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -64,6 +64,80 @@ class Tower(nn.Module):
                 x = norms[level % len(norms)](x)
             x = self.activation(x)
         return x
+
+
+class DenseHead(Protocol):
+    """What a dense detector needs of the network in its slot `head`, which is built with `in_channels`, `num_levels`.
+
+    Attributes:
+        out_channels: Channels of both maps.
+    """
+
+    out_channels: int
+
+    def towers(self, level: Tensor, index: int) -> tuple[Tensor, Tensor]:
+        """Map a level (B, in_channels, H, W) to features of classes and of boxes, both (B, out_channels, H, W).
+
+        Args:
+            level: Level of the pyramid.
+            index: Index of the level, finest first.
+        """
+        ...
+
+
+class TwinTowers(nn.Module):
+    """The usual head: a tower of convolutions for classes and one like it for boxes, the same for all levels.
+
+    Args:
+        channels: Channels of the levels and of every convolution.
+        num_convs: Convolutions of each tower, 0 or more.
+        norm: "batch", "group" or "none".
+        num_levels: Number of levels.
+
+    Attributes:
+        out_channels: Channels of both maps.
+
+    Raises:
+        ValueError: for an unknown norm.
+    """
+
+    def __init__(self, channels: int, num_convs: int, norm: str, num_levels: int) -> None:
+        super().__init__()
+        self.out_channels = channels
+        self.class_tower = Tower(channels, channels, num_convs, norm, num_levels)
+        self.box_tower = Tower(channels, channels, num_convs, norm, num_levels)
+
+    def towers(self, level: Tensor, index: int) -> tuple[Tensor, Tensor]:
+        """Map a level (B, C, H, W) to features of classes and of boxes, both of the same shape."""
+        return self.class_tower(level, index), self.box_tower(level, index)
+
+
+MakeHead = Callable[..., nn.Module]
+"""What builds the network of a detector's slot `head`, called with `in_channels` and `num_levels`."""
+
+
+def dense_head(make: MakeHead | None, channels: int, num_convs: int, norm: str, num_levels: int) -> nn.Module:
+    """Build the head of a dense detector: the one that fills its slot, or by default `TwinTowers`.
+
+    Args:
+        make: What builds the head of the slot; None for the default.
+        channels: Channels of the levels.
+        num_convs: Convolutions of each tower of the default head.
+        norm: Norm of the default head.
+        num_levels: Number of levels.
+
+    Raises:
+        ValueError: if the head is not one for dense detectors.
+    """
+    if make is None:
+        return TwinTowers(channels, num_convs, norm, num_levels)
+    head = make(in_channels=channels, num_levels=num_levels)
+    if not callable(getattr(head, "towers", None)):
+        raise ValueError(
+            f"its head makes features of classes and boxes of every level; {type(head).__name__} has no `towers`. "
+            "Choose another head, or a detector that this one is for"
+        )
+    return head
 
 
 Output = TypeVar("Output")

@@ -7,7 +7,8 @@ Shapes: B images of H x W pixels, N annotated boxes, R regions of all images, C 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,7 @@ from torchvision.ops import roi_align
 
 from nasray.models.detectors.base import Detections, Raw, Target
 from nasray.models.detectors.faster_rcnn import FasterRCNN
+from nasray.models.detectors.heads import MakeHead
 from nasray.models.detectors.losses import positive_count
 from nasray.models.detectors.pooling import apply_to_boxes, pool_regions
 from nasray.models.detectors.roi import Samples
@@ -35,11 +37,13 @@ class MaskRCNN(FasterRCNN):
     Args:
         backbone: as for `FasterRCNN`, like all other options.
         num_classes: C.
+        head: What builds the head of masks, instead of four convolutions: it maps (R, channels, 14, 14) to
+            (R, out_channels, 14, 14).
         channels: of the pyramid and of convolutions.
         box_head: kind of the box head.
         norm: of the pyramid and of the box head's convolutions.
         base_size: edge of the square anchor at the first level, in pixels.
-        first_level: 2 for P2 to P6, 3 for P3 to P6.
+        first_level: 2 for P2 to P6, 3 for P3 to P6; 2 if left out. A `Pyramid` has none.
         score_threshold: detections that do not score more are dropped.
         nms_iou: a box that overlaps a better one of its class by more is dropped.
         max_detections: K.
@@ -49,20 +53,29 @@ class MaskRCNN(FasterRCNN):
     """
 
     learns_masks = True
+    slots: ClassVar[Mapping[str, str]] = {"backbone": "backbone", "pyramid": "backbone", "head": "mask_head.0"}
 
     def __init__(
-        self, backbone: nn.Module, num_classes: int, *, channels: int = 256, box_head: str = "2fc", norm: str = "none",
-        base_size: float = 32, first_level: int = 2, score_threshold: float = 0.05, nms_iou: float = 0.5,
+        self,
+        backbone: nn.Module,
+        num_classes: int,
+        head: MakeHead | None = None,
+        *,
+        channels: int = 256,
+        box_head: str = "2fc",
+        norm: str = "none",
+        base_size: float = 32,
+        first_level: int | None = None,
+        score_threshold: float = 0.05,
+        nms_iou: float = 0.5,
         max_detections: int = 100,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__(
             backbone, num_classes, channels=channels, box_head=box_head, norm=norm, base_size=base_size,
             first_level=first_level, score_threshold=score_threshold, nms_iou=nms_iou, max_detections=max_detections,
         )  # fmt: skip
-        self.mask_head = nn.Sequential(
-            MaskRCNNHeads(channels, [channels] * NUM_CONVS, dilation=1),
-            MaskRCNNPredictor(channels, channels, num_classes),
-        )
+        trunk, width = _mask_trunk(head, channels)
+        self.mask_head = nn.Sequential(trunk, MaskRCNNPredictor(width, channels, num_classes))
 
     def forward_raw(self, images: Tensor) -> Raw:
         """What Faster R-CNN gives, and the pyramid's `levels` that masks are pooled from."""
@@ -89,7 +102,7 @@ class MaskRCNN(FasterRCNN):
         losses = super().region_losses(maps, samples, targets)
         positive = torch.where(samples.labels < self.num_classes)[0]
         regions, labels = samples.regions[positive], samples.labels[positive]
-        (logits,) = self._mask_logits(pool_regions(maps, regions, POOLED_SIZE, self.first_level))
+        (logits,) = self._mask_logits(pool_regions(maps, regions, POOLED_SIZE, self.groups))
         truth = mask_targets(regions, samples.truth[positive], targets)
         found = logits[torch.arange(len(labels), device=labels.device), labels]
         errors = F.binary_cross_entropy_with_logits(found, truth, reduction="sum") / MASK_SIZE**2
@@ -99,9 +112,7 @@ class MaskRCNN(FasterRCNN):
         """Detections with masks, (B, K, 28, 28) probabilities of each box's own class; 0 for padding."""
         found = super().postprocess(raw, image_hw)
         maps = list(raw["levels"])
-        (logits,) = apply_to_boxes(
-            self._mask_logits, maps, found.boxes, found.scores > 0, POOLED_SIZE, self.first_level
-        )
+        (logits,) = apply_to_boxes(self._mask_logits, maps, found.boxes, found.scores > 0, POOLED_SIZE, self.groups)
         index = found.labels[..., None, None, None].expand(*found.labels.shape, 1, MASK_SIZE, MASK_SIZE)
         masks = logits.gather(2, index).squeeze(2).sigmoid() * (found.scores > 0)[..., None, None]
         return found._replace(masks=masks)
@@ -109,6 +120,19 @@ class MaskRCNN(FasterRCNN):
     def _mask_logits(self, pooled: Tensor) -> tuple[Tensor]:
         """Map (R, channels, 14, 14) to (R, C, 28, 28), in float32."""
         return (self.mask_head(pooled).float(),)
+
+
+def _mask_trunk(make: MakeHead | None, channels: int) -> tuple[nn.Module, int]:
+    """The head that fills the slot, or by default four convolutions, and its number of output channels."""
+    if make is None:
+        return MaskRCNNHeads(channels, [channels] * NUM_CONVS, dilation=1), channels
+    trunk: Any = make(in_channels=channels, num_levels=1)
+    if type(trunk).forward is nn.Module.forward:
+        raise ValueError(
+            f"its head maps regions of 14 x 14 pixels to features of masks; {type(trunk).__name__} has no `forward`. "
+            "Choose another head, or a detector that this one is for"
+        )
+    return trunk, trunk.out_channels
 
 
 def mask_targets(regions: Tensor, truth: Tensor, targets: Sequence[Target]) -> Tensor:

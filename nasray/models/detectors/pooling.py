@@ -7,12 +7,14 @@ Differs from the papers in: 2 x 2 points of each bin are averaged, and they are 
 (as in torchvision, so that its weights fit).
 
 Shapes: B images, P boxes of one image, R regions of all images, S x S bins. Boxes are xyxy in absolute pixels; a region
-is (image, x1, y1, x2, y2).
+is (image, x1, y1, x2, y2). Objects are grouped by size, each group pools from a map, and several groups may share one.
+The levels of a feature pyramid are such groups: level P4 is group 4, the boxes of about 224 pixels.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -23,17 +25,34 @@ POINTS = 2
 """Samples of a bin in each direction."""
 
 
-def pool_regions(maps: Sequence[Tensor], regions: Tensor, size: int, first_level: int) -> Tensor:
-    """Pool each region from the level that fits its size: (R, channels, S, S).
+class Groups(NamedTuple):
+    """Which map each group of objects pools from.
+
+    Attributes:
+        strides: Pixels between two locations of each group's map, smallest objects first.
+        first: Number of the first group; one more is for boxes of twice the edge, and 224 pixels are of group 4.
+    """
+
+    strides: Sequence[int]
+    first: int = 2
+
+
+def pool_regions(maps: Sequence[Tensor], regions: Tensor, size: int, groups: Groups) -> Tensor:
+    """Pool each region from the map of its group: (R, channels, S, S).
 
     Args:
-        maps: (B, channels, H, W) of each level, finest first; each halves the one before.
+        maps: (B, channels, H, W) of each group.
         regions: (R, 5) float32.
         size: S.
-        first_level: whose stride is 2 to its power.
+        groups: Groups that the maps are of.
     """
-    level = region_levels(regions[:, 1:], first_level, first_level + len(maps) - 1) - first_level
-    scales = [2.0 ** -(first_level + index) for index in range(len(maps))]
+    level = region_groups(regions[:, 1:], groups.first, len(maps))
+    scales = [1.0 / stride for stride in groups.strides]
+    places = [next(place for place, other in enumerate(maps) if other is x) for x in maps]
+    if places != list(range(len(maps))):  # each map once, so that none is copied or pooled twice
+        single = sorted(set(places))
+        level = torch.tensor([single.index(place) for place in places], device=level.device)[level]
+        maps, scales = [maps[place] for place in single], [scales[place] for place in single]
     if without_values(regions):
         return _pool_everywhere(maps, regions, level, size, scales)
     if regions.device.type == "cpu":
@@ -46,34 +65,42 @@ def without_values(x: Tensor) -> bool:
     return torch.compiler.is_exporting() or x.is_meta
 
 
-def region_levels(boxes: Tensor, first: int, last: int) -> Tensor:
-    """The level of each of (R, 4) boxes, (R,) int64: 4 for a square of 224 pixels, one more for twice the edge."""
+def region_groups(boxes: Tensor, first: int, num: int) -> Tensor:
+    """Return the group of each of (R, 4) boxes, as its index (R,) int64 among `num` groups.
+
+    A square of 224 pixels is of group 4, one of twice the edge of the next.
+
+    Args:
+        boxes: (R, 4).
+        first: Number of the group of index 0.
+        num: Number of groups.
+    """
     edge = ((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])).sqrt()
-    return torch.floor(4 + torch.log2(edge / 224) + 1e-6).clamp(first, last).long()
+    return torch.floor(4 + torch.log2(edge / 224) + 1e-6).clamp(first, first + num - 1).long() - first
 
 
 def apply_to_boxes(
     head: Callable[[Tensor], tuple[Tensor, ...]], maps: Sequence[Tensor], boxes: Tensor, valid: Tensor, size: int,
-    first_level: int,
+    groups: Groups,
 ) -> tuple[Tensor, ...]:  # fmt: skip
     """What a head says of boxes: tensors (B, P, ...), 0 for boxes that are padding.
 
     Args:
         head: maps (R, channels, S, S) to tensors of R rows.
-        maps: (B, channels, H, W) of each level, finest first.
+        maps: (B, channels, H, W) of each group.
         boxes: (B, P, 4).
         valid: (B, P) bool, false for padding.
         size: S.
-        first_level: whose stride is 2 to its power.
+        groups: Groups that the maps are of.
     """
     image = torch.arange(boxes.shape[0], device=boxes.device).to(boxes)
     regions = torch.cat([image[:, None, None].expand(-1, boxes.shape[1], 1), boxes], dim=-1).flatten(0, 1)
     flags = valid.flatten()
     if without_values(boxes):
-        outputs = head(pool_regions(maps, regions, size, first_level))
+        outputs = head(pool_regions(maps, regions, size, groups))
         outputs = tuple(x * flags.to(x).view(-1, *[1] * (x.dim() - 1)) for x in outputs)
     else:
-        outputs = head(pool_regions(maps, regions[flags], size, first_level).to(maps[0].dtype))
+        outputs = head(pool_regions(maps, regions[flags], size, groups).to(maps[0].dtype))
         outputs = tuple(x.new_zeros(len(flags), *x.shape[1:]).index_put((flags,), x) for x in outputs)
     return tuple(x.unflatten(0, boxes.shape[:2]) for x in outputs)
 

@@ -13,7 +13,8 @@ Shapes: B images, A anchors of all levels (location by location), C classes. Box
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +24,16 @@ from torchvision.models.detection._utils import BoxCoder
 from nasray.models.detectors.anchors import Anchors, match, positives
 from nasray.models.detectors.base import Detections, Detector, Raw, Target, map_channels
 from nasray.models.detectors.candidates import detect
-from nasray.models.detectors.heads import Tower, each_level, flatten_level, predictor, prior_bias, take
+from nasray.models.detectors.heads import (
+    DenseHead,
+    MakeHead,
+    dense_head,
+    each_level,
+    flatten_level,
+    predictor,
+    prior_bias,
+    take,
+)
 from nasray.models.detectors.losses import focal_loss, positive_count
 from nasray.models.detectors.necks import FPN, REDUCTIONS, STRIDES
 
@@ -37,6 +47,7 @@ class RetinaNet(Detector):
     Args:
         backbone: with maps of reduction 8, 16 and 32.
         num_classes: C.
+        head: What builds the head, instead of twin towers.
         channels: of the pyramid and the towers.
         num_convs: convolutions of each tower.
         norm: of pyramid and towers: "batch", "group" or "none".
@@ -49,26 +60,39 @@ class RetinaNet(Detector):
         ValueError: for an option that is not allowed, or a backbone that lacks a map.
     """
 
+    slots: ClassVar[Mapping[str, str]] = {"backbone": "backbone", "head": "head.trunk"}
+    default_head_options: ClassVar[tuple[str, ...]] = ("num_convs",)
+    former_names: ClassVar[Mapping[str, str]] = {
+        "class_tower.": "head.trunk.class_tower.",
+        "box_tower.": "head.trunk.box_tower.",
+        "classes.": "head.classes.",
+        "deltas.": "head.deltas.",
+    }
+
     def __init__(
-        self, backbone: nn.Module, num_classes: int, *, channels: int = 256, num_convs: int = 4, norm: str = "none",
-        base_size: float = 32, score_threshold: float = 0.05, nms_iou: float = 0.5, max_detections: int = 100,
-    ) -> None:  # fmt: skip
+        self,
+        backbone: nn.Module,
+        num_classes: int,
+        head: MakeHead | None = None,
+        *,
+        channels: int = 256,
+        num_convs: int = 4,
+        norm: str = "none",
+        base_size: float = 32,
+        score_threshold: float = 0.05,
+        nms_iou: float = 0.5,
+        max_detections: int = 100,
+    ) -> None:
         super().__init__(backbone, num_classes, score_threshold=score_threshold, max_detections=max_detections)
         self.nms_iou = nms_iou
-        self.anchors = Anchors([octaves(base_size * 2**level) for level in range(len(STRIDES))], strides=STRIDES)
+        self.anchors = Anchors([octaves(base_size * 2**level) for level in range(len(STRIDES))])
         self.neck = FPN(map_channels(backbone, REDUCTIONS), channels, "convs", norm)
-        self.class_tower = Tower(channels, channels, num_convs, norm, len(STRIDES))
-        self.box_tower = Tower(channels, channels, num_convs, norm, len(STRIDES))
-        self.classes = predictor(channels, self.anchors.num_per_location * num_classes, prior_bias())
-        self.deltas = predictor(channels, self.anchors.num_per_location * 4)
+        trunk = dense_head(head, channels, num_convs, norm, len(STRIDES))
+        self.head = RetinaNetHead(trunk, self.anchors.num_per_location, num_classes)
 
     def forward_raw(self, images: Tensor) -> Raw:
         """Of each level, finest first: `logits` (B, 9 * C, H, W), `deltas` (B, 9 * 4, H, W) to the anchors."""
-        levels = self.neck(self.features(images, REDUCTIONS))
-        return {
-            "logits": each_level(lambda x, level: self.classes(self.class_tower(x, level)), levels),
-            "deltas": each_level(lambda x, level: self.deltas(self.box_tower(x, level)), levels),
-        }
+        return {**self.head(self.neck(self.features(images, REDUCTIONS)))}
 
     def loss(
         self, images: Tensor, targets: Sequence[Target], generator: torch.Generator | None = None
@@ -76,7 +100,7 @@ class RetinaNet(Detector):
         """`loss_classes` (focal) and `loss_boxes` (L1 of the deltas)."""
         raw = self.forward_raw(images)
         logits = list(raw["logits"])
-        anchors = torch.cat(self.anchors(logits))
+        anchors = torch.cat(self.anchors(logits, STRIDES))
         matches = [match(anchors, target["boxes"], NEGATIVE_IOU, POSITIVE_IOU) for target in targets]
         chosen = positives(matches, targets, logits, self.anchors.num_per_location)
         deltas = CODER.encode_single(chosen.boxes, anchors[chosen.anchor])
@@ -89,11 +113,32 @@ class RetinaNet(Detector):
     def postprocess(self, raw: Raw, image_hw: Tensor) -> Detections:
         """Decode, and suppress within each class."""
         scores, boxes = [], []
-        for logit, delta, anchor in zip(raw["logits"], raw["deltas"], self.anchors(list(raw["logits"])), strict=True):
+        anchors = self.anchors(list(raw["logits"]), STRIDES)
+        for logit, delta, anchor in zip(raw["logits"], raw["deltas"], anchors, strict=True):
             scores.append(flatten_level(logit.float().sigmoid(), self.num_classes))
             flat = flatten_level(delta.float(), 4)
             boxes.append(CODER.decode_single(flat.flatten(0, 1), anchor.repeat(len(flat), 1)).view_as(flat))
         return detect(scores, boxes, image_hw, self.score_threshold, self.nms_iou, self.max_detections)
+
+
+class RetinaNetHead(nn.Module):
+    """Classes and deltas of the anchors from the two features that a `DenseHead` makes of each level."""
+
+    def __init__(self, trunk: nn.Module, num_per_location: int, num_classes: int) -> None:
+        super().__init__()
+        self.trunk = trunk
+        channels = cast(DenseHead, trunk).out_channels
+        self.classes = predictor(channels, num_per_location * num_classes, prior_bias())
+        self.deltas = predictor(channels, num_per_location * 4)
+
+    def forward(self, levels: Sequence[Tensor]) -> dict[str, list[Tensor]]:
+        """Map the levels to logits and deltas."""
+        logits, deltas = zip(*each_level(self._level, levels), strict=True)
+        return {"logits": list(logits), "deltas": list(deltas)}
+
+    def _level(self, x: Tensor, level: int) -> tuple[Tensor, Tensor]:
+        classes, boxes = cast(DenseHead, self.trunk).towers(x, level)
+        return self.classes(classes), self.deltas(boxes)
 
 
 def octaves(size: float) -> list[float]:

@@ -62,7 +62,7 @@ class YOLOF(Detector):
         if channels < 4:
             raise ValueError(f"channels is at least 4, got {channels}")
         self.nms_iou = nms_iou
-        self.anchors = Anchors([[base_size * 2**power for power in range(NUM_SIZES)]], (1.0,), (STRIDE,))
+        self.anchors = Anchors([[base_size * 2**power for power in range(NUM_SIZES)]], (1.0,))
         (in_channels,) = map_channels(backbone, [STRIDE])
         self.encoder = nn.Sequential(
             *_conv_norm(in_channels, channels, 1),
@@ -111,7 +111,7 @@ class YOLOF(Detector):
     def _decode(self, raw: Raw) -> tuple[Tensor, Tensor, Tensor]:
         """Logits as they are, anchors (A, 4) and predicted boxes (B, A, 4), whose centers are near the anchors'."""
         logits, deltas = torch.as_tensor(raw["logits"]), torch.as_tensor(raw["deltas"])
-        (anchors,) = self.anchors([logits])
+        (anchors,) = self.anchors([logits], [STRIDE])
         shift, scale = flatten_level(deltas.float(), 4).split(2, dim=-1)
         most = STRIDE / (anchors[:, 2:] - anchors[:, :2])
         flat = torch.cat([shift.clamp(-most, most), scale], dim=-1)

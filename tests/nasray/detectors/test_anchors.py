@@ -25,9 +25,9 @@ def test_anchors_are_those_of_torchvision():
     sizes, ratios = ((32, 40), (64, 80)), (0.5, 1.0, 2.0)
     generator = AnchorGenerator(sizes, (ratios,) * 2)
     expected = generator.grid_anchors([level.shape[-2:] for level in MAPS], [[8, 8], [16, 16]])
-    anchors = Anchors(sizes, ratios, (8, 16))
+    anchors = Anchors(sizes, ratios)
     assert anchors.num_per_location == 6
-    for ours, theirs in zip(anchors(MAPS), expected, strict=True):
+    for ours, theirs in zip(anchors(MAPS, (8, 16)), expected, strict=True):
         assert torch.equal(ours, theirs)
     assert not anchors.state_dict(), "anchors are no weights"
 
@@ -53,7 +53,7 @@ def test_matches_are_those_of_torchvision(seed, num, every_box):
     generator = torch.Generator().manual_seed(seed)
     corners = torch.randint(0, 40, (num, 2), generator=generator).float()
     boxes = torch.cat([corners, corners + torch.randint(4, 40, (num, 2), generator=generator)], dim=1)
-    anchors = torch.cat(Anchors(((16, 24), (40, 48)), (0.5, 1.0, 2.0), (8, 16))(MAPS))
+    anchors = torch.cat(Anchors(((16, 24), (40, 48)), (0.5, 1.0, 2.0))(MAPS, (8, 16)))
     overlap = box_iou(boxes, anchors)
     matches = match(anchors, boxes, 0.4, 0.5, every_box=every_box)
     expected = Matcher(0.5, 0.4, allow_low_quality_matches=every_box)(overlap)

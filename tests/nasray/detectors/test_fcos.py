@@ -5,7 +5,7 @@ import torch
 from torchvision.models.detection.fcos import FCOSHead as TheirHead
 
 from nasray.models.detectors.fcos import FCOSHead, all_points, assign, centerness_of
-from nasray.models.detectors.heads import flatten_level
+from nasray.models.detectors.heads import TwinTowers, flatten_level
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SIZES = [(16, 16), (8, 8), (4, 4), (2, 2), (1, 1)]  # of the levels of an image of 128 pixels
@@ -14,17 +14,17 @@ SIZES = [(16, 16), (8, 8), (4, 4), (2, 2), (1, 1)]  # of the levels of an image 
 def test_parameters_of_the_head():
     """4.92 M in Table 1 of Zhong et al., "Representation sharing for fast object detector search and beyond", ECCV
     2020; to the digit the count of FCOS's own code, which the five scales are not in."""
-    head = FCOSHead(256, 80, 4, "group")
+    head = FCOSHead(TwinTowers(256, 4, "group", 5), 80)
     assert sum(parameter.numel() for parameter in head.parameters()) - len(head.scales) == 4_920_661
 
 
 def test_the_head_is_that_of_torchvision():
     channels, classes = 96, 5  # the least width at which ours has 32 groups as theirs
-    ours, theirs = FCOSHead(channels, classes, 2, "group"), TheirHead(channels, 1, classes, 2)
+    ours, theirs = FCOSHead(TwinTowers(channels, 2, "group", 5), classes), TheirHead(channels, 1, classes, 2)
     pairs = [
-        (ours.class_tower, theirs.classification_head.conv),
+        (ours.trunk.class_tower, theirs.classification_head.conv),
         (ours.classes, theirs.classification_head.cls_logits),
-        (ours.box_tower, theirs.regression_head.conv),
+        (ours.trunk.box_tower, theirs.regression_head.conv),
     ]
     theirs_boxes = (theirs.regression_head.bbox_reg, theirs.regression_head.bbox_ctrness)
     with torch.no_grad():

@@ -13,6 +13,7 @@ from nasray.models.detectors.gfl import (
     joint_logit,
     statistics,
 )  # fmt: skip
+from nasray.models.detectors.heads import TwinTowers
 from nasray.models.detectors.necks import STRIDES
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -38,7 +39,9 @@ def test_statistics_are_the_four_highest_probabilities_and_their_mean():
 
 def test_a_head_of_two_classes_and_its_shapes():
     generator = torch.Generator().manual_seed(0)
-    raw = GFLHead(12, 2, 1, "group")([torch.rand(2, 12, size, size, generator=generator) for size in (8, 4, 2, 1, 1)])
+    raw = GFLHead(TwinTowers(12, 1, "group", 5), 2)(
+        [torch.rand(2, 12, size, size, generator=generator) for size in (8, 4, 2, 1, 1)]
+    )
     assert [level.shape for level in raw["logits"]] == [(2, 2, size, size) for size in (8, 4, 2, 1, 1)]
     assert [level.shape for level in raw["distributions"]] == [(2, 68, size, size) for size in (8, 4, 2, 1, 1)]
 
@@ -66,7 +69,7 @@ def test_distribution_focal_loss():
 
 def test_assignment_by_its_definition():
     maps = [torch.zeros(1, 1, 256 // stride, 256 // stride) for stride in STRIDES]
-    levels = Anchors([[8 * stride] for stride in STRIDES], (1.0,), STRIDES)(maps)
+    levels = Anchors([[8 * stride] for stride in STRIDES], (1.0,))(maps, STRIDES)
     anchors = torch.cat(levels)
     boxes = torch.tensor(  # whose centers are equally far from no two anchors
         [[20, 30, 90, 80], [25, 35, 95, 90], [10, 10, 250, 240], [101, 100, 122.3, 130.6], [200, 8, 215, 20.7]]

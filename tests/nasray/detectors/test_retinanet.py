@@ -33,10 +33,10 @@ def pair(one_thread):
     for mine, other in (
         (ours.backbone, theirs.backbone.body),
         (ours.neck, theirs.backbone.fpn),
-        (ours.class_tower, head.classification_head.conv),
-        (ours.classes, head.classification_head.cls_logits),
-        (ours.box_tower, head.regression_head.conv),
-        (ours.deltas, head.regression_head.bbox_reg),
+        (ours.head.trunk.class_tower, head.classification_head.conv),
+        (ours.head.classes, head.classification_head.cls_logits),
+        (ours.head.trunk.box_tower, head.regression_head.conv),
+        (ours.head.deltas, head.regression_head.bbox_reg),
     ):
         names, weights = list(mine.state_dict()), list(other.state_dict().values())
         mine.load_state_dict(dict(zip(names, weights, strict=True)))

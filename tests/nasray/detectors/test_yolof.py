@@ -19,7 +19,9 @@ def random_boxes(num, seed, least=8.0, most=200.0):
 
 
 def all_anchors():
-    (anchors,) = tiny_detector("yolof", base_size=32).anchors([torch.zeros(1, 1, IMAGE_HW[0] // 32, IMAGE_HW[1] // 32)])
+    (anchors,) = tiny_detector("yolof", base_size=32).anchors(
+        [torch.zeros(1, 1, IMAGE_HW[0] // 32, IMAGE_HW[1] // 32)], [32]
+    )
     return anchors
 
 
