@@ -17,7 +17,7 @@ from nasray.cluster import OrderedSearch, Resources, RunFolder, ray_session, run
 from nasray.cluster.files import to_json
 from nasray.cluster.recorder import Recorder
 from nasray.experiment import load_experiment, make_evaluator, make_searcher
-from nasray.report import report_summary
+from nasray.reports import report_figures
 
 
 class TenMilliseconds:
@@ -73,7 +73,7 @@ def main(name):
         alone = without_ray(experiment, Path(folder) / "alone")
         tuned = span(with_tune(experiment, Path(folder) / "tune", make_evaluator(experiment)))
         run = with_tune(slow, Path(folder) / "slow", TenMilliseconds(make_evaluator(slow)))
-        busy = report_summary(run, make_searcher(slow).space)["busy_share"]
+        busy = report_figures(run, make_searcher(slow).space)["busy_share"]
         return {
             "experiment": name,
             "evaluations": experiment.evaluations,

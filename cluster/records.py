@@ -137,6 +137,15 @@ class Interval(TypedDict):
     high: Number
 
 
+class Agreement(TypedDict):
+    """How a predictor agrees with training: null where it cannot be stated."""
+
+    __pydantic_config__ = OPEN  # type: ignore[misc]
+    kendall: Interval
+    spearman: Number | Interval  # with an interval in earlier versions
+    num: NotRequired[int]
+
+
 class RankRow(TypedDict):
     """An architecture of rank.json, with further metrics and costs."""
 
@@ -159,7 +168,7 @@ class Rank(TypedDict):
 
     __pydantic_config__ = OPEN  # type: ignore[misc]
     architectures: Annotated[list[RankRow], Field(min_length=1)]
-    agreement: dict[str, dict[Literal["kendall", "spearman"], Interval]]
+    agreement: dict[str, Agreement]
     random: Spread
     winner: NotRequired[RankRow]
 

@@ -42,6 +42,12 @@ class PathEvaluator:
         cache_gib: decoded images that are kept between paths, in GiB; more are read anew for every path.
     """
 
+    meaning = (
+        "The score is the mAP (of classifiers the top-1 accuracy) of the architecture as a path of the supernet, with "
+        "shared weights, on the images that were held out. It is lower than after training by itself, and as the "
+        "largest of many it flatters."
+    )
+
     space: Space
     checkpoint: str
     images: int = 500

@@ -13,14 +13,12 @@ from __future__ import annotations
 import dataclasses
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nasray import report_figures as figures
 from nasray.cluster import Resources, RunFolder, owned, run_search, search_session, write_atomic
 from nasray.cluster.files import to_json
 from nasray.cluster.records import Rank, read_record
@@ -28,7 +26,6 @@ from nasray.evaluators import Proxy
 from nasray.experiment import Experiment, experiment_of_run, make_evaluator, make_searcher, make_space, trial_resources
 from nasray.paths import PathEvaluator
 from nasray.recipe import Recipe
-from nasray.report_figures import Drawing
 from nasray.scores.ranking import MIN_NUM, rank_agreement
 from nasray.searchers import Metrics
 from nasray.spaces import Architecture, NasrayError, Population, Space
@@ -106,7 +103,6 @@ def rank_run(folder: str | Path, num: int, *, seed: int = 0, resources: Resource
             f"{folder} does not say how an architecture is trained by itself, which its supernet is to be compared "
             "with: begin a run with evaluator 'path' and winner.train, such as detnas-300m"
         )
-    figures.require_matplotlib()
     if num < 3:
         raise NasrayError(f"--architectures is at least 3 to be ranked; got {num}")
     evaluator = dataclasses.replace(evaluator, checkpoint=str(supernet_checkpoint(experiment, run)))
@@ -129,8 +125,6 @@ def rank_run(folder: str | Path, num: int, *, seed: int = 0, resources: Resource
         run_search(searcher, comparison, inner, evaluations=num, batch_size=1, in_flight=num, resources=resources)
         result = summarize(inner, run, make_space(experiment))
         write_atomic(path / "rank.json", to_json(result, indent=1).encode())
-        for name, drawing in drawings(result).items():
-            write_atomic(path / f"{name}.png", drawing.png)
     return result
 
 
@@ -181,32 +175,6 @@ def summarize(inner: RunFolder, run: RunFolder, space: Space) -> dict[str, Any]:
         winner = run.read_best()["best"][0]
         result["winner"] = {"id": winner["id"], "mAP": summary["best"]["mAP"], SUPERNET: winner["metrics"]["score"]}
     return result
-
-
-def drawings(result: dict[str, Any]) -> dict[str, Drawing]:
-    """The figures of a rank.json by the names of their files: `rank`, and `agreement` where it can be stated.
-
-    Raises:
-        NasrayError: if matplotlib is missing.
-    """
-    figures.require_matplotlib()
-    rows, winner = result["architectures"], result.get("winner")
-    points = np.array([[row[SUPERNET], row["mAP"]] for row in rows], dtype=np.float64)  # null is NaN
-    mark = (winner[SUPERNET], winner["mAP"]) if winner else None
-    tau = result["agreement"].get(SUPERNET, {}).get("kendall", {}).get("value")
-    text = "" if tau is None else f"; tau {tau:.2f}"
-    found = {
-        "rank": figures.draw(
-            "rank", f"mAP after training by itself over mAP as a path, {len(rows)} architectures{text}",
-            partial(figures.rank_scatter, points=points, winner=mark),
-        ),
-    }  # fmt: skip
-    if too_few(result) is None:
-        found["agreement"] = figures.draw(
-            "agreement", "Kendall's tau of each predictor with mAP after training, with 95 % intervals",
-            partial(figures.agreement_intervals, agreement=result["agreement"]),
-        )  # fmt: skip
-    return found
 
 
 def too_few(result: dict[str, Any]) -> str | None:

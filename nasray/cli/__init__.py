@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from nasray._version import __version__
-from nasray.cli import architectures, clusters, detectors, listing, searching
+from nasray.cli import architectures, clusters, detectors, listing, results, searching
 from nasray.cli.parsing import Parser, parse_arguments
 from nasray.cluster.interrupts import closing, exit_code, ignore_signals, interruptible
 from nasray.cluster.reading import shown
@@ -64,6 +64,6 @@ def make_parser() -> Parser:
     parser = Parser(prog="nasray", description="Neural architecture search for object detectors.")
     parser.add_argument("--version", action="version", version=f"nasray {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for part in (searching, detectors, architectures, clusters, listing):
+    for part in (searching, results, detectors, architectures, clusters, listing):
         part.add_commands(commands)
     return parser

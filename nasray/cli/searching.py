@@ -1,4 +1,4 @@
-"""Searches: begun, continued, reported, and the score's agreement."""
+"""Searches: begun, continued, and the score's agreement."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from nasray.spaces import NasrayError
 
 
 def add_commands(commands: Any) -> None:
-    """Declare `search`, `resume`, `report`, `rank`, `agreement`."""
+    """Declare `search`, `resume`, `agreement`."""
     text = "run a search; any key of the experiment is an option too, see --options"
     sub = command(commands, "search", _search, text, takes_overrides=True, when_interrupted=resume_hint)
     sub.add_argument("experiment", help="a name from `nasray list experiments`, or a YAML file")
@@ -36,17 +36,6 @@ def add_commands(commands: Any) -> None:
     sub.add_argument("folder")
     text = "begin Ray Tune anew from the history; nothing is unpickled"
     sub.add_argument("--from-history", action="store_true", help=text)
-
-    sub = command(commands, "report", _report, "write a run's report.html and its figures")
-    sub.add_argument("folder")
-
-    text = "does a run's supernet rank architectures as training them by themselves does?"
-    sub = command(commands, "rank", _rank, text, takes_overrides=True, when_interrupted=_rank_hint)
-    sub.add_argument("folder", help="of a run with a supernet, such as runs/detnas-300m")
-    sub.add_argument(
-        "--architectures", type=whole(3, 100_000), default=12, help="random ones within the budget (default 12)"
-    )
-    sub.add_argument("--seed", type=seed, default=0, help="of their choice")
 
     sub = command(commands, "agreement", _agreement, "does the closed-form score rank like the sampled one?")
     sub.add_argument("experiment", help="whose space and evaluator; a name or a YAML file")
@@ -119,69 +108,6 @@ def _tell_winner(best: dict[str, Any], known: Any, seconds: float, span: str) ->
             print("  ".join(cell.ljust(width) for cell, width in zip(row, (18, 12, 0), strict=True)).rstrip())
     folder = shlex.quote(str(known.folder))
     print(f"\nnasray report {folder}    # figures\nnasray export {folder} --to backbone.py")
-
-
-def _report(known: Any) -> None:
-    from nasray.architectures import ARCHITECTURES
-    from nasray.cluster import RunFolder
-    from nasray.experiment import experiment_of_run, make_searcher
-    from nasray.report import report_summary, write_report
-
-    run = RunFolder.open(known.folder)
-    experiment = experiment_of_run(run.description(), known.folder)
-    searcher = make_searcher(experiment)
-    if known.json:
-        print_json(report_summary(run, searcher.space))
-        return
-    reference = ARCHITECTURES[experiment.reference] if experiment.reference else None
-    print(write_report(run, searcher.space, objectives=searcher.objectives, reference=reference))
-
-
-def _rank_hint(known: Any) -> str:
-    options = ["--architectures", str(known.architectures), "--seed", str(known.seed), *known.overrides]
-    return f"`nasray rank {shlex.join([known.folder, *options])}` continues"
-
-
-def _rank(known: Any) -> None:
-    from nasray.cluster import Resources, RunFolder
-    from nasray.experiment import experiment_of_run, override_resources
-    from nasray.rank import FOLDER, rank_run, too_few
-
-    resources = None
-    if known.overrides:
-        given = experiment_of_run(RunFolder.open(known.folder).description(), known.folder).resources
-        resources = Resources(**vars(override_resources(given, known.overrides, declared=known.declared)))
-    result = rank_run(known.folder, known.architectures, seed=known.seed, resources=resources)
-    if known.json:
-        print_json(result)
-        return
-    rows = result["architectures"]
-    names = list(rows[0])[1:]
-    cells = [[row["id"], *(number_text(row[name], ".4g") for name in names)] for row in rows]
-    print_table(["architecture", *names], cells)
-    print()
-    if few := too_few(result):
-        print(f"{few}: nasray rank {shlex.quote(known.folder)} --architectures 12")
-    else:
-        table = [[name, *_agreement_cells(found)] for name, found in result["agreement"].items()]
-        print_table(["agreement with training", "kendall", "95 % interval", "spearman"], table)
-    spread = result["random"]
-    print(f"\nrandom architectures: mAP {spread['mean']:.4f} (sd {spread['sd']:.4f}, {spread['num']} of them)")
-    if "winner" in result:
-        print(f"winner of the search {result['winner']['id']}: mAP {result['winner']['mAP']:.4f}")
-    for name in ("rank.png",) if few else ("rank.png", "agreement.png"):
-        print(Path(known.folder) / FOLDER / name)
-
-
-def _agreement_cells(found: dict[str, Any]) -> list[str]:
-    """Cells of `rank_agreement`: tau, its interval, rho."""
-    from nasray.scores.ranking import MIN_NUM
-
-    if found["num"] < MIN_NUM:
-        return ["-", f"too few: {found['num']}, at least {MIN_NUM}", "-"]
-    kendall = found["kendall"]
-    interval = f"{number_text(kendall['low'])} to {number_text(kendall['high'])}"
-    return [number_text(kendall["value"]), interval, number_text(found["spearman"])]
 
 
 def _agreement(known: Any) -> None:

@@ -328,12 +328,31 @@ RANKED = {
 }
 
 
-def test_rank_claims_nothing_of_three(capsys, monkeypatch):
+@pytest.fixture
+def ranked(tmp_path, monkeypatch):
+    (tmp_path / "runs" / "x" / "rank").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("nasray.rank.rank_run", lambda *_, **__: RANKED)
+
+
+@pytest.mark.usefixtures("ranked")
+def test_rank_measures_where_matplotlib_is_missing(capsys, monkeypatch):
+    for name in [name for name in sys.modules if name.partition(".")[0] == "matplotlib"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert main(["rank", "runs/x", "--architectures", "3"]) == 0
+    printed = capsys.readouterr()
+    assert "random architectures: mAP 0.1000 (sd 0.1000, 3 of them)" in printed.out
+    assert "nasray: no pictures: a report's figures need matplotlib" in printed.err
+
+
+@pytest.mark.usefixtures("ranked")
+def test_rank_claims_nothing_of_three(capsys, monkeypatch):
     assert main(["rank", "runs/x", "--architectures", "3"]) == 0
     printed = capsys.readouterr().out
     assert "3 architectures are too few to say how predictors agree with training; at least 8 are needed" in printed
     assert "1.000" not in printed
+    assert str(Path("runs/x/rank/rank.png")) in printed
     assert "agreement.png" not in printed
     many = {**RANKED, "architectures": RANKED["architectures"] * 4, "agreement": {
         "supernet": rank_agreement(range(12), range(12)), "zen": rank_agreement(range(5), range(5)),
@@ -341,6 +360,7 @@ def test_rank_claims_nothing_of_three(capsys, monkeypatch):
     monkeypatch.setattr("nasray.rank.rank_run", lambda *_, **__: many)
     assert main(["rank", "runs/x"]) == 0
     lines = capsys.readouterr().out.splitlines()
+    assert str(Path("runs/x/rank/agreement.png")) in lines
     assert any(line.split() == ["supernet", "1.000", "0.818", "to", "1.000", "1.000"] for line in lines)
     assert any(line.split() == ["zen", "-", "too", "few:", "5,", "at", "least", "8", "-"] for line in lines)
 

@@ -34,10 +34,14 @@ def whole(tmp_path_factory):
     recorder.finish()
     Records(folder).result("search", {"score": 0.5})
     interval = {"value": 0.5, "low": 0.1, "high": None}
+    nothing = {"value": None, "low": None, "high": None}
     rows = [{"id": f"{i}", "mAP": 0.1 * i, "supernet": 0.2} for i in range(3)]
     rank = {
         "architectures": rows,
-        "agreement": {"supernet": {"kendall": interval, "spearman": interval}},
+        "agreement": {
+            "supernet": {"num": 3, "kendall": nothing, "spearman": None},
+            "zen": {"kendall": interval, "spearman": interval},  # of an earlier version
+        },
         "random": {"mean": 0.2, "sd": 0.1, "num": 3},
     }
     (folder.path / "rank").mkdir()

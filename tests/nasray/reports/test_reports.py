@@ -3,62 +3,26 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from nasray.architectures import ARCHITECTURES
-from nasray.cluster import OrderedSearch, RunFolder
-from nasray.cluster.recorder import Recorder
+from nasray.cluster import RunFolder
 from nasray.configuration import install_command
-from nasray.report import report_summary, write_report
-from nasray.report_data import RunData, read_run, run_timing, winner_stages
-from nasray.report_figures import _apart
-from nasray.searchers import CoarseToFineEvolution, Objective, ParetoEvolution, RandomSearch, Searcher, pareto_front
-from nasray.spaces import BottleneckSpace, Budget, Costs, Gene, InvertedSpace, Population, Space
-
-SCORE = Objective("score")
-
-
-class Grid(Space):
-    """Not staged, without costs."""
-
-    family = "grid"
-    genes = (Gene("x", tuple(range(32))), Gene("y", tuple(range(32))))
-
-
-class PricedGrid(Grid):
-    """Not staged, with a cost of its own."""
-
-    def cost(self, population: Population) -> Costs:
-        return {"price": population[:, 0] + 1.0}
-
-
-def score(genes: Population) -> np.ndarray:
-    """Some figure that grows with the genes, with a few values that are not finite."""
-    value = np.log1p(genes).sum(axis=1)
-    return np.where(genes.sum(axis=1) % 11 == 0, np.nan, value)
-
-
-def write_run(
-    path: Path, searcher: Searcher, evaluations: int, description: dict | None = None, evaluator: Callable = score
-) -> RunFolder:
-    """A finished run without Ray: two workers take turns, each busy for half of the time."""
-    folder = RunFolder.create(path, description or {})
-    search = OrderedSearch(searcher, evaluations=evaluations, batch_size=32, in_flight=2)
-    recorder = Recorder(folder, search)
-    search.fill()
-    while not search.is_finished:
-        index = search.num_batches_told
-        genes = search.pending[index].genes
-        for batch in search.receive(index, {"score": evaluator(genes)}):
-            trial = {"batch": index, "started": 100.0 + index, "seconds": 1.0, "host": "a", "process": index % 2}
-            recorder.write(batch, trial)
-            search.tell(batch)
-    recorder.finish()
-    return folder
+from nasray.evaluators import ClosedFormEntropy
+from nasray.reports import report_figures, write_report
+from nasray.searchers import (
+    CoarseToFineEvolution,
+    Evolution,
+    Objective,
+    ParetoEvolution,
+    RandomSearch,
+    pareto_front,
+)
+from nasray.spaces import BottleneckSpace, Budget, InvertedSpace, ShuffleNetSpace
+from tests.nasray.reports.common import SCORE, Grid, PricedGrid, write_run, write_training
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +73,7 @@ def test_a_single_objective_staged_run(single: RunFolder) -> None:
 
 
 def test_the_summary_of_a_single_objective_run(single: RunFolder) -> None:
-    summary = report_summary(single, BottleneckSpace())
+    summary = report_figures(single, BottleneckSpace())
     json.dumps(summary, allow_nan=False)
     history = single.read_history()
     value = history.metrics["score"]
@@ -151,7 +115,7 @@ def test_a_multi_objective_run(tmp_path: Path) -> None:
     )  # fmt: skip
     for part in ("Reference: mobilenet-v2", "expansion", "on the Pareto front"):
         assert part in text
-    summary = report_summary(folder, space)
+    summary = report_figures(folder, space)
     json.dumps(summary, allow_nan=False)
     history = folder.read_history()
     values = np.stack([np.nan_to_num(history.metrics["score"], nan=-np.inf), -history.costs["gmacs"]], axis=1)
@@ -173,7 +137,7 @@ def test_a_space_that_is_not_staged_and_has_no_costs(tmp_path: Path) -> None:
     page = write_report(folder, Grid(), objectives=[SCORE])
     text = check_page(page, {"convergence-score", "gap-score"})
     assert "level" not in text
-    assert "levels" not in report_summary(folder, Grid())
+    assert "levels" not in report_figures(folder, Grid())
     assert write_report(folder, Grid(), objectives=[SCORE]).read_text() == text, "the same run, the same report"
 
 
@@ -184,69 +148,9 @@ def test_values_without_any_spread(tmp_path: Path, fill: float) -> None:
     folder = write_run(tmp_path / "run", searcher, 40, evaluator=lambda genes: np.full(len(genes), fill))
     page = write_report(folder, PricedGrid(), objectives=objectives)
     assert ">nan<" not in page.read_text().lower()
-    summary = report_summary(folder, PricedGrid())
+    summary = report_figures(folder, PricedGrid())
     json.dumps(summary, allow_nan=False)
     assert summary["not_finite"] == (0 if fill == 0.0 else 40)
-
-
-def test_many_small_batches_are_thinned() -> None:
-    num = 450
-    value = np.arange(num, dtype=float)
-    run = RunData(
-        "run", {}, (SCORE,), [str(index) for index in range(num)], np.zeros((num, 1), dtype=np.int64), {},
-        {"score": value}, np.arange(1, num + 1), run_timing([], np.arange(1, num + 1)),
-    )  # fmt: skip
-    points = run.convergence(SCORE)
-    assert len(points.evaluations) == 150
-    assert points.evaluations[-1] == num
-    assert points.mean[:2].tolist() == [1.0, 4.0], "each point is the mean of three batches"
-    assert run.timing.seconds is None
-
-
-def test_pauses_between_sessions_do_not_count() -> None:
-    trial = {"host": "a", "seconds": 2.0}
-    trials = [
-        {**trial, "batch": 0, "process": 1, "started": 0.0},
-        {**trial, "batch": 1, "process": 1, "started": 3.0},
-        {**trial, "batch": 2, "process": 2, "started": 5000.0},
-        {**trial, "batch": 3, "process": 3, "started": 5001.0},
-    ]
-    timing = run_timing(trials, np.array([10, 20, 30, 40]))
-    assert timing.seconds == pytest.approx(5.0 + 3.0)
-    assert timing.evaluations_per_second == pytest.approx(40 / 8)
-    assert (timing.sessions, timing.workers) == (2, 2)
-    assert timing.busy_share == pytest.approx(8.0 / (5.0 + 2 * 3.0))
-    # A slow batch, or a wait, in which a worker lives on, is no pause.
-    trials[2]["process"] = 1
-    assert run_timing(trials, np.array([10, 20, 30, 40])).seconds == pytest.approx(5003.0)
-
-
-def test_the_stage_table_follows_the_papers_table_12() -> None:
-    architecture = ARCHITECTURES["maedet-m"]
-    space = BottleneckSpace()
-    table = winner_stages(space, space.from_architecture(architecture))
-    assert [stage[:8] for stage in table.stages] == [
-        ("C1", "conv", 3, 3, 64, 2, None, 1),
-        ("C2", "bottleneck", 3, 64, 120, 2, 64, 2),
-        ("C3", "bottleneck", 5, 120, 512, 2, 72, 10),
-        ("C4", "bottleneck", 5, 512, 1632, 2, 112, 10),
-        ("C5", "bottleneck", 5, 1632, 2048, 2, 184, 8),
-    ]
-    assert sum(stage.gmacs for stage in table.stages) == pytest.approx(table.costs["gmacs"])
-
-
-def test_labels_keep_their_order_and_distance() -> None:
-    heights = np.array([0.0, 0.1, 6.4, 5.4, 3.4])
-    moved = _apart(heights, 2.0)
-    assert (np.argsort(moved) == np.argsort(heights)).all()
-    assert (np.diff(np.sort(moved)) >= 2.0 - 1e-9).all()
-    assert moved.min() >= 0
-    assert _apart(np.array([1.0, 9.0]), 2.0).tolist() == [1.0, 9.0]
-
-
-def test_an_objective_that_the_history_lacks(single: RunFolder) -> None:
-    with pytest.raises(Exception, match=r"'latency_ms' is not in the run's history. It has: gmacs, params_m"):
-        read_run(single, [Objective("latency_ms", "min")])
 
 
 def test_without_matplotlib(single: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -255,3 +159,79 @@ def test_without_matplotlib(single: RunFolder, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(Exception, match=re.escape(install_command("plot"))):
         write_report(single, BottleneckSpace(), objectives=[SCORE])
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunFolder, ShuffleNetSpace]:
+    """A run in a supernet's space, its winner trained to 0.5, and six random architectures to about 0.4."""
+    space = ShuffleNetSpace(stem_width=8, widths=(16, 32, 64, 96), depths=(1, 1, 2, 1), image_hw=(128, 128))
+    searcher = Evolution(space, population_size=8, parents=4, initial=16, seed=0)
+    description = {"experiment": {"name": "s", "evaluations": 64, "searcher": {"name": "evolution", "initial": 16}}}
+    path = tmp_path_factory.mktemp("trained") / "run"
+    folder = write_run(path, searcher, 64, description, evaluator=lambda genes: genes.sum(axis=1) / 20)
+    write_training(path / "train", folder.read_entries()[0].architecture, 0.5)
+    others = space.sample(6, np.random.default_rng(5))
+    for place, row in enumerate(others):
+        architecture = space.to_architecture(row)
+        write_training(
+            path / "compare" / "random" / architecture.id / "seed-0" / "train", architecture, 0.40 + place / 500
+        )
+    return folder, space
+
+
+def test_the_page_opens_with_what_was_got_and_whether_it_is_better(trained) -> None:
+    folder, space = trained
+    figures = report_figures(folder, space)
+    json.dumps(figures, allow_nan=False)
+    (found,) = figures["comparison"]["comparisons"]
+    assert found["verdict"] == "better"
+    assert found["difference"] == pytest.approx(0.5 - 0.405)
+    assert figures["trained"]["mAP"] == 0.5
+    values = folder.read_history()
+    first = values.metrics["score"][(values.parents < 0).all(axis=1)]
+    assert figures["random_scores"]["num"] == len(first) >= 16
+    assert figures["random_scores"]["best"] == first.max()
+    text = write_report(folder, space).read_text()
+    opening = text[: text.index("<h2>")]
+    best = folder.read_entries()[0]
+    blocks = "; ".join(f"C{level} {', '.join(stage['blocks'])}"
+                       for level, stage in enumerate(best.architecture.spec["stages"], start=2))  # fmt: skip
+    for part in (
+        best.id, blocks, "Trained by itself it reaches mAP 0.5000",
+        "The winner (1 training) is better than random choice (6 architectures): mAP 0.5000 against 0.4050",
+        "counted for the backbone at 128×128 pixels",
+        "64 evaluations of the 64 that were asked for.", "nasray evaluate", "better than",
+    ):  # fmt: skip
+        assert part in opening, part
+    assert opening.index("mAP of the winner, trained") < opening.index("best score")
+
+
+def test_the_page_scores_reference_and_chance_where_that_takes_a_moment(single: RunFolder) -> None:
+    space = BottleneckSpace()
+    evaluator = ClosedFormEntropy(space)
+    figures = report_figures(single, space, evaluator=evaluator, reference=ARCHITECTURES["maedet-m"])
+    reference, chance = figures["reference"], figures["random_scores"]
+    genes = space.from_architecture(ARCHITECTURES["maedet-m"])
+    assert reference["score"] == float(evaluator(genes[None])["score"][0])
+    assert reference["costs"]["gmacs"] == pytest.approx(89.32, abs=0.01)
+    history = single.read_history()
+    within = history.costs["gmacs"] <= reference["costs"]["gmacs"]
+    assert within.any()
+    assert reference["rival"]["metrics"]["score"] == np.nanmax(np.where(within, history.metrics["score"], np.nan))
+    assert chance["num"] == 100
+    assert 0 <= chance["beaten"] <= 100
+    assert report_figures(single, space, evaluator=evaluator)["random_scores"] == chance, "the same on every report"
+    assert report_figures(single, space)["random_scores"] is None, "its first evaluations are no random sample"
+
+
+def test_page_and_json_hold_the_same_of_an_unfinished_run(tmp_path: Path) -> None:
+    description = {"experiment": {"name": "x", "evaluations": 500}}
+    folder = write_run(tmp_path / "run", RandomSearch(PricedGrid(), seed=1), 96, description)
+    best = folder.read_best()
+    folder.write_best({**best, "finished": False})
+    figures = report_figures(folder, PricedGrid())
+    assert (figures["evaluations"], figures["asked"], figures["finished"]) == (96, 500, False)
+    text = write_report(folder, PricedGrid()).read_text()
+    for part in ("96 evaluations of the 500 that were asked for. The search is not finished.", "nasray resume",
+                 "96 of 500", "grid: x "):  # fmt: skip
+        assert part in text

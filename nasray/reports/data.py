@@ -1,34 +1,30 @@
 """What a report tells of a run, as plain numbers.
 
 Shapes: N evaluations in the order in which they were told, O objectives, T points in time (batch ends, thinned to at
-most `MAX_POINTS`), L levels C1 to C5.
+most `MAX_POINTS`).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nasray.architectures import layer_table
-from nasray.architectures.staged import MID_KEYS
 from nasray.cluster import RunFolder
-from nasray.cluster.leaders import leaders
+from nasray.cluster.leaders import leaders, make_entry
 from nasray.searchers import Metrics, Objective, pareto_front
-from nasray.spaces import Architecture, Costs, LayerTable, NasrayError, Population, Space
-from nasray.spaces.staged import StagedSpace
+from nasray.spaces import Budget, Costs, NasrayError, Population, Space
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 MAX_POINTS = 200
 PAUSE = 5.0  # seconds between two sessions of a run; Ray alone takes longer to start
-LEVELS = (1, 2, 3, 4, 5)
 
 
 class Timing(NamedTuple):
@@ -65,36 +61,6 @@ class Convergence(NamedTuple):
     std: Floats
 
 
-class LevelCosts(NamedTuple):
-    """Layers of the main branch, gmacs and parameters in millions, each (L, N)."""
-
-    layers: Floats
-    gmacs: Floats
-    params_m: Floats
-
-
-class Stage(NamedTuple):
-    """One row of a stage table, as in Tables 10-15 of MAE-DET; `mid` is None where a block has none."""
-
-    level: str
-    block: str
-    kernel: int
-    in_channels: int
-    out_channels: int
-    stride: int
-    mid: int | None
-    depth: int
-    gmacs: float
-
-
-class StageTable(NamedTuple):
-    """An architecture's stages, what their `mid` means, and the costs of the whole."""
-
-    stages: list[Stage]
-    mid_name: str | None
-    costs: dict[str, float]
-
-
 @dataclass(frozen=True)
 class RunData:
     """A run as it lies in its folder.
@@ -110,6 +76,9 @@ class RunData:
         batch_ends: (B,) evaluations told after each batch.
         timing: where the time went.
         ended_early: a sentence that says where and why, if the search ended before all its evaluations.
+        finished: whether the search has come to its end.
+        cost_scope: what the costs are of, as in best.json.
+        parents: (N, 2) evaluations that each was bred from, -1 for none; None if not read.
     """
 
     name: str
@@ -122,6 +91,9 @@ class RunData:
     batch_ends: Ints
     timing: Timing
     ended_early: str | None = None
+    finished: bool = True
+    cost_scope: dict[str, Any] = field(default_factory=dict)
+    parents: Population | None = None
 
     def column(self, name: str) -> Floats:
         """(N,) values of a metric, or else of a cost.
@@ -195,13 +167,21 @@ class RunData:
         return np.array(shares)
 
     @cached_property
-    def budget(self) -> dict[str, list[float]]:
-        """The experiment's bounds of each cost, upper and lower alike."""
-        bounds: dict[str, list[float]] = {}
-        for name, bound in _section(self.description, "budget").items():
-            if isinstance(bound, (int, float)):
-                bounds.setdefault(name.removeprefix("min_"), []).append(float(bound))
-        return bounds
+    def budget(self) -> Budget:
+        """The experiment's bounds on costs."""
+        given = section(self.description, "budget")
+        bounds = {name: float(bound) for name, bound in given.items() if isinstance(bound, (int, float))}
+        return Budget(
+            {name: bound for name, bound in bounds.items() if not name.startswith("min_")},
+            {name.removeprefix("min_"): bound for name, bound in bounds.items() if name.startswith("min_")},
+        )
+
+    @property
+    def asked(self) -> int | None:
+        """Evaluations that the search was asked for; None where nothing says so."""
+        experiment = self.description.get("experiment", self.description)
+        asked = experiment.get("evaluations") if isinstance(experiment, dict) else None
+        return int(asked) if asked is not None else None
 
     @property
     def fine_after(self) -> int | None:
@@ -209,7 +189,7 @@ class RunData:
 
         None for other searchers, and for a run that has not come so far.
         """
-        searcher = _section(self.description, "searcher")
+        searcher = section(self.description, "searcher")
         if searcher.get("name") != "coarse-to-fine":
             return None
         experiment = self.description.get("experiment", self.description)
@@ -219,14 +199,12 @@ class RunData:
 
     def entry(self, index: int, space: Space) -> dict[str, Any]:
         """One evaluation, as in best.json; None in place of what is not finite."""
-        architecture = space.to_architecture(self.genes[index])
-        return {
-            "id": self.ids[index],
-            "evaluation": int(index),
-            "metrics": {name: finite_or_none(values[index]) for name, values in self.metrics.items()},
-            "costs": {name: finite_or_none(values[index]) for name, values in self.costs.items()},
-            "architecture": {"family": architecture.family, "spec": architecture.spec},
-        }
+        metrics = {name: values[index] for name, values in self.metrics.items()}
+        costs = {name: values[index] for name, values in self.costs.items()}
+        entry = make_entry(space, self.genes[index], int(index), metrics, costs).to_json()
+        for part in ("metrics", "costs"):
+            entry[part] = {name: finite_or_none(value) for name, value in entry[part].items()}
+        return entry
 
 
 def read_run(folder: RunFolder, objectives: Sequence[Objective] | None = None) -> RunData:
@@ -243,7 +221,7 @@ def read_run(folder: RunFolder, objectives: Sequence[Objective] | None = None) -
     best = folder.read_best() if objectives is None or (folder.path / "best.json").is_file() else {}
     if objectives is None:
         objectives = [Objective(**entry) for entry in best["objectives"]]
-    name = description.get("name") or _section(description, "experiment").get("name") or folder.path.name
+    name = description.get("name") or section(description, "experiment").get("name") or folder.path.name
     run = RunData(
         name=str(name),
         description=description,
@@ -255,6 +233,9 @@ def read_run(folder: RunFolder, objectives: Sequence[Objective] | None = None) -
         batch_ends=ends,
         timing=run_timing(folder.read_trials(), ends),
         ended_early=best.get("ended_early"),
+        finished=bool(best.get("finished", True)),
+        cost_scope=best.get("cost_scope", {}),
+        parents=np.concatenate([batch.parents for batch in batches]),
     )
     for objective in run.objectives:
         run.column(objective.name)
@@ -265,8 +246,8 @@ def _joined(columns: list[dict[str, Floats]]) -> dict[str, Floats]:
     return {name: np.concatenate([batch[name] for batch in columns]) for name in columns[0]}
 
 
-def _section(description: dict[str, Any], name: str) -> dict[str, Any]:
-    """A part of the description, which holds it under `experiment` or at its top; empty where it has none."""
+def section(description: dict[str, Any], name: str) -> dict[str, Any]:
+    """Return a part of the description, which holds it under `experiment` or at its top; empty where it has none."""
     experiment = description.get("experiment")
     for owner in (experiment if isinstance(experiment, dict) else {}, description):
         if isinstance(owner.get(name), dict):
@@ -302,96 +283,10 @@ def run_timing(trials: Sequence[dict[str, Any]], batch_ends: Ints) -> Timing:
     sizes = np.diff(batch_ends, prepend=0)
     done = sum(int(sizes[trial["batch"]]) for trial in trials if trial["batch"] < len(sizes))
     busy = sum(trial["seconds"] for trial in trials)
-    return Timing(
-        seconds, done / seconds if seconds > 0 else None, len(sessions), most_workers,
-        busy / available if available > 0 else None,
-    )  # fmt: skip
-
-
-# ---- staged networks ---------------------------------------------------------------------------------------------
-
-
-def level_costs(table: LayerTable) -> LevelCosts:
-    """What every level costs, for each of a table's N architectures."""
-    of_level = [table.level == level for level in LEVELS]
-    main = table.role == "main"
-    return LevelCosts(
-        np.stack([table.repeats[rows & main].sum(axis=0) for rows in of_level]),
-        np.stack([table.macs[rows].sum(axis=0) for rows in of_level]) / 1e9,
-        np.stack([table.params[rows].sum(axis=0) for rows in of_level]) / 1e6,
-    )
-
-
-def winner_stages(space: StagedSpace, genes: NDArray[np.int64]) -> StageTable:
-    """The stage table of one (G,) row."""
-    return _stage_table(space.to_architecture(genes), space.layers(genes[None]), space.mid_kind)
-
-
-def reference_stages(architecture: Architecture, image_hw: tuple[int, int]) -> StageTable:
-    """The stage table of a staged architecture, whether or not a space holds it."""
-    return _stage_table(architecture, layer_table(architecture, image_hw), MID_KEYS[architecture.family])
-
-
-def _stage_table(architecture: Architecture, table: LayerTable, mid_name: str | None) -> StageTable:
-    spec = architecture.spec
-    # Block positions 2i + 1 and 2i + 2 are the first block and the others of part i; absent parts have no repeats.
-    part = (table.block + 1) // 2
-    present = [int(index) for index in np.unique(part) if table.repeats[part == index].any()]
-    gmacs = [float(table.macs[part == index].sum()) / 1e9 for index in present]
-    levels = [f"C{table.level[part == index][0]}" for index in present]
-    stem = spec["stem"]
-    block, stride = ("conv + pool", 4) if stem.get("pool") else ("conv", 2)
-    stages = [Stage(levels[0], block, stem["kernel"], 3, stem["width"], stride, None, 1, gmacs[0])]
-    for stage, level, cost in zip(spec["stages"], levels[1:], gmacs[1:], strict=True):
-        mid = stage[mid_name] if mid_name else None
-        kernel, width, stride, depth = (stage[name] for name in ("kernel", "width", "stride", "depth"))
-        before = stages[-1].out_channels
-        stages.append(Stage(level, architecture.family, kernel, before, width, stride, mid, depth, cost))
-    return StageTable(stages, mid_name, {name: float(value[0]) for name, value in table.cost().items()})
-
-
-# ---- as JSON -----------------------------------------------------------------------------------------------------
+    rate, share = done / seconds if seconds > 0 else None, busy / available if available > 0 else None
+    return Timing(seconds, rate, len(sessions), most_workers, share)
 
 
 def finite_or_none(value: float) -> float | None:
     """A number that JSON can hold."""
     return float(value) if math.isfinite(value) else None
-
-
-def summarize(run: RunData, space: Space) -> dict[str, Any]:
-    """The figures of a report, JSON-serializable; None in place of what is not finite or not known."""
-    best = int(run.leaders[0])
-    many = len(run.objectives) > 1
-    summary: dict[str, Any] = {
-        "name": run.name,
-        "objectives": [{"name": o.name, "direction": o.direction} for o in run.objectives],
-        "evaluations": len(run.ids),
-        "ended_early": run.ended_early,
-        "batches": len(run.batch_ends),
-        "not_finite": int((~np.isfinite(run.values).all(axis=1)).sum()),
-        **run.timing._asdict(),
-        "best": run.entry(best, space),
-        "convergence": {objective.name: _points(run.convergence(objective)) for objective in run.objectives},
-    }
-    if many:
-        summary["front"] = [run.entry(int(index), space) for index in run.leaders]
-    if len(run.objectives) == 2:
-        summary["hypervolume"] = [finite_or_none(share) for share in run.hypervolume()]
-    if isinstance(space, StagedSpace):
-        costs = level_costs(space.layers(run.genes[best][None]))
-        summary["levels"] = {
-            f"C{level}": {name: float(rows[level - 1, 0]) for name, rows in costs._asdict().items()} for level in LEVELS
-        }
-    return summary
-
-
-def _points(convergence: Convergence) -> list[dict[str, float | int | None]]:
-    return [
-        {
-            "evaluations": int(told),
-            "best": finite_or_none(best),
-            "mean": finite_or_none(mean),
-            "std": finite_or_none(std),
-        }
-        for told, best, mean, std in zip(*convergence, strict=True)
-    ]

@@ -1,0 +1,231 @@
+"""Which trainings a run holds, in groups, and whether one group is better than another.
+
+A group is a set of trainings that answer one question: the winner of the search, random architectures of the same
+space and budget, a named baseline. It may have several architectures, and several trainings (seeds) of each.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nasray.architectures import ARCHITECTURES
+from nasray.cluster import RunFolder
+from nasray.evaluation.statistics import compare_groups, mean_interval
+from nasray.recipe import RECIPE
+from nasray.spaces import Architecture, NasrayError
+from nasray.training.folder import Description, is_finished, is_training, read_description, read_summary
+
+FOLDER = "compare"
+"""Folder within a run for what `nasray compare` trains: compare/GROUP/ID/seed-N/, with a folder for each stage."""
+
+WINNER, RANDOM = "winner", "random"
+METRICS = ("mAP", "top1")
+"""What trainings are compared by, the first that they have."""
+
+OWN_KEYS = ("name", "backbone", "seed", "weights", "resources", "log_every")
+"""Keys of a recipe in which trainings that are compared may differ."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """A finished training.
+
+    Attributes:
+        architecture: Id of its architecture.
+        seed: Seed of its recipe.
+        value: Metric of its best validation.
+        folder: Its folder.
+    """
+
+    architecture: str
+    seed: int
+    value: float
+    folder: Path
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the training as a JSON-serializable dict."""
+        return {**dataclasses.asdict(self), "folder": str(self.folder)}
+
+
+@dataclass(frozen=True)
+class Group:
+    """Trainings that are compared as one.
+
+    Attributes:
+        name: Name for tables, such as "winner" or "random".
+        trainings: At least one.
+    """
+
+    name: str
+    trainings: tuple[Training, ...]
+
+    @property
+    def values(self) -> list[float]:
+        """The values that count as independent: one an architecture, its mean; of one architecture one a training."""
+        by_architecture: dict[str, list[float]] = {}
+        for training in self.trainings:
+            by_architecture.setdefault(training.architecture, []).append(training.value)
+        if len(by_architecture) == 1:
+            return next(iter(by_architecture.values()))
+        return [sum(values) / len(values) for values in by_architecture.values()]
+
+    @property
+    def num_architectures(self) -> int:
+        """Number of different architectures."""
+        return len({training.architecture for training in self.trainings})
+
+
+def groups_of_run(run: RunFolder) -> list[Group]:
+    """Return the groups of finished trainings in a run, the winner's first; groups without any are left out."""
+    winner = run.read_entries()[0].id
+    folders: dict[str, list[Path]] = {WINNER: [run.path / "train"], RANDOM: []}
+    folders[RANDOM] += sorted((run.path / "rank" / "trainings").glob("*/train"))
+    for path in sorted((run.path / FOLDER).glob("*/*/*/train")):
+        folders.setdefault(path.relative_to(run.path / FOLDER).parts[0], []).append(path)
+    groups = [Group(name, tuple(_finished(paths))) for name, paths in folders.items()]
+    mine = tuple(training for training in groups[0].trainings if training.architecture == winner)
+    groups[0] = Group(WINNER, mine)
+    return [group for group in groups if group.trainings]
+
+
+def groups_of_trainings(folders: Sequence[Path]) -> list[Group]:
+    """Return trainings as groups, those of one architecture together, in the order given.
+
+    Raises:
+        NasrayError: if a folder holds no finished training.
+    """
+    found: dict[str, list[Training]] = {}
+    for folder in folders:
+        if not is_finished(folder):
+            state = f"not finished: `nasray resume {folder}` continues it" if is_training(folder) else "no training"
+            raise NasrayError(f"{folder} is {state}. Compare finished trainings")
+        for training in _finished([folder]):
+            found.setdefault(training.architecture, []).append(training)
+    return [Group(architecture_name(read_description(items[0].folder).architecture), tuple(items))
+            for items in found.values()]  # fmt: skip
+
+
+def architecture_name(architecture: Architecture) -> str:
+    """Return the name of a published architecture, or the id of another."""
+    return next((name for name, known in ARCHITECTURES.items() if known == architecture), architecture.id)
+
+
+def _finished(folders: Iterable[Path]) -> list[Training]:
+    """Return the finished trainings among folders, each architecture with each seed once."""
+    found: dict[tuple[str, int], Training] = {}
+    for folder in folders:
+        if is_training(folder) and is_finished(folder):
+            description, best = read_description(folder), read_summary(folder)["best"]
+            metric = next((name for name in METRICS if name in best), None)
+            if metric is None:
+                raise NasrayError(
+                    f"{folder} was never validated: there is no figure to compare. Give its data a split val"
+                )
+            training = Training(description.architecture.id, description.recipe.seed, float(best[metric]), folder)
+            found.setdefault((training.architecture, training.seed), training)
+    return list(found.values())
+
+
+def compare(groups: Sequence[Group]) -> dict[str, Any]:
+    """Compare the first group with each of the others.
+
+    Returns:
+        JSON-serializable: `metric`; `groups`, each with its trainings, `num` independent values, `mean`, `sd`, `low`,
+        `high` (see `mean_interval`); `comparisons` of the first group, each `with` another, with `difference`, `low`,
+        `high`, `smallest`, `verdict` (see `compare_groups`); `notes`, sentences on what was not done alike.
+
+    Raises:
+        NasrayError: for trainings of different metrics.
+    """
+    trainings = [training for group in groups for training in group.trainings]
+    first, metric = read_description(trainings[0].folder), _metric(trainings[0])
+    notes: dict[str, list[Path]] = {}
+    for training in trainings[1:]:
+        if _metric(training) != metric:
+            raise NasrayError(
+                f"{training.folder} has {_metric(training)}, {trainings[0].folder} has {metric}: a classifier is not "
+                "compared with a detector. Leave one of them out"
+            )
+        if difference := _difference(first, read_description(training.folder)):
+            notes.setdefault(difference, []).append(training.folder)
+    return {
+        "metric": metric,
+        "groups": [
+            {
+                "name": group.name,
+                "architectures": group.num_architectures,
+                "trainings": [training.to_json() for training in group.trainings],
+                **dataclasses.asdict(mean_interval(group.values)),
+            }
+            for group in groups
+        ],
+        "comparisons": [
+            {"group": groups[0].name, "with": other.name,
+             **dataclasses.asdict(compare_groups(groups[0].values, other.values))}
+            for other in groups[1:]
+        ],
+        "notes": [_note(difference, folders) for difference, folders in notes.items()],
+    }  # fmt: skip
+
+
+def _metric(training: Training) -> str:
+    best = read_summary(training.folder)["best"]
+    return next(name for name in METRICS if name in best)
+
+
+def _difference(one: Description, other: Description) -> str:
+    """Return in which keys two recipes differ, beyond those that may differ; empty where in none."""
+    recipes = [RECIPE.dump_python(description.recipe, mode="json") for description in (one, other)]
+    names = [
+        f"{key} {recipes[1][key]} instead of {recipes[0][key]}"
+        for key in recipes[0]
+        if key not in OWN_KEYS and recipes[0][key] != recipes[1][key]
+    ]
+    return ", ".join(names)
+
+
+def _note(difference: str, folders: list[Path]) -> str:
+    more = f" and {len(folders) - 1} more" if len(folders) > 1 else ""
+    return f"{folders[0]}{more} were trained otherwise: {difference}"
+
+
+def verdict_sentence(result: dict[str, Any], found: dict[str, Any]) -> str:
+    """Return a comparison of `compare` as a sentence for its reader.
+
+    Args:
+        result: What `compare` returned.
+        found: One of its `comparisons`.
+    """
+    metric, other = result["metric"], found["with"]
+    by_name = {group["name"]: group for group in result["groups"]}
+    mine, theirs = by_name[found["group"]], by_name[other]
+    if found["verdict"] == "too few to tell":
+        text = (
+            f"{_named(mine)} {metric} {mine['mean']:.4f}, {_named(theirs)} {theirs['mean']:.4f}: so few trainings say "
+            "nothing about chance"
+        )
+        return text[0].upper() + text[1:]
+    verb = {"better": "is better than", "worse": "is worse than"}.get(found["verdict"], "cannot be told apart from")
+    ending = ""
+    if found["verdict"] == "cannot be told apart":
+        ending = f"; a difference of less than {found['smallest']:.4f} could not have been seen"
+    text = (
+        f"{_named(mine)} {verb} {_named(theirs)}: {metric} {mine['mean']:.4f} against {theirs['mean']:.4f}, difference "
+        f"{found['difference']:+.4f} (95 % interval {found['low']:+.4f} to {found['high']:+.4f}){ending}"
+    )
+    return text[0].upper() + text[1:]
+
+
+def _named(group: dict[str, Any]) -> str:
+    """Return a group's name with its number of architectures and trainings."""
+    names = {WINNER: "the winner", RANDOM: "random choice"}
+    group = {**group, "name": names.get(group["name"], group["name"])}
+    num, trainings = group["architectures"], len(group["trainings"])
+    if num > 1:
+        several = f", {trainings} trainings" if trainings > num else ""
+        return f"{group['name']} ({num} architectures{several})"
+    return f"{group['name']} ({trainings} training{'s' * (trainings != 1)})"

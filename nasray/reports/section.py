@@ -1,0 +1,79 @@
+"""What a report is made of: sections, and what each of them is told about a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from markupsafe import Markup
+
+from nasray.architectures import ARCHITECTURES
+from nasray.cluster import RunFolder
+from nasray.reports.data import RunData
+from nasray.reports.figures import Plot
+from nasray.spaces import Architecture, Space
+
+if TYPE_CHECKING:
+    from nasray.cluster.trial import Evaluator
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of a report.
+
+    Attributes:
+        title: Heading; none for what belongs to the part before.
+        html: Text and tables, above the drawings.
+        drawings: Figures.
+        figures: What `nasray report --json` prints of this section, JSON-serializable; no key is another section's.
+        note: Small print below the drawings.
+    """
+
+    title: str
+    html: Markup = field(default_factory=Markup)
+    drawings: tuple[Plot, ...] = ()
+    figures: dict[str, Any] = field(default_factory=dict)
+    note: str | Markup = ""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The run that a report is on.
+
+    Attributes:
+        folder: The run's folder.
+        run: What is in it.
+        space: The run's space.
+        evaluator: The run's evaluator; None where it is not known.
+        reference: Published architecture to set the winner beside.
+    """
+
+    folder: RunFolder
+    run: RunData
+    space: Space
+    evaluator: Evaluator | None = None
+    reference: Architecture | None = None
+
+    @property
+    def best(self) -> int:
+        """The evaluation of the winner, or of the front's best by the first objective."""
+        return int(self.run.leaders[0])
+
+    @property
+    def reference_name(self) -> str:
+        """The name of the reference."""
+        assert self.reference is not None
+        return next((name for name, known in ARCHITECTURES.items() if known == self.reference), self.reference.id)
+
+
+class FamilyReport(NamedTuple):
+    """What a report says of the architectures of one family.
+
+    Attributes:
+        describe: Function that returns an architecture in a line of text.
+        sections: Function that returns sections on a run in a space of the family.
+    """
+
+    describe: Callable[[Architecture], str]
+    sections: Callable[[Subject], list[Section]]
