@@ -119,10 +119,10 @@ def _own_random(subject: Subject) -> Floats | None:
 
 
 def reference_figures(subject: Subject) -> dict[str, Any] | None:
-    """Return costs and score of the reference, and of the run's best that costs no more; None without a reference
-    whose layers are known.
+    """Return costs and score of the reference, and of the run's best that costs no more.
 
-    Score and rival are None where the space does not hold the reference, or its score is not known in closed form.
+    None without a reference whose layers are known. The score is None where the space does not hold the reference, or
+    it is not known in closed form; the rival where nothing in the run costs as little.
     """
     if subject.reference is None:
         return None

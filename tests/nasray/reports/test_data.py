@@ -48,7 +48,7 @@ def test_what_a_run_was_begun_with_and_what_it_has(tmp_path):
     assert (run.name, run.asked, run.finished, len(run.ids)) == ("x", 90, True, 64)
     assert run.budget.upper == {"price": 20.0}
     assert run.budget.lower == {"price": 2.0}
-    assert run.cost_scope["scope"] == "backbone"
+    assert run.cost_scope == {"scope": "architecture", "image_hw": None, "costs": {"price": "as the space counts it"}}
     assert (run.parents == -1).all(), "a random search breeds nothing"
     assert run.entry(int(run.leaders[0]), PricedGrid()) == folder.read_best()["best"][0]
     with pytest.raises(Exception, match=r"'latency_ms' is not in the run's history. It has: price, score"):
