@@ -144,7 +144,8 @@ class Checkpoint:
         if is_supernet(self.architecture):
             raise NasrayError(
                 f"this checkpoint (recipe {self.recipe.name}) is of a supernet, which is no detector until a path is "
-                "chosen: name the checkpoint of an architecture that was trained, such as RUN/train"
+                "chosen: name the run that searched it, whose winner is one, or a checkpoint of an architecture that "
+                "was trained, such as RUN/train"
             )
         detector: Any = make_network(self.recipe, self.architecture, len(self.classes))
         _load_state(detector, self.model)

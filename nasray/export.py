@@ -136,18 +136,15 @@ def _trained(what: str) -> tuple[Architecture, dict[str, Tensor] | None, Path | 
     The winner of a run may have been trained inside its folder; weights of another architecture than the winner's are
     not its weights.
     """
-    from nasray.checkpoint import Checkpoint, checkpoint_path
+    from nasray.checkpoint import Checkpoint
+    from nasray.subnets import has_supernet, is_trained, trained_checkpoint
 
     path = Path(what)
     is_run = (path / "experiment.yaml").is_file()
-    try:
-        file = checkpoint_path(path) if path.is_dir() or path.suffix == ".pt" else None
-    except NasrayError:
-        if not is_run:
-            raise
-        file = None
-    if file is None:
+    has_weights = is_trained(path) or has_supernet(path) if is_run else path.is_dir() or path.suffix == ".pt"
+    if not has_weights:
         return find_architecture(what), None, None
+    file = trained_checkpoint(path)
     checkpoint = Checkpoint.load(file)
     if is_supernet(checkpoint.architecture):
         raise NasrayError(

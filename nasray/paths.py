@@ -136,7 +136,7 @@ class Bench:
         self.supernet.set_path(row)
         detects = self.recipe.task == "detection"
         with kept_statistics(self.network):
-            recalibrate(self.network, self._pixels(), self.num_calibration, forward=self.forward)
+            recalibrate(self.network, self.pixels(), self.num_calibration, forward=self.forward)
             calibrated = time.perf_counter()
             self.seconds = {"recalibration": calibrated - begin}
             return self._detect(calibrated) if detects else self._classify(calibrated)
@@ -160,7 +160,8 @@ class Bench:
         self.seconds |= {"inference": time.perf_counter() - begin, "metrics": 0.0}
         return {"score": found["top1"], "top5": found["top5"]}
 
-    def _pixels(self) -> Iterator[Tensor]:
+    def pixels(self) -> Iterator[Tensor]:
+        """Yield the images that statistics are computed from, in batches, on the device."""
         for batch in self.calibration:
             yield batch.images.to(self.device, memory_format=self.layout, non_blocking=True)
 

@@ -202,9 +202,11 @@ def _export(known: Any) -> None:
     else:
         from nasray.checkpoint import Checkpoint
         from nasray.detector_export import check_target, export_checkpoint
+        from nasray.subnets import trained_checkpoint
 
         check_target(to, known.raw)
-        result = export_checkpoint(Checkpoint.load(known.what), to, image_hw=known.image_size, raw=known.raw)
+        checkpoint = Checkpoint.load(trained_checkpoint(known.what))
+        result = export_checkpoint(checkpoint, to, image_hw=known.image_size, raw=known.raw)
     if known.json:
         print_json(result)
     else:

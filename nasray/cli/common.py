@@ -16,7 +16,7 @@ from nasray.options import option_texts
 from nasray.spaces import NasrayError
 
 ARCHITECTURE = "a name from `nasray list architectures`, a JSON file, or the folder of a run or a training"
-CHECKPOINT = "a checkpoint, or the folder of a training or of a run that was trained"
+CHECKPOINT = "a checkpoint, or the folder of a training, or of a run with a trained winner or supernet"
 IMAGE_SIZE = "HEIGHTxWIDTH in pixels"
 
 

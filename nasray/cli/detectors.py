@@ -63,8 +63,10 @@ def add_commands(commands: Any) -> None:
     sub = command(commands, "evaluate", _evaluate, "COCO's twelve numbers, AP of every class, and VOC's AP50")
     sub.add_argument("checkpoint", help=CHECKPOINT)
     sub.add_argument("--data", help=f"{SOURCE}; the training's own if left out")
-    sub.add_argument("--split", default="val", choices=["train", "val", "test"])
-    sub.add_argument("--batch-size", type=whole(1, 1024), default=8, help="images at a time (default 8)")
+    text = "held: images of the training set that a search compared paths on"
+    sub.add_argument("--split", default="val", choices=["train", "val", "test", "held"], help=text)
+    text = "images at a time (default 8; for --split held as many as the search took)"
+    sub.add_argument("--batch-size", type=whole(1, 1024), help=text)
     sub.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
     sub.add_argument("--to", metavar="FILE.parquet", help="also write all detections to this file")
 
@@ -220,12 +222,13 @@ def _tell_training(summary: dict[str, Any], known: Any, seconds: float, span: st
 def _evaluate(known: Any) -> None:
     from nasray.checkpoint import Checkpoint
     from nasray.evaluation import evaluate_checkpoint
+    from nasray.subnets import trained_checkpoint
 
     check_device(known.device)
     if known.to:
         check_output(known.to, [".parquet"])
     result = evaluate_checkpoint(
-        Checkpoint.load(known.checkpoint), data=known.data, split=known.split,
+        Checkpoint.load(trained_checkpoint(known.checkpoint)), data=known.data, split=known.split,
         batch_size=known.batch_size, device=known.device, to=Path(known.to) if known.to else None,
     )  # fmt: skip
     if known.json:
@@ -246,16 +249,17 @@ def _evaluate(known: Any) -> None:
 
 
 def _predict(known: Any) -> None:
-    from nasray.checkpoint import Checkpoint, checkpoint_path
+    from nasray.checkpoint import Checkpoint
     from nasray.cluster.progress import ProgressLine
     from nasray.data.pixels import PixelRules
     from nasray.predicting import find_images, picture_paths, predict_images, predictions_folder
+    from nasray.subnets import trained_checkpoint
 
     check_device(known.device)
     value_range = tuple(known.value_range) if known.value_range else None
     PixelRules(known.orientation or "upright", value_range)  # which refuses a range that is none
     images = find_images(known.images)
-    file = checkpoint_path(Path(known.checkpoint))
+    file = trained_checkpoint(known.checkpoint)
     pictures = picture_paths(images, Path(known.to).expanduser() if known.to else predictions_folder(file))
     check_folder(pictures[0].parent, "--to")
     checkpoint = Checkpoint.load(file)

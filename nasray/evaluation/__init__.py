@@ -10,6 +10,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     from nasray.checkpoint import Checkpoint
+    from nasray.data import DetectionSet
 
 
 def evaluate_checkpoint(
@@ -17,17 +18,19 @@ def evaluate_checkpoint(
     *,
     data: str | None = None,
     split: str = "val",
-    batch_size: int = 8,
+    batch_size: int | None = None,
     device: str = "auto",
     to: Path | None = None,
 ) -> dict[str, Any]:
     """Evaluate a trained detector on a data set, as validation in its training did.
 
     Args:
-        checkpoint: what to evaluate.
-        data: as in `nasray train`; the training's own if None.
-        split: "train", "val" or "test".
-        batch_size: images at a time.
+        checkpoint: Checkpoint of a detector.
+        data: As in `nasray train`; the training's own if None.
+        split: "train", "val" or "test"; or "held", the images of the training set that the training kept apart, on
+            which a search compares the paths of a supernet.
+        batch_size: Images at a time; 8 by default, and for "held" as many as the search took, so that it finds the same
+            figures.
         device: "auto" (a GPU where there is one), "cpu" or "cuda".
         to: a Parquet file for all detections.
 
@@ -47,12 +50,16 @@ def evaluate_checkpoint(
     from nasray.evaluation.voc import voc_metrics
 
     recipe = checkpoint.recipe
-    dataset = open_data(data or recipe.data).split(split)
+    if split == "held":
+        dataset = _held_images(checkpoint, data)
+        batch_size = batch_size or searched_batch_size(checkpoint)
+    else:
+        dataset = open_data(data or recipe.data).split(split)
     refuse_other_classes(checkpoint.classes, dataset.classes, data or recipe.data)
     device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     detector = checkpoint.detector().to(device)
     batches = EvaluationLoader(
-        dataset, recipe.augmentation, batch_size=batch_size, stride=detector.stride, options=recipe.loader
+        dataset, recipe.augmentation, batch_size=batch_size or 8, stride=detector.stride, options=recipe.loader
     )  # fmt: skip
     line = ProgressLine("evaluate", len(dataset))
     begin = time.monotonic()
@@ -76,6 +83,38 @@ def evaluate_checkpoint(
         "coco": summary, "voc": {"AP50_voc07": voc.ap50_voc07, "AP50_voc12": voc.ap50_voc12}, "classes": rows,
         "seconds": time.monotonic() - begin,
     }  # fmt: skip
+
+
+def _held_images(checkpoint: Checkpoint, data: str | None) -> DetectionSet:
+    """Return the images of the training set that a training kept apart.
+
+    Raises:
+        NasrayError: If it kept none apart, or other data is asked for.
+    """
+    from nasray.data import open_data
+    from nasray.data.order import divide
+    from nasray.spaces import NasrayError
+
+    if data is not None:
+        raise NasrayError(
+            "split held is a part of the training's own data, drawn by its seed; --data names other data. Leave one of "
+            "the two out"
+        )
+    if checkpoint.recipe.task != "detection" or not checkpoint.recipe.holdout:
+        raise NasrayError(
+            "this training kept no images apart (holdout 0 in its recipe): a search in its supernet compared paths on "
+            "split val. Choose --split val"
+        )
+    whole = open_data(checkpoint.recipe.data).split("train")
+    _, held = divide(checkpoint.recipe.seed, len(whole), checkpoint.recipe.holdout)
+    return whole.select(held)
+
+
+def searched_batch_size(checkpoint: Checkpoint) -> int:
+    """Return the number of images at a time with which a search evaluates paths, of a subnet or a supernet."""
+    recipe = checkpoint.recipe
+    given: int | None = checkpoint.training.get("subnet", {}).get("batch_size")
+    return given or recipe.batch_size // recipe.resources.workers
 
 
 def refuse_other_classes(trained: tuple[str, ...], given: tuple[str, ...], source: str) -> None:

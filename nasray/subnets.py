@@ -1,0 +1,221 @@
+"""Subnets: paths of a supernet taken out of it, as networks by themselves and as ordinary checkpoints.
+
+A subnet's batch norm statistics are computed anew as the search computes them, so it has the score that the search
+found. To evaluate, predict and export it, nothing needs to know that there was a supernet.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import zipfile
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from nasray.architectures import compose, is_supernet, slots
+from nasray.checkpoint import Checkpoint, checkpoint_path, make_network
+from nasray.cluster import RunFolder
+from nasray.cluster.leaders import Entry
+from nasray.cluster.progress import say
+from nasray.experiment import experiment_of_run, make_evaluator
+from nasray.models.supernets.base import Supernet, supernet_of
+from nasray.models.supernets.recalibration import recalibrate, up_to_the_last_norm
+from nasray.paths import PathEvaluator
+from nasray.recipe import PathOptions, Recipe
+from nasray.spaces import Architecture, NasrayError
+from nasray.stages import supernet_checkpoint
+
+FOLDER = "subnets"
+"""Folder of a run's subnets."""
+RECORD = "subnet"
+"""Key of a subnet's checkpoint, in `training`, under which stands what it was taken from."""
+
+
+class Described(Protocol):
+    """What a network around a supernet was built from; a checkpoint, or the description of a training."""
+
+    @property
+    def recipe(self) -> Recipe:
+        """Recipe of its training."""
+        ...
+
+    @property
+    def architecture(self) -> Architecture:
+        """Architecture, which holds the supernet in one of its slots."""
+        ...
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes."""
+        ...
+
+
+# ---- networks ----------------------------------------------------------------------------------------------------
+
+
+def extract_network(network: nn.Module, row: NDArray[np.int64], described: Described) -> nn.Module:
+    """Return the standalone detector or classifier of a path, with a copy of its weights and statistics.
+
+    Every tensor is that of the same name in the network around the supernet, cut to its leading entries where the
+    standalone one is smaller, as that of a neck behind channels that the path does not have.
+
+    Args:
+        network: Detector or classifier around a supernet. It is only read, whatever path is set.
+        row: (G,) genes of the path.
+        described: What the network was built from.
+
+    Returns:
+        A network on the same device and in the same mode.
+
+    Raises:
+        ValueError: If the genes are no architecture of the space, or a tensor is not part of the network's.
+    """
+    supernet = _supernet_in(network)
+    with torch.random.fork_rng(devices=[]):  # its first weights are replaced at once
+        subnet = make_network(
+            described.recipe, architecture_of_path(described.architecture, supernet, row), len(described.classes),
+            on_meta=True,
+        )  # fmt: skip
+    prefix = next(name for name, module in network.named_modules() if module is supernet) + "."
+    within = {prefix + name: value for name, value in supernet.path_state(supernet.space.checked_row(row)).items()}
+    around = {name: value for name, value in network.state_dict().items() if not name.startswith(prefix)}
+    source = {**around, **within}
+    state = {name: _leading(source[name], value, name) for name, value in subnet.state_dict().items()}
+    subnet.load_state_dict(state, assign=True)
+    return subnet.to(next(iter(state.values())).device).train(network.training)
+
+
+def architecture_of_path(whole: Architecture, supernet: Supernet, row: NDArray[np.int64]) -> Architecture:
+    """Return an architecture with the one of a path in the slot where it has the supernet."""
+    path = supernet.space.to_architecture(supernet.space.checked_row(row))
+    return compose({slot: path if is_supernet(part) else part for slot, part in slots(whole).items()})
+
+
+def _supernet_in(network: nn.Module) -> Supernet:
+    supernet = supernet_of(network)
+    if supernet is None:
+        raise ValueError("there is no supernet in this network: it has one path, itself")
+    return supernet
+
+
+def _leading(whole: Tensor, part: Tensor, name: str) -> Tensor:
+    """Return a copy of the leading entries of a tensor, as many as `part` has."""
+    shape = part.shape
+    if whole.dim() != len(shape) or any(size > most for size, most in zip(shape, whole.shape, strict=True)):
+        raise ValueError(f"{name} is {tuple(whole.shape)} around the supernet and {tuple(shape)} in the path's network")
+    return whole.detach()[tuple(slice(size) for size in shape)].clone()
+
+
+# ---- checkpoints -------------------------------------------------------------------------------------------------
+
+
+def subnet(run: RunFolder, entry: Entry, to: Path) -> Checkpoint:
+    """Take an architecture of a run's search out of its supernet and save it as an ordinary checkpoint.
+
+    Batch norm statistics are computed as the search's evaluator does, from the same images; nothing is trained. A file
+    that is there already is taken if it is of the same supernet.
+
+    Args:
+        run: Run with a trained supernet.
+        entry: Evaluated architecture of it.
+        to: File to write.
+
+    Raises:
+        NasrayError: If the run has no trained supernet, or its data cannot be read.
+    """
+    evaluator = _evaluator(run)
+    record = {
+        "supernet": fingerprint(Path(evaluator.checkpoint)),
+        "images": evaluator.images,
+        "batch_size": evaluator.batch_size,
+    }
+    if to.is_file():
+        found = Checkpoint.load(to)
+        if found.architecture == entry.architecture and found.training.get(RECORD) == record:
+            return found
+    say(f"taking path {entry.id} out of the supernet, with statistics of {evaluator.images} images")
+    bench = evaluator.bench
+    described = Checkpoint.load(evaluator.checkpoint, shared=True)
+    row = evaluator.space.from_architecture(entry.architecture)
+    network = extract_network(bench.network, row, described)
+    recalibrate(network, bench.pixels(), bench.num_calibration, forward=up_to_the_last_norm(network))
+    architecture = architecture_of_path(described.architecture, _supernet_in(bench.network), row)
+    checkpoint = dataclasses.replace(
+        described,
+        recipe=dataclasses.replace(described.recipe, backbone=entry.id, paths=PathOptions()),
+        architecture=architecture,
+        model={name: value.cpu() for name, value in network.state_dict().items()},
+        metrics={},
+        training={RECORD: record},
+    )
+    to.parent.mkdir(parents=True, exist_ok=True)
+    checkpoint.save(to)
+    return checkpoint
+
+
+def trained_checkpoint(what: str | Path) -> Path:
+    """Return the file of the trained network that a user names, taken out of a supernet first where it must be.
+
+    Args:
+        what: Checkpoint, folder of a training, or of a run. Of a run whose winner was not trained by itself, but found
+            in a supernet, the winner as it is in there.
+
+    Raises:
+        NasrayError: If there is none.
+    """
+    path = Path(what)
+    if is_trained(path) or not has_supernet(path):
+        return checkpoint_path(path)
+    run = RunFolder.open(path)
+    if not run.is_finished():
+        raise NasrayError(f"the search in {path} is not finished. `nasray resume {path}` continues it")
+    winner = run.read_entries()[0]
+    to = path / FOLDER / f"{winner.id}.pt"
+    subnet(run, winner, to)
+    return to
+
+
+def is_trained(path: Path) -> bool:
+    """Return whether there is a checkpoint at a path: a file, that of a training, or of a run's trained winner."""
+    try:
+        checkpoint_path(path)
+    except NasrayError:
+        return False
+    return True
+
+
+def has_supernet(path: Path) -> bool:
+    """Return whether a path is the folder of a run whose architectures are paths of a supernet."""
+    run = RunFolder(path)
+    if not run.is_run():
+        return False
+    content = run.description().get("experiment")
+    evaluator = content.get("evaluator") if isinstance(content, dict) else None
+    return isinstance(evaluator, dict) and evaluator.get("name") == "path"
+
+
+def fingerprint(path: Path) -> str:
+    """Return what tells a checkpoint from any other: a digest of the checksums of its tensors, which it carries.
+
+    Raises:
+        NasrayError: If it cannot be read.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = sorted((info.filename.partition("/")[2], info.CRC, info.file_size) for info in archive.infolist())
+    except (OSError, zipfile.BadZipFile) as error:
+        raise NasrayError(f"{path} is no checkpoint, or damaged: {error}. Take another of its folder") from error
+    return hashlib.sha256(repr(members).encode()).hexdigest()
+
+
+def _evaluator(run: RunFolder) -> PathEvaluator:
+    experiment = experiment_of_run(run.description(), str(run.path))
+    evaluator: Any = make_evaluator(experiment)
+    if not isinstance(evaluator, PathEvaluator):
+        raise NasrayError(f"{run.path} has no supernet: its architectures are not trained. Train one: `nasray train`")
+    return dataclasses.replace(evaluator, checkpoint=str(supernet_checkpoint(experiment, run)))

@@ -1,0 +1,222 @@
+"""A path taken out of its supernet is the same network, has the score of the search, and is an ordinary checkpoint."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from nasray import cli
+from nasray.checkpoint import Checkpoint, make_network
+from nasray.cluster import RunFolder
+from nasray.cluster.leaders import make_entry
+from nasray.evaluation import evaluate_checkpoint
+from nasray.experiment import describe_experiment, parse_experiment, with_defaults
+from nasray.models.supernets import supernet_architecture
+from nasray.models.supernets.base import supernet_of
+from nasray.paths import PathEvaluator
+from nasray.recipe import (
+    AugmentationOptions,
+    ClassifierOptions,
+    DetectorOptions,
+    LoaderOptions,
+    OptimizerOptions,
+    PathOptions,
+    Recipe,
+    ScheduleOptions,
+)
+from nasray.spaces import NasrayError, ShuffleNetSpace
+from nasray.subnets import extract_network, fingerprint, subnet, trained_checkpoint
+from nasray.training import train_here
+from nasray.training.folder import Description
+from tests.nasray.supernets.toy import ToySpace, register
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+SPACE = {"name": "shufflenet", "stem_width": 8, "widths": [16, 24, 32, 48], "depths": [1, 1, 1, 1]}
+DETECTION = Recipe(
+    name="detect", batch_size=8, holdout=24, seed=3,
+    detector=DetectorOptions(name="fcos", channels=16, num_convs=1, norm="batch"),
+    augmentation=AugmentationOptions(short_side=(64,), long_side=64),
+    loader=LoaderOptions(processes=0, cache=True),
+    optimizer=OptimizerOptions(name="adamw", learning_rate=0.004, clip=10),
+    schedule=ScheduleOptions(name="cosine", epochs=2, milestones=(), warmup_iterations=5),
+)  # fmt: skip
+DETECTORS = {
+    "fcos": {"channels": 16, "num_convs": 1, "norm": "batch"},
+    "yolof": {"channels": 32},
+    "faster-rcnn": {"channels": 16},
+    "centernet": {},
+}
+
+
+def network_around(space, recipe, num_classes=3):
+    """A detector or classifier around a supernet with statistics that differ, and what it was built from."""
+    described = Description(recipe, supernet_architecture(space), ("a", "b", "c")[:num_classes], ())
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = make_network(recipe, described.architecture, num_classes).eval()
+        for name, value in network.named_buffers():
+            if name.endswith("running_mean"):
+                value.normal_(0.0, 0.1)
+            elif name.endswith("running_var"):
+                value.uniform_(0.5, 1.5)
+    return network, described
+
+
+def outputs(network, images):
+    with torch.no_grad():
+        found = network.forward_raw(images) if hasattr(network, "forward_raw") else {"logits": network(images)}
+    return {
+        f"{name} {index}": value
+        for name, values in found.items()
+        for index, value in enumerate(values if isinstance(values, list) else [values])
+    }
+
+
+@pytest.mark.parametrize("name", [*DETECTORS, "classifier"])
+@pytest.mark.parametrize("space", [ShuffleNetSpace(stem_width=8, widths=(16, 24, 32, 48), depths=(1, 1, 2, 1)),
+                                   ToySpace()], ids=["choice", "elastic"])  # fmt: skip
+def test_the_network_of_a_path_is_a_standalone_one(space, name, monkeypatch):
+    register(monkeypatch)
+    if name == "classifier":
+        recipe = Recipe(name="r", task="classification", classifier=ClassifierOptions(16), batch_size=8,
+                        augmentation=AugmentationOptions(square=64))  # fmt: skip
+    else:
+        recipe = Recipe(name="r", detector=DetectorOptions(name=name, **DETECTORS[name]))
+    network, described = network_around(space, recipe)
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    images = 255 * torch.rand(2, 3, 96, 96, generator=torch.Generator().manual_seed(0))
+    rows = space.sample(2, np.random.default_rng(0))
+    supernet_of(network).set_path(rows[1])
+    state = torch.get_rng_state()
+    found = extract_network(network, rows[0], described)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert np.array_equal(supernet_of(network).path, rows[1]), "the path that was set has changed"
+    assert supernet_of(found) is None
+    assert not found.training
+    supernet_of(network).set_path(rows[0])
+    expected = outputs(network, images)
+    for key, value in outputs(found, images).items():
+        # Zeros behind the path's channels are added in elastic supernets, which moves the order of sums.
+        torch.testing.assert_close(value, expected[key], rtol=0, atol=0 if isinstance(space, ShuffleNetSpace) else 1e-4)
+    with torch.no_grad():
+        for value in found.state_dict().values():
+            value.add_(1)
+    assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items()), "they share memory"
+
+
+def test_an_elastic_neck_is_cut(monkeypatch):
+    register(monkeypatch)
+    recipe = Recipe(name="r", detector=DetectorOptions(name="fcos", channels=16, num_convs=1))
+    network, described = network_around(ToySpace(), recipe)
+    found = extract_network(network, np.array([8, 4, 6, 4]), described)
+    shapes = {tuple(value.shape[:2]) for key, value in found.state_dict().items() if "neck" in key or "fpn" in key}
+    assert {(16, 4), (16, 6)} <= shapes
+    assert {(16, 8)} <= {tuple(value.shape[:2]) for value in network.state_dict().values()} - shapes
+
+
+def test_what_has_no_supernet_has_no_paths():
+    network, described = network_around(ShuffleNetSpace(stem_width=8, widths=(16, 24, 32, 48), depths=(1, 1, 1, 1)),
+                                        DETECTION)  # fmt: skip
+    alone = extract_network(network, np.zeros(4, dtype=np.int64), described)
+    with pytest.raises(ValueError, match="there is no supernet in this network"):
+        extract_network(alone, np.zeros(4, dtype=np.int64), described)
+
+
+# ---- of a run ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory):
+    """A finished run with a supernet and no trained winner, as a search leaves it."""
+    folder = tmp_path_factory.mktemp("searched")
+    content = {"name": "n", "evaluations": 3, "batch_size": 1, "space": SPACE, "searcher": {"name": "random"}}
+    space = ShuffleNetSpace(stem_width=8, widths=(16, 24, 32, 48), depths=(1, 1, 1, 1))
+    train_here(DETECTION, folder / "supernet", supernet_architecture(space))
+    weights = str(folder / "supernet" / "checkpoints" / "last.pt")
+    content |= {"evaluator": {"name": "path", "images": 40}, "supernet": {"weights": weights}}
+    run = RunFolder.create(folder / "run", describe_experiment(with_defaults(parse_experiment(content, "test"))))
+    rows = space.sample(3, np.random.default_rng(0))
+    metrics = PathEvaluator(space, weights, images=40)(rows)
+    entries = [
+        make_entry(space, row, index, {name: values[index] for name, values in metrics.items()}, {})
+        for index, row in enumerate(rows)
+    ]
+    entries.sort(key=lambda entry: -entry.metrics["score"])
+    objectives = [{"name": "score", "direction": "max"}]
+    best = [entry.to_json() for entry in entries]
+    run.write_best({"objectives": objectives, "evaluations": 3, "finished": True, "best": best})
+    assert len(set(metrics["score"].tolist())) > 1
+    return run
+
+
+def test_a_subnet_has_the_figures_of_the_search(searched, tmp_path):
+    # The best one and the last one: what was evaluated in between changes nothing.
+    for entry in (searched.read_entries()[0], searched.read_entries()[2]):
+        checkpoint = subnet(searched, entry, tmp_path / f"{entry.id}.pt")
+        loaded = Checkpoint.load(tmp_path / f"{entry.id}.pt")
+        assert loaded.architecture == checkpoint.architecture == entry.architecture
+        assert loaded.recipe.backbone == entry.id
+        assert loaded.recipe.paths == PathOptions()
+        found = evaluate_checkpoint(loaded, split="held")
+        assert found["images"] == 24
+        assert found["coco"]["mAP"] == entry.metrics["score"]
+        assert found["coco"]["AP50"] == entry.metrics["AP50"]
+
+
+def test_a_subnet_is_taken_out_once_for_each_supernet(searched, tmp_path, monkeypatch):
+    entry, file = searched.read_entries()[0], tmp_path / "subnet.pt"
+    subnet(searched, entry, file)
+    first = file.stat().st_mtime_ns
+    subnet(searched, entry, file)
+    assert file.stat().st_mtime_ns == first
+    weights = searched.path.parent / "supernet" / "checkpoints" / "last.pt"
+    kept = weights.read_bytes()
+    other = Checkpoint.load(weights)
+    print_before = fingerprint(weights)
+    next(iter(other.model.values())).add_(1.0)
+    try:
+        weights.unlink()  # best.pt may be the same file
+        other.save(weights)
+        assert fingerprint(weights) != print_before
+        subnet(searched, entry, file)
+    finally:
+        weights.unlink()
+        weights.write_bytes(kept)
+    assert file.stat().st_mtime_ns != first
+    assert fingerprint(weights) == print_before
+
+
+def test_commands_take_a_run_whose_winner_was_not_trained(searched, tmp_path, capsys):
+    winner = searched.read_entries()[0]
+    file = searched.path / "subnets" / f"{winner.id}.pt"
+    assert cli.main(["evaluate", str(searched.path), "--split", "held", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["coco"]["mAP"] == winner.metrics["score"]
+    assert trained_checkpoint(searched.path) == file
+    assert cli.main(["export", str(searched.path), "--to", str(tmp_path / "backbone.py"), "--json"]) == 0
+    exported = json.loads(capsys.readouterr().out)
+    assert (exported["checkpoint"], exported["max_difference"]) == (str(file), 0)
+    model = Checkpoint.load(file).model
+    weights = torch.load(tmp_path / "backbone.weights.pt", weights_only=True)
+    assert all(torch.equal(value, model[f"backbone.{name}"]) for name, value in weights.items())
+    assert cli.main(["export", str(searched.path), "--to", str(tmp_path / "model.pt2"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["max_difference"] < 1e-3
+
+
+def test_held_images_are_those_of_a_training_that_held_some(searched, tmp_path):
+    checkpoint = Checkpoint.load(trained_checkpoint(searched.path))
+    with pytest.raises(NasrayError, match="held is a part of the training's own data"):
+        evaluate_checkpoint(checkpoint, data="shapes", split="held")
+    checkpoint.recipe = Recipe(name="none")
+    with pytest.raises(NasrayError, match=r"kept no images apart .*Choose --split val"):
+        evaluate_checkpoint(checkpoint, split="held")
+
+
+def test_a_run_that_is_not_finished_has_no_winner_yet(searched, tmp_path):
+    run = RunFolder.create(tmp_path / "run", searched.description())
+    with pytest.raises(NasrayError, match=r"the search in .* is not finished"):
+        trained_checkpoint(run.path)
+    zero_shot = RunFolder.create(tmp_path / "other", {"experiment": {"evaluator": {"name": "entropy"}}})
+    with pytest.raises(NasrayError, match="no checkpoint at"):
+        trained_checkpoint(zero_shot.path)
