@@ -9,7 +9,7 @@ import pprint
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nasray.architectures import checked_spec, is_supernet
+from nasray.architectures import checked_spec, is_supernet, slots
 from nasray.cluster import write_atomic
 from nasray.cluster.files import check_output
 from nasray.cluster.reading import shown
@@ -95,6 +95,10 @@ def export_backbone(what: str, path: Path) -> dict[str, Any]:
             f"export writes a Python module, such as backbone.py; {shown(path)} cannot be imported. Choose another name"
         )
     architecture, state, checkpoint = _trained(what)
+    parts = slots(architecture)
+    if "backbone" not in parts:
+        raise NasrayError(f"export to .py writes a backbone; {shown(what)} is a {' and a '.join(parts)}")
+    architecture = parts["backbone"]
     network = build(architecture).eval()
     if state is not None:
         network.load_state_dict(state)

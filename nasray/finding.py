@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from nasray.architectures import ARCHITECTURES, FAMILIES, named_architecture, read_architecture
+from nasray.architectures import ARCHITECTURES, FAMILIES, Slot, compose, named_architecture, read_architecture, slots
 from nasray.cluster.reading import shown
 from nasray.configuration import did_you_mean
 from nasray.options import check_text
+from nasray.recipe import Recipe
 from nasray.spaces import Architecture, NasrayError
 
 
@@ -48,3 +49,40 @@ def find_architecture(name: str) -> Architecture:
         f"unknown architecture {name!r}{did_you_mean(name, ARCHITECTURES)} Named ones: {', '.join(ARCHITECTURES)}."
         f"{others} A JSON file of an architecture and a run's folder also do"
     )
+
+
+def find_part(name: str, slot: Slot) -> Architecture:
+    """Return the architecture that fills a slot, of whatever `find_architecture` finds.
+
+    Args:
+        name: Name, file or folder, as of `find_architecture`.
+        slot: Slot; of a composite the part in it is taken.
+
+    Raises:
+        NasrayError: if there is no such architecture, or it fills other slots.
+    """
+    parts = slots(find_architecture(name))
+    if slot not in parts:
+        raise NasrayError(f"{shown(name)} is a {' and a '.join(parts)}, not a {slot}. Name a {slot}")
+    return parts[slot]
+
+
+def recipe_architecture(recipe: Recipe, given: Architecture | None = None) -> Architecture:
+    """Return the architecture of a recipe's training: what its backbone and its head name, composed.
+
+    Args:
+        recipe: Recipe of the training.
+        given: Architecture that takes the place of what the recipe names for the slots that it fills.
+
+    Raises:
+        NasrayError: if an architecture is not found, or does not fill its slot.
+    """
+    parts = {} if given is None else slots(given)
+    if "backbone" not in parts and "pyramid" not in parts:
+        named = slots(find_architecture(recipe.backbone))
+        if "backbone" not in named and "pyramid" not in named:
+            raise NasrayError(f"backbone {recipe.backbone} is a head: name it with --head, and a backbone beside it")
+        parts = named | parts
+    if recipe.head is not None and "head" not in (slots(given) if given is not None else {}):
+        parts = parts | {"head": find_part(recipe.head, "head")}
+    return compose(parts)

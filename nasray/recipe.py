@@ -187,7 +187,8 @@ class OptimizerOptions:
         momentum: of SGD.
         weight_decay: of weights.
         norm_weight_decay: of norms and biases; that of weights if left out.
-        backbone_factor: the backbone's learning rate as a multiple of the others'.
+        backbone_factor: the learning rate of the backbone (or the pyramid) as a multiple of the others'.
+        head_factor: the same of the architecture in the slot of the head, or of the detector's own there.
         clip: most norm of the gradient; larger ones are scaled down.
         accumulate: backward passes of one step: a batch is divided into that many parts.
     """
@@ -198,6 +199,7 @@ class OptimizerOptions:
     weight_decay: AtLeastZero = 1e-4
     norm_weight_decay: AtLeastZero | None = None
     backbone_factor: AtLeastZero = 1.0
+    head_factor: AtLeastZero = 1.0
     clip: AboveZero | None = None
     accumulate: Annotated[int, whole(1, 100_000)] = 1
 
@@ -248,7 +250,9 @@ class Recipe:
         name: of the recipe, and of its folder.
         task: detection, or classification: what a backbone (or a supernet) is pre-trained on.
         seed: same seed, same training (bit for bit on CPUs of one kind).
-        backbone: a named architecture, a JSON file, or a run's folder.
+        backbone: a named architecture, a JSON file, or a run's folder: a backbone, or a pyramid instead of a backbone
+            and a neck.
+        head: the same of the architecture that fills the detector's slot for a head; the detector's own if left out.
         data: a YAML file or folder of a data set, or "shapes" for the embedded one. For classification a folder with
             train/CLASS/*.jpg, and val/CLASS/*.jpg to validate on.
         holdout: images of the training set, drawn by the seed, that are kept apart: not learnt, for a supernet's paths
@@ -278,6 +282,7 @@ class Recipe:
     task: Literal["detection", "classification"] = "detection"
     seed: Seed = 0
     backbone: Text = "resnet50"
+    head: Text | None = None
     data: Text = "shapes"
     holdout: Natural = 0
     weights: Text | None = None

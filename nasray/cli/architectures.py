@@ -14,6 +14,7 @@ from nasray.spaces import NasrayError
 
 if TYPE_CHECKING:
     from nasray.recipe import Recipe
+    from nasray.spaces import Architecture
 
 
 NUM_CLASSES = 80
@@ -26,6 +27,7 @@ def add_commands(commands: Any) -> None:
     sub.add_argument("architecture", nargs="+", help=ARCHITECTURE)
     sub.add_argument("--image-size", type=image_hw, default="800x1280", help=f"{IMAGE_SIZE} (default 800x1280)")
     sub.add_argument("--detector", help="count a whole detector, part by part; a name from `nasray list detectors`")
+    sub.add_argument("--head", help=f"architecture in the detector's slot for a head: {ARCHITECTURE}")
     sub.add_argument(
         "--classes",
         type=whole(1, 100_000),
@@ -36,6 +38,7 @@ def add_commands(commands: Any) -> None:
     sub.add_argument("architecture", help=f"{ARCHITECTURE}; or {CHECKPOINT}")
     sub.add_argument("--image-size", type=image_hw, default="800x1280", help=f"{IMAGE_SIZE} (default 800x1280)")
     sub.add_argument("--detector", help="measure a whole detector of this name around the architecture")
+    sub.add_argument("--head", help=f"architecture in the detector's slot for a head: {ARCHITECTURE}")
     sub.add_argument("--batch-size", type=whole(1, 65_536), default=1, help="images in one pass (default 1)")
     sub.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
     sub.add_argument("--dtype", default="float32", choices=["float32", "float16", "bfloat16"])
@@ -52,16 +55,18 @@ def add_commands(commands: Any) -> None:
 
 
 def _cost(known: Any) -> None:
+    _check_head(known)
     if known.detector:
         _detector_cost(known)
         return
-    from nasray.architectures import PUBLISHED, layer_table
+    from nasray.architectures import PUBLISHED, layer_table, slots
     from nasray.finding import find_architecture
 
     image_hw = known.image_size
     rows = []
     for name in known.architecture:
-        table = layer_table(find_architecture(name), image_hw)
+        architecture = find_architecture(name)
+        table = layer_table(slots(architecture).get("backbone", architecture), image_hw)
         cost = {key: float(value[0]) for key, value in table.cost().items()}
         gmacs_mmcv = float(table.gmacs_mmcv()[0])
         rows.append({"name": name, **cost, "gmacs_mmcv": gmacs_mmcv, "published": PUBLISHED.get(name)})
@@ -87,9 +92,7 @@ def _cost(known: Any) -> None:
 
 
 def _detector_cost(known: Any) -> None:
-    from nasray.finding import find_architecture
-
-    architectures = {name: find_architecture(name) for name in known.architecture}
+    architectures = {name: _with_head(name, known.head) for name in known.architecture}
     from nasray.models.cost import CONVENTIONS, PUBLISHED_PARTS, compare_published, detector_cost
     from nasray.models.detectors import check_detector_name
 
@@ -126,6 +129,20 @@ def _detector_cost(known: Any) -> None:
         )
 
 
+def _check_head(known: Any) -> None:
+    if known.head and not known.detector:
+        raise NasrayError("--head fills a slot of a detector: name the detector too, such as --detector fcos")
+
+
+def _with_head(name: str, head: str | None) -> Architecture:
+    """The architecture of a name, and a head in its slot if one is named."""
+    from nasray.architectures import compose, slots
+    from nasray.finding import find_architecture, find_part
+
+    architecture = find_architecture(name)
+    return compose({**slots(architecture), "head": find_part(head, "head")}) if head else architecture
+
+
 def _trained_detector(name: str, detector: str) -> tuple[dict[str, Any], int | None]:
     """Options and number of classes of the trained detector that a path means; none where it is none of this name."""
     recipe, num_classes = _trained_recipe(Path(name))
@@ -154,6 +171,7 @@ def _latency(known: Any) -> None:
     from nasray.latency import Setting, measure_architecture, measure_detector
 
     size = known.image_size
+    _check_head(known)
     setting = {"batch_size": known.batch_size, "device": known.device, "dtype": known.dtype}
     Setting.here(size, **setting)  # refuses what this device cannot do before a network is built
     detector = _detector_of(known)
@@ -177,12 +195,11 @@ def _detector_of(known: Any) -> Any:
     """The trained detector that is meant, or a fresh one of `--detector`; None for a backbone alone."""
     path = Path(known.architecture)
     if known.detector:
-        from nasray.finding import find_architecture
         from nasray.models.detectors import assemble_detector, check_detector_name
 
         check_detector_name(known.detector)
         options, num_classes = _trained_detector(known.architecture, known.detector)
-        architecture = find_architecture(known.architecture)
+        architecture = _with_head(known.architecture, known.head)
         return assemble_detector(known.detector, architecture, num_classes or NUM_CLASSES, **options)
     if path.suffix == ".pt" or (path / "checkpoints").is_dir():
         from nasray.checkpoint import Checkpoint

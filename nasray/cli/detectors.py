@@ -150,6 +150,7 @@ def _train(known: Any) -> None:
 
 def train_recipe(known: Any) -> Recipe:
     """The recipe that a `train` command means, before the options that are its keys."""
+    from nasray.architectures import slots
     from nasray.finding import find_architecture
     from nasray.models.detectors import check_detector_name
     from nasray.recipe import SCHEDULES, DetectorOptions, Recipe, is_recipe, load_recipe
@@ -162,10 +163,11 @@ def train_recipe(known: Any) -> Recipe:
         recipe = load_recipe(known.what)
     else:
         recipe = load_recipe(known.recipe) if known.recipe else Recipe(name="default")
-        find_architecture(known.what)  # before PyTorch is imported
+        parts = slots(find_architecture(known.what))  # before PyTorch is imported
         detector = known.detector or recipe.detector.name
         name = recipe.name if known.recipe else _training_name(known.what, detector)
-        recipe = dataclasses.replace(recipe, name=name, backbone=known.what)
+        named: dict[str, Any] = {"head": known.what} if set(parts) == {"head"} else {"backbone": known.what}
+        recipe = dataclasses.replace(recipe, name=name, **named)
     if known.detector and known.detector != recipe.detector.name:
         recipe = dataclasses.replace(recipe, detector=DetectorOptions(name=known.detector))
     if known.schedule:

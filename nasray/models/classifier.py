@@ -7,6 +7,9 @@ Differs from the released code in: the pool averages the whole map, whatever its
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -25,6 +28,8 @@ class Classifier(nn.Module):
         dropout: share of its channels that are dropped in training.
         label_smoothing: what the loss takes from the right class and spreads over all (Szegedy et al., CVPR 2016).
     """
+
+    slots: ClassVar[Mapping[str, str]] = {"backbone": "backbone"}
 
     def __init__(
         self, backbone: nn.Module, num_classes: int = 1000, *, width: int = 1024, dropout: float = 0.2,

@@ -25,7 +25,7 @@ def begin_training(
     Args:
         recipe: of the training.
         folder: empty, or not there yet.
-        architecture: of the backbone, instead of the one that the recipe names.
+        architecture: Architecture for the slots that it fills, instead of those that the recipe names.
         clear: remove from the folder what a training left that was interrupted before its recipe was written.
 
     Raises:
@@ -144,22 +144,26 @@ def try_out(recipe: Recipe, architecture: Architecture | None = None) -> Descrip
 
     Args:
         recipe: of the training.
-        architecture: of the backbone, instead of the one that the recipe names; the recipe of what is returned names
-            its id.
+        architecture: Architecture for the slots that it fills, instead of those that the recipe names; the recipe of
+            what is returned names its id.
 
     Raises:
         NasrayError: for every mistake that the user can mend.
     """
-    from nasray.finding import find_architecture
+    from nasray.architectures import slots
+    from nasray.finding import recipe_architecture
     from nasray.training.folder import Description
     from nasray.training.optimizers import freeze_backbone
     from nasray.training.setup import fresh_network, make_paths, open_sets
     from nasray.training.weights import load_weights
 
-    if architecture is None:
-        architecture = find_architecture(recipe.backbone)
-    else:
-        recipe = dataclasses.replace(recipe, backbone=architecture.id)
+    given = architecture
+    architecture = recipe_architecture(recipe, given)
+    if given is not None:
+        names: dict[str, Any] = {
+            "head" if slot == "head" else "backbone": part.id for slot, part in slots(given).items()
+        }
+        recipe = dataclasses.replace(recipe, **names)
     sets = open_sets(recipe)
     sets.validation()
     train = sets.train

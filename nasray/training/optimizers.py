@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import nn
@@ -46,7 +46,7 @@ def make_optimizer(
     """Return the recipe's optimizer over all parameters that have a gradient, or over those given.
 
     Every group has a `learning_rate`, the one that the schedule's factor multiplies. Weights of norms and all biases
-    are in groups of their own, and so are those of the module's `backbone`, as far as the options treat them
+    are in groups of their own, and so is what stands in a slot of the network, as far as the options treat them
     differently.
 
     Args:
@@ -59,12 +59,15 @@ def make_optimizer(
     """
     norms = {id(parameter) for module in network.modules() if isinstance(module, NORMS)
              for parameter in module.parameters(recurse=False)}  # fmt: skip
+    places: Mapping[str, str] = getattr(network, "slots", {"backbone": "backbone"})
+    factors = {f"{place}.": options.head_factor if slot == "head" else options.backbone_factor
+               for slot, place in places.items()}  # fmt: skip
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     chosen = None if parameters is None else {id(parameter) for parameter in parameters}
     for name, parameter in network.named_parameters():
         if not parameter.requires_grad or (chosen is not None and id(parameter) not in chosen):
             continue
-        factor = options.backbone_factor if name.startswith("backbone.") else 1.0
+        factor = next((factor for place, factor in factors.items() if name.startswith(place)), 1.0)
         is_light = id(parameter) in norms or name.endswith("bias")
         light_decay = options.weight_decay if options.norm_weight_decay is None else options.norm_weight_decay
         decay = light_decay if is_light else options.weight_decay

@@ -7,14 +7,15 @@ file's end, such as a classifier, is not used.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
-from nasray.architectures import is_supernet
+from nasray.architectures import Slot, is_supernet, slots
 from nasray.checkpoint import Checkpoint, read_tensors
+from nasray.recipe import Recipe
 from nasray.spaces import Architecture, NasrayError
 
 WRAPPERS = ("state_dict", "model", "net_dict", "model_state_dict")
@@ -23,16 +24,16 @@ COUNTER = "num_batches_tracked"
 
 
 def load_weights(network: nn.Module, path: str, architecture: Architecture, classes: tuple[str, ...]) -> str:
-    """Load a file's weights, in place; gives a line that says what was loaded.
+    """Load a file's weights in place, and return a line that says what was loaded.
 
     Of a checkpoint of nasray's the whole network is loaded if it is of the same kind and for the same classes, else
-    its backbone. Of other files the backbone is.
+    the slots that the same architectures fill. Of other files the backbone is.
 
     Args:
-        network: a detector or a classifier, to load into.
-        path: of the file.
-        architecture: of its backbone.
-        classes: of the data set, in the order of labels.
+        network: Detector or classifier to load into.
+        path: Path of the file.
+        architecture: Architecture of the network.
+        classes: Classes of the data set, in the order of labels.
 
     Raises:
         NasrayError: if the file cannot be read or does not fit; the message names the first tensor that does not.
@@ -85,28 +86,62 @@ def _read(path: str) -> Any:
 def _load_checkpoint(
     network: nn.Module, checkpoint: Checkpoint, path: str, architecture: Architecture, classes: tuple[str, ...]
 ) -> str:
-    if checkpoint.architecture != architecture:
+    theirs, ours = slots(checkpoint.architecture), slots(architecture)
+    common = [slot for slot, part in ours.items() if theirs.get(slot) == part]
+    if not common:
         raise NasrayError(_another_architecture(checkpoint, path, architecture))
     state = network.state_dict()
     same_shapes = {name: tensor.shape for name, tensor in state.items()} == {
         name: tensor.shape for name, tensor in checkpoint.model.items()
     }
-    if checkpoint.classes == classes and same_shapes:
+    if checkpoint.architecture == architecture and checkpoint.classes == classes and same_shapes:
         network.load_state_dict(checkpoint.model)
         return f"whole network from {path}"
-    if checkpoint.classes != classes:
+    if checkpoint.architecture != architecture:
+        reason = f"its {_other_parts(theirs, common)}, the training's {_other_parts(ours, common)}"
+    elif checkpoint.classes != classes:
         reason = f"the checkpoint {_classes(checkpoint.classes)}, the data set {_classes(classes)}"
     else:
         recipe = checkpoint.recipe
         kind = recipe.detector.name if recipe.task == "detection" else "classifier"
         reason = f"what stands on it in the checkpoint ({kind}) is built otherwise"
-    backbone = {
-        name.removeprefix("backbone."): value
-        for name, value in checkpoint.model.items()
-        if name.startswith("backbone.")
+    loaded = [slot for slot in common if _load_slot(network, checkpoint, slot)]
+    if not loaded:
+        raise NasrayError(
+            f"{path}: its {' and '.join(common)} has other shapes than the training's. Leave out --weights"
+        )
+    return f"only the {' and the '.join(loaded)} from {path}: {reason}"
+
+
+def _other_parts(parts: Mapping[Slot, Architecture], common: Sequence[Slot]) -> str:
+    """What fills the slots that are not common to two networks."""
+    others = [f"{slot} is {part.family} {part.id}" for slot, part in parts.items() if slot not in common]
+    return ", ".join(others) or "head is the detector's own"
+
+
+def _load_slot(network: nn.Module, checkpoint: Checkpoint, slot: Slot) -> bool:
+    """Load what stands in a slot, and return whether its shapes are those of the checkpoint's network."""
+    place = f"{_places(checkpoint.recipe)[slot]}."
+    begin: dict[str, Tensor] = {
+        name.removeprefix(place): value for name, value in checkpoint.model.items() if name.startswith(place)
     }
-    _backbone(network).load_state_dict(backbone)
-    return f"only the backbone from {path}: {reason}"
+    places: Any = network.slots
+    module = network.get_submodule(places[slot])
+    if {name: value.shape for name, value in module.state_dict().items()} != {k: v.shape for k, v in begin.items()}:
+        return False
+    module.load_state_dict(begin)
+    return True
+
+
+def _places(recipe: Recipe) -> Mapping[str, str]:
+    """Where the slots of a recipe's network are."""
+    if recipe.task == "classification":
+        from nasray.models.classifier import Classifier
+
+        return Classifier.slots
+    from nasray.models.detectors import detector_class
+
+    return detector_class(recipe.detector.name).slots
 
 
 def _state_dict(content: Any, path: str) -> dict[str, Tensor]:

@@ -16,6 +16,7 @@ from nasray.experiment import experiment_names, load_experiment, make_searcher, 
 from nasray.models import build
 from nasray.scores.ranking import rank_agreement
 from nasray.spaces import NasrayError
+from tests.nasray.detectors.toys import HEAD, toys  # noqa: F401
 
 
 @pytest.fixture(autouse=True)
@@ -245,6 +246,25 @@ def test_cost_counts_the_detector_that_was_trained(capsys, trained):
     assert figures(capsys, "cost", trained, *image)["architectures"][0]["params_m"] == pytest.approx(
         figures(capsys, "cost", "basic-tiny", *image)["architectures"][0]["params_m"]
     )
+
+
+def test_heads_of_costs_and_trainings(capsys, tmp_path, toys):  # noqa: F811
+    from nasray.cli import make_parser
+    from nasray.cli.detectors import train_recipe
+    from nasray.cli.parsing import parse_arguments
+
+    (tmp_path / "head.json").write_text(HEAD.text)
+    arguments = ("--detector", "fcos", "--image-size", "128x128")
+    own, other = (
+        figures(capsys, "cost", "basic-tiny", *arguments, *more)["detectors"]["basic-tiny"]
+        for more in ((), ("--head", "head.json"))
+    )
+    assert own["backbone"] == other["backbone"]
+    assert own["head"] != other["head"]
+    assert main(["cost", "basic-tiny", "--head", "head.json"]) == 2
+    assert "--head fills a slot of a detector: name the detector too" in capsys.readouterr().err
+    recipe = train_recipe(parse_arguments(make_parser(), ["train", "head.json", "--detector", "fcos"]))
+    assert (recipe.backbone, recipe.head, recipe.detector.name) == ("resnet50", "head.json", "fcos")
 
 
 @pytest.mark.parametrize("what", ["spaces", "searchers", "evaluators", "experiments", "architectures"])

@@ -3,12 +3,13 @@
 import pytest
 import torch
 
-from nasray.architectures import ARCHITECTURES
+from nasray.architectures import ARCHITECTURES, compose
 from nasray.checkpoint import Checkpoint
-from nasray.finding import find_architecture
+from nasray.finding import find_architecture, find_part, recipe_architecture
 from nasray.recipe import Recipe
 from nasray.spaces import NasrayError
 from nasray.training.folder import Description, create_folder
+from tests.nasray.detectors.toys import HEAD, PYRAMID, toys  # noqa: F401
 
 TINY = ARCHITECTURES["basic-tiny"]
 
@@ -35,3 +36,39 @@ def test_what_is_none_of_these_is_one_message(name, message, monkeypatch, tmp_pa
     monkeypatch.chdir(tmp_path)
     with pytest.raises(NasrayError, match=message):
         find_architecture(name)
+
+
+@pytest.fixture
+def files(tmp_path, toys, monkeypatch):  # noqa: F811
+    """JSON files in the working folder: a head, a pyramid, a backbone with a head."""
+    monkeypatch.chdir(tmp_path)
+    both = compose({"backbone": TINY, "head": HEAD})
+    for name, architecture in (("head", HEAD), ("pyramid", PYRAMID), ("both", both)):
+        (tmp_path / f"{name}.json").write_text(architecture.text)
+    return both
+
+
+def test_the_part_in_a_slot(files):
+    assert find_part("both.json", "head") == find_part("head.json", "head") == HEAD
+    assert find_part("both.json", "backbone") == TINY
+    with pytest.raises(NasrayError, match=r"pyramid.json is a pyramid, not a head. Name a head"):
+        find_part("pyramid.json", "head")
+    with pytest.raises(NasrayError, match=r"both.json is a backbone and a head, not a pyramid"):
+        find_part("both.json", "pyramid")
+
+
+def test_a_recipe_names_backbone_and_head(files):
+    assert recipe_architecture(Recipe(name="x", backbone="basic-tiny")) == TINY
+    assert recipe_architecture(Recipe(name="x", backbone="basic-tiny", head="head.json")) == files
+    assert recipe_architecture(Recipe(name="x", backbone="both.json")) == files
+    assert recipe_architecture(Recipe(name="x", backbone="pyramid.json")) == PYRAMID
+    with pytest.raises(NasrayError, match=r"backbone head.json is a head: name it with --head"):
+        recipe_architecture(Recipe(name="x", backbone="head.json"))
+
+
+def test_what_is_given_takes_the_place_of_what_a_recipe_names(files):
+    recipe = Recipe(name="x", backbone="resnet18", head="head.json")
+    assert recipe_architecture(recipe, TINY) == files
+    assert recipe_architecture(Recipe(name="x", backbone="basic-tiny"), HEAD) == files
+    assert recipe_architecture(recipe, files) == files
+    assert recipe_architecture(Recipe(name="x"), PYRAMID) == PYRAMID

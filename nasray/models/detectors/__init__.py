@@ -70,7 +70,7 @@ def build_detector(
     kind = detector_class(name)
     refuse_foreign(options, detector_options(name), f"detector {name!r}")
     check_slots(name, (["pyramid"] if hasattr(backbone, "num_groups") else []) + (["head"] if head else []))
-    if head is not None and (foreign := [key for key in kind.default_head_options if key in options]):
+    if head is not None and (foreign := _of_default_head(kind, options)):
         raise NasrayError(
             f"detector {name!r}: {', '.join(foreign)} is an option of its own head, which another one replaces. "
             "Leave it out"
@@ -79,6 +79,12 @@ def build_detector(
         return kind(backbone, num_classes, *([head] if head else []), **options)
     except ValueError as error:
         raise NasrayError(f"detector {name!r}: {error}") from error
+
+
+def _of_default_head(kind: type[Detector], options: dict[str, Any]) -> list[str]:
+    """Options that only the default head has, and that differ from what is left out."""
+    usual = inspect.signature(kind).parameters
+    return [key for key in kind.default_head_options if options.get(key, usual[key].default) != usual[key].default]
 
 
 def check_slots(name: str, given: Iterable[str]) -> None:

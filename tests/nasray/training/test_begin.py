@@ -9,13 +9,16 @@ import torch
 
 import nasray.cluster.training
 import nasray.data
-from nasray.architectures import ARCHITECTURES
+from nasray.architectures import ARCHITECTURES, compose
+from nasray.checkpoint import Checkpoint
 from nasray.cluster.training import Worker
-from nasray.recipe import OptimizerOptions, ScheduleOptions, WorkerOptions
+from nasray.finding import find_architecture
+from nasray.recipe import DetectorOptions, OptimizerOptions, ScheduleOptions, WorkerOptions
 from nasray.spaces import NasrayError
 from nasray.training import begin_training, recipe_of_training, resume_training
 from nasray.training.folder import read_description
 from nasray.training.loop import StoppedError
+from tests.nasray.detectors.toys import HEAD, toys  # noqa: F401
 
 
 @pytest.fixture
@@ -75,6 +78,28 @@ def test_a_mistake_leaves_nothing_behind(tiny, here, tmp_path, monkeypatch, chan
     torch.save({"a": torch.zeros(3)}, "bad.pth")
     with pytest.raises(NasrayError, match=message):
         begin_training(dataclasses.replace(tiny, **changes), "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_backbone_and_a_head_are_trained_and_resumed(tiny, here, tmp_path, toys):  # noqa: F811
+    (tmp_path / "head.json").write_text(HEAD.text)
+    options = DetectorOptions(name="fcos", channels=16)
+    recipe = dataclasses.replace(tiny, head=str(tmp_path / "head.json"), detector=options)
+    here[1][:] = [False, True]
+    with pytest.raises(StoppedError):
+        begin_training(recipe, tmp_path / "run")
+    here[1].clear()
+    resume_training(tmp_path / "run")
+    found = find_architecture(str(tmp_path / "run"))
+    assert found == compose({"backbone": ARCHITECTURES["basic-tiny"], "head": HEAD})
+    assert type(Checkpoint.load(tmp_path / "run").detector().head.trunk).__name__ == "ToyHead"
+
+
+def test_a_head_without_a_slot_leaves_nothing_behind(tiny, here, tmp_path, toys):  # noqa: F811
+    (tmp_path / "head.json").write_text(HEAD.text)
+    recipe = dataclasses.replace(tiny, head=str(tmp_path / "head.json"), detector=DetectorOptions(name="yolof"))
+    with pytest.raises(NasrayError, match="'yolof' has no slot for a head"):
+        begin_training(recipe, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 

@@ -92,3 +92,16 @@ def test_mistakes_are_one_message():
     toy.requires_grad_(False)
     with pytest.raises(NasrayError, match="everything is frozen"):
         make_optimizer(toy, OptimizerOptions())
+
+
+def test_a_slot_has_its_own_learning_rate():
+    toy = Toy()
+    toy.neck = nn.Conv2d(8, 8, 1)
+    toy.slots = {"backbone": "backbone", "pyramid": "backbone", "head": "head"}
+    options = OptimizerOptions(learning_rate=0.1, backbone_factor=0.5, head_factor=3.0)
+    groups = make_optimizer(toy, options).param_groups
+    rates = {id(parameter): group["learning_rate"] for group in groups for parameter in group["params"]}
+    for module, rate in ((toy.backbone, 0.05), (toy.head, 0.3), (toy.neck, 0.1)):
+        assert [rates[id(parameter)] for parameter in module.parameters()] == pytest.approx(
+            [rate] * len(list(module.parameters()))
+        )

@@ -4,11 +4,12 @@ import pytest
 import torch
 import torchvision
 
-from nasray.architectures import ARCHITECTURES
+from nasray.architectures import ARCHITECTURES, compose
 from nasray.checkpoint import Checkpoint, make_network
 from nasray.recipe import DetectorOptions, Recipe
 from nasray.spaces import NasrayError
 from nasray.training.weights import check_fits, load_weights
+from tests.nasray.detectors.toys import HEAD, TWIN, toys  # noqa: F401
 
 RECIPE = Recipe(name="x", backbone="basic-tiny", detector=DetectorOptions(name="fcos", channels=16, num_convs=1))
 TINY = ARCHITECTURES["basic-tiny"]
@@ -144,3 +145,36 @@ def test_files_of_other_kinds(tmp_path, content, message):
 def test_a_file_that_is_not_there(tmp_path):
     with pytest.raises(NasrayError, match="no file of weights at"):
         load(fresh(), tmp_path / "none.pth")
+
+
+def head_of(detector):
+    return detector.get_submodule(detector.slots["head"])
+
+
+def test_slots_that_the_same_architectures_fill_are_loaded(tmp_path, toys):  # noqa: F811
+    with_toy, with_twin = (compose({"backbone": TINY, "head": head}) for head in (HEAD, TWIN))
+    recipe = dataclasses.replace(RECIPE, detector=DetectorOptions(name="fcos", channels=16))
+    theirs = saved(tmp_path / "x.pt", architecture=with_toy, recipe=recipe)
+    ours = fresh(with_twin, recipe=recipe)
+    message = load(ours, tmp_path / "x.pt", with_twin)
+    assert message == (
+        f"only the backbone from {tmp_path}/x.pt: its head is toy-head {HEAD.id}, "
+        f"the training's head is toy-twin {TWIN.id}"
+    )
+    assert equal(ours.backbone, theirs.backbone)
+    ours = fresh(recipe=recipe)  # whose head is FCOS's own
+    assert "the training's head is the detector's own" in load(ours, tmp_path / "x.pt")
+    assert equal(ours.backbone, theirs.backbone)
+
+
+def test_a_head_goes_to_another_detector_and_backbone(tmp_path, toys):  # noqa: F811
+    recipe = dataclasses.replace(RECIPE, detector=DetectorOptions(name="fcos", channels=16))
+    theirs = saved(tmp_path / "x.pt", architecture=compose({"backbone": TINY, "head": HEAD}), recipe=recipe)
+    other = dataclasses.replace(RECIPE, detector=DetectorOptions(name="mask-rcnn", channels=16))
+    architecture = compose({"backbone": ARCHITECTURES["resnet18"], "head": HEAD})
+    ours = fresh(architecture, recipe=other)
+    assert load(ours, tmp_path / "x.pt", architecture).startswith("only the head from")
+    assert equal(head_of(ours), head_of(theirs))
+    wide = dataclasses.replace(RECIPE, detector=DetectorOptions(name="fcos", channels=32))
+    with pytest.raises(NasrayError, match="its head has other shapes than the training's"):
+        load(fresh(architecture, recipe=wide), tmp_path / "x.pt", architecture)
