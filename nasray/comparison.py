@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nasray.architectures import ARCHITECTURES
+from nasray.architectures import ARCHITECTURES, slots
 from nasray.cluster import RunFolder
 from nasray.evaluation.statistics import compare_groups, mean_interval
 from nasray.recipe import RECIPE
@@ -87,9 +87,14 @@ def groups_of_run(run: RunFolder) -> list[Group]:
     for path in sorted((run.path / FOLDER).glob("*/*/*/train")):
         folders.setdefault(path.relative_to(run.path / FOLDER).parts[0], []).append(path)
     groups = [Group(name, tuple(_finished(paths))) for name, paths in folders.items()]
-    mine = tuple(training for training in groups[0].trainings if training.architecture == winner)
+    mine = tuple(training for training in groups[0].trainings if winner in _part_ids(training))
     groups[0] = Group(WINNER, mine)
     return [group for group in groups if group.trainings]
+
+
+def _part_ids(training: Training) -> list[str]:
+    """Return the ids of what a training's architecture is made of: a head beside the searched backbone, say."""
+    return [part.id for part in slots(read_description(training.folder).architecture).values()]
 
 
 def groups_of_trainings(folders: Sequence[Path]) -> list[Group]:
@@ -105,8 +110,14 @@ def groups_of_trainings(folders: Sequence[Path]) -> list[Group]:
             raise NasrayError(f"{folder} is {state}. Compare finished trainings")
         for training in _finished([folder]):
             found.setdefault(training.architecture, []).append(training)
-    return [Group(architecture_name(read_description(items[0].folder).architecture), tuple(items))
-            for items in found.values()]  # fmt: skip
+    groups = [
+        Group(architecture_name(read_description(items[0].folder).architecture), tuple(items))
+        for items in found.values()
+    ]
+    if len(groups) > 2 and all(len(group.trainings) == 1 for group in groups):
+        rest = tuple(training for group in groups[1:] for training in group.trainings)
+        return [groups[0], Group("the others", rest)]
+    return groups
 
 
 def architecture_name(architecture: Architecture) -> str:
@@ -208,7 +219,7 @@ def verdict_sentence(result: dict[str, Any], found: dict[str, Any]) -> str:
             f"{_named(mine)} {metric} {mine['mean']:.4f}, {_named(theirs)} {theirs['mean']:.4f}: so few trainings say "
             "nothing about chance"
         )
-        return text[0].upper() + text[1:]
+        return _sentence(text)
     verb = {"better": "is better than", "worse": "is worse than"}.get(found["verdict"], "cannot be told apart from")
     ending = ""
     if found["verdict"] == "cannot be told apart":
@@ -217,7 +228,12 @@ def verdict_sentence(result: dict[str, Any], found: dict[str, Any]) -> str:
         f"{_named(mine)} {verb} {_named(theirs)}: {metric} {mine['mean']:.4f} against {theirs['mean']:.4f}, difference "
         f"{found['difference']:+.4f} (95 % interval {found['low']:+.4f} to {found['high']:+.4f}){ending}"
     )
-    return text[0].upper() + text[1:]
+    return _sentence(text)
+
+
+def _sentence(text: str) -> str:
+    """Return a text with a capital, unless it begins with a name."""
+    return f"The{text[3:]}" if text.startswith("the ") else text
 
 
 def _named(group: dict[str, Any]) -> str:

@@ -110,7 +110,7 @@ def rank_run(folder: str | Path, num: int, *, seed: int = 0, resources: Resource
     comparison = Comparison(evaluator, recipes, path / "trainings", experiment.seed)
     inner, description = RunFolder(path), {"rank": {"run": run.path.name, "seed": seed}}
     resources = resources or trial_resources(experiment)
-    searcher = make_searcher(_random(experiment, seed))
+    searcher = make_searcher(random_experiment(experiment, seed))
     with owned(path), ExitStack() as stack:
         if inner.is_run():
             inner = RunFolder.open(path)
@@ -134,8 +134,8 @@ def read_rank(run: RunFolder) -> dict[str, Any] | None:
     return read_record(path, Rank, f"`nasray rank {run.path}` writes it anew") if path.is_file() else None
 
 
-def _random(experiment: Experiment, seed: int) -> Experiment:
-    """The same space and budget with a random searcher."""
+def random_experiment(experiment: Experiment, seed: int) -> Experiment:
+    """Return the same space and budget with a random searcher."""
     options = type(experiment.searcher)(name="random")
     return dataclasses.replace(experiment, seed=seed, searcher=options, minimize=())
 

@@ -260,6 +260,14 @@ OPTIONS: dict[tuple[str, ...], dict[str, tuple[str, ...]]] = {
         "--architectures": (*COUNTS, "1"), "--repeats": COUNTS, "--workers": COUNTS, "--seed": SEEDS,
         "--min-gmacs": (*REALS, "1e6"), "--max-gmacs": REALS,
     },
+    ("front", "run"): {
+        "--budget.gmacs": REALS, "--budget.": ("3",), "--budgt.gmacs": ("3",), "--budget.price": ("3",),
+        "--to": ("front.gif", "no/such.png", "file/x.png", ""),
+    },
+    ("compare", "run"): {
+        "--random": COUNTS, "--repeats": COUNTS, "--seed": SEEDS, "--baselines": ("resnet500", ""),
+        "--recipe": ("nope", "no.yaml", ""), "--to": ("front.gif", "no/such.png", "file/x.png", ""),
+    },
     ("rank", "run"): {"--architectures": (*COUNTS, "2"), "--seed": SEEDS},
     ("data", "shapes", "new"): {"--images": (*COUNTS, "1"), "--image-size": SIDES, "--seed": SEEDS},
     ("submit",): {"--address": URLS},
@@ -307,6 +315,9 @@ POSITIONALS: dict[tuple[str, ...], tuple[str, ...]] = {
     ("search",): ("/dev/zero", "/dev/null", "no.yaml", "other.yaml", "file", "other", "run"),
     ("resume",): ("file", "other"),
     ("report",): ("file", "other", "trained"),
+    ("front",): ("file", "other", "trained"),
+    ("compare",): ("file", "other", "trained", "run"),
+    ("compare", "trained"): ("file", "other", "run", "trained"),
     ("rank",): ("file", "other", "trained", "run"),
     ("agreement",): ("no.yaml", "other"),
     ("train",): ("/dev/zero", "no.yaml", "other", "file"),
@@ -335,8 +346,8 @@ def paths() -> Iterator[Case]:
 
 def shapes_of_command_lines() -> Iterator[Case]:
     """Commands that there are not, arguments that are missing, options that there are not or that come twice."""
-    commands = ("search", "resume", "report", "rank", "agreement", "train", "evaluate", "predict", "cost", "latency",
-                "export", "submit", "job", "list", "data")  # fmt: skip
+    commands = ("search", "resume", "report", "front", "compare", "rank", "agreement", "train", "evaluate", "predict",
+                "cost", "latency", "export", "submit", "job", "list", "data")  # fmt: skip
     yield Case("shapes", ())
     for line in ("serach maedet-m", "--folder x search maedet-m", "data", "data chek x", "list space", "list spaces x",
                  "job state x --address http://a:1", "cost resnet18 --json --json", "report run extra"):  # fmt: skip

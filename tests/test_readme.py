@@ -13,7 +13,7 @@ import pytest
 
 from nasray import experiment as experiments
 from nasray import recipe as recipes
-from nasray.cli import make_parser
+from nasray.cli import make_parser, results
 from nasray.cli.detectors import train_recipe
 from nasray.cli.parsing import parse_arguments
 from nasray.models.detectors import DETECTORS
@@ -75,6 +75,8 @@ def check_arguments(arguments):
         experiments.load_experiment(known.experiment, known.overrides)
     elif name in ("_resume", "_rank"):
         experiments.override_resources(experiments.ResourceOptions(), known.overrides)
+    elif name == "_front":
+        results.read_budget(known.overrides)
     elif name == "_train":
         if Path(known.what).parent == Path("runs"):
             known.what = "resnet50"  # a run that the reader has

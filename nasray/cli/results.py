@@ -10,13 +10,32 @@ from typing import Any
 
 from nasray.cli.common import command, number_text, print_json, print_table
 from nasray.cli.parsing import seed, whole
-from nasray.spaces import NasrayError
+from nasray.cluster.files import check_output
+from nasray.spaces import Budget, NasrayError
+from nasray.spaces.ranges import check_finite, shortened
 
 
 def add_commands(commands: Any) -> None:
-    """Declare `report`, `rank`."""
+    """Declare `report`, `front`, `compare`, `rank`."""
     sub = command(commands, "report", _report, "write a run's report.html and its figures")
     sub.add_argument("folder")
+
+    text = "the best architectures of a run: its Pareto front, or the best within a budget"
+    sub = command(commands, "front", _front, text, takes_overrides=True)
+    sub.add_argument("folder", help="a run; with --budget.gmacs 20 (any cost, min_gmacs too) the best within it alone")
+    sub.add_argument("--to", metavar="FILE.png", help="the picture; report/front.png of the run if left out")
+
+    text = "is a run's winner better than random architectures and baselines, trained alike? Or: compare trainings"
+    sub = command(commands, "compare", _compare, text, when_interrupted=_compare_hint)
+    sub.add_argument("folders", nargs="+", metavar="FOLDER", help="a run; or trainings, the first against the others")
+    text = "random architectures of the run's space and budget to compare with; those missing are trained"
+    sub.add_argument("--random", type=whole(0, 10_000), default=0, help=text)
+    sub.add_argument("--baselines", nargs="+", default=[], metavar="NAME", help="architectures to train alike as well")
+    text = "trainings of the winner, and of each baseline, with different seeds (default 1)"
+    sub.add_argument("--repeats", type=whole(1, 1000), default=1, help=text)
+    sub.add_argument("--recipe", help="the recipe of all trainings; that of the run's winner if left out")
+    sub.add_argument("--seed", type=seed, default=0, help="of the random choice")
+    sub.add_argument("--to", metavar="FILE.png", help="the picture; compare/compare.png of a run if left out")
 
     text = "does a run's supernet rank architectures as training them by themselves does?"
     sub = command(commands, "rank", _rank, text, takes_overrides=True, when_interrupted=_rank_hint)
@@ -41,6 +60,148 @@ def _report(known: Any) -> None:
         print_json(report_figures(run, space, evaluator=evaluator, reference=reference))
         return
     print(write_report(run, space, evaluator=evaluator, reference=reference))
+
+
+# ---- the best -----------------------------------------------------------------------------------------------------
+
+
+def _front(known: Any) -> None:
+    from nasray.cluster import RunFolder
+    from nasray.cluster.leaders import best_within
+    from nasray.reports.sections.front import front_plots
+    from nasray.searchers import Objective
+
+    if known.to:
+        check_output(known.to, [".png"])
+    budget = read_budget(known.overrides)
+    run = RunFolder.open(known.folder)
+    best, entries = run.read_best(), run.read_entries()
+    objectives = [Objective(**objective) for objective in best["objectives"]]
+    chosen = best_within(entries, budget) if budget.names else None
+    shown = entries if chosen is None else [chosen]
+    if known.json:
+        print_json({
+            "objectives": best["objectives"], "cost_scope": best.get("cost_scope"), "finished": best["finished"],
+            "front" if len(objectives) > 1 else "best": [entry.to_json() for entry in shown],
+        })  # fmt: skip
+        return
+    names = list(shown[0].figures)
+    rows = [[entry.id, *(number_text(entry.figures[name], ".5g") for name in names)] for entry in shown]
+    print_table(["id", *names], rows)
+    if scope := _scope_text(best.get("cost_scope")):
+        print(f"\n{scope}")
+    if not best["finished"]:
+        print("the search is not finished", file=sys.stderr)
+    if chosen is not None:
+        print_json(shown[0].to_json()["architecture"], indent=None)
+    if entries[0].costs:
+        picture = Path(known.to) if known.to else run.path / "report" / "front.png"
+        _print_pictures(picture, lambda: front_plots(entries, objectives, chosen))
+
+
+def read_budget(overrides: list[str]) -> Budget:
+    """Return the budget that options such as `--budget.gmacs 20` state."""
+    words = [word for argument in overrides for word in argument.split("=", 1)]
+    bounds = {}
+    for option, value in zip(words[::2], [*words[1::2], None], strict=False):
+        name = option.removeprefix("--budget.").replace("-", "_")
+        if not option.startswith("--budget.") or not name:
+            raise NasrayError(
+                f"unrecognized option {shortened(option)}. Bounds are --budget.gmacs 20, --budget.min-gmacs 10"
+            )
+        if value is None:
+            raise NasrayError(f"{option} needs a value, such as {option} 20")
+        try:
+            bounds[name] = float(value)
+        except ValueError:
+            raise NasrayError(f"{option} is a number; got {shortened(value)}") from None
+        check_finite(option, bounds[name])
+    upper = {name: bound for name, bound in bounds.items() if not name.startswith("min_")}
+    return Budget(upper, {name.removeprefix("min_"): bound for name, bound in bounds.items() if name not in upper})
+
+
+def _scope_text(scope: Any) -> str:
+    """Return what the costs of best.json are of."""
+    if not isinstance(scope, dict):
+        return ""
+    size = "x".join(map(str, scope.get("image_hw") or ()))
+    return f"costs are of the {scope.get('scope', 'architecture')}" + (f" at {size} pixels" if size else "")
+
+
+# ---- comparisons --------------------------------------------------------------------------------------------------
+
+
+def _compare_hint(known: Any) -> str | None:
+    options = ["--random", str(known.random), "--repeats", str(known.repeats), "--seed", str(known.seed)]
+    options += ["--baselines", *known.baselines] if known.baselines else []
+    options += ["--recipe", known.recipe] if known.recipe else []
+    return f"`nasray compare {shlex.join([*known.folders, *options])}` continues"
+
+
+def _compare(known: Any) -> None:
+    from nasray.cluster import RunFolder
+    from nasray.comparison import WINNER, compare, groups_of_run, groups_of_trainings, verdict_sentence
+    from nasray.reports.sections.comparison import comparison_plots
+
+    if known.to:
+        check_output(known.to, [".png"])
+    folders = [Path(folder) for folder in known.folders]
+    trains = known.random or known.baselines or known.repeats > 1
+    picture = Path(known.to) if known.to else None
+    if len(folders) == 1 and not (folders[0] / "recipe.yaml").is_file():
+        run = RunFolder.open(folders[0])
+        if trains:
+            from nasray.baselines import train_alike
+
+            train_alike(
+                run.path, num_random=known.random, baselines=known.baselines, repeats=known.repeats,
+                recipe=known.recipe, seed=known.seed,
+            )  # fmt: skip
+        groups = groups_of_run(run)
+        if not groups or groups[0].name != WINNER or len(groups) < 2:
+            folder = shlex.quote(known.folders[0])
+            if not groups or groups[0].name != WINNER:
+                raise NasrayError(
+                    f"no winner was trained in {folder} yet. `nasray train {folder} --recipe ...` trains it"
+                )
+            raise NasrayError(
+                f"nothing was trained in {folder} that its winner could be compared with. `nasray compare {folder} "
+                "--random 5` trains five random architectures like it"
+            )
+        picture = picture or run.path / "compare" / "compare.png"
+    else:
+        if trains or known.recipe:
+            raise NasrayError(
+                "--random, --baselines, --repeats and --recipe are for a run; trainings are compared as they are"
+            )
+        groups = groups_of_trainings(folders)
+        if len(groups) < 2:
+            raise NasrayError(f"{len(folders)} trainings of one architecture are one group. Name another's as well")
+    result = compare(groups)
+    if known.json:
+        print_json(result)
+        return
+    _print_comparison(result)
+    for found in result["comparisons"]:
+        print(f"{verdict_sentence(result, found)}.")
+    if picture is not None:
+        print()
+        _print_pictures(picture, lambda: comparison_plots(result))
+
+
+def _print_comparison(result: dict[str, Any]) -> None:
+    rows = []
+    for group in result["groups"]:
+        interval = "-" if group["low"] is None else f"{group['low']:.4f} to {group['high']:.4f}"
+        mean = number_text(group["mean"], ".4f")
+        rows.append([group["name"], str(group["architectures"]), str(len(group["trainings"])), mean, interval])
+    print_table(["group", "architectures", "trainings", result["metric"], "95 % interval"], rows)
+    print()
+    for note in result["notes"]:
+        print(f"{note}.")
+
+
+# ---- ranks --------------------------------------------------------------------------------------------------------
 
 
 def _rank_hint(known: Any) -> str:
@@ -79,12 +240,12 @@ def _rank(known: Any) -> None:
     _print_pictures(Path(known.folder) / FOLDER, lambda: rank_plots(result))
 
 
-def _print_pictures(folder: Path, make: Callable[[], Iterable[Any]]) -> None:
-    """Draw pictures into a folder and print their paths; where matplotlib is missing, say so and go on."""
+def _print_pictures(to: Path, make: Callable[[], Iterable[Any]]) -> None:
+    """Draw pictures into a folder, or one into a file, and print the paths; without matplotlib say so and go on."""
     from nasray.reports.page import write_pictures
 
     try:
-        paths = write_pictures(folder, make())
+        paths = write_pictures(to, make())
     except NasrayError as error:
         print(f"nasray: no pictures: {error}", file=sys.stderr)
         return

@@ -29,10 +29,7 @@ def write_page(folder: Path, title: str, about: Sequence[tuple[str, str]], secti
     import jinja2
 
     drawings = draw_plots(plot for section in sections for plot in section.drawings)
-    try:
-        folder.mkdir(exist_ok=True)
-    except OSError as error:
-        raise NasrayError(f"cannot make {folder}: {error.strerror}. The report goes into the run's folder") from error
+    make_folder(folder)
     for name, drawing in drawings.items():
         write_atomic(folder / f"{name}.png", drawing.png)
     environment = jinja2.Environment(
@@ -61,12 +58,38 @@ def draw_plots(plots: Iterable[Plot]) -> dict[str, Drawing]:
     return drawings
 
 
-def write_pictures(folder: Path, plots: Iterable[Plot]) -> list[Path]:
-    """Write figures as PNG into a folder, and return their paths; raises as `draw_plots` does."""
+def write_pictures(to: Path, plots: Iterable[Plot]) -> list[Path]:
+    """Write figures as PNG, and return their paths.
+
+    Args:
+        to: Folder, which is made; or a file `X.png`, to which the first figure goes, the others beside it with their
+            own names.
+        plots: Figures.
+
+    Raises:
+        NasrayError: if matplotlib is missing, or the folder cannot be made.
+    """
     drawings = draw_plots(plots)
-    for name, drawing in drawings.items():
-        write_atomic(folder / f"{name}.png", drawing.png)
-    return [folder / f"{name}.png" for name in drawings]
+    folder = to.parent if to.suffix == ".png" else to
+    make_folder(folder)
+    paths = [folder / f"{name}.png" for name in drawings]
+    if to.suffix == ".png":
+        paths[0] = to
+    for path, drawing in zip(paths, drawings.values(), strict=True):
+        write_atomic(path, drawing.png)
+    return paths
+
+
+def make_folder(folder: Path) -> None:
+    """Make the folder of a report, in a folder that exists.
+
+    Raises:
+        NasrayError: if it cannot be made.
+    """
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise NasrayError(f"cannot make {folder}: {error.strerror}. Pictures go into the run's folder") from error
 
 
 def joined_figures(sections: Sequence[Section]) -> dict[str, Any]:

@@ -39,7 +39,7 @@ def trainings(tmp_path, values):
         (
             (0.50, 0.51, 0.52),
             "better",
-            "Resnet18 (3 trainings) is better than resnet34 (4 trainings): mAP 0.5100 against",
+            "resnet18 (3 trainings) is better than resnet34 (4 trainings): mAP 0.5100 against",
         ),
         ((0.30, 0.31, 0.32), "worse", "is worse than"),
         ((0.41, 0.39, 0.42), "cannot be told apart", "a difference of less than 0.0"),
@@ -76,6 +76,18 @@ def test_a_run_has_its_winner_its_random_ones_and_its_baselines(run):
 def test_a_training_of_another_architecture_is_not_the_winners(run):
     write_training(run.path / "train", ARCHITECTURES["resnet18"], 0.5)
     assert groups_of_run(run) == []
+
+
+def test_single_trainings_are_compared_with_all_others_together(tmp_path):
+    result = compare(
+        trainings(tmp_path, {"resnet18": [0.9], "resnet34": [0.4], "resnet50": [0.42], "resnet101": [0.41]})
+    )
+    assert [(group["name"], group["num"]) for group in result["groups"]] == [("resnet18", 1), ("the others", 3)]
+    (found,) = result["comparisons"]
+    assert found["verdict"] == "better"
+    two = compare(trainings(tmp_path / "two", {"resnet18": [0.9], "resnet34": [0.4]}))
+    assert two["comparisons"][0]["verdict"] == "too few to tell"
+    assert "so few trainings say nothing about chance" in verdict_sentence(two, two["comparisons"][0])
 
 
 def test_of_several_architectures_each_counts_once():

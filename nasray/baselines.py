@@ -1,0 +1,181 @@
+"""Train what a run's winner is compared with: random architectures, named ones, and the winner again, all alike.
+
+Everything is trained by the recipes of the run's winner (or by one that is given) in `compare/` of the run's folder,
+one training after another. Whatever is finished there is not repeated, so the same call continues what was interrupted.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from nasray.cluster import RunFolder, owned
+from nasray.cluster.progress import say
+from nasray.cluster.training import training_session
+from nasray.comparison import FOLDER, RANDOM, WINNER, Group, Training, architecture_name, groups_of_run
+from nasray.experiment import Experiment, experiment_of_run, make_searcher
+from nasray.finding import find_architecture
+from nasray.rank import random_experiment
+from nasray.recipe import Recipe, load_recipe
+from nasray.spaces import Architecture, NasrayError
+from nasray.stages import WINNER_STAGES, read_recipes
+from nasray.training import begin_training, resume_training, try_out, with_absolute_paths
+from nasray.training.folder import (
+    drop_damaged_summary,
+    is_finished,
+    is_training,
+    last_checkpoint,
+    read_description,
+)
+
+
+@dataclass(frozen=True)
+class Job:
+    """A training to be done.
+
+    Attributes:
+        group: Name of its group.
+        architecture: Architecture to train.
+        seed: Seed of its recipes.
+        folder: Folder of its stages.
+    """
+
+    group: str
+    architecture: Architecture
+    seed: int
+    folder: Path
+
+
+def train_alike(
+    folder: str | Path,
+    *,
+    num_random: int = 0,
+    baselines: Sequence[str] = (),
+    repeats: int = 1,
+    recipe: str | None = None,
+    seed: int = 0,
+) -> None:
+    """Train what is missing for a comparison of a run's winner.
+
+    Args:
+        folder: The run.
+        num_random: Random architectures of the run's space and budget, those of `nasray rank` included; each is
+            trained once.
+        baselines: Names or files of architectures, each a group of its own.
+        repeats: Trainings, with different seeds, of the winner and of each baseline.
+        recipe: Recipe of all trainings; that of the winner's own by default.
+        seed: Seed of the random choice.
+
+    Raises:
+        NasrayError: if nothing says how the winner is trained; and as `begin_training`.
+    """
+    run = RunFolder.open(folder)
+    found = [find_architecture(name) for name in baselines]
+    named = {architecture_name(architecture): architecture for architecture in found}
+    recipes = comparison_recipes(run, recipe)
+    for architecture in named.values():
+        try_out(dataclasses.replace(recipes["train"], weights=None), architecture)
+    with owned(run.path / FOLDER):
+        jobs = missing_jobs(run, recipes["train"].seed, named, num_random, repeats, seed)
+        if not jobs:
+            return
+        resources = recipes["train"].resources
+        with training_session(resources.address, resources.workers):
+            for number, job in enumerate(jobs, start=1):
+                say(f"training {number} of {len(jobs)}: {job.group} {job.architecture.id}, seed {job.seed}")
+                _train(job, recipes)
+
+
+def comparison_recipes(run: RunFolder, name: str | None = None) -> dict[str, Recipe]:
+    """Return the recipes of a comparison's trainings, by stage: that which is given, or those of the run's winner.
+
+    Raises:
+        NasrayError: if the run does not say how its winner is trained, or others cannot be trained so.
+    """
+    if name is not None:
+        return {"train": with_absolute_paths(load_recipe(name))}
+    recipes = {stage: recipe for stage, recipe in (read_recipes(run) or {}).items() if stage in WINNER_STAGES}
+    if "train" in recipes:
+        return recipes
+    folder = run.path / "train"
+    if not is_training(folder):
+        raise NasrayError(
+            f"{run.path} does not say how its winner is trained, which others are to be trained like. Train it first, "
+            f"`nasray train {run.path} --recipe ...`, or pass --recipe"
+        )
+    recipe = read_description(folder).recipe
+    if recipe.weights is not None:
+        raise NasrayError(
+            f"the winner in {folder} was trained from weights, {recipe.weights}, which others do not have. Train it "
+            "from scratch in another folder, or pass --recipe"
+        )
+    return {"train": recipe}
+
+
+def missing_jobs(
+    run: RunFolder, first_seed: int, named: dict[str, Architecture], num_random: int, repeats: int, seed: int
+) -> list[Job]:
+    """Return the trainings that are not finished yet, in an order that does not depend on which are.
+
+    Args:
+        run: The run.
+        first_seed: Seed of every first training; further ones count up.
+        named: Baselines by name.
+        num_random: Random architectures.
+        repeats: Trainings of the winner and of each baseline.
+        seed: Seed of the random choice.
+    """
+    groups = {group.name: group for group in groups_of_run(run)}
+
+    def is_done(group: str, architecture: Architecture, at: int) -> bool:
+        return any((t.architecture, t.seed) == (architecture.id, at) for t in _trainings(groups.get(group)))
+
+    def job(group: str, architecture: Architecture, at: int) -> Job:
+        return Job(group, architecture, at, run.path / FOLDER / group / architecture.id / f"seed-{at}")
+
+    winner = run.read_entries()[0].architecture
+    seeds = range(first_seed, first_seed + repeats)
+    jobs = [
+        job(group, architecture, at)
+        for group, architecture in {WINNER: winner, **named}.items()
+        for at in seeds
+        if not is_done(group, architecture, at)
+    ]
+    have = {training.architecture for training in _trainings(groups.get(RANDOM))}
+    if len(have) < num_random:
+        experiment = experiment_of_run(run.description(), str(run.path))
+        drawn = random_architectures(experiment, num_random, seed)
+        fresh = [architecture for architecture in drawn if architecture.id not in have]
+        jobs += [job(RANDOM, architecture, first_seed) for architecture in fresh[: num_random - len(have)]]
+    return jobs
+
+
+def _trainings(group: Group | None) -> tuple[Training, ...]:
+    return () if group is None else group.trainings
+
+
+def random_architectures(experiment: Experiment, num: int, seed: int) -> Iterator[Architecture]:
+    """Yield random architectures within an experiment's budget; the first ones are the same whatever their number."""
+    searcher = make_searcher(random_experiment(experiment, seed))
+    for _ in range(num):
+        for row in searcher.ask(1).genes:
+            yield searcher.space.to_architecture(row)
+
+
+def _train(job: Job, recipes: dict[str, Recipe]) -> None:
+    """Train a job to its end, stage by stage, from wherever it is."""
+    weights = None
+    for stage in WINNER_STAGES:
+        if stage not in recipes:
+            continue
+        folder = job.folder / stage
+        drop_damaged_summary(folder)
+        if not is_finished(folder):
+            if is_training(folder):
+                resume_training(folder)
+            else:
+                recipe = dataclasses.replace(recipes[stage], seed=job.seed, weights=weights)
+                begin_training(recipe, folder, job.architecture, clear=True)
+        weights = str(last_checkpoint(folder))
