@@ -15,7 +15,8 @@ import numpy as np
 
 from nasray.cluster import OrderedSearch
 from nasray.cluster.files import to_json
-from nasray.experiment import load_experiment, make_evaluator, make_searcher
+from nasray.experiment import load_experiment
+from nasray.parts import make_evaluator, make_searcher
 
 
 def populations(experiment):

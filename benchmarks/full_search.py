@@ -15,7 +15,8 @@ import psutil
 
 from nasray.architectures import ARCHITECTURES, layer_table
 from nasray.cluster.files import to_json
-from nasray.experiment import load_experiment, make_evaluator
+from nasray.experiment import load_experiment
+from nasray.parts import make_evaluator
 from nasray.scores.entropy import entropy_score
 
 

@@ -127,7 +127,7 @@ def timed(step, warm, num):
 
 def versions():
     import importlib, torch, torchvision
-    for name in ("nasray", "nasray.training.setup", "nasray.paths", "nasray.scores.sampled", "nasray.detector_export",
+    for name in ("nasray", "nasray.training.setup", "nasray.evaluators.path", "nasray.scores.sampled", "nasray.detector_export",
                  "nasray.latency", "nasray.experiment", "nasray.cluster.training", "nasray.cli"):
         importlib.import_module(name)
     values = {"torch": torch.__version__, "torchvision": torchvision.__version__, "python": sys.version.split()[0],
@@ -379,7 +379,7 @@ def path_checkpoint():
 
 def path_process(checkpoint, num, images, barrier, queue):
     import numpy as np, torch
-    from nasray.paths import PathEvaluator
+    from nasray.evaluators import PathEvaluator
     from nasray.spaces import ShuffleNetSpace
     space = ShuffleNetSpace("small")
     torch.set_num_threads(2)
@@ -392,7 +392,7 @@ def path_process(checkpoint, num, images, barrier, queue):
     parts = []
     for row in rows[2:]:
         evaluator(row[None])
-        parts.append(dict(evaluator.bench.seconds))
+        parts.append(dict(evaluator.loaded.seconds))
     seconds = time.perf_counter() - begin
     queue.put({"seconds": seconds, **{k: statistics.mean(p[k] for p in parts) for k in parts[0]},
                "reserved_gib": torch.cuda.max_memory_reserved() / 2**30 if CUDA else 0})
@@ -423,7 +423,7 @@ def paths():
         print(rows, flush=True)
     if CUDA:
         import numpy as np
-        from nasray.paths import PathEvaluator
+        from nasray.evaluators import PathEvaluator
         from nasray.spaces import ShuffleNetSpace
         exact()
         space = ShuffleNetSpace("small")
@@ -436,8 +436,9 @@ def paths():
 def entropy():
     """Sampled entropy: candidates a second, first and again (plans of new shapes), and agreement with the CPU."""
     import numpy as np, torch
-    from nasray.evaluators import SampledEntropy, Proxy
-    from nasray.experiment import load_experiment, make_space
+    from nasray.evaluators import EVALUATORS, SampledEntropy
+    from nasray.experiment import load_experiment
+    from nasray.parts import make_space
     from nasray.scores.sampled import sampled_level_entropies
     from nasray.searchers import RandomSearch
     from nasray.spaces import Budget
@@ -465,7 +466,7 @@ def entropy():
         rows[f"worst_difference_{label}"] = float(f"{worst:.3g}")
     for proxy in small(("zen", "naswot", "synflow"), ("zen",)):
         begin = time.perf_counter()
-        Proxy(space, proxy, device=DEVICE, image_hw=small((224, 224), (64, 64)))(genes[: small(4, 1)])
+        EVALUATORS[proxy](space, device=DEVICE, image_hw=small((224, 224), (64, 64)))(genes[: small(4, 1)])
         rows[f"{proxy}_per_s"] = round(small(4, 1) / (time.perf_counter() - begin), 2)
     result(**rows)
 
@@ -494,7 +495,8 @@ def ddp():
     import multiprocessing, socket, torch
     from nasray.checkpoint import Checkpoint
     from nasray.models.supernets import supernet_architecture
-    from nasray.experiment import load_experiment, make_space
+    from nasray.experiment import load_experiment
+    from nasray.parts import make_space
     from nasray.training import try_out
     from nasray.training.folder import create_folder
     from nasray.training.setup import fresh_network

@@ -15,10 +15,10 @@ import numpy as np
 import torch
 
 from nasray.architectures import layer_table
-from nasray.options import read_image_hw
 from nasray.scores.entropy import level_entropies, narrowness
 from nasray.scores.sampled import sampled_level_entropies
 from nasray.spaces import SPACES, Architecture
+from nasray.values import read_image_hw
 
 BOUNDS = (0, 2, 4, 6, 8, 12, 24)
 

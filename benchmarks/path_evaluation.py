@@ -31,13 +31,14 @@ from nasray.checkpoint import Checkpoint
 from nasray.cluster.files import to_json
 from nasray.data import EvaluationLoader, open_data
 from nasray.data.order import CALIBRATION, divide, seed_sequence
+from nasray.devices import choose_device
 from nasray.evaluation.coco import coco_metrics
 from nasray.evaluation.predictions import predict
-from nasray.evaluators import choose_device
-from nasray.experiment import load_experiment, make_space
+from nasray.evaluators import PathEvaluator
+from nasray.experiment import load_experiment
 from nasray.models.supernets import supernet_architecture
 from nasray.models.supernets.recalibration import recalibrate
-from nasray.paths import PathEvaluator
+from nasray.parts import make_space
 from nasray.recipe import WorkerOptions, load_recipe
 from nasray.spaces import ShuffleNetSpace
 from nasray.training import train_here
@@ -92,7 +93,7 @@ def alone(what: str, options: argparse.Namespace) -> None:
         evaluator(rows[:2])
     elif what == "standalone":
         largest = rows[space.cost(rows)["params_m"].argmax()]
-        bench = evaluator.bench
+        bench = evaluator.loaded
         detector = bench.network
         detector.backbone = detector.backbone.extract(largest)
         detector.backbone.set_path = lambda row: None
@@ -196,7 +197,7 @@ def measure(options: argparse.Namespace, checkpoint: Path) -> dict[str, Any]:
         score = float(evaluator(row[None])["score"][0])
         ours.append(time.perf_counter() - begin)
         for name in PARTS:
-            parts[name].append(evaluator.bench.seconds[name])
+            parts[name].append(evaluator.loaded.seconds[name])
         begin = time.perf_counter()
         other = plain(checkpoint, row, options.images)
         theirs.append(time.perf_counter() - begin)
@@ -209,7 +210,7 @@ def measure(options: argparse.Namespace, checkpoint: Path) -> dict[str, Any]:
         memory[what] = float(done.stdout)
     return {
         "space": options.space, "recipe": options.recipe, "data": options.data, "paths": options.paths,
-        "images": {"statistics": evaluator.bench.num_calibration, "compared_on": len(evaluator.bench.dataset)},
+        "images": {"statistics": evaluator.loaded.num_calibration, "compared_on": len(evaluator.loaded.dataset)},
         "seconds_per_path": {"ours": statistics.mean(ours), "plain": statistics.mean(theirs)},
         "seconds_of_the_first": ours[0],
         "ratio": statistics.mean(theirs) / statistics.mean(ours),

@@ -12,9 +12,12 @@ import numpy as np
 
 from nasray.cluster import OrderedSearch
 from nasray.cluster.files import to_json
-from nasray.experiment import SearcherOptions, load_experiment, make_evaluator, make_searcher
+from nasray.experiment import load_experiment
+from nasray.options import options_of
+from nasray.parts import make_evaluator, make_searcher
+from nasray.registry import SEARCHERS
 
-SEARCHERS = ("random", "evolution", "coarse-to-fine", "optuna-tpe", "optuna-nsga2")
+NAMES = ("random", "evolution", "coarse-to-fine", "optuna-tpe", "optuna-nsga2")
 
 
 def best_of(experiment):
@@ -30,7 +33,7 @@ def best_of(experiment):
 def main(name, searchers, evaluations, seeds, batch_size):
     rows = {}
     for searcher in searchers:
-        options = SearcherOptions(name=searcher)  # by default in all else
+        options = options_of(SEARCHERS, searcher)  # by default in all else
         begin = time.process_time()
         common = {"searcher": options, "evaluations": evaluations, "batch_size": batch_size}
         scores = []
@@ -50,7 +53,7 @@ def main(name, searchers, evaluations, seeds, batch_size):
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--experiment", default="maedet-m")
-    parser.add_argument("--searchers", nargs="+", default=list(SEARCHERS), choices=SEARCHERS)
+    parser.add_argument("--searchers", nargs="+", default=list(NAMES), choices=list(SEARCHERS))
     parser.add_argument("--evaluations", type=int, default=1000)
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--seeds", type=int, default=5)

@@ -21,15 +21,15 @@ from training_step import NUM_CLASSES, make_batch
 
 from nasray.checkpoint import make_network
 from nasray.cluster.files import to_json
-from nasray.evaluators import choose_device
+from nasray.devices import choose_device
 from nasray.models.detectors.base import Detector
 from nasray.models.supernets import PathSampler, supernet_architecture
 from nasray.models.supernets.base import Supernet
-from nasray.options import read_image_hw
 from nasray.recipe import Recipe, load_recipe
 from nasray.spaces import ShuffleNetSpace
 from nasray.training.loop import DTYPES
 from nasray.training.optimizers import make_optimizer
+from nasray.values import read_image_hw
 
 
 class Trainee:

@@ -28,7 +28,7 @@ from nasray.architectures import ARCHITECTURES
 from nasray.cluster.files import to_json
 from nasray.models import build
 from nasray.models.detectors import build_detector
-from nasray.options import read_image_hw
+from nasray.values import read_image_hw
 
 THEIRS = {
     "fcos": torchvision.models.detection.fcos_resnet50_fpn,

@@ -16,7 +16,8 @@ from pathlib import Path
 from nasray.cluster import OrderedSearch, Resources, RunFolder, ray_session, run_search
 from nasray.cluster.files import to_json
 from nasray.cluster.recorder import Recorder
-from nasray.experiment import load_experiment, make_evaluator, make_searcher
+from nasray.experiment import load_experiment
+from nasray.parts import make_evaluator, make_searcher
 from nasray.reports import report_figures
 
 

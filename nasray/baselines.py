@@ -15,8 +15,9 @@ from nasray.cluster import RunFolder, owned
 from nasray.cluster.progress import say
 from nasray.cluster.training import training_session
 from nasray.comparison import FOLDER, RANDOM, WINNER, Group, Training, architecture_name, groups_of_run
-from nasray.experiment import Experiment, experiment_of_run, make_searcher
+from nasray.experiment import Experiment, experiment_of_run
 from nasray.finding import find_architecture
+from nasray.parts import make_searcher
 from nasray.rank import random_experiment
 from nasray.recipe import Recipe, load_recipe
 from nasray.spaces import Architecture, NasrayError

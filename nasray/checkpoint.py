@@ -17,10 +17,10 @@ from typing_extensions import TypedDict
 from nasray.architectures import is_supernet, slots
 from nasray.cluster import write_atomic
 from nasray.cluster.records import OPEN, PixelRulesEntry, check_record
-from nasray.configuration import FORMER_KEYS, validate, with_current_keys
 from nasray.data.pixels import DEFAULT_RULES, PixelRules
 from nasray.recipe import RECIPE, Recipe
 from nasray.spaces import Architecture, NasrayError
+from nasray.validation import FORMER_KEYS, validate
 
 if TYPE_CHECKING:
     from torch import nn
@@ -114,7 +114,7 @@ class Checkpoint:
             architecture = Architecture.from_json(content["architecture"])
         except ValueError as error:
             raise NasrayError(f"{path}: {error}. Take another of its folder") from error
-        recipe = validate(RECIPE, Recipe, with_current_keys(content["recipe"]), f"{path}, recipe")
+        recipe = validate(RECIPE, Recipe, content["recipe"], f"{path}, recipe", is_record=True)
         training = {FORMER_KEYS.get(key, key): value for key, value in content["training"].items()}
         if training.get("weights") is not None:
             training["weights"] = _current_names(recipe, training["weights"])
@@ -278,7 +278,7 @@ def make_network(
         return _classifier(recipe, architecture, num_classes, on_meta)
     from nasray.models.detectors import assemble_detector
 
-    options = {name: value for name, value in vars(recipe.detector).items() if name != "name" and value is not None}
+    options = {name: value for name, value in vars(recipe.detector).items() if name != "name"}
     return assemble_detector(recipe.detector.name, architecture, num_classes, on_meta=on_meta, **options)
 
 
@@ -301,9 +301,9 @@ def _current_names(recipe: Recipe, state: dict[str, Any]) -> dict[str, Any]:
     """A network's state with the parameter names of this version."""
     if recipe.task != "detection":
         return state
-    from nasray.models.detectors import detector_class
+    from nasray.models.detectors import DETECTORS
 
-    former = detector_class(recipe.detector.name).former_names
+    former = DETECTORS[recipe.detector.name].former_names
     return {
         next((now + name.removeprefix(begin) for begin, now in former.items() if name.startswith(begin)), name): value
         for name, value in state.items()

@@ -1,96 +1,35 @@
 """Experiments: one frozen, validated configuration of a search, from YAML and the command line.
 
-`Experiment` is what a user writes; `space()`, `searcher()`, `evaluator()` make the objects that run. Unknown keys are
-errors with a suggestion. Whatever an experiment is made of is looked up in registries, never imported by name.
+`Experiment` is what a user writes; `nasray.parts` makes the objects that run. Space, searcher and evaluator are looked
+up in registries, and own their options; unknown keys are errors with a suggestion.
 """
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Sequence
 from dataclasses import field
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal
 
-import numpy as np
 from pydantic import AfterValidator, TypeAdapter
 
 from nasray.architectures import ARCHITECTURES
 from nasray.cluster.reading import shown
 from nasray.cluster.session import Resources as TrialResources
-from nasray.configuration import (
-    checked,
-    describe_versions,
-    did_you_mean,
-    git_revision,
-    given_options,
-    load_content,
-    overridden,
-    refuse_foreign,
-    shipped_names,
-    validate,
-    with_current_keys,
-)
-from nasray.evaluators import ClosedFormEntropy, LogWidth, Proxy, SampledEntropy, check_weights
-from nasray.models.supernets import SUPERNETS
-from nasray.options import (
-    AboveZero,
-    AtLeastZero,
-    Flag,
-    ImageSize,
-    Name,
-    Natural,
-    Positive,
-    Seed,
-    Share,
-    Text,
-    number,
-    whole,
-)
-from nasray.paths import PathEvaluator
-from nasray.searchers import SEARCHERS, Objective, Searcher, default_batches
-from nasray.spaces import SPACES, Budget, CostFunction, NasrayError
-from nasray.spaces.ranges import (
-    MAX_BATCH,
-    MAX_BLOCKS,
-    MAX_CORES,
-    MAX_IN_FLIGHT,
-    MAX_KERNEL,
-    MAX_RETRIES,
-    MAX_WIDTH,
-    shortened,
-)
-from nasray.spaces.staged import StagedSpace
+from nasray.configuration import describe_versions, git_revision, load_content, overridden, shipped_names
+from nasray.evaluators import EVALUATORS
+from nasray.options import Chosen
+from nasray.parts import check_parts, needs_supernet
+from nasray.registry import SEARCHERS, SPACES
+from nasray.spaces import NasrayError
+from nasray.spaces.errors import did_you_mean
+from nasray.spaces.ranges import MAX_BATCH, MAX_CORES, MAX_IN_FLIGHT, MAX_RETRIES, shortened
+from nasray.validation import checked, validate
+from nasray.values import AboveZero, AtLeastZero, Name, Natural, Positive, Seed, Text, number, whole
 
-if TYPE_CHECKING:
-    from nasray.cluster.trial import Evaluator
-
-EVALUATORS = {
-    "entropy": "multi-scale entropy in closed form (MAE-DET)",
-    "single-scale-entropy": "entropy of C5 alone in closed form",
-    "sampled-entropy": "multi-scale entropy by forward passes with random weights (MAE-DET, Eq. 3-5)",
-    "log-width": "the released MAE-DET code's formula",
-    "zen": "Zen-score (Lin et al., ICCV 2021)",
-    "naswot": "NASWOT (Mellor et al., ICML 2021)",
-    "synflow": "SynFlow (Tanaka et al., NeurIPS 2020)",
-    "path": "mAP (or accuracy) of a supernet's path with batch norm statistics of its own (DetNAS)",
-}
-
-CLOSED_FORM = ("entropy", "single-scale-entropy", "sampled-entropy", "log-width")
 PACKAGE = "nasray.experiments"
-
-if TYPE_CHECKING:
-    SpaceName: TypeAlias = str
-    SearcherName: TypeAlias = str
-    EvaluatorName: TypeAlias = str
-else:  # a new entry of a registry is allowed here without another line
-    SpaceName, SearcherName = Literal[tuple(SPACES)], Literal[tuple(SEARCHERS)]
-    EvaluatorName = Literal[tuple(EVALUATORS)]
-
-
-Width = Annotated[int, whole(1, MAX_WIDTH)]
-Depth = Annotated[int, whole(1, MAX_BLOCKS)]
-Kernel = Annotated[int, whole(1, MAX_KERNEL)]
-Weight = Annotated[float, number(0, 1e6)]
+SPACE = Chosen(SPACES, default="bottleneck")
+SEARCHER = Chosen(SEARCHERS, default="coarse-to-fine")
+EVALUATOR = Chosen(EVALUATORS, default="entropy")
 
 
 def _check_reference(name: str) -> str:
@@ -100,107 +39,6 @@ def _check_reference(name: str) -> str:
             "prints all"
         )
     return name
-
-
-@checked
-class SpaceOptions:
-    """What can be built.
-
-    What is left out is the space's own default; options that the named space does not have are refused.
-
-    Attributes:
-        name: the family of blocks.
-        image_size: height and width in pixels for which costs are counted.
-        kernels: allowed kernel sizes (staged spaces).
-        max_width: largest output width (staged spaces).
-        max_depth: blocks of one part; deeper ones are divided (staged spaces).
-        parts: how many parts C2, C3, C4 and C5 may have (staged spaces).
-        size: channels and blocks as in one of DetNAS's spaces: small, large, large-wide (shufflenet).
-        stem_width: channels of the stem, instead of the size's (shufflenet).
-        widths: channels of C2 to C5, instead of the size's (shufflenet).
-        depths: blocks of C2 to C5, instead of the size's (shufflenet).
-        shuffle: how channels are divided: interleave, or even-odd (shufflenet).
-    """
-
-    name: SpaceName = "bottleneck"
-    image_size: ImageSize | None = None
-    kernels: tuple[Kernel, ...] | None = None
-    max_width: Width | None = None
-    max_depth: Depth | None = None
-    parts: tuple[Depth, Depth, Depth, Depth] | None = None
-    size: Literal["small", "large", "large-wide"] | None = None
-    stem_width: Width | None = None
-    widths: tuple[Width, Width, Width, Width] | None = None
-    depths: tuple[Depth, Depth, Depth, Depth] | None = None
-    shuffle: Literal["interleave", "even-odd"] | None = None
-
-
-@checked
-class SearcherOptions:
-    """How the search decides what to try next. Options that the named searcher does not have are refused.
-
-    Attributes:
-        name: the algorithm.
-        population_size: survivors of an evolution; if left out a sixth of the evaluations, from 8 to 50, or a hundredth
-            of very many, up to 256.
-        parents: how many of the best may breed; a fifth of the population if left out.
-        mutation: share of mutants among the children; if left out what crossover leaves, or half (coarse-to-fine: all).
-        crossover: share of crossed children; if left out what mutation leaves, or half. The rest are newcomers.
-        mutations_per_child: how often a mutant is mutated; once if left out.
-        initial: evolution: architectures that are sampled before the first is bred; as many as survive if left out, 0
-            starts from the space's own start.
-        fine_after: coarse-to-fine: evaluations of the coarse half; half of all if left out.
-        keep: coarse-to-fine: survivors of half time.
-        tournament: aging-evolution: members drawn, of which the best breeds; a fifth of the population if left out.
-        rows: listed: genes of the architectures.
-        top: listed: rows to take from the beginning; all if left out.
-    """
-
-    name: SearcherName = "coarse-to-fine"
-    population_size: Annotated[int, whole(2, 10**6)] | None = None
-    parents: Annotated[int, whole(1, 10**6)] | None = None
-    mutation: Share | None = None
-    crossover: Share | None = None
-    mutations_per_child: Annotated[int, whole(1, 1000)] | None = None
-    initial: Annotated[int, whole(0, 10**6)] | None = None
-    fine_after: Positive | None = None
-    keep: Annotated[int, whole(1, 10**6)] | None = None
-    tournament: Annotated[int, whole(1, 10**6)] | None = None
-    rows: tuple[tuple[int, ...], ...] | None = None
-    top: Positive | None = None
-
-
-@checked
-class EvaluatorOptions:
-    """What an architecture is worth.
-
-    Attributes:
-        name: the score.
-        image_size: height and width in pixels of the score's image.
-        weights: alpha of C1 to C5 (entropies).
-        size_factor: how the size of a feature map enters an entropy; see the docs on scores.
-        residual: whether an entropy counts the shortcuts.
-        repeats: forward passes to average (sampled-entropy).
-        batch_size: images at a time (proxies, path).
-        device: where a score that needs a network runs.
-        images: of the training set, from which a path's batch norm statistics are computed anew (path).
-        cache_gib: decoded images that each trial keeps between paths, in GiB; more are read anew (path).
-    """
-
-    name: EvaluatorName = "entropy"
-    image_size: ImageSize | None = None
-    weights: tuple[Weight, Weight, Weight, Weight, Weight] | None = None
-    size_factor: Literal["log-channels", "map-size", "none"] | None = None
-    residual: Flag | None = None
-    repeats: Annotated[int, whole(1, 10**6)] | None = None
-    batch_size: Annotated[int, whole(1, 65_536)] | None = None
-    device: Literal["auto", "cpu", "cuda"] | None = None
-    images: Positive | None = None
-    cache_gib: AtLeastZero | None = None
-
-    def __post_init__(self) -> None:
-        if self.weights is not None:
-            check_weights(self.weights)
 
 
 @checked
@@ -328,49 +166,21 @@ class Experiment:
     images: Text | None = None
     minimize: tuple[Text, ...] = ()
     reference: Annotated[str, AfterValidator(_check_reference)] | None = None
-    space: SpaceOptions = field(default_factory=SpaceOptions)
+    space: Annotated[Any, SPACE] = field(default_factory=SPACE.make_default)
     supernet: SupernetOptions = field(default_factory=SupernetOptions)
-    searcher: SearcherOptions = field(default_factory=SearcherOptions)
-    evaluator: EvaluatorOptions = field(default_factory=EvaluatorOptions)
+    searcher: Annotated[Any, SEARCHER] = field(default_factory=SEARCHER.make_default)
+    evaluator: Annotated[Any, EVALUATOR] = field(default_factory=EVALUATOR.make_default)
     winner: WinnerOptions = field(default_factory=WinnerOptions)
     budget: BudgetOptions = field(default_factory=BudgetOptions)
     latency: LatencyOptions = field(default_factory=LatencyOptions)
     resources: ResourceOptions = field(default_factory=ResourceOptions)
 
     def __post_init__(self) -> None:
-        make_searcher(self)  # whatever does not fit together is refused here, before anything is written
-        make_evaluator(self)
-        trial_resources(self)
+        check_parts(self)  # whatever does not fit together is refused here, before anything is written
         check_stages(self)
 
 
 _ADAPTER: TypeAdapter[Experiment] = TypeAdapter(Experiment)
-
-
-def make_space(experiment: Experiment) -> Any:
-    """The experiment's space."""
-    kind: Any = SPACES[experiment.space.name]
-    options = given_options(experiment.space)
-    if "image_size" in options:
-        options["image_hw"] = options.pop("image_size")
-    refuse_foreign(options, _arguments(kind), f"space {experiment.space.name!r}")
-    try:
-        return kind(**options)
-    except ValueError as error:
-        raise NasrayError(f"space {experiment.space.name!r}: {error}") from error
-
-
-def part_keys(section: str, name: str) -> set[str] | None:
-    """The keys of a section that the part of this name has; None for a section or a name that there is not."""
-    if section == "space" and name in SPACES:
-        return {"image_size" if key == "image_hw" else key for key in _arguments(SPACES[name])}
-    if section == "searcher" and name in SEARCHERS:
-        return _arguments(SEARCHERS[name])
-    if section == "evaluator" and name in EVALUATORS:
-        kind, preset = _evaluator_kind(name)
-        keys = set(kind.__dataclass_fields__) - {"space", "seed", *preset}
-        return {"image_size" if key == "image_hw" else key for key in keys}
-    return None
 
 
 def check_stages(experiment: Experiment) -> None:
@@ -381,16 +191,16 @@ def check_stages(experiment: Experiment) -> None:
     """
     supernet, name = experiment.supernet, experiment.evaluator.name
     given = [option for option in ("pretrain", "train", "weights") if getattr(supernet, option) is not None]
-    if name != "path":
+    if not needs_supernet(experiment):
         if given:
             raise NasrayError(
-                f"supernet.{given[0]} is for evaluator 'path'; {name!r} needs no supernet. Set it to null, or take "
-                "--evaluator.name path"
+                f"supernet.{given[0]} is for evaluators such as 'path'; {name!r} needs no supernet. Set it to null, or "
+                "take --evaluator.name path"
             )
         return
     if not given:
         raise NasrayError(
-            "evaluator 'path' needs a supernet: name a recipe with supernet.pretrain or supernet.train, or a "
+            f"evaluator {name!r} needs a supernet: name a recipe with supernet.pretrain or supernet.train, or a "
             "checkpoint with supernet.weights"
         )
     if supernet.holdout and not (supernet.pretrain or supernet.train):
@@ -403,108 +213,6 @@ def check_stages(experiment: Experiment) -> None:
             "supernet.weights take the place of supernet.pretrain: set one of the two to null (on the command line "
             "--supernet.pretrain null)"
         )
-    if experiment.space.name not in SUPERNETS:
-        raise NasrayError(
-            f"there is no supernet of space {experiment.space.name!r}; there are those of {', '.join(SUPERNETS)}"
-        )
-
-
-def make_searcher(experiment: Experiment) -> Searcher:
-    """A fresh searcher."""
-    kind = SEARCHERS[experiment.searcher.name]
-    options = given_options(experiment.searcher)
-    refuse_foreign(options, _arguments(kind), f"searcher {experiment.searcher.name!r}")
-    space = make_space(experiment)
-    bounds = {name: value for name, value in vars(experiment.budget).items() if value is not None}
-    budget = Budget(
-        upper={name: value for name, value in bounds.items() if not name.startswith("min_")},
-        lower={name.removeprefix("min_"): value for name, value in bounds.items() if name.startswith("min_")},
-    )
-    cost: CostFunction = space.cost
-    if "latency_ms" in budget.upper or "latency_ms" in experiment.minimize:
-        from nasray.latency import LatencyCost
-
-        cost = LatencyCost(space, resources=trial_resources(experiment), **given_options(experiment.latency))
-    elif given := given_options(experiment.latency):
-        raise NasrayError(
-            f"latency.{next(iter(given))} is for searches with a bound on latency_ms, or that minimize it. Leave it "
-            "out, or set budget.latency_ms"
-        )
-    known = [*space.cost(np.empty((0, space.num_genes), dtype=np.int64)), "latency_ms"]
-    for index, name in enumerate(experiment.minimize):
-        if name not in known or name in experiment.minimize[:index]:
-            what = "twice the same cost" if name in known else "unknown cost"
-            raise NasrayError(
-                f"minimize: {what} {shortened(name)}; the score is maximized, and these costs can be minimized beside "
-                f"it: {', '.join(known)}"
-            )
-    objectives = (Objective("score"), *(Objective(name, "min") for name in experiment.minimize))
-    return kind(
-        space, budget=budget, cost=cost, objectives=objectives, seed=experiment.seed,
-        evaluations=experiment.evaluations, **options,
-    )  # fmt: skip
-
-
-def with_defaults(experiment: Experiment) -> Experiment:
-    """The same experiment with what its number of evaluations decides written out, so that a run keeps it for good."""
-    batch_size, in_flight = default_batches(experiment.evaluations)
-    options = make_searcher(experiment).options()
-    return dataclasses.replace(
-        experiment,
-        batch_size=experiment.batch_size or batch_size,
-        in_flight=experiment.in_flight or in_flight,
-        searcher=dataclasses.replace(experiment.searcher, **options),
-    )
-
-
-def make_evaluator(experiment: Experiment) -> Evaluator:
-    """The experiment's evaluator."""
-    options = given_options(experiment.evaluator)
-    if "image_size" in options:
-        options["image_hw"] = options.pop("image_size")
-    name = experiment.evaluator.name
-    space = make_space(experiment)
-    kind, preset = _evaluator_kind(name)
-    if "seed" in kind.__dataclass_fields__:
-        preset["seed"] = experiment.seed
-    refuse_foreign(options, set(kind.__dataclass_fields__) - {"space", *preset}, f"evaluator {name!r}")
-    if name in CLOSED_FORM and not isinstance(space, StagedSpace):
-        raise NasrayError(
-            f"evaluator {name!r} is defined for staged spaces; space {experiment.space.name!r} is none. Take one of "
-            f"{', '.join(other for other in EVALUATORS if other not in CLOSED_FORM)}"
-        )
-    return kind(space, **preset, **options)
-
-
-def _evaluator_kind(name: str) -> tuple[Any, dict[str, Any]]:
-    """The class of a named evaluator, and what its name alone says of it."""
-    if name == "single-scale-entropy":
-        return ClosedFormEntropy, {"weights": (0.0, 0.0, 0.0, 0.0, 1.0)}
-    if name == "path":
-        return PathEvaluator, {"checkpoint": ""}  # trained in a stage before; see `nasray.stages`
-    kinds: dict[str, Any] = {"entropy": ClosedFormEntropy, "sampled-entropy": SampledEntropy, "log-width": LogWidth}
-    return (kinds[name], {}) if name in kinds else (Proxy, {"proxy": name})
-
-
-def trial_resources(experiment: Experiment) -> TrialResources:
-    """What a trial needs and where it runs."""
-    return TrialResources(**vars(experiment.resources))
-
-
-def _arguments(kind: type) -> set[str]:
-    """Keyword options that a searcher or a space and its bases take, beside what every searcher has."""
-    import inspect
-
-    names = {
-        parameter.name
-        for cls in kind.__mro__
-        if "__init__" in vars(cls)
-        for parameter in inspect.signature(vars(cls)["__init__"]).parameters.values()
-        if parameter.kind in (parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD)
-    }
-    return names - {
-        "self", "space", "budget", "cost", "objectives", "seed", "evaluations", "predictor", "oversample"
-    }  # fmt: skip
 
 
 # ---- reading and writing -----------------------------------------------------------------------------------------
@@ -522,7 +230,7 @@ def load_experiment(
 
     Args:
         name_or_path: of the experiment.
-        arguments: of the command line, such as `["--budget.gmacs", "60"]`; see `nasray.options.override`.
+        arguments: of the command line, such as `["--budget.gmacs", "60"]`; see `nasray.overrides.override`.
         declared: further options of the command, for suggestions alone.
 
     Raises:
@@ -530,7 +238,7 @@ def load_experiment(
     """
     content = load_content(name_or_path, PACKAGE, "experiment")
     return overridden(
-        _ADAPTER, Experiment, content, arguments, shown(name_or_path), part_keys=part_keys, declared=declared
+        _ADAPTER, Experiment, content, arguments, shown(name_or_path), declared=declared
     )  # fmt: skip
 
 
@@ -584,4 +292,5 @@ def experiment_of_run(description: dict[str, Any], source: str) -> Experiment:
             f"{source} was begun from Python with parts of its own; continue it there, with nasray.search(..., "
             "resume=True)"
         )
-    return parse_experiment(with_current_keys(content), source)
+    experiment: Experiment = validate(_ADAPTER, Experiment, content, source, is_record=True)
+    return experiment

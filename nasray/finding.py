@@ -6,10 +6,10 @@ from pathlib import Path
 
 from nasray.architectures import ARCHITECTURES, FAMILIES, Slot, compose, named_architecture, read_architecture, slots
 from nasray.cluster.reading import shown
-from nasray.configuration import did_you_mean
-from nasray.options import check_text
 from nasray.recipe import Recipe
 from nasray.spaces import Architecture, NasrayError
+from nasray.spaces.errors import did_you_mean
+from nasray.values import check_text
 
 
 def find_architecture(name: str) -> Architecture:

@@ -1,294 +1,385 @@
-"""Options: the types of their values, with their ranges; how the command line changes them; how they are listed.
+"""The options that parts own.
 
-An option of the command line is a key of a YAML file, written with dots and dashes: `--budget.min-gmacs 20` is
-`budget: {min_gmacs: 20}`. It changes the mapping before anything is validated, so that a file and a command line have
-the same rules and the same messages. Values are read as YAML; where a text is meant they are taken as they stand.
+A part's options are the keyword parameters of its constructor, their texts the lines of its docstring: `keywords`.
+`Chosen(SEARCHERS)` annotates a field of an experiment or a recipe that holds the options of whatever searcher is named.
 """
 
 from __future__ import annotations
 
-import copy
+import collections.abc
 import dataclasses
+import functools
 import inspect
+import operator
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from difflib import get_close_matches
-from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+import types
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
 
-from pydantic import AfterValidator, BeforeValidator, Field
+import numpy as np
+from pydantic import Field, GetCoreSchemaHandler, TypeAdapter
+from pydantic.errors import PydanticSchemaGenerationError
+from pydantic_core import CoreSchema, core_schema
 
-from nasray.cluster.reading import parse_yaml
+from nasray.registry import REGISTRIES, Registry
 from nasray.spaces import NasrayError
-from nasray.spaces.ranges import MAX_COUNT, MAX_SEED, MAX_SIDE, MIN_SIDE, check_image_hw, shortened
+from nasray.spaces.errors import did_you_mean
+from nasray.spaces.ranges import MAX_SEED, Range, shortened
+from nasray.validation import CompleteError, checked
+from nasray.values import Flag, ImageSize, Text, number
 
-MAX_PATH_BYTES, MAX_NAME_BYTES = 4096, 255
-MAX_RUN_NAME = 128
-PartKeys = Callable[[str, str], set[str] | None]
-"""From a section and the name of a part: the keys that the part has; None where all parts have all keys."""
+REQUIRED: Any = inspect.Parameter.empty
 
-# ---- types of values ---------------------------------------------------------------------------------------------
-
-
-def whole(minimum: int, maximum: int = MAX_COUNT) -> Any:
-    """Return the constraint of an option that is a whole number, bounds included: not 3.0, not "3", not true."""
-    return Field(strict=True, ge=minimum, le=maximum)
+# ---- what a part takes -------------------------------------------------------------------------------------------
 
 
-def number(
-    minimum: float | None = None, maximum: float | None = None, *, gt: float | None = None, lt: float | None = None
-) -> Any:
-    """Return the constraint of an option that is a finite number, bounds included; `gt` and `lt` shut them out."""
-    return Field(strict=True, allow_inf_nan=False, ge=minimum, le=maximum, gt=gt, lt=lt)
+@dataclass(frozen=True)
+class Keyword:
+    """One option of a part.
 
-
-def check_text(text: str) -> str:
-    """Return a text that can be a name, a path or an address.
-
-    Raises:
-        NasrayError: if it is empty, not UTF-8, too long, or holds what cannot be printed.
+    Attributes:
+        kind: Declared type.
+        default: Default, or `REQUIRED`.
+        text: Line of the docstring.
     """
-    if not text:
-        raise NasrayError("it is empty. Give it a value, or leave it out")
-    if any("\ud800" <= c <= "\udfff" for c in text):
-        raise NasrayError(f"{shortened(text)} is not UTF-8 text. Rename what it names")
-    if not text.isprintable():
-        raise NasrayError(f"{shortened(text)} holds a character that cannot be printed. Remove it")
-    if len(text.encode()) > MAX_PATH_BYTES or max(len(part.encode()) for part in text.split("/")) > MAX_NAME_BYTES:
-        raise NasrayError(
-            f"{shortened(text)} is too long for a name, a path or a number: at most {MAX_NAME_BYTES} bytes between two "
-            f"slashes, {MAX_PATH_BYTES:,} in all"
-        )
-    return text
+
+    kind: Any
+    default: Any
+    text: str
 
 
-def _check_name(text: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", text) or len(text) > MAX_RUN_NAME:
-        raise NasrayError(
-            f"it is the name of a folder: letters, digits, '.', '_' and '-', the first a letter or digit, at most "
-            f"{MAX_RUN_NAME}; got {shortened(text)}. Set `name`"
-        )
-    return text
-
-
-def read_image_hw(value: Any) -> tuple[int, int]:
-    """Return height and width in pixels from "800x1280", from 640 or "640" for a square, or from a pair.
-
-    Raises:
-        NasrayError: if it is none of these, or out of range.
-    """
-    if isinstance(value, int) and not isinstance(value, bool):
-        value = (value, value)
-    if isinstance(value, str):
-        match = re.fullmatch(r"([0-9]{1,9})(?:x([0-9]{1,9}))?", value)
-        sides = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
-        if not MIN_SIDE <= min(sides) <= max(sides) <= MAX_SIDE:
-            raise NasrayError(
-                f"image size is HEIGHTxWIDTH in pixels, each from {MIN_SIDE} to {MAX_SIDE:,}, such as 800x1280; got "
-                f"{shortened(value)}"
-            )
-        return sides
-    return check_image_hw(value)
-
-
-Text = Annotated[str, AfterValidator(check_text)]
-Name = Annotated[str, AfterValidator(_check_name)]
-Flag = Annotated[bool, Field(strict=True)]
-Seed = Annotated[int, whole(0, MAX_SEED)]
-Positive = Annotated[int, whole(1)]
-Natural = Annotated[int, whole(0)]
-Share = Annotated[float, number(0, 1)]
-AtLeastZero = Annotated[float, number(0)]
-AboveZero = Annotated[float, number(gt=0)]
-ImageSize = Annotated[tuple[int, int], BeforeValidator(read_image_hw)]
-
-# ---- what the command line changes -------------------------------------------------------------------------------
-
-
-def override(
-    content: Mapping[str, Any], arguments: Sequence[str], owner: type, *, part_keys: PartKeys | None = None,
-    declared: Iterable[str] = (),
-) -> tuple[dict[str, Any], list[str]]:  # fmt: skip
-    """Return a configuration's mapping with what the command line changes, not yet validated.
-
-    Where the `name` of a section changes, the keys that the new part lacks are left out.
+@functools.cache
+def keywords(part: type, given: frozenset[str] = frozenset()) -> dict[str, Keyword]:
+    """Return the options of a part: its constructor's parameters, and its bases' as far as `**options` hands them on.
 
     Args:
-        content: The mapping, as from a file.
-        arguments: Options with their values, such as `["--budget.gmacs", "60", "--space.kernels", "3", "5"]`.
-        owner: The dataclass that the mapping describes.
-        part_keys: Keys of named parts.
-        declared: Further options of the command, for suggestions alone.
-
-    Returns:
-        The mapping, and a line about every section from which something was left out.
+        part: Class.
+        given: Parameters that are no options.
 
     Raises:
-        NasrayError: for an option that there is not, one without a value, or one given twice.
+        NasrayError: for a parameter without a type, or of a type that is not known where the part is defined.
     """
-    changed: dict[str, Any] = copy.deepcopy(dict(content))
-    given: dict[str, Any] = {}
-    for option, values in _options(arguments):
-        key, value = _read_option(owner, option, values, declared)
-        if key in given:
-            raise NasrayError(f"option --{option} is given twice. Leave one of the two out")
-        given[key] = value
-    notes = []
-    for key, value in given.items():
-        section, _, last = key.rpartition(".")
-        if section and last == "name" and part_keys is not None:
-            notes += _leave_out(changed, section, value, given, owner, part_keys)
-    for key, value in given.items():
-        *sections, last = key.split(".")
-        inner = changed
-        for section in sections:
-            if not isinstance(inner.setdefault(section, {}), dict):
-                break  # the file is wrong there, which validation says
-            inner = inner[section]
-        else:
-            inner[last] = value
-    return changed, notes
+    texts = _texts(part)
+    return {
+        name: Keyword(_declared_type(part, construct, parameter), parameter.default, texts.get(name, ""))
+        for name, (construct, parameter) in _parameters(part).items()
+        if name not in given
+    }
 
 
-def _options(arguments: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
-    """Options without their dashes, and the values that follow each."""
-    groups: list[tuple[str, list[str]]] = []
-    for argument in arguments:
-        is_option = argument.startswith("-") and not re.match(r"-\.?[0-9]|-\.?inf", argument)
-        if is_option and argument.startswith("--"):
-            name, equals, value = argument[2:].partition("=")
-            groups.append((name, [value] if equals else []))
-        elif is_option or not groups:
-            what = "unrecognized option" if is_option else "unexpected argument"
-            raise NasrayError(f"{what} {shortened(argument)}. Options of keys begin with --, such as --seed 1")
-        else:
-            groups[-1][1].append(argument)
-    yield from groups
+@functools.cache
+def _parameters(part: type) -> dict[str, tuple[Any, inspect.Parameter]]:
+    """The parameters that a constructor takes by name, each with the constructor that declares it."""
+    found: dict[str, tuple[Any, inspect.Parameter]] = {}
+    for owner in part.__mro__:
+        construct = vars(owner).get("__init__")
+        if construct is None or owner is object:
+            continue
+        _, *parameters = inspect.signature(construct).parameters.values()
+        for parameter in parameters:
+            if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
+                found.setdefault(parameter.name, (construct, parameter))
+        if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+            break
+    return found
 
 
-def _read_option(owner: type, option: str, values: list[str], declared: Iterable[str]) -> tuple[str, Any]:
-    """The dotted key and the value of one option."""
-    key = option.replace("-", "_")
-    kind = _kind_of(owner, key)
-    if kind is None:
-        section, _, last = key.rpartition(".")
-        opposite = f"{section}.{last[3:]}".lstrip(".") if last.startswith("no_") else ""
-        if opposite and _plain(_kind_of(owner, opposite)) is bool and not values:
-            return opposite, False
-        known = [*(f"--{name.replace('_', '-')}" for name in dotted_keys(owner)), *declared]
-        near = get_close_matches(f"--{option[:100]}", known, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else "."
-        raise NasrayError(f"unrecognized option {shortened('--' + option)}{hint} `--options` prints all")
-    plain = _plain(kind)
-    if dataclasses.is_dataclass(plain):
-        names = ", ".join(f"--{option}.{field.name.replace('_', '-')}" for field in dataclasses.fields(plain))
-        raise NasrayError(f"--{option} is a section. Its options are {names}")
-    if not values:
-        if plain is bool:
-            return key, True
-        raise NasrayError(f"option --{option} needs a value, such as --{option} VALUE")
-    if len(values) == 1 and values[0] in ("None", "null", "~") and type(None) in get_args(kind):
-        return key, None
-    if get_origin(plain) is tuple:
-        return key, _read_tuple(option, plain, values)
-    if len(values) > 1:
-        raise NasrayError(f"option --{option} takes one value, got {len(values)}: {shortened(' '.join(values))}")
-    return key, _read_value(option, kind, values[0])
+def _texts(part: type) -> dict[str, str]:
+    """What the docstrings of a class and its bases say about its arguments; the class itself comes first."""
+    texts: dict[str, str] = {}
+    for owner in reversed(part.__mro__):
+        texts |= attribute_texts(owner)
+    return texts
 
 
-def _read_tuple(option: str, kind: Any, values: list[str]) -> Any:
-    item, *others = get_args(kind)
-    if len(values) == 1 and values[0].startswith("["):
-        return parse_yaml(values[0], f"--{option}")
-    read = [_read_value(option, item, value) for value in values]
-    if len(read) == 1 and Ellipsis not in others:
-        return read[0]  # an image size, 800x1280 or 640
-    if get_origin(item) is tuple and not any(isinstance(value, list) for value in read):
-        size = len(get_args(item))
-        return [read[first : first + size] for first in range(0, len(read), size)]
-    return read
-
-
-def _read_value(option: str, kind: Any, text: str) -> Any:
-    plain = _plain(kind)
-    if plain is str or (get_origin(plain) is Literal and all(isinstance(choice, str) for choice in get_args(plain))):
-        return text
-    return parse_yaml(text, f"--{option}")
-
-
-def _leave_out(
-    content: dict[str, Any], section: str, name: Any, given: Mapping[str, Any], owner: type, part_keys: PartKeys
-) -> list[str]:
-    """Remove from a section, in place, what the part that it shall name does not have; a line if there was any."""
-    inner = content.get(section)
-    kind = _plain(_kind_of(owner, section))
-    if not isinstance(inner, dict) or not isinstance(name, str):
-        return []
-    before = inner.get("name", next(field.default for field in dataclasses.fields(kind) if field.name == "name"))
-    known = part_keys(section, name) if name != before else None
-    if known is None:
-        return []
-    foreign = [key for key in inner if key != "name" and key not in known and f"{section}.{key}" not in given]
-    dropped = [key for key in foreign if inner.pop(key) is not None]
-    return [f"{section} {name!r} has no {', '.join(dropped)}: left out"] if dropped else []
-
-
-def _kind_of(owner: Any, key: str) -> Any:
-    """The declared type of a dotted key; None where there is no such key."""
-    for part in key.split("."):
-        owner = _plain(owner)
-        if not dataclasses.is_dataclass(owner) or part not in {field.name for field in dataclasses.fields(owner)}:
-            return None
-        owner = get_type_hints(owner)[part]
-    return owner
-
-
-def _plain(kind: Any) -> Any:
-    """A type without the None that it also allows."""
-    inner = [part for part in get_args(kind) if part is not type(None)]
-    is_optional = type(None) in get_args(kind) and len(inner) == 1
-    return inner[0] if is_optional else kind
-
-
-# ---- listing -----------------------------------------------------------------------------------------------------
-
-
-def dotted_keys(owner: Any) -> list[str]:
-    """Return all keys of a dataclass and of the dataclasses in it, as `budget.gmacs`."""
-    keys = []
-    for field in dataclasses.fields(owner):
-        inner = _plain(get_type_hints(owner)[field.name])
-        keys += (
-            [f"{field.name}.{key}" for key in dotted_keys(inner)] if dataclasses.is_dataclass(inner) else [field.name]
-        )
-    return keys
-
-
-def option_texts(value: Any, part_keys: PartKeys | None = None, prefix: str = "") -> dict[str, tuple[Any, str]]:
-    """Return the options of a configuration: name on the command line to value and text.
-
-    Args:
-        value: The configuration, a dataclass of dataclasses, whose docstrings describe their attributes.
-        part_keys: Keys of named parts; those that the part of a section lacks are left out.
-        prefix: Section, with its dot.
-    """
-    texts = attribute_texts(type(value))
-    kinds = get_type_hints(type(value))
-    name = getattr(value, "name", None)
-    known = part_keys(prefix.rstrip("."), name) if part_keys and prefix and name else None
-    options: dict[str, tuple[Any, str]] = {}
-    for field in dataclasses.fields(value):
-        inner = getattr(value, field.name)
-        if dataclasses.is_dataclass(inner):
-            options |= option_texts(inner, part_keys, f"{prefix}{field.name}.")
-        elif known is None or field.name in known or field.name == "name":
-            plain = _plain(kinds[field.name])
-            choices = f" One of {', '.join(map(str, get_args(plain)))}." if get_origin(plain) is Literal else ""
-            options[f"--{prefix}{field.name}".replace("_", "-")] = inner, texts[field.name] + choices
-    return options
+def _declared_type(part: type, construct: Any, parameter: inspect.Parameter) -> Any:
+    if parameter.annotation is parameter.empty:
+        raise NasrayError(f"parameter {parameter.name!r} of {part.__qualname__} has no type. Annotate it")
+    holder = types.SimpleNamespace(__annotations__={parameter.name: parameter.annotation})
+    try:
+        return get_type_hints(holder, globalns=construct.__globals__, include_extras=True)[parameter.name]
+    except NameError as error:
+        raise NasrayError(
+            f"the type of parameter {parameter.name!r} of {part.__qualname__} is not known at run time: {error}. "
+            "Import it outside of TYPE_CHECKING"
+        ) from None
 
 
 def attribute_texts(owner: type) -> dict[str, str]:
-    """Return what the docstring of a dataclass says about each of its attributes."""
-    described = inspect.cleandoc(owner.__doc__ or "").partition("Attributes:")[2]
-    found = re.findall(r"^\s+(\w+): (.*?)(?=^\s+\w+: |\Z)", described, re.DOTALL | re.MULTILINE)
-    return {name: " ".join(text.split()) for name, text in found}
+    """Return what the docstring of a class says about each of its arguments and attributes."""
+    document = inspect.cleandoc(vars(owner).get("__doc__") or "")
+    found: dict[str, str] = {}
+    for section in re.findall(r"^(?:Args|Attributes):\n((?:(?: {4}.*)?\n?)+?)(?=^\S|\Z)", document, re.MULTILINE):
+        for name, text in re.findall(r"^ {4}(\w+): (.*(?:\n(?: {5,}.*)?)*)", section, re.MULTILINE):
+            found.setdefault(name, " ".join(text.split()))
+    return found
+
+
+# ---- options of a part as a dataclass ----------------------------------------------------------------------------
+
+
+class PartOptions:
+    """The options of a named part, a frozen dataclass that is made of the part's signature.
+
+    Attributes:
+        registry: Registry of the part.
+        name: Name of the part.
+    """
+
+    registry: ClassVar[Registry]
+    name: str
+
+    def __reduce__(self) -> Any:
+        return _unpickled, (self.registry.what, dict(vars(self)))
+
+
+def _unpickled(what: str, values: dict[str, Any]) -> Any:
+    return options_of(REGISTRIES[what], **values)
+
+
+def options_of(registry: Registry, name: str, **values: Any) -> Any:
+    """Return the options of a named part, checked.
+
+    Raises:
+        NasrayError: for a name that there is not, or an option that the part does not have.
+    """
+    chosen = Chosen(registry)
+    return options_type(registry, name)(**chosen.known_values({"name": name, **values}))
+
+
+def options_type(registry: Registry, name: str) -> Any:
+    """Return the dataclass of a part's options.
+
+    Raises:
+        NasrayError: for a name that there is not, or a part whose options have no type that a file could hold.
+    """
+    return _options_type(registry, name, registry.part(name))
+
+
+@functools.cache
+def _options_type(registry: Registry, name: str, part: type) -> Any:
+    fields: list[Any] = [("name", Literal[name], dataclasses.field(default=name))]
+    lines = [f"    name: Name of the {registry.what}."]
+    for option, keyword in keywords(part, registry.given).items():
+        kind = _value_type(keyword.kind, option)
+        default = {} if keyword.default is REQUIRED else {"default": _frozen(keyword.default)}
+        fields.append((option, kind, dataclasses.field(**default)))
+        lines.append(f"    {option}: {keyword.text}")
+    made = dataclasses.make_dataclass(
+        f"{part.__name__}Options", fields, bases=(PartOptions,), frozen=True, kw_only=True,
+        namespace={"registry": registry, "__module__": part.__module__},
+    )  # fmt: skip
+    try:
+        options: Any = checked(made)
+    except PydanticSchemaGenerationError as error:
+        reason = str(error).partition("\n")[0]
+        raise NasrayError(f"{registry.what} {name!r} has an option that no YAML can hold: {reason}") from None
+    options.__doc__ = "\n".join([registry.text(name) + ".", "", "Attributes:", *lines])
+    return options
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _value_type(kind: Any, name: str) -> Any:
+    """The type by which a value is checked: numbers are read as what they are, lists become tuples."""
+    origin, inner = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        bounds = [item for item in inner[1:] if isinstance(item, Range)]
+        others = [item for item in inner[1:] if not isinstance(item, Range)]
+        limits = [Field(ge=item.minimum, le=item.maximum, gt=item.above) for item in bounds]
+        made = _value_type(inner[0], name)
+        for item in (*limits, *others):
+            made = Annotated[made, item]
+        return made
+    if origin in (Union, types.UnionType):
+        read = [item for item in inner if get_origin(item) is not np.ndarray]  # a file holds lists
+        return functools.reduce(operator.or_, (_value_type(item, name) for item in read))
+    if origin is tuple and name == "image_hw":
+        return ImageSize
+    if origin is tuple:
+        items = [item if item is Ellipsis else _value_type(item, name) for item in inner]
+        return types.GenericAlias(tuple, tuple(items))
+    if origin in (list, collections.abc.Sequence):
+        return types.GenericAlias(tuple, (_value_type(inner[0], name), ...))
+    if origin in (dict, collections.abc.Mapping):
+        return types.GenericAlias(dict, (_value_type(inner[0], name), _value_type(inner[1], name)))
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
+        return Annotated[Any, Section(kind)]
+    plain: dict[Any, Any] = {
+        int: Annotated[int, Field(strict=True, ge=-MAX_SEED, le=MAX_SEED)],
+        float: Annotated[float, number()],
+        bool: Flag,
+        str: Text,
+    }
+    return plain.get(kind, kind) if isinstance(kind, type) else kind
+
+
+class _Mapped:
+    """Reads a mapping as a dataclass; the base of what annotates a field that is a section."""
+
+    def schema(self, content: Any) -> Any:
+        """Return the dataclass that the mapping of a section describes.
+
+        Raises:
+            NasrayError: if it names a part that there is not.
+        """
+        raise NotImplementedError
+
+    def read(self, value: Any, info: Any) -> Any:
+        """Return the options that a mapping holds."""
+        raise NotImplementedError
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        del source, handler
+        dump = core_schema.plain_serializer_function_ser_schema(dataclasses.asdict)
+        return core_schema.with_info_plain_validator_function(self.read, serialization=dump)
+
+
+class Section(_Mapped):
+    """Annotation of an option that is a mapping: a frozen dataclass in a part's signature."""
+
+    def __init__(self, kind: type) -> None:
+        self.kind = kind
+
+    def schema(self, content: Any) -> Any:
+        """See `_Mapped`."""
+        del content
+        return _section_type(self.kind)
+
+    def read(self, value: Any, info: Any) -> Any:
+        """See `_Mapped`."""
+        content = dict(vars(value)) if isinstance(value, self.kind) else value
+        if not isinstance(content, Mapping):
+            raise NasrayError(f"it is a mapping of keys to values; got {shortened(value)}")
+        known = [field.name for field in dataclasses.fields(self.schema(content))]
+        if foreign := [key for key in content if key not in known]:
+            raise NasrayError(f"it {_no_option(foreign[0], known)}")
+        checked_values = vars(_adapter(self.schema(content)).validate_python(dict(content), context=info.context))
+        try:
+            return self.kind(**checked_values)
+        except ValueError as error:
+            raise NasrayError(str(error)) from None
+
+
+@functools.cache
+def _section_type(kind: type) -> Any:
+    hints, fields = get_type_hints(kind, include_extras=True), []
+    for field in dataclasses.fields(kind):
+        if field.init:
+            copy = dataclasses.field(default=field.default, default_factory=field.default_factory)
+            fields.append((field.name, _value_type(hints[field.name], field.name), copy))
+    made: Any = checked(dataclasses.make_dataclass(kind.__name__, fields, frozen=True, kw_only=True))
+    made.__doc__ = kind.__doc__
+    return made
+
+
+class Chosen(_Mapped):
+    """Annotation of a field that holds the options of a named part, which is looked up when it is read.
+
+    Args:
+        registry: Registry of the parts.
+        default: Part where none is named; None if one must be.
+    """
+
+    def __init__(self, registry: Registry, default: str | None = None) -> None:
+        self.registry, self.default = registry, default
+
+    def make_default(self) -> Any:
+        """Return the options of the default part."""
+        assert self.default is not None
+        return options_of(self.registry, self.default)
+
+    def name_in(self, content: Any) -> Any:
+        """Return the name of the part that the mapping of a section chooses."""
+        name = content.get("name") if isinstance(content, Mapping) else None
+        if name is None and self.default is None:
+            what = self.registry.what
+            raise CompleteError(f"{what} needs the key name. There are: {', '.join(self.registry)}")
+        return self.default if name is None else name
+
+    def schema(self, content: Any) -> Any:
+        """See `_Mapped`."""
+        try:
+            return options_type(self.registry, self.name_in(content))
+        except NasrayError as error:
+            raise CompleteError(str(error)) from None
+
+    def known_values(self, content: Mapping[Any, Any], *, is_record: bool = False) -> dict[str, Any]:
+        """Return what a mapping sets; an option that cannot be null and is null is left out.
+
+        Args:
+            content: Mapping of a section.
+            is_record: Whether nasray wrote it, perhaps an earlier version, which wrote all options of all parts.
+
+        Raises:
+            NasrayError: for an option that the part does not have.
+        """
+        schema = self.schema(content)
+        hints = get_type_hints(schema, include_extras=True)
+        fields = [field.name for field in dataclasses.fields(schema)]
+        values = {}
+        for key, value in content.items():
+            if key not in fields and not (is_record and value is None):
+                raise CompleteError(f"{self.registry.what} {schema.name!r} {_no_option(key, fields)}")
+            if value is not None or allows_none(hints.get(key)):
+                values[key] = value
+        return values
+
+    def read(self, value: Any, info: Any) -> Any:
+        """See `_Mapped`."""
+        if isinstance(value, PartOptions) and value.registry is self.registry:
+            return value
+        if not isinstance(value, Mapping):
+            raise NasrayError(f"it is a mapping of keys to values, such as {{name: NAME}}; got {shortened(value)}")
+        is_record = bool(info.context and info.context.get("is_record"))
+        values = self.known_values(value, is_record=is_record)
+        return _adapter(self.schema(value)).validate_python(values, context=info.context)
+
+
+@functools.cache
+def _adapter(owner: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(owner)
+
+
+def _no_option(key: Any, known: list[str]) -> str:
+    hint = did_you_mean(key, known) if isinstance(key, str) else "."
+    return f"has no option {shortened(key)}{hint} It has: {', '.join(known)}"
+
+
+def mapped_by(kind: Any) -> _Mapped | None:
+    """Return what reads a declared type as a section; None where it is none, or a dataclass itself."""
+    for item in get_args(kind):
+        if isinstance(item, _Mapped):
+            return item
+        if get_origin(item) is Annotated and (inner := mapped_by(item)) is not None:
+            return inner
+    return None
+
+
+def allows_none(kind: Any) -> bool:
+    """Return whether a declared type includes None."""
+    return type(None) in get_args(get_args(kind)[0] if get_origin(kind) is Annotated else kind)
+
+
+def make_part(options: Any, **given: Any) -> Any:
+    """Construct a part.
+
+    Args:
+        options: Options of the part.
+        given: What the run gives; a part gets those that its constructor has.
+
+    Raises:
+        NasrayError: naming the part, for values that do not go together.
+    """
+    registry: Registry = options.registry
+    part = registry.part(options.name)
+    parameters = _parameters(part)
+    handed = {name: value for name, value in given.items() if name in parameters}
+    values = {name: value for name, value in vars(options).items() if name in parameters and name not in given}
+    try:
+        return part(**handed, **values)
+    except ValueError as error:
+        raise NasrayError(f"{registry.what} {options.name!r}: {error}") from error

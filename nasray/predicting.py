@@ -177,8 +177,8 @@ def predict_images(
     Raises:
         NasrayError: if no image can be read, or a picture cannot be written.
     """
+    from nasray.devices import choose_device
     from nasray.evaluation.predictions import predict
-    from nasray.evaluators import choose_device
 
     rules = rules or checkpoint.pixel_rules
     detector = checkpoint.detector()

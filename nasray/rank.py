@@ -22,10 +22,12 @@ from numpy.typing import NDArray
 from nasray.cluster import Resources, RunFolder, owned, run_search, search_session, write_atomic
 from nasray.cluster.files import to_json
 from nasray.cluster.records import Rank, read_record
-from nasray.evaluators import Proxy
-from nasray.experiment import Experiment, experiment_of_run, make_evaluator, make_searcher, make_space, trial_resources
-from nasray.paths import PathEvaluator
+from nasray.evaluators import EVALUATORS, PathEvaluator
+from nasray.experiment import Experiment, experiment_of_run
+from nasray.options import options_of
+from nasray.parts import make_evaluator, make_searcher, make_space, trial_resources
 from nasray.recipe import Recipe
+from nasray.registry import SEARCHERS
 from nasray.scores.ranking import MIN_NUM, rank_agreement
 from nasray.searchers import Metrics
 from nasray.spaces import Architecture, NasrayError, Population, Space
@@ -61,7 +63,7 @@ class Comparison:
         metrics: Metrics = {SUPERNET: self.paths(genes)["score"]}
         image_hw = _image_hw(space)
         for name in PROXIES:
-            metrics[name] = Proxy(space, name, seed=self.seed, image_hw=image_hw)(genes)["score"]
+            metrics[name] = EVALUATORS[name](space, seed=self.seed, image_hw=image_hw)(genes)["score"]
         trained = [self.train(space.to_architecture(row)) for row in genes]
         return {TRAINED: np.array(trained), **metrics}
 
@@ -136,8 +138,7 @@ def read_rank(run: RunFolder) -> dict[str, Any] | None:
 
 def random_experiment(experiment: Experiment, seed: int) -> Experiment:
     """Return the same space and budget with a random searcher."""
-    options = type(experiment.searcher)(name="random")
-    return dataclasses.replace(experiment, seed=seed, searcher=options, minimize=())
+    return dataclasses.replace(experiment, seed=seed, searcher=options_of(SEARCHERS, "random"), minimize=())
 
 
 def summarize(inner: RunFolder, run: RunFolder, space: Space) -> dict[str, Any]:

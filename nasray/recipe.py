@@ -5,24 +5,20 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Sequence
 from dataclasses import field
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, TypeAdapter
 
 from nasray.cluster.reading import shown
 from nasray.cluster.session import check_address
-from nasray.configuration import (
-    checked,
-    did_you_mean,
-    is_path,
-    load_content,
-    overridden,
-    shipped_names,
-    shipped_texts,
-    validate,
-)
-from nasray.models.detectors import DETECTORS, detector_options
-from nasray.options import (
+from nasray.configuration import is_path, load_content, overridden, shipped_names, shipped_texts
+from nasray.models.detectors import DETECTORS
+from nasray.options import Chosen, options_of
+from nasray.spaces import NasrayError
+from nasray.spaces.errors import did_you_mean
+from nasray.spaces.ranges import MAX_CORES, MAX_RETRIES, MAX_SIDE, MAX_WIDTH
+from nasray.validation import checked, validate
+from nasray.values import (
     AboveZero,
     AtLeastZero,
     Flag,
@@ -37,17 +33,11 @@ from nasray.options import (
     number,
     whole,
 )
-from nasray.spaces import NasrayError
-from nasray.spaces.ranges import MAX_CORES, MAX_RETRIES, MAX_SIDE, MAX_WIDTH
 
 PACKAGE = "nasray.recipes"
 TINY = "-tiny"
 
-if TYPE_CHECKING:
-    DetectorName: TypeAlias = str
-else:  # a new entry of the registry is allowed here without another line
-    DetectorName = Literal[tuple(DETECTORS)]
-
+DETECTOR = Chosen(DETECTORS, default="gfl")
 Channels = Annotated[int, whole(1, MAX_WIDTH)]
 Scale = Annotated[float, number(maximum=100, gt=0)]
 Side = Annotated[int, whole(1, MAX_SIDE)]
@@ -61,35 +51,6 @@ SCHEDULES: dict[str, tuple[float, tuple[float, ...]]] = {
 }
 """Epochs of COCO in all, and those after which the learning rate is divided by ten: 1x and 2x as in Detectron and
 mmdetection, 3x and 6x of MAE-DET (appendix A), 4x of MSNAS (section 4.1)."""
-
-
-@checked
-class DetectorOptions:
-    """What stands on the backbone. Options that the named detector does not have are refused.
-
-    Attributes:
-        name: the detector.
-        channels: width of the neck and of the head's convolutions.
-        num_convs: convolutions of each branch of the head.
-        norm: norms of neck and head: batch (synchronized where there are several workers), group, or none.
-        box_head: of Faster and Mask R-CNN: two fully connected layers, or convolutions and one.
-        base_size: edge in pixels of the smallest anchor, at the first level (anchor-based ones).
-        first_level: 3 for P3 to P7 (P2 to P6 of Faster and Mask R-CNN is 2).
-        score_threshold: detections that do not score more are dropped.
-        nms_iou: a box that overlaps a better one of its class by more is dropped.
-        max_detections: most detections of an image.
-    """
-
-    name: DetectorName = "gfl"
-    channels: Channels | None = None
-    num_convs: Annotated[int, whole(0, 64)] | None = None
-    norm: Literal["batch", "group", "none"] | None = None
-    box_head: Literal["2fc", "4conv1fc", "2conv1fc"] | None = None
-    base_size: Annotated[float, number(maximum=MAX_SIDE, gt=0)] | None = None
-    first_level: Annotated[int, whole(2, 3)] | None = None
-    score_threshold: Share | None = None
-    nms_iou: Share | None = None
-    max_detections: Annotated[int, whole(1, 100_000)] | None = None
 
 
 @checked
@@ -112,13 +73,13 @@ class PathOptions:
     """Which path of a supernet a step trains: a uniform sample of its space, or one within a window.
 
     Attributes:
-        windows: of the multiply-adds / 1e9 at `image_size`, least and most; every step draws one of them. They count
+        windows: of the multiply-adds / 1e9 at `image_hw`, least and most; every step draws one of them. They count
             the backbone alone, or where images are classified the classifier too.
-        image_size: height and width in pixels for which they are counted.
+        image_hw: height and width in pixels for which they are counted.
     """
 
     windows: tuple[tuple[AtLeastZero, AtLeastZero], ...] = ()
-    image_size: ImageSize = (224, 224)
+    image_hw: ImageSize = (224, 224)
 
 
 @checked
@@ -296,7 +257,7 @@ class Recipe:
     checkpoint_every: Positive | None = None
     keep_best: Annotated[int, whole(0, 1000)] = 1
     log_every: Positive = 50
-    detector: DetectorOptions = field(default_factory=DetectorOptions)
+    detector: Annotated[Any, DETECTOR] = field(default_factory=DETECTOR.make_default)
     classifier: ClassifierOptions = field(default_factory=ClassifierOptions)
     paths: PathOptions = field(default_factory=PathOptions)
     augmentation: AugmentationOptions = field(default_factory=AugmentationOptions)
@@ -360,14 +321,14 @@ def override_recipe(recipe: Recipe, arguments: Sequence[str], *, declared: Itera
 
     Args:
         recipe: to change.
-        arguments: of the command line, such as `["--schedule.epochs", "24"]`; see `nasray.options.override`.
+        arguments: of the command line, such as `["--schedule.epochs", "24"]`; see `nasray.overrides.override`.
         declared: further options of the command, for suggestions alone.
 
     Raises:
         NasrayError: if an option is unknown, or what comes out is not valid.
     """
     content = RECIPE.dump_python(recipe, mode="json")
-    found = overridden(RECIPE, Recipe, content, arguments, recipe.name, part_keys=part_keys, declared=declared)
+    found = overridden(RECIPE, Recipe, content, arguments, recipe.name, declared=declared)
     assert isinstance(found, Recipe)
     return found
 
@@ -381,11 +342,6 @@ def override_workers(given: WorkerOptions, arguments: Sequence[str], *, declared
     return overridden(
         TypeAdapter(WorkerOptions), WorkerOptions, vars(given), arguments, "resources", declared=declared
     )  # fmt: skip
-
-
-def part_keys(section: str, name: str) -> set[str] | None:
-    """The keys of a section that the part of this name has; None where all parts have all keys."""
-    return detector_options(name) if section == "detector" and name in DETECTORS else None
 
 
 def is_recipe(name: str) -> bool:
@@ -407,7 +363,6 @@ def tiny(recipe: Recipe) -> Recipe:
     factor = 128 / max(augmentation.short_side)
     short_sides = {max(round(factor * side / 8) * 8, 64) for side in augmentation.short_side}
     epochs = 6.0
-    narrow: dict[str, Any] = {"channels": 32} if recipe.detector.name != "ssdlite" else {}
     return dataclasses.replace(
         recipe,
         name=recipe.name + TINY,
@@ -420,7 +375,7 @@ def tiny(recipe: Recipe) -> Recipe:
         log_every=10,
         evaluate_every=epochs / 2,
         precision="float32",
-        detector=dataclasses.replace(recipe.detector, base_size=8 if recipe.detector.base_size else None, **narrow),
+        detector=_tiny_detector(recipe.detector),
         augmentation=dataclasses.replace(
             augmentation,
             short_side=tuple(sorted(short_sides)),
@@ -440,3 +395,13 @@ def tiny(recipe: Recipe) -> Recipe:
         ),
         resources=WorkerOptions(workers=1, gpus=0),
     )  # fmt: skip
+
+
+def _tiny_detector(options: Any) -> Any:
+    """The same detector with narrow convolutions, and small anchors where the recipe chose their size."""
+    default, changes = options_of(DETECTORS, options.name), {}
+    if hasattr(options, "channels"):
+        changes["channels"] = 32
+    if hasattr(options, "base_size") and options.base_size != default.base_size:
+        changes["base_size"] = 8
+    return dataclasses.replace(options, **changes)

@@ -21,17 +21,14 @@ from nasray.cluster import (
 )
 from nasray.cluster.ownership import is_empty
 from nasray.cluster.session import cluster_address
-from nasray.evaluators import choose_device
+from nasray.devices import choose_device
 from nasray.experiment import (
     Experiment,
     describe_experiment,
     experiment_of_run,
-    make_evaluator,
-    make_searcher,
-    trial_resources,
     version_changes,
-    with_defaults,
 )
+from nasray.parts import make_evaluator, make_searcher, trial_resources, with_defaults
 from nasray.searchers import Evolution, Metrics, Searcher, default_batches
 from nasray.spaces import Population, Space
 from nasray.spaces.ranges import MAX_BATCH, MAX_IN_FLIGHT, check_whole
@@ -114,7 +111,7 @@ def search_experiment(experiment: Experiment, folder: str | Path) -> dict[str, A
     """Begin an experiment's search in an empty folder; gives the content of best.json."""
     from nasray.stages import check_stages_fit, has_stages, resolve_recipes, run_stages, write_recipes
 
-    if experiment.evaluator.device == "cuda" and not cluster_address(trial_resources(experiment)):
+    if getattr(experiment.evaluator, "device", None) == "cuda" and not cluster_address(trial_resources(experiment)):
         choose_device("cuda")  # on a cluster another node may have one
     if experiment.supernet.weights:
         weights = str(Path(experiment.supernet.weights).absolute())

@@ -30,10 +30,10 @@ from nasray.cluster.files import to_json
 from nasray.cluster.progress import say
 from nasray.cluster.records import StageRecord, read_record, yaml_record
 from nasray.cluster.session import ray_session
-from nasray.configuration import validate, with_current_keys
-from nasray.experiment import Experiment, experiment_of_run, make_evaluator, make_searcher, make_space
+from nasray.evaluators import PathEvaluator
+from nasray.experiment import Experiment, experiment_of_run
 from nasray.models.supernets import supernet_architecture
-from nasray.paths import PathEvaluator
+from nasray.parts import make_evaluator, make_searcher, make_space, needs_supernet
 from nasray.recipe import RECIPE, Recipe, load_recipe
 from nasray.spaces import Architecture, NasrayError
 from nasray.training import begin_training, resume_training, try_out, with_absolute_paths
@@ -44,6 +44,7 @@ from nasray.training.folder import (
     last_checkpoint,
     read_summary,
 )
+from nasray.validation import validate
 
 SUPERNET_STAGES = {"supernet-pretrain": "supernet/pretrain", "supernet-train": "supernet/train"}
 WINNER_STAGES = {"pretrain": "pretrain", "train": "train"}
@@ -60,7 +61,7 @@ TASKS = {"supernet-pretrain": "classification", "supernet-train": "detection", "
 
 def has_stages(experiment: Experiment) -> bool:
     """Whether anything is trained before or after the search."""
-    return experiment.evaluator.name == "path" or any(vars(experiment.winner).values())
+    return needs_supernet(experiment) or any(vars(experiment.winner).values())
 
 
 # ---- recipes -----------------------------------------------------------------------------------------------------
@@ -123,8 +124,7 @@ def read_recipes(run: RunFolder) -> dict[str, Recipe] | None:
             f"{path} holds recipes of {_listed(content)}; the run's trainings are {_listed(stages)}. {RESTORE}"
         )
     return {
-        stage: validate(RECIPE, Recipe, with_current_keys(recipe), f"{path}, {stage}")
-        for stage, recipe in content.items()
+        stage: validate(RECIPE, Recipe, recipe, f"{path}, {stage}", is_record=True) for stage, recipe in content.items()
     }
 
 
@@ -151,7 +151,7 @@ def check_stages_fit(experiment: Experiment, recipes: dict[str, Recipe]) -> None
     if weights is not None:  # searched as it is
         evaluator = make_evaluator(experiment)
         assert isinstance(evaluator, PathEvaluator)
-        _ = dataclasses.replace(evaluator, checkpoint=weights).bench
+        _ = dataclasses.replace(evaluator, checkpoint=weights).loaded
 
 
 # ---- running -----------------------------------------------------------------------------------------------------

@@ -22,10 +22,11 @@ from nasray.checkpoint import Checkpoint, checkpoint_path, make_network
 from nasray.cluster import RunFolder
 from nasray.cluster.leaders import Entry
 from nasray.cluster.progress import say
-from nasray.experiment import experiment_of_run, make_evaluator
+from nasray.evaluators import PathEvaluator
+from nasray.experiment import experiment_of_run
 from nasray.models.supernets.base import Supernet, supernet_of
 from nasray.models.supernets.recalibration import recalibrate, up_to_the_last_norm
-from nasray.paths import PathEvaluator
+from nasray.parts import make_evaluator
 from nasray.recipe import PathOptions, Recipe
 from nasray.spaces import Architecture, NasrayError
 from nasray.stages import supernet_checkpoint
@@ -139,7 +140,7 @@ def subnet(run: RunFolder, entry: Entry, to: Path) -> Checkpoint:
         if found.architecture == entry.architecture and found.training.get(RECORD) == record:
             return found
     say(f"taking path {entry.id} out of the supernet, with statistics of {evaluator.images} images")
-    bench = evaluator.bench
+    bench = evaluator.loaded
     described = Checkpoint.load(evaluator.checkpoint, shared=True)
     row = evaluator.space.from_architecture(entry.architecture)
     network = extract_network(bench.network, row, described)

@@ -8,28 +8,30 @@ architecture is evaluated twice; children can be crossed, or be random newcomers
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nasray.searchers.breeding import Breeding
 from nasray.spaces import NasrayError, Population, Space
+from nasray.spaces.ranges import Range
 
 
 class AgingEvolution(Breeding):
     """Mutate the best of a few drawn at random, and let the oldest die (Real et al., AAAI 2019).
 
-    All children are mutants unless `mutation` or `crossover` is given, as in the paper.
-
     Args:
-        space: what can be built.
+        space: Space to search.
         tournament: Number of members that are drawn, with replacement, of which the best breeds; a fifth of the
-            population by default.
+            population if left out.
+        mutation: Share of mutants among the children; if left out what `crossover` leaves, or all, as in the paper.
         options: see `Breeding`.
     """
 
-    def __init__(self, space: Space, *, tournament: int | None = None, **options: Any) -> None:
+    def __init__(
+        self, space: Space, *, tournament: Annotated[int, Range(1, 10**6)] | None = None, **options: Any
+    ) -> None:
         if options.get("mutation") is None and options.get("crossover") is None:
             options["mutation"] = 1.0
         super().__init__(space, **options)

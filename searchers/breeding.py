@@ -6,7 +6,7 @@ Shapes: N architectures, G genes, P members of the population, O objectives.
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from nasray.searchers.base import NO_PARENT, Searcher
 from nasray.searchers.defaults import UNKNOWN_EVALUATIONS, default_population_size
 from nasray.spaces import NasrayError, Population, Space
+from nasray.spaces.ranges import Range, Share
 
 
 class Breeding(Searcher):
@@ -22,16 +23,16 @@ class Breeding(Searcher):
     What is left out follows from the number of evaluations (`nasray.searchers.defaults`).
 
     Args:
-        space: what can be built.
-        population_size: Number of architectures that are kept; a sixth of the evaluations by default, from 8 to 50, or
+        space: Space to search.
+        population_size: Number of architectures that are kept; if left out a sixth of the evaluations, from 8 to 50, or
             a hundredth of very many, up to 256.
-        mutation: Share of children that are mutants; what `crossover` leaves by default, or half.
-        crossover: Share of children that are crossed from two parents; what `mutation` leaves by default, or half. The
+        mutation: Share of children that are mutants; if left out what `crossover` leaves, or half.
+        crossover: Share of children that are crossed from two parents; if left out what `mutation` leaves, or half. The
             rest of the children are random newcomers.
         mutations_per_child: Number of times that a mutant is mutated. Two let depth move between stages under a tight
             budget.
         initial: Number of architectures that are sampled before the first is bred (DetNAS: the first population); as
-            many as are kept by default. 0 starts from the space's own start, or else from a few samples.
+            many as are kept if left out. 0 starts from the space's own start, or else from a few samples.
         options: see `Searcher`.
     """
 
@@ -39,11 +40,11 @@ class Breeding(Searcher):
         self,
         space: Space,
         *,
-        population_size: int | None = None,
-        mutation: float | None = None,
-        crossover: float | None = None,
-        mutations_per_child: int = 1,
-        initial: int | None = None,
+        population_size: Annotated[int, Range(2, 10**6)] | None = None,
+        mutation: Share | None = None,
+        crossover: Share | None = None,
+        mutations_per_child: Annotated[int, Range(1, 1000)] = 1,
+        initial: Annotated[int, Range(0, 10**6)] | None = None,
         **options: Any,
     ) -> None:
         super().__init__(space, **options)

@@ -14,21 +14,21 @@ from typing import Any
 from nasray.searchers.defaults import UNKNOWN_EVALUATIONS
 from nasray.searchers.evolution import Evolution
 from nasray.spaces import NasrayError
+from nasray.spaces.ranges import Count
 
 
 class CoarseToFineEvolution(Evolution):
-    """Evolution that, once `fine_after` evaluations are told, keeps the best `keep` and mutates finely.
-
-    All children are mutants unless `mutation` or `crossover` is given, as in the paper.
+    """Evolution that at half time keeps the best few and then mutates only kernels and widths (MAE-DET).
 
     Args:
-        space: what can be built.
-        fine_after: evaluations of the coarse half, T/2; half of all by default.
-        keep: survivors of half time.
+        space: Space to search.
+        fine_after: Evaluations of the coarse half, T/2; half of all if left out.
+        keep: Survivors of half time.
+        mutation: Share of mutants among the children; if left out what `crossover` leaves, or all, as in the paper.
         options: see `Evolution`.
     """
 
-    def __init__(self, space: Any, *, fine_after: int | None = None, keep: int = 10, **options: Any) -> None:
+    def __init__(self, space: Any, *, fine_after: Count | None = None, keep: Count = 10, **options: Any) -> None:
         if options.get("mutation") is None and options.get("crossover") is None:
             options["mutation"] = 1.0
         super().__init__(space, **options)

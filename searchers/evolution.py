@@ -10,25 +10,26 @@ evaluated once.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nasray.searchers.breeding import Breeding
 from nasray.spaces import NasrayError, Population, Space
+from nasray.spaces.ranges import Range
 
 
 class Evolution(Breeding):
     """Keep the best, breed from them, forget the rest.
 
     Args:
-        space: what can be built.
-        parents: Number of the best that may breed; a fifth of the population by default.
+        space: Space to search.
+        parents: Number of the best that may breed; a fifth of the population if left out.
         options: see `Breeding`.
     """
 
-    def __init__(self, space: Space, *, parents: int | None = None, **options: Any) -> None:
+    def __init__(self, space: Space, *, parents: Annotated[int, Range(1, 10**6)] | None = None, **options: Any) -> None:
         super().__init__(space, **options)
         self._parents = parents
         # Sizes that are left out count once the evaluations are known.

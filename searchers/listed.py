@@ -11,16 +11,16 @@ from numpy.typing import NDArray
 
 from nasray.searchers.base import NO_PARENT, Proposal, Searcher
 from nasray.spaces import InfeasibleError, NasrayError, Population, Space, row_keys
-from nasray.spaces.ranges import check_whole, shortened
+from nasray.spaces.ranges import Count, check_whole, shortened
 
 
 class Listed(Searcher):
     """Architectures of a list, in its order; those outside of the budget and repeated ones are passed over.
 
     Args:
-        space: what can be built.
+        space: Space to search.
         rows: Genes of the architectures, (N, G); a run hands over those that another search found.
-        top: Number of rows to take from the list's beginning; all by default.
+        top: Number of rows to take from the list's beginning; all if left out.
         options: see `Searcher`.
 
     Raises:
@@ -30,7 +30,7 @@ class Listed(Searcher):
     max_objectives = 8
 
     def __init__(
-        self, space: Space, *, rows: Sequence[Sequence[int]] | Population | None = None, top: int | None = None,
+        self, space: Space, *, rows: Sequence[Sequence[int]] | Population | None = None, top: Count | None = None,
         **options: Any,
     ) -> None:  # fmt: skip
         super().__init__(space, **options)

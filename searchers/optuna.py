@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import copy
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from nasray.searchers.base import NO_PARENT, Proposal, Searcher
 from nasray.searchers.defaults import UNKNOWN_EVALUATIONS, default_population_size
 from nasray.spaces import NasrayError, Population, row_keys
+from nasray.spaces.ranges import Range
 
 if TYPE_CHECKING:
     import optuna
@@ -170,14 +171,17 @@ class OptunaNSGA2(OptunaSearch):
     """NSGA-II.
 
     Args:
-        space: what can be built.
-        population_size: of Optuna's sampler; as many as an `Evolution` has by default.
+        space: Space to search.
+        population_size: Population of Optuna's sampler; if left out a sixth of the evaluations, from 8 to 50, or a
+            hundredth of very many, up to 256.
         options: see `Searcher`.
     """
 
     max_objectives = 8
 
-    def __init__(self, space: Any, *, population_size: int | None = None, **options: Any) -> None:
+    def __init__(
+        self, space: Any, *, population_size: Annotated[int, Range(2, 10**6)] | None = None, **options: Any
+    ) -> None:
         super().__init__(space, **options)
         if population_size is not None and population_size < 2:
             raise NasrayError(f"optuna-nsga2 needs population_size >= 2, got {population_size}")
@@ -204,8 +208,8 @@ class OptunaGP(OptunaSearch):
     What has no value, or is too costly to be evaluated, is told the worst value so far: a Gaussian process has a scale.
 
     Args:
-        space: what can be built.
-        initial: Number of evaluations before the process is first fitted; a tenth of all by default, from 4 to 10.
+        space: Space to search.
+        initial: Number of evaluations before the process is first fitted; if left out a tenth of all, from 4 to 10.
         options: see `Searcher`.
 
     Raises:
@@ -214,7 +218,7 @@ class OptunaGP(OptunaSearch):
 
     max_objectives = 8
 
-    def __init__(self, space: Any, *, initial: int | None = None, **options: Any) -> None:
+    def __init__(self, space: Any, *, initial: Annotated[int, Range(2, 10**6)] | None = None, **options: Any) -> None:
         super().__init__(space, **options)
         if find_spec("scipy") is None or find_spec("torch") is None:
             raise NasrayError("optuna-gp needs scipy and torch: pip install scipy torch")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from numbers import Integral, Real
-from typing import Any
+from typing import Annotated, Any
 
 from nasray.spaces.errors import NasrayError
 
@@ -25,6 +26,27 @@ MAX_BLOCKS = 1_024
 """Blocks of a whole network."""
 MAX_PARAMS_M = 1_000
 """Parameters / 1e6 of a network that is built: 4 GB."""
+
+
+@dataclass(frozen=True)
+class Range:
+    """The bounds of an option, as part of its type: `Annotated[int, Range(2, 64)]`, or of each item of a list.
+
+    Attributes:
+        minimum: Least value.
+        maximum: Greatest value.
+        above: Value that is too small itself.
+    """
+
+    minimum: float | None = None
+    maximum: float | None = None
+    above: float | None = None
+
+
+Share = Annotated[float, Range(0, 1)]
+Width = Annotated[int, Range(1, MAX_WIDTH)]
+Depth = Annotated[int, Range(1, MAX_BLOCKS)]
+Count = Annotated[int, Range(1, MAX_COUNT)]
 
 
 def check_whole(name: str, value: Any, minimum: int, maximum: int = MAX_COUNT) -> int:

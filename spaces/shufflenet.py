@@ -16,7 +16,7 @@ Shapes: N architectures; G genes, one for each block.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
@@ -27,7 +27,7 @@ from nasray.spaces.architecture import Architecture
 from nasray.spaces.base import Costs, Gene, Population, Space
 from nasray.spaces.errors import NasrayError
 from nasray.spaces.layers import Floats, LayerRows, LayerTable
-from nasray.spaces.ranges import MAX_BLOCKS, MAX_WIDTH, check_image_hw, check_whole, shortened
+from nasray.spaces.ranges import MAX_BLOCKS, MAX_WIDTH, Depth, Width, check_image_hw, check_whole, shortened
 
 CHOICES = ("3x3", "5x5", "7x7", "xception")
 """What a block can be: the kernel of ShuffleNetV2's depthwise convolution, or three separable 3x3 convolutions."""
@@ -42,6 +42,7 @@ KERNELS = np.array([3.0, 5.0, 7.0, 3.0])
 XCEPTION = CHOICES.index("xception")
 
 Ints = NDArray[np.int64]
+SizeName = Literal["small", "large", "large-wide"]
 
 
 class Size(NamedTuple):
@@ -68,12 +69,12 @@ class ShuffleNetSpace(Space):
     """Networks of a stem and ShuffleNetV2 blocks in four stages (C2 to C5), four choices a block.
 
     Args:
-        size: channels and blocks as in one of `SIZES`.
-        stem_width: channels of the stem, instead of the size's.
-        widths: channels of C2 to C5, instead of the size's; multiples of 4, each more than the one before.
-        depths: blocks of C2 to C5, instead of the size's.
-        shuffle: one of `SHUFFLES`; it belongs to every architecture of the space.
-        image_hw: height and width in pixels of the input for which `cost` counts.
+        size: Channels and blocks as in one of DetNAS's spaces.
+        stem_width: Channels of the stem, instead of the size's.
+        widths: Channels of C2 to C5, instead of the size's; multiples of 4, each more than the one before.
+        depths: Blocks of C2 to C5, instead of the size's.
+        shuffle: How channels are divided; see `SHUFFLES`.
+        image_hw: Height and width in pixels of the input for which costs are counted.
 
     Raises:
         ValueError: for an option that is not allowed.
@@ -85,11 +86,11 @@ class ShuffleNetSpace(Space):
 
     def __init__(
         self,
-        size: str = "small",
+        size: SizeName = "small",
         *,
-        stem_width: int | None = None,
-        widths: Sequence[int] | None = None,
-        depths: Sequence[int] | None = None,
+        stem_width: Width | None = None,
+        widths: tuple[Width, Width, Width, Width] | None = None,
+        depths: tuple[Depth, Depth, Depth, Depth] | None = None,
         shuffle: Literal["interleave", "even-odd"] = "interleave",
         image_hw: tuple[int, int] = (224, 224),
     ) -> None:

@@ -25,7 +25,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from functools import cached_property
 from itertools import pairwise
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,7 +34,18 @@ from nasray.spaces.architecture import Architecture
 from nasray.spaces.base import Costs, Gene, Mask, Population, Space
 from nasray.spaces.errors import NasrayError
 from nasray.spaces.layers import LayerTable
-from nasray.spaces.ranges import MAX_BLOCKS, MAX_WIDTH, check_image_hw, check_kernels, check_whole, shortened
+from nasray.spaces.ranges import (
+    MAX_BLOCKS,
+    MAX_KERNEL,
+    MAX_WIDTH,
+    Depth,
+    Range,
+    Width,
+    check_image_hw,
+    check_kernels,
+    check_whole,
+    shortened,
+)
 from nasray.spaces.staged_layers import staged_layers
 from nasray.spaces.staged_mutation import DEPTH_STEPS, WIDTH_STEP, scaled, settle_depths
 
@@ -47,12 +58,12 @@ class StagedSpace(Space):
     """Networks of a stem and four stages (C2 to C5).
 
     Args:
-        image_hw: height and width in pixels of the input for which `cost` counts.
-        kernels: allowed kernel sizes.
-        max_width: largest output width of a part.
-        max_stem_width: largest width of the stem.
-        max_depth: largest depth of a part in blocks; deeper ones are divided.
-        parts: how many parts the stages C2, C3, C4, C5 may have.
+        image_hw: Height and width in pixels of the input for which costs are counted.
+        kernels: Allowed kernel sizes.
+        max_width: Largest output width of a part.
+        max_stem_width: Largest width of the stem.
+        max_depth: Largest depth of a part in blocks; deeper ones are divided.
+        parts: Largest number of parts of the stages C2, C3, C4 and C5.
 
     Raises:
         NasrayError: for an option out of its range.
@@ -67,11 +78,11 @@ class StagedSpace(Space):
         self,
         *,
         image_hw: tuple[int, int] = (800, 1280),
-        kernels: Sequence[int] = (3, 5),
-        max_width: int = 2048,
-        max_stem_width: int = 128,
-        max_depth: int = 10,
-        parts: tuple[int, int, int, int] = (1, 2, 2, 3),
+        kernels: Sequence[Annotated[int, Range(1, MAX_KERNEL)]] = (3, 5),
+        max_width: Width = 2048,
+        max_stem_width: Width = 128,
+        max_depth: Depth = 10,
+        parts: tuple[Depth, Depth, Depth, Depth] = (1, 2, 2, 3),
     ) -> None:
         self.image_hw = check_image_hw(image_hw)
         self.kernels = check_kernels(kernels)
@@ -319,13 +330,18 @@ def _multiples(largest: int) -> tuple[int, ...]:
 
 
 class BottleneckSpace(StagedSpace):
-    """Residual bottlenecks, ResNet-50-like. `mid` is the bottleneck's width, a multiple of 8 up to `max_mid`."""
+    """Residual bottlenecks, ResNet-50-like.
+
+    Args:
+        max_mid: Largest width inside a bottleneck, a multiple of 8.
+        options: See `StagedSpace`.
+    """
 
     family = "bottleneck"
     block = "bottleneck"
     mid_kind = "bottleneck"
 
-    def __init__(self, *, max_mid: int = 512, **options: Any) -> None:
+    def __init__(self, *, max_mid: Width = 512, **options: Any) -> None:
         self.max_mid = max_mid
         super().__init__(**options)
 

@@ -4,10 +4,10 @@ import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NamedTuple, get_origin, get_type_hints
 
 from nasray.experiment import Experiment, ResourceOptions
-from nasray.options import dotted_keys
+from nasray.overrides import plain_type, section_type
 from nasray.recipe import Recipe, WorkerOptions
 
 LONG, HUGE = "a" * 300, "9" * 5000
@@ -46,16 +46,23 @@ def cases() -> list[Case]:
 
 def bad_options(owner: type) -> Iterator[tuple[str, ...]]:
     """Every key of a configuration with values that it cannot have."""
-    for key in dotted_keys(owner):
-        kind: Any = owner
-        for part in key.split("."):
-            kind = get_type_hints(kind)[part]
-            if type(None) in get_args(kind):
-                kind = next(inner for inner in get_args(kind) if inner is not type(None))
+    for key, kind in _keys(owner, ""):
         option = "--" + key.replace("_", "-")
         yield (option,) if kind is not bool else (option, "a", "b")
         for value in _bad_values(kind):
             yield option, value
+
+
+def _keys(owner: Any, prefix: str) -> Iterator[tuple[str, Any]]:
+    """The dotted keys of a configuration with their types; parts are the default ones."""
+    for name, hint in get_type_hints(owner, include_extras=True).items():
+        if name == "registry":  # of a part's options
+            continue
+        section = section_type(hint, None)
+        if section is not None:
+            yield from _keys(section, f"{prefix}{name}.")
+        else:
+            yield prefix + name, plain_type(hint)
 
 
 def _bad_values(kind: Any) -> tuple[str, ...]:

@@ -29,7 +29,8 @@ def folder(tmp_path_factory):
     from nasray.checkpoint import Checkpoint, make_network
     from nasray.cluster import OrderedSearch, RunFolder
     from nasray.cluster.recorder import Recorder
-    from nasray.experiment import describe_experiment, load_experiment, make_evaluator, make_searcher
+    from nasray.experiment import describe_experiment, load_experiment
+    from nasray.parts import make_evaluator, make_searcher
     from nasray.recipe import load_recipe, override_recipe
     from nasray.training.folder import Description, create_folder
 

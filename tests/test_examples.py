@@ -10,7 +10,8 @@ import pytest
 
 from nasray.cluster import OrderedSearch
 from nasray.cluster.reading import parse_yaml
-from nasray.experiment import load_experiment, make_evaluator, make_searcher, parse_experiment, with_defaults
+from nasray.experiment import load_experiment, parse_experiment
+from nasray.parts import make_evaluator, make_searcher, with_defaults
 from nasray.spaces import SPACES
 
 from .test_readme import PAGES, ROOT, blocks, command_lines

@@ -1,8 +1,6 @@
 """What the README and the docs say is so: their commands parse, their example runs, their tables match the code."""
 
-import dataclasses
 import importlib.util
-import inspect
 import re
 import shlex
 import subprocess
@@ -16,36 +14,16 @@ from nasray import recipe as recipes
 from nasray.cli import make_parser, results
 from nasray.cli.detectors import train_recipe
 from nasray.cli.parsing import parse_arguments
+from nasray.evaluators import EVALUATORS
 from nasray.models.detectors import DETECTORS
 from nasray.searchers import SEARCHERS
 from nasray.spaces import SPACES, NasrayError
 from nasray.spaces.testing import check_space
+from tests import option_tables
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 EXAMPLE = ROOT / "examples" / "custom_space.py"
-OPTIONS = {
-    "": experiments.Experiment,
-    "space.": experiments.SpaceOptions,
-    "supernet.": experiments.SupernetOptions,
-    "searcher.": experiments.SearcherOptions,
-    "evaluator.": experiments.EvaluatorOptions,
-    "winner.": experiments.WinnerOptions,
-    "budget.": experiments.BudgetOptions,
-    "latency.": experiments.LatencyOptions,
-    "resources.": experiments.ResourceOptions,
-}
-RECIPE_OPTIONS = {
-    "": recipes.Recipe,
-    "detector.": recipes.DetectorOptions,
-    "classifier.": recipes.ClassifierOptions,
-    "paths.": recipes.PathOptions,
-    "augmentation.": recipes.AugmentationOptions,
-    "loader.": recipes.LoaderOptions,
-    "optimizer.": recipes.OptimizerOptions,
-    "schedule.": recipes.ScheduleOptions,
-    "resources.": recipes.WorkerOptions,
-}
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -142,29 +120,24 @@ def test_example_runs(tmp_path):
     assert len(list((tmp_path / "run" / "history").glob("*.parquet"))) == 67  # 600 evaluations in batches of 9
 
 
-@pytest.mark.parametrize(
-    ("page", "parts", "prefix"),
-    [("running", OPTIONS, prefix) for prefix in OPTIONS]
-    + [("training", RECIPE_OPTIONS, prefix) for prefix in RECIPE_OPTIONS],
-)
-def test_page_lists_every_key(page, parts, prefix):
-    """The table of keys holds every field with the text of its docstring."""
-    text = (ROOT / "docs" / f"{page}.md").read_text()
-    options = parts[prefix]
-    described = inspect.cleandoc(options.__doc__).split("Attributes:")[1]
-    described = dict(re.findall(r"^\s+(\w+): (.*?)(?=^\s+\w+: |\Z)", described, re.DOTALL | re.MULTILINE))
-    for field in dataclasses.fields(options):
-        if f"{field.name}." in parts:
-            continue
-        (row,) = re.findall(rf"^\| `{prefix}{field.name}` \|[^|]*\| (.*) \|$", text, re.MULTILINE)
-        assert row == " ".join(described[field.name].split())
+@pytest.mark.parametrize("page", option_tables.pages(), ids=lambda page: page.name)
+def test_tables_of_options_are_those_of_the_code(page):
+    text = page.read_text()
+    assert text == option_tables.with_tables(text), "`python -m tests.option_tables` writes them anew"
+
+
+def test_every_table_of_options_has_its_page():
+    found = [name for page in option_tables.pages() for _, name in option_tables.MARK.findall(page.read_text())]
+    assert sorted(found) == sorted(option_tables.TABLES)
+    (row,) = re.findall(r"^\| `searcher.keep` .*$", (ROOT / "docs/running.md").read_text(), re.MULTILINE)
+    assert row == "| `searcher.keep` | coarse-to-fine | `10` | Survivors of half time. |"
 
 
 def test_pages_name_every_part():
     spaces, scores, running = ((ROOT / "docs" / f"{name}.md").read_text() for name in ("spaces", "scores", "running"))
     assert all(f"| `{name}` |" in spaces for name in SPACES)
     assert all(f"| `{name}` |" in running for name in SEARCHERS)
-    assert all(f"`{name}`" in scores for name in experiments.EVALUATORS)
+    assert all(f"`{name}`" in scores for name in EVALUATORS)
     detectors, training = ((ROOT / "docs" / f"{name}.md").read_text() for name in ("detectors", "training"))
     assert all(f"| `{name}` |" in detectors for name in DETECTORS)
     assert all(f"| `{name}` |" in training for name in recipes.SCHEDULES)

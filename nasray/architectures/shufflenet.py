@@ -17,7 +17,7 @@ from nasray.architectures.family import Family
 from nasray.architectures.specs import check_keys, check_numbers
 from nasray.spaces import Architecture, LayerTable, NasrayError, ShuffleNetSpace
 from nasray.spaces.ranges import shortened
-from nasray.spaces.shufflenet import CHOICES, SHUFFLES, Size, check_size, shufflenet_layers
+from nasray.spaces.shufflenet import CHOICES, SHUFFLES, Size, SizeName, check_size, shufflenet_layers
 
 
 def check_spec(spec: Any) -> dict[str, Any]:
@@ -58,7 +58,7 @@ def _size(spec: dict[str, Any]) -> Size:
     return Size(spec["stem"]["width"], widths, tuple(len(stage["blocks"]) for stage in spec["stages"]))
 
 
-def _named(size: str, genes: str) -> Architecture:
+def _named(size: SizeName, genes: str) -> Architecture:
     """From the digits of the released encodings; retrained networks take the shuffle "even-odd"."""
     space = ShuffleNetSpace(size, shuffle="even-odd")
     return space.to_architecture(np.array([int(digit) for digit in genes.replace(" ", "")]))

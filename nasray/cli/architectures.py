@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from nasray.cli.common import ARCHITECTURE, CHECKPOINT, IMAGE_SIZE, command, print_json, print_table
 from nasray.cli.parsing import image_hw, whole
 from nasray.cluster.files import check_output
-from nasray.configuration import given_options
 from nasray.spaces import NasrayError
 
 if TYPE_CHECKING:
@@ -94,9 +93,9 @@ def _cost(known: Any) -> None:
 def _detector_cost(known: Any) -> None:
     architectures = {name: _with_head(name, known.head) for name in known.architecture}
     from nasray.models.cost import CONVENTIONS, PUBLISHED_PARTS, compare_published, detector_cost
-    from nasray.models.detectors import check_detector_name
+    from nasray.models.detectors import DETECTORS
 
-    check_detector_name(known.detector)
+    DETECTORS.check(known.detector)
     size, costs, classes = known.image_size, {}, {}
     for name in architectures:
         options, num_trained = _trained_detector(name, known.detector)
@@ -148,7 +147,7 @@ def _trained_detector(name: str, detector: str) -> tuple[dict[str, Any], int | N
     recipe, num_classes = _trained_recipe(Path(name))
     if recipe is None or recipe.task != "detection" or recipe.detector.name != detector:
         return {}, None
-    return given_options(recipe.detector), num_classes
+    return {name: value for name, value in vars(recipe.detector).items() if name != "name"}, num_classes
 
 
 def _trained_recipe(path: Path) -> tuple[Recipe | None, int]:
@@ -195,9 +194,9 @@ def _detector_of(known: Any) -> Any:
     """The trained detector that is meant, or a fresh one of `--detector`; None for a backbone alone."""
     path = Path(known.architecture)
     if known.detector:
-        from nasray.models.detectors import assemble_detector, check_detector_name
+        from nasray.models.detectors import DETECTORS, assemble_detector
 
-        check_detector_name(known.detector)
+        DETECTORS.check(known.detector)
         options, num_classes = _trained_detector(known.architecture, known.detector)
         architecture = _with_head(known.architecture, known.head)
         return assemble_detector(known.detector, architecture, num_classes or NUM_CLASSES, **options)

@@ -8,8 +8,8 @@ from typing import Any
 
 from nasray.cli.common import command, print_json
 from nasray.cli.parsing import url
-from nasray.configuration import did_you_mean
 from nasray.spaces import NasrayError
+from nasray.spaces.errors import did_you_mean
 from nasray.spaces.ranges import shortened
 
 

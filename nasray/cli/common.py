@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 import shlex
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nasray.cli.parsing import Parser
 from nasray.cluster.files import to_json
 from nasray.cluster.reading import shown
-from nasray.options import option_texts
 from nasray.spaces import NasrayError
+
+if TYPE_CHECKING:
+    from nasray.overrides import OptionRow
 
 ARCHITECTURE = "a name from `nasray list architectures`, a JSON file, or the folder of a run or a training"
 CHECKPOINT = "a checkpoint, or the folder of a training, or of a run with a trained winner or supernet"
@@ -83,20 +85,33 @@ def check_device(name: str) -> None:
         NasrayError: if there is none.
     """
     if name == "cuda":
-        from nasray.evaluators import choose_device
+        from nasray.devices import choose_device
 
         choose_device(name)
 
 
-def print_options(value: Any, part_keys: Any, as_json: bool) -> None:
+def print_options(value: Any, as_json: bool) -> None:
     """Print the options of a configuration: the name, the value now, and what it is."""
-    options = option_texts(value, part_keys)
+    from nasray.overrides import option_texts
+
+    options = option_texts(value)
     if as_json:
         print(to_json({name: {"value": now, "text": text} for name, (now, text) in options.items()}, indent=1))
         return
     for name, (now, text) in options.items():
-        print(f"{name} {'' if now is None else to_json(now)}".rstrip())
-        print(textwrap.fill(text, 116, initial_indent="    ", subsequent_indent="    "))
+        _print_option(name, "" if now is None else to_json(now), text)
+
+
+def print_options_of(rows: Iterable[OptionRow]) -> None:
+    """Print the options of a part: the key, the default, and what it is."""
+    for row in rows:
+        default = "" if row.default is None else to_json(row.default)
+        _print_option(row.key, "(required)" if row.is_required else default, row.text)
+
+
+def _print_option(name: str, value: str, text: str) -> None:
+    print(f"{name} {value}".rstrip())
+    print(textwrap.fill(text, 116, initial_indent="    ", subsequent_indent="    "))
 
 
 def print_json(content: Any, *, indent: int | None = 1) -> None:

@@ -132,11 +132,11 @@ def _tell_data(path: Path, known: Any) -> None:
 
 
 def _train(known: Any) -> None:
-    from nasray.recipe import override_recipe, part_keys
+    from nasray.recipe import override_recipe
 
     recipe = override_recipe(train_recipe(known), known.overrides, declared=known.declared)
     if known.options:
-        print_options(recipe, part_keys, known.json)
+        print_options(recipe, known.json)
         return
     inside_run = (Path(known.what) / "experiment.yaml").is_file()
     known.folder = known.folder or (str(Path(known.what) / "train") if inside_run else run_folder(recipe.name))
@@ -152,11 +152,12 @@ def train_recipe(known: Any) -> Recipe:
     """The recipe that a `train` command means, before the options that are its keys."""
     from nasray.architectures import slots
     from nasray.finding import find_architecture
-    from nasray.models.detectors import check_detector_name
-    from nasray.recipe import SCHEDULES, DetectorOptions, Recipe, is_recipe, load_recipe
+    from nasray.models.detectors import DETECTORS
+    from nasray.options import options_of
+    from nasray.recipe import SCHEDULES, Recipe, is_recipe, load_recipe
 
     if known.detector:
-        check_detector_name(known.detector)
+        DETECTORS.check(known.detector)
     if is_recipe(known.what):
         if known.recipe:
             raise NasrayError(f"{known.what} is a recipe itself: leave out --recipe, or name an architecture before it")
@@ -169,7 +170,7 @@ def train_recipe(known: Any) -> Recipe:
         named: dict[str, Any] = {"head": known.what} if set(parts) == {"head"} else {"backbone": known.what}
         recipe = dataclasses.replace(recipe, name=name, **named)
     if known.detector and known.detector != recipe.detector.name:
-        recipe = dataclasses.replace(recipe, detector=DetectorOptions(name=known.detector))
+        recipe = dataclasses.replace(recipe, detector=options_of(DETECTORS, known.detector))
     if known.schedule:
         if known.schedule not in SCHEDULES:
             raise NasrayError(

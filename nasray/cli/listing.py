@@ -1,20 +1,29 @@
-"""What comes with nasray."""
+"""What comes with nasray, and the options of its parts."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from nasray.cli.common import command, print_json, print_table
+from nasray.cli.common import command, print_json, print_options_of, print_table
+from nasray.spaces import NasrayError
+
+if TYPE_CHECKING:
+    from nasray.registry import Registry
 
 
 def add_commands(commands: Any) -> None:
     """Declare `list`."""
-    sub = command(commands, "list", _list, "what comes with nasray")
+    sub = command(commands, "list", _list, "what comes with nasray, and the options of its parts")
     sub.add_argument("what", choices=list(_ENTRIES), metavar="KIND", help=", ".join(_ENTRIES))
+    text = f"one of them, whose options are printed ({', '.join(_REGISTRIES)})"
+    sub.add_argument("name", nargs="?", metavar="NAME", help=text)
 
 
 def _list(known: Any) -> None:
+    if known.name is not None:
+        _list_options(known)
+        return
     entries = _ENTRIES[known.what]()
     if known.json:
         print_json(entries)
@@ -23,26 +32,52 @@ def _list(known: Any) -> None:
         print_table([known.what.removesuffix("s"), "what it is"], rows)
 
 
-def _first_line(thing: Any) -> str:
-    return (thing.__doc__ or "").strip().splitlines()[0]
+def _list_options(known: Any) -> None:
+    """Print a part's options, their defaults and texts."""
+    if known.what not in _REGISTRIES:
+        raise NasrayError(
+            f"NAME is for {', '.join(_REGISTRIES)}; got {known.what} {known.name}. Leave {known.name!r} out"
+        )
+    from nasray.overrides import part_rows
+
+    registry = _REGISTRIES[known.what]()
+    registry.check(known.name)
+    rows = part_rows(registry, known.name)
+    if known.json:
+        options = {row.key: {"default": row.default, "required": row.is_required, "text": row.text} for row in rows}
+        print_json({"name": known.name, "text": registry.text(known.name), "options": options})
+        return
+    print(f"{known.name}: {registry.text(known.name)}")
+    print_options_of(rows)
 
 
-def _spaces() -> dict[str, str]:
-    from nasray.spaces import SPACES
+def _space_registry() -> Registry:
+    from nasray.registry import SPACES
 
-    return {name: _first_line(space) for name, space in SPACES.items()}
-
-
-def _searchers() -> dict[str, str]:
-    from nasray.searchers import SEARCHERS
-
-    return {name: _first_line(searcher) for name, searcher in SEARCHERS.items()}
+    return SPACES
 
 
-def _evaluators() -> dict[str, str]:
-    from nasray.experiment import EVALUATORS
+def _searcher_registry() -> Registry:
+    from nasray.registry import SEARCHERS
 
-    return dict(EVALUATORS)
+    return SEARCHERS
+
+
+def _evaluator_registry() -> Registry:
+    from nasray.evaluators import EVALUATORS
+
+    return EVALUATORS
+
+
+def _detector_registry() -> Registry:
+    from nasray.models.detectors import DETECTORS
+
+    return DETECTORS
+
+
+def _parts(registry: Callable[[], Registry]) -> Callable[[], dict[str, str]]:
+    """What gives the names of a registry, each with a line about it."""
+    return lambda: {name: registry().text(name) for name in registry()}
 
 
 def _experiments() -> dict[str, str]:
@@ -58,12 +93,6 @@ def _recipes() -> dict[str, str]:
     return recipe_texts()
 
 
-def _detectors() -> dict[str, str]:
-    from nasray.models.detectors import DETECTORS
-
-    return {name: text for name, (_, _, text) in DETECTORS.items()}
-
-
 def _architectures() -> dict[str, str]:
     from nasray.architectures import ARCHITECTURES, layer_table
 
@@ -77,12 +106,15 @@ def _architectures() -> dict[str, str]:
     return texts
 
 
+_REGISTRIES: dict[str, Callable[[], Registry]] = {
+    "spaces": _space_registry,
+    "searchers": _searcher_registry,
+    "evaluators": _evaluator_registry,
+    "detectors": _detector_registry,
+}
 _ENTRIES: dict[str, Callable[[], dict[str, str]]] = {
-    "spaces": _spaces,
-    "searchers": _searchers,
-    "evaluators": _evaluators,
+    **{what: _parts(registry) for what, registry in _REGISTRIES.items()},
     "experiments": _experiments,
     "recipes": _recipes,
-    "detectors": _detectors,
     "architectures": _architectures,
 }

@@ -10,9 +10,9 @@ import difflib
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn
 
-from nasray.options import check_text, read_image_hw
 from nasray.spaces import NasrayError
 from nasray.spaces.ranges import MAX_COUNT, MAX_SEED, check_number, check_whole, shortened
+from nasray.values import check_text, read_image_hw
 
 
 class Parser(argparse.ArgumentParser):

@@ -49,7 +49,8 @@ def add_commands(commands: Any) -> None:
 def _report(known: Any) -> None:
     from nasray.architectures import ARCHITECTURES
     from nasray.cluster import RunFolder
-    from nasray.experiment import experiment_of_run, make_evaluator, make_searcher
+    from nasray.experiment import experiment_of_run
+    from nasray.parts import make_evaluator, make_searcher
     from nasray.reports import report_figures, write_report
 
     run = RunFolder.open(known.folder)

@@ -50,12 +50,12 @@ def add_commands(commands: Any) -> None:
 
 
 def _search(known: Any) -> None:
-    from nasray.experiment import load_experiment, part_keys
+    from nasray.experiment import load_experiment
     from nasray.searching import search_experiment
 
     experiment = load_experiment(known.experiment, known.overrides, declared=known.declared)
     if known.options:
-        print_options(experiment, part_keys, known.json)
+        print_options(experiment, known.json)
         return
     known.folder = known.folder or run_folder(experiment.name)
     check_folder(known.folder)
@@ -110,9 +110,16 @@ def _tell_winner(best: dict[str, Any], known: Any, seconds: float, span: str) ->
     print(f"\nnasray report {folder}    # figures\nnasray export {folder} --to backbone.py")
 
 
+def _entropy_options(evaluator: Any) -> dict[str, Any]:
+    """Options of an entropy that the report takes; its own defaults hold where the evaluator is no entropy."""
+    names = ("image_hw", "weights", "size_factor", "residual")
+    return {name: getattr(evaluator, name) for name in names} if hasattr(evaluator, "size_factor") else {}
+
+
 def _agreement(known: Any) -> None:
     from nasray.cluster.progress import ProgressLine
-    from nasray.experiment import load_experiment, make_space
+    from nasray.experiment import load_experiment
+    from nasray.parts import make_evaluator, make_space
     from nasray.scores.agreement import agreement_report
     from nasray.scores.entropy import NARROW
     from nasray.scores.ranking import MIN_NUM
@@ -120,7 +127,7 @@ def _agreement(known: Any) -> None:
     from nasray.spaces.staged import StagedSpace
 
     experiment = load_experiment(known.experiment)
-    evaluator, space = experiment.evaluator, make_space(experiment)
+    space = make_space(experiment)
     if not isinstance(space, StagedSpace):
         raise NasrayError(
             f"the closed form is of staged spaces; {known.experiment} has space {experiment.space.name!r}. Take an "
@@ -132,8 +139,7 @@ def _agreement(known: Any) -> None:
     line = ProgressLine("agreement", known.architectures)
     result = agreement_report(
         space, Budget(upper, {"gmacs": least}), num=known.architectures, repeats=known.repeats,
-        seed=known.seed, image_hw=evaluator.image_size or (384, 384), weights=evaluator.weights or (0, 0, 1, 1, 6),
-        size_factor=evaluator.size_factor or "log-channels", workers=known.workers,
+        seed=known.seed, workers=known.workers, **_entropy_options(make_evaluator(experiment)),
         progress=lambda done, total: line.update(done, final=done == total),
     )  # fmt: skip
     if known.json:

@@ -14,7 +14,6 @@ from typing import Literal
 from pydantic import TypeAdapter
 
 from nasray.cluster.reading import read_yaml, shown
-from nasray.configuration import checked, did_you_mean, validate
 from nasray.data.coco import read_coco
 from nasray.data.dataset import Defect, DetectionSet, refuse_errors
 from nasray.data.fields import FieldError, class_name
@@ -27,6 +26,8 @@ from nasray.data.shards import INDEX as SHARDS
 from nasray.data.shards import read_shards, shard_splits
 from nasray.data.voc import read_voc
 from nasray.spaces import NasrayError
+from nasray.spaces.errors import did_you_mean
+from nasray.validation import checked, validate
 
 SPLITS = ("train", "val", "test")
 

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nasray.evaluators import choose_device
+from nasray.devices import choose_device
 from nasray.spaces import NasrayError
 from nasray.spaces.ranges import MAX_SIDE, check_whole
 

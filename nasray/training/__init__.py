@@ -6,9 +6,9 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nasray.configuration import validate
 from nasray.recipe import RECIPE, Recipe, WorkerOptions
 from nasray.spaces import Architecture
+from nasray.validation import validate
 
 if TYPE_CHECKING:
     from nasray.cluster.training import Worker
@@ -66,7 +66,7 @@ def train_here(recipe: Recipe, folder: Path, architecture: Architecture) -> dict
     from nasray.cluster import owned
     from nasray.cluster.ownership import STALE
     from nasray.cluster.training import Worker
-    from nasray.evaluators import choose_device
+    from nasray.devices import choose_device
     from nasray.training.folder import (
         clear_unbegun,
         create_folder,

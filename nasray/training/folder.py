@@ -28,10 +28,11 @@ from nasray.cluster.files import aside_path, explained_disk_errors, to_json
 from nasray.cluster.ownership import OWNER, is_empty
 from nasray.cluster.progress import say
 from nasray.cluster.records import Summary, TrainingDescription, read_record, yaml_record
-from nasray.configuration import describe_versions, git_revision, validate, with_current_keys
+from nasray.configuration import describe_versions, git_revision
 from nasray.data.pixels import DEFAULT_RULES, PixelRules
 from nasray.recipe import RECIPE, Recipe
 from nasray.spaces import Architecture, NasrayError
+from nasray.validation import validate
 
 FORMAT = 1
 Ranking = list[dict[str, Any]]
@@ -154,7 +155,7 @@ def read_description(path: Path) -> Description:
             f"reads up to {FORMAT}). Upgrade nasray"
         )
     return Description(
-        recipe=validate(RECIPE, Recipe, with_current_keys(content["recipe"]), source),
+        recipe=validate(RECIPE, Recipe, content["recipe"], source, is_record=True),
         architecture=Architecture.from_json(to_json(content["architecture"])),
         classes=tuple(content["classes"]),
         category_ids=tuple(content["category_ids"]),

@@ -234,7 +234,7 @@ def make_paths(recipe: Recipe, description: Description) -> PathSampler | None:
         if recipe.paths.windows:
             raise NasrayError("paths.windows are of supernets; this backbone is a single network. Leave them out")
         return None
-    space: Any = space_of_supernet(description.architecture, image_hw=recipe.paths.image_size)
+    space: Any = space_of_supernet(description.architecture, image_hw=recipe.paths.image_hw)
     cost = space.cost
     if recipe.task == "classification" and recipe.paths.windows:
         cost = partial(space.classifier_cost, width=recipe.classifier.width, num_classes=len(description.classes))

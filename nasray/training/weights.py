@@ -139,9 +139,10 @@ def _places(recipe: Recipe) -> Mapping[str, str]:
         from nasray.models.classifier import Classifier
 
         return Classifier.slots
-    from nasray.models.detectors import detector_class
+    from nasray.models.detectors import DETECTORS
 
-    return detector_class(recipe.detector.name).slots
+    slots: Mapping[str, str] = DETECTORS[recipe.detector.name].slots
+    return slots
 
 
 def _state_dict(content: Any, path: str) -> dict[str, Tensor]:

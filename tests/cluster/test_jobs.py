@@ -21,7 +21,8 @@ from nasray.cli import main
 from nasray.cluster import OrderedSearch, RunFolder, jobs
 from nasray.cluster import job as on_cluster
 from nasray.cluster.recorder import Recorder
-from nasray.experiment import load_experiment, make_evaluator, make_searcher
+from nasray.experiment import load_experiment
+from nasray.parts import make_evaluator, make_searcher
 from nasray.spaces import NasrayError
 
 from . import common

@@ -197,10 +197,12 @@ def test_a_detector_is_trained_although_a_worker_is_lost(tmp_path):
 
     code = (
         "import sys\n"
+        "from nasray.models.detectors import DETECTORS\n"
+        "from nasray.options import options_of\n"
         "from nasray.recipe import *\n"
         "from nasray.training import begin_training\n"
         "recipe = Recipe(name='x', backbone='basic-tiny', batch_size=8, log_every=5, checkpoint_every=10,\n"
-        "    detector=DetectorOptions(name='fcos', channels=16, num_convs=1), loader=LoaderOptions(processes=0),\n"
+        "    detector=options_of(DETECTORS, 'fcos', channels=16, num_convs=1), loader=LoaderOptions(processes=0),\n"
         "    optimizer=OptimizerOptions(accumulate=2), augmentation=AugmentationOptions(short_side=(64,)),\n"
         "    schedule=ScheduleOptions(epochs=2), resources=WorkerOptions(workers=2))\n"
         "print(begin_training(recipe, sys.argv[1])['iterations'])\n"

@@ -10,7 +10,8 @@ import sys
 
 import numpy as np
 
-from nasray.experiment import load_experiment, make_evaluator, make_searcher
+from nasray.experiment import load_experiment
+from nasray.parts import make_evaluator, make_searcher
 
 
 def history_digest(name: str, evaluations: int) -> str:

@@ -7,7 +7,8 @@ import pytest
 from nasray.architectures import ARCHITECTURES
 from nasray.baselines import comparison_recipes, missing_jobs, random_architectures, train_alike
 from nasray.comparison import compare, groups_of_run
-from nasray.experiment import describe_experiment, load_experiment, make_searcher
+from nasray.experiment import describe_experiment, load_experiment
+from nasray.parts import make_searcher
 from nasray.spaces import NasrayError
 from tests.nasray.reports.common import RECIPE, write_run, write_training
 
@@ -17,7 +18,7 @@ def experiment():
     """A space of tiny networks with a budget, and nothing that is trained before or after the search."""
     options = ["--supernet.pretrain", "null", "--supernet.train", "null", "--supernet.holdout", "0"]
     options += ["--winner.pretrain", "null", "--winner.train", "null", "--evaluator.name", "synflow"]
-    return load_experiment("detnas-300m-tiny", [*options, "--evaluator.images", "null"])
+    return load_experiment("detnas-300m-tiny", options)
 
 
 @pytest.fixture

@@ -12,8 +12,9 @@ import yaml
 from nasray.architectures import ARCHITECTURES
 from nasray.cli import main
 from nasray.cluster.reading import parse_json
-from nasray.experiment import experiment_names, load_experiment, make_searcher, parse_experiment
+from nasray.experiment import experiment_names, load_experiment, parse_experiment
 from nasray.models import build
+from nasray.parts import make_searcher
 from nasray.scores.ranking import rank_agreement
 from nasray.spaces import NasrayError
 from tests.nasray.detectors.toys import HEAD, toys  # noqa: F401
@@ -51,7 +52,7 @@ def test_unknown_experiment(capsys, tmp_path):
         ({"budgets": {}}, "unknown key 'budgets'; did you mean 'budget'?"),
         ({"budget": {"gmac": 3}}, "unknown key 'budget.gmac'; did you mean 'gmacs'?"),
         ({"seed": "three"}, "seed: Input should be a valid integer"),
-        ({"searcher": {"name": "genetic"}}, "searcher.name: 'genetic' is not one of random, evolution"),
+        ({"searcher": {"name": "genetic"}}, "unknown searcher 'genetic'. There are: random, evolution"),
         ({"searcher": {"name": "random", "keep": 3}}, "searcher 'random' has no option 'keep'"),
         ({"evaluator": {"name": "entropy", "repeats": 3}}, "evaluator 'entropy' has no option 'repeats'"),
         ({"searcher": {"name": "evolution", "parents": 300}}, "parents <= population_size"),
@@ -61,10 +62,10 @@ def test_unknown_experiment(capsys, tmp_path):
         ({"reference": "resnet500"}, "reference: unknown architecture 'resnet500'; did you mean 'resnet50'?"),
         ({"space": {"kernels": [3, 4]}}, "kernels are distinct odd numbers"),
         ({"space": {"parts": [0, 1, 1, 1]}}, "space.parts.0: Input should be greater than or equal to 1, got 0"),
-        ({"space": {"image_size": [-800, 1280]}}, "space.image_size: image size is height and width"),
+        ({"space": {"image_hw": [-800, 1280]}}, "space.image_hw: image size is height and width"),
         ({"space": {"max_depth": 10**6}}, "space.max_depth: Input should be less than or equal to 1024"),
         ({"evaluator": {"weights": [0, 0, 1, float("nan"), 6]}}, "evaluator.weights.3: Input should be a finite"),
-        ({"evaluator": {"weights": [0, 0, 0, 0, 0]}}, "evaluator: weights are all 0"),
+        ({"evaluator": {"weights": [0, 0, 0, 0, 0]}}, "evaluator 'entropy': weights are all 0"),
         ({"searcher": {"mutation": float("nan")}}, "searcher.mutation: Input should be a finite number"),
         ({"resources": {"cpus": float("nan")}}, "resources.cpus: Input should be a finite number"),
         ({"budget": {"gmacs": 20, "min_gmacs": 30}}, "lower bound 30 is above the upper bound 20"),
@@ -125,7 +126,8 @@ def test_run_folders(capsys, tmp_path):
 def test_a_corrupt_history_is_named_and_left_alone(capsys, tmp_path):
     from nasray.cluster import OrderedSearch, RunFolder
     from nasray.cluster.recorder import Recorder
-    from nasray.experiment import describe_experiment, make_evaluator
+    from nasray.experiment import describe_experiment
+    from nasray.parts import make_evaluator
 
     experiment = load_experiment("maedet-tiny")
     search = OrderedSearch(make_searcher(experiment), evaluations=2048, batch_size=128, in_flight=2)
@@ -267,10 +269,27 @@ def test_heads_of_costs_and_trainings(capsys, tmp_path, toys):  # noqa: F811
     assert (recipe.backbone, recipe.head, recipe.detector.name) == ("resnet50", "head.json", "fcos")
 
 
-@pytest.mark.parametrize("what", ["spaces", "searchers", "evaluators", "experiments", "architectures"])
+@pytest.mark.parametrize("what", ["spaces", "searchers", "evaluators", "detectors", "experiments", "architectures"])
 def test_list(capsys, what):
     assert len(figures(capsys, "list", what)) >= 4
     assert main(["list", what]) == 0
+
+
+def test_list_of_a_parts_options(capsys):
+    shown = figures(capsys, "list", "searchers", "evolution")
+    assert shown["name"] == "evolution"
+    assert shown["options"]["mutations_per_child"]["default"] == 1
+    assert shown["options"]["parents"] == {
+        "default": None, "required": False,
+        "text": "Number of the best that may breed; a fifth of the population if left out.",
+    }  # fmt: skip
+    assert main(["list", "evaluators", "sampled-entropy"]) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("sampled-entropy: Multi-scale entropy by forward passes")
+    assert '\nsize_factor "log-channels"\n    How the size of a feature map' in printed
+    assert "One of log-channels, map-size, none." in printed
+    assert "unknown searcher 'evolutoin'; did you mean 'evolution'" in refused(capsys, "list", "searchers", "evolutoin")
+    assert "NAME is for spaces, searchers, evaluators, detectors" in refused(capsys, "list", "recipes", "x")
 
 
 @pytest.mark.parametrize("name", experiment_names())

@@ -10,7 +10,8 @@ from nasray.checkpoint import Checkpoint
 from nasray.cli import main
 from nasray.cluster import OrderedSearch, RunFolder
 from nasray.cluster.recorder import Recorder
-from nasray.experiment import describe_experiment, load_experiment, make_evaluator, make_searcher
+from nasray.experiment import describe_experiment, load_experiment
+from nasray.parts import make_evaluator, make_searcher
 from nasray.rank import read_rank
 from nasray.recipe import load_recipe
 from nasray.spaces import Architecture, NasrayError

@@ -22,8 +22,10 @@ from nasray.checkpoint import Checkpoint, make_network
 from nasray.data.shapes import draw_image
 from nasray.data.transforms import EvaluationTransform
 from nasray.detector_export import EndToEnd, check, detection_differences, export_checkpoint, file_description
+from nasray.models.detectors import DETECTORS
+from nasray.options import options_of
 from nasray.predicting import predict_images
-from nasray.recipe import AugmentationOptions, DetectorOptions, Recipe
+from nasray.recipe import AugmentationOptions, Recipe
 from nasray.spaces import NasrayError
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -39,7 +41,7 @@ def checkpoint():
 def make_checkpoint(name, *, sure=True, **options):
     """An untrained detector, whose scores are high enough to be detections if it is sure."""
     recipe = Recipe(
-        name="test", backbone="basic-tiny", detector=DetectorOptions(name=name, **options),
+        name="test", backbone="basic-tiny", detector=options_of(DETECTORS, name, **options),
         augmentation=AugmentationOptions(short_side=(96,), long_side=160),
     )  # fmt: skip
     with torch.random.fork_rng(devices=[]):

@@ -13,8 +13,10 @@ from nasray.architectures import ARCHITECTURES
 from nasray.checkpoint import Checkpoint, make_network
 from nasray.cluster import RunFolder
 from nasray.export import export_backbone
+from nasray.models.detectors import DETECTORS
 from nasray.models.supernets import supernet_architecture
-from nasray.recipe import DetectorOptions, Recipe
+from nasray.options import options_of
+from nasray.recipe import Recipe
 from nasray.spaces import NasrayError, ShuffleNetSpace
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -24,7 +26,9 @@ TRAINED = {"basic": ARCHITECTURES["basic-tiny"], "shufflenet": SHUFFLENET.to_arc
 
 def save_checkpoint(path, architecture):
     """A detector whose batch norms have seen something."""
-    recipe = Recipe(name="test", backbone="basic-tiny", detector=DetectorOptions(name="fcos", channels=16, num_convs=1))
+    recipe = Recipe(
+        name="test", backbone="basic-tiny", detector=options_of(DETECTORS, "fcos", channels=16, num_convs=1)
+    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         detector = make_network(recipe, architecture, 2)

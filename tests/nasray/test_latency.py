@@ -12,7 +12,7 @@ import torch
 
 from nasray.architectures import ARCHITECTURES, layer_table
 from nasray.cluster import Resources
-from nasray.experiment import make_searcher, parse_experiment
+from nasray.experiment import parse_experiment
 from nasray.latency import (
     CHANNELS,
     LatencyCost,
@@ -31,6 +31,7 @@ from nasray.latency.space import _corners
 from nasray.latency.table import _needed
 from nasray.models import build
 from nasray.models.detectors import build_detector
+from nasray.parts import make_searcher
 from nasray.searchers import Evolution
 from nasray.spaces import SPACES, Architecture, Budget, NasrayError
 from nasray.spaces.staged import StagedSpace
@@ -221,7 +222,7 @@ def test_experiment_with_a_latency_budget(cache):
 
 LATENCY = {
     "name": "fast", "evaluations": 50, "searcher": {"name": "evolution"}, "budget": {"latency_ms": 1.0},
-    "space": {"name": "inverted", "image_size": list(HW), "kernels": [3], "max_width": 64},
+    "space": {"name": "inverted", "image_hw": list(HW), "kernels": [3], "max_width": 64},
 }  # fmt: skip
 
 

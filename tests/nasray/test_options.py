@@ -1,184 +1,273 @@
-"""Options of the command line become keys of the mapping; what is no option is refused with what was meant."""
+"""Options follow from the signatures of parts: types, defaults, texts; and are checked when they are read."""
 
+import copy
 import dataclasses
+import pickle
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
 
 import pytest
+from pydantic import TypeAdapter
 
-import nasray
-from nasray.cluster import Resources
-from nasray.evaluators import ClosedFormEntropy, LogWidth, Proxy, SampledEntropy, choose_device
-from nasray.experiment import Experiment, ResourceOptions, load_experiment, part_keys
-from nasray.options import attribute_texts, check_text, dotted_keys, option_texts, override, read_image_hw
-from nasray.recipe import Recipe, WorkerOptions, load_recipe, override_recipe
-from nasray.searchers import Evolution, RandomSearch
-from nasray.spaces import BottleneckSpace, NasrayError
-
-
-def changed(*arguments, owner=Experiment):
-    return override({}, arguments, owner, part_keys=part_keys)[0]
+from nasray.evaluators import EVALUATORS
+from nasray.experiment import describe_experiment, experiment_of_run, load_experiment, parse_experiment
+from nasray.models.detectors import DETECTORS
+from nasray.options import REQUIRED, Chosen, attribute_texts, keywords, make_part, options_of, options_type
+from nasray.overrides import dotted_keys, option_texts, override, part_rows
+from nasray.registry import REGISTRIES, SEARCHERS, SPACES, Registry
+from nasray.spaces import NasrayError
+from nasray.spaces.ranges import Range
+from nasray.validation import checked, validate
 
 
-@pytest.mark.parametrize(
-    ("arguments", "content"),
-    [
-        (["--seed", "3"], {"seed": 3}),
-        (["--seed=3"], {"seed": 3}),
-        (["--seed", "-1"], {"seed": -1}),
-        (["--batch-size", "8"], {"batch_size": 8}),
-        (["--budget.min-gmacs", "1e-3"], {"budget": {"min_gmacs": 1e-3}}),
-        (["--budget.min_gmacs", "2"], {"budget": {"min_gmacs": 2}}),
-        (["--space.image-size", "640", "480"], {"space": {"image_size": [640, 480]}}),
-        (["--space.image-size", "640x480"], {"space": {"image_size": "640x480"}}),
-        (["--space.image-size", "640"], {"space": {"image_size": 640}}),
-        (["--space.image-size", "[640, 480]"], {"space": {"image_size": [640, 480]}}),
-        (["--space.kernels", "3"], {"space": {"kernels": [3]}}),
-        (["--space.kernels", "null"], {"space": {"kernels": None}}),
-        (["--minimize", "gmacs", "params_m"], {"minimize": ["gmacs", "params_m"]}),
-        (["--minimize", "gmacs"], {"minimize": ["gmacs"]}),
-        (["--minimize", "[]"], {"minimize": []}),
-        (["--supernet.pretrain", "None"], {"supernet": {"pretrain": None}}),
-        (["--name", "2024"], {"name": "2024"}),
-        (["--name", "no"], {"name": "no"}),
-        (["--name", "None"], {"name": "None"}),
-        (["--evaluator.residual"], {"evaluator": {"residual": True}}),
-        (["--evaluator.no-residual"], {"evaluator": {"residual": False}}),
-        (["--evaluator.residual", "false"], {"evaluator": {"residual": False}}),
-        (["--evaluator.weights", "0", "0", "1", "1", "6"], {"evaluator": {"weights": [0, 0, 1, 1, 6]}}),
-        (["--budget.gmacs", ".nan", "--seed", "1"], None),
-    ],
-)
-def test_values(arguments, content):
-    if content is None:  # NaN equals nothing; it is refused by the range of the option
-        with pytest.raises(NasrayError, match="finite number"):
-            load_experiment("maedet-m", arguments)
-    else:
-        assert changed(*arguments) == content
+@dataclass(frozen=True)
+class Warming:
+    """How a tool warms up.
+
+    Attributes:
+        steps: Steps of it.
+        rate: First rate.
+    """
+
+    steps: int
+    rate: float = 0.1
+
+    def __post_init__(self) -> None:
+        if self.steps > 100:
+            raise ValueError(f"steps are at most 100, got {self.steps}")
 
 
-def test_pairs_of_pairs():
-    for given in (["0.1", "0.2", "0.3", "0.4"], ["[[0.1, 0.2], [0.3, 0.4]]"], ["[0.1, 0.2]", "[0.3, 0.4]"]):
-        assert changed("--paths.windows", *given, owner=Recipe) == {"paths": {"windows": [[0.1, 0.2], [0.3, 0.4]]}}
+class Tool:
+    """A tool.
+
+    Args:
+        size: Its size,
+            in two lines.
+        color: Its color.
+        extra: See below.
+
+    Attributes:
+        used: How often it was used.
+
+    Raises:
+        ValueError: never.
+    """
+
+    def __init__(self, place: Any, size: Annotated[int, Range(2, 9)], *, color: Literal["red", "blue"] = "red") -> None:
+        self.place, self.size, self.color = place, size, color
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--budgt.gmacs", "3"], "unrecognized option '--budgt.gmacs'; did you mean '--budget.gmacs'"),
-        (["--sed", "3"], "did you mean '--seed'"),
-        (["--budget", "3"], "--budget is a section. Its options are --budget.gmacs"),
-        (["--seed.x", "3"], "unrecognized option '--seed.x'"),
-        (["--seed"], "--seed needs a value"),
-        (["--seed", "3", "4"], "--seed takes one value, got 2"),
-        (["--seed", "3", "--seed", "4"], "given twice"),
-        (["--seed", "3", "--seed=4"], "given twice"),
-        (["3"], "unexpected argument '3'"),
-        (["-s", "3"], "unrecognized option '-s'"),
-        (["--seed", "[1"], "--seed is not valid YAML"),
-        (["--no-seed"], "unrecognized option '--no-seed'"),
-        (["--"], "unrecognized option"),
-        (["--a." + "b." * 5000], "unrecognized option"),
-    ],
-)
-def test_what_is_no_option(arguments, message):
-    with pytest.raises(NasrayError, match=message) as refusal:
-        changed(*arguments)
-    assert len(str(refusal.value)) < 400
+class Drill(Tool):
+    """A drill.
+
+    Args:
+        color: Color of the drill.
+        bits: Bits in the box.
+        warming: How it warms up.
+    """
+
+    def __init__(
+        self, place: Any, *, bits: Sequence[Annotated[float, Range(above=0)]] = (1.0,), warming: Warming | None = None,
+        label: str | None = None, is_loud: bool = True, image_hw: tuple[int, int] = (64, 64), **options: Any,
+    ) -> None:  # fmt: skip
+        super().__init__(place, **options)
+        self.bits, self.warming, self.label, self.is_loud, self.image_hw = bits, warming, label, is_loud, image_hw
+        if len(bits) > 2:
+            raise ValueError(f"at most two bits, got {bits}")
 
 
-def test_another_part_keeps_the_keys_that_it_has_too(capsys):
-    before = load_experiment("maedet-m")
-    assert (before.searcher.population_size, before.searcher.keep) == (256, 10)
-    experiment = load_experiment("maedet-m", ["--searcher.name", "evolution"])
-    assert (experiment.searcher.population_size, experiment.searcher.keep) == (256, None)
-    assert capsys.readouterr().err == "nasray: searcher 'evolution' has no keep: left out\n"
+class Closed(Tool):
+    """A tool that hands nothing on."""
+
+    def __init__(self, place: Any, weight: float = 1.0) -> None:
+        super().__init__(place, 3)
+        self.weight = weight
 
 
-def test_what_is_given_for_another_part_is_not_left_out():
-    with pytest.raises(NasrayError, match="searcher 'evolution' has no option 'keep'"):
-        load_experiment("maedet-m", ["--searcher.name", "evolution", "--searcher.keep", "3"])
+TOOLS = Registry("tool", {"plain": Tool, "drill": Drill, "closed": Closed}, given=frozenset({"place"}))
+del REGISTRIES["tool"]  # of this file alone
 
 
-def test_another_detector_keeps_the_keys_that_it_has_too(capsys):
-    recipe = load_recipe("detnas-fpn-1x")
-    assert recipe.detector.box_head is not None
-    other = override_recipe(recipe, ["--detector.name", "retinanet"])
-    assert (other.detector.name, other.detector.box_head) == ("retinanet", None)
-    assert "box_head" in capsys.readouterr().err
+@checked
+class Box:
+    """A box.
+
+    Attributes:
+        tool: The tool in it.
+    """
+
+    tool: Annotated[Any, Chosen(TOOLS, default="closed")] = field(
+        default_factory=Chosen(TOOLS, default="closed").make_default
+    )
 
 
-def test_the_mapping_itself_is_left_alone():
-    content = {"budget": {"gmacs": 1}}
-    assert override(content, ["--budget.gmacs", "2"], Experiment)[0] == {"budget": {"gmacs": 2}}
-    assert content == {"budget": {"gmacs": 1}}
+def read(_content=None, **tool):
+    tool = _content or tool
+    return validate(TypeAdapter(Box), Box, {"tool": tool}, "test").tool
 
 
-@pytest.mark.parametrize("text", ["", "a\0b", "a\nb", "\udcff", "a" * 256, "a/" * 2100, "a/" + "\u00e9" * 128])
-def test_texts_that_are_no_names(text):
-    with pytest.raises(NasrayError):
-        check_text(text)
+def test_keywords_go_through_the_bases_as_far_as_options_are_handed_on():
+    assert list(keywords(Tool)) == ["place", "size", "color"]
+    drill = keywords(Drill, TOOLS.given)
+    assert list(drill) == ["bits", "warming", "label", "is_loud", "image_hw", "size", "color"]
+    assert drill["size"].default is REQUIRED
+    assert drill["size"].text == "Its size, in two lines."
+    assert drill["color"].text == "Color of the drill."
+    assert list(keywords(Closed, TOOLS.given)) == ["weight"]
 
 
-@pytest.mark.parametrize("value", ["640", 640, [640, 640], (640, 640), "640x640"])
-def test_one_form_of_image_sizes(value):
-    assert read_image_hw(value) == (640, 640)
+def test_texts_of_a_docstring():
+    assert attribute_texts(Tool) == {
+        "size": "Its size, in two lines.", "color": "Its color.", "extra": "See below.",
+        "used": "How often it was used.",
+    }  # fmt: skip
+    assert attribute_texts(Closed) == {}
 
 
-@pytest.mark.parametrize("value", ["640x", "x640", "640X640", "1e3", "-640", "640x640x3", "9" * 5000, True, None, 31])
-def test_what_is_no_image_size(value):
-    with pytest.raises(NasrayError):
-        read_image_hw(value)
-
-
-@pytest.mark.parametrize("owner", [Experiment, Recipe])
-def test_every_option_is_listed_with_its_text(owner):
-    value = load_experiment("maedet-m") if owner is Experiment else load_recipe("maedet-gfl-3x")
-    options = option_texts(value)
-    assert list(options) == [f"--{key.replace('_', '-')}" for key in dotted_keys(owner)]
-    assert all(text for _, text in options.values())
-    assert set(attribute_texts(owner)) == {field.name for field in dataclasses.fields(owner)}
-
-
-def test_options_of_the_part_that_is_named():
-    options = option_texts(load_experiment("maedet-m"), part_keys)
-    assert options["--searcher.keep"][0] == 10
-    assert not {"--space.size", "--evaluator.repeats", "--evaluator.cache-gib"} & set(options)
-
-
-NAN = float("nan")
+def test_values_are_read_as_what_they_are():
+    options = read(name="drill", size=3, bits=[1, 2.5], warming={"steps": 5}, image_hw="64x32", label="no")
+    assert (options.size, options.bits, options.label, options.image_hw) == (3, (1.0, 2.5), "no", (64, 32))
+    assert options.warming == Warming(5, 0.1)
+    assert type(options.warming) is Warming
+    tool = make_part(options, place="here")
+    assert (tool.place, tool.size, tool.color, tool.warming) == ("here", 3, "red", Warming(5, 0.1))
+    assert make_part(read(), place=None).weight == 1.0
 
 
 @pytest.mark.parametrize(
-    "make",
+    ("tool", "message"),
     [
-        lambda space: Evolution(space, mutation=NAN),
-        lambda space: Evolution(space, mutation=0.5, crossover=NAN),
-        lambda space: Evolution(space, seed=-1),
-        lambda space: RandomSearch(space, seed=2**63),
-        lambda space: RandomSearch(space, seed=1.5),
-        lambda space: Resources(cpus=NAN),
-        lambda space: Resources(cpus=0),
-        lambda space: Resources(gpus=1.5),
-        lambda space: Resources(gpus=float("inf")),
-        lambda space: Resources(retries=-1),
-        lambda space: Resources(local_cpus=0),
-        lambda space: Resources(address="nowhere"),
-        lambda space: Resources(address="http://head:8265"),
-        lambda space: Resources(address="head:99999"),
-        lambda space: ClosedFormEntropy(space, weights=(0, 0, NAN, 1, 6)),
-        lambda space: ClosedFormEntropy(space, weights=(0, 0, 0, 0, 0)),
-        lambda space: LogWidth(space, weights=(1, 1)),
-        lambda space: SampledEntropy(space, image_hw=(-384, 384)),
-        lambda space: Proxy(space, "zen", batch_size=0),
-        lambda space: choose_device("tpu"),
-        lambda space: nasray.search(space, len, folder="runs/x", evaluations=0),
-        lambda space: nasray.search(space, len, folder="runs/x", evaluations=10, batch_size=NAN),
-        lambda space: nasray.search(space, len, folder="runs/x", evaluations=10, in_flight=10**9),
-        lambda space: ResourceOptions(cpus=NAN),
-        lambda space: WorkerOptions(address=""),
+        ({"name": "plain"}, "tool.size is missing"),
+        ({"name": "plain", "size": 1}, "tool.size: Input should be greater than or equal to 2, got 1"),
+        ({"name": "plain", "size": 3.0}, "tool.size: Input should be a valid integer, got 3.0"),
+        ({"name": "plain", "size": "3"}, "tool.size: Input should be a valid integer, got '3'"),
+        ({"name": "plain", "size": True}, "tool.size: Input should be a valid integer, got True"),
+        (
+            {"name": "plain", "size": 3, "color": "rde"},
+            "tool.color: 'rde' is not one of red, blue; did you mean 'red'",
+        ),
+        (
+            {"name": "plain", "size": 3, "colour": 1},
+            "tool 'plain' has no option 'colour'; did you mean 'color'?",
+        ),
+        ({"name": "plain", "size": 3, "colour": None}, "tool 'plain' has no option 'colour'"),
+        ({"name": "plain", "size": 3, "place": 1}, "tool 'plain' has no option 'place'"),
+        ({"name": "plain", "size": 3, 4: 1}, "tool 'plain' has no option 4"),
+        ({"name": "plian"}, "unknown tool 'plian'; did you mean 'plain'? There are: plain, drill, closed"),
+        ({"name": ["plain"]}, "unknown tool ['plain']. There are"),
+        ({"name": "drill", "size": 3, "bits": [0]}, "tool.bits.0: Input should be greater than 0, got 0"),
+        ({"name": "drill", "size": 3, "bits": [float("nan")]}, "tool.bits.0: Input should be a finite number"),
+        ({"name": "drill", "size": 3, "warming": 3}, "tool.warming is a mapping of keys to values; got 3"),
+        ({"name": "drill", "size": 3, "warming": {}}, "tool.warming.steps is missing"),
+        (
+            {"name": "drill", "size": 3, "warming": {"step": 3}},
+            "tool.warming has no option 'step'; did you",
+        ),
+        ({"name": "drill", "size": 3, "warming": {"steps": 101}}, "tool.warming: steps are at most 100, got 101"),
+        ({"name": "drill", "size": 3, "is_loud": "yes"}, "tool.is_loud: Input should be a valid boolean, got 'yes'"),
+        ({"name": "drill", "size": 3, "label": ""}, "tool.label is empty"),
+        ({"name": "drill", "size": 3, "image_hw": [3, 4]}, "tool.image_hw: image size is height and width"),
     ],
 )
-def test_python_has_the_same_ranges(make, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(ValueError, match=r"got|finite|weights|address"):  # pydantic's own error is one
-        make(BottleneckSpace())
-    assert not list(tmp_path.iterdir())
+def test_mistakes(tool, message):
+    with pytest.raises(NasrayError) as refusal:
+        read(tool)
+    assert message in str(refusal.value)
+    assert str(refusal.value).startswith("test: ")
+
+
+def test_null_stands_for_the_default_where_it_is_no_value():
+    assert read(name="plain", size=3, color=None).color == "red"
+    assert read(name="drill", size=3, warming=None, label=None).label is None
+    assert read(weight=None).weight == 1.0
+
+
+def test_what_goes_together_is_the_parts_business():
+    with pytest.raises(NasrayError, match="tool 'drill': at most two bits"):
+        make_part(read(name="drill", size=3, bits=[1, 2, 3]), place=None)
+
+
+def test_no_part_is_named_and_none_is_the_default():
+    @checked
+    class Shelf:
+        """A shelf."""
+
+        tool: Annotated[Any, Chosen(TOOLS)]
+
+    with pytest.raises(NasrayError, match=r"tool needs the key name. There are: plain, drill, closed"):
+        validate(TypeAdapter(Shelf), Shelf, {"tool": {"size": 3}}, "test")
+
+
+def test_options_that_are_sections_have_dotted_keys():
+    content, _ = override(
+        {"tool": {"name": "drill", "warming": None}}, ["--tool.warming.steps", "7", "--tool.bits", "2", "3"], Box
+    )
+    assert content == {"tool": {"name": "drill", "warming": {"steps": 7}, "bits": [2, 3]}}
+    with pytest.raises(NasrayError, match=r"--tool.warming is a section. Its options are --tool.warming.steps"):
+        override({"tool": {"name": "drill"}}, ["--tool.warming", "3"], Box)
+    assert "tool.warming.rate" in dotted_keys(Box, {"tool": {"name": "drill"}})
+    assert [row.key for row in part_rows(TOOLS, "drill")][:3] == ["bits", "warming.steps", "warming.rate"]
+    listed = option_texts(Box(tool=options_of(TOOLS, "drill", size=2, warming=Warming(3))))
+    assert listed["--tool.warming.steps"] == (3, "Steps of it.")
+    with pytest.raises(NasrayError, match=r"unrecognized option '--tool.warming.stesp'; did you mean '--tool.warm"):
+        override({"tool": {"name": "drill"}}, ["--tool.warming.stesp", "3"], Box)
+
+
+def test_a_part_without_types_is_refused_with_the_reason():
+    class Untyped:
+        """Untyped."""
+
+        def __init__(self, size=3) -> None: ...
+
+    class Strange:
+        """Strange."""
+
+        def __init__(self, tool: Tool | None = None) -> None: ...
+
+    parts = Registry("oddity", {"untyped": Untyped, "strange": Strange})
+    del REGISTRIES["oddity"]
+    with pytest.raises(NasrayError, match=r"parameter 'size' of .*Untyped has no type. Annotate it"):
+        options_type(parts, "untyped")
+    with pytest.raises(NasrayError, match="oddity 'strange' has an option that no YAML can hold"):
+        options_type(parts, "strange")
+
+
+@pytest.mark.parametrize("registry", [SPACES, SEARCHERS, EVALUATORS, DETECTORS], ids=lambda registry: registry.what)
+def test_every_option_of_ours_has_a_text(registry):
+    for name in registry:
+        assert registry.text(name)
+        assert [row.key for row in part_rows(registry, name) if not row.text] == []
+        options = options_of(registry, name)
+        assert pickle.loads(pickle.dumps(options)) == copy.deepcopy(options) == options
+        assert dataclasses.replace(options) == options
+
+
+def test_records_of_earlier_versions_are_read():
+    """As format 1 wrote them: every key that any part had, null where it was not given, and former names."""
+    description = describe_experiment(load_experiment("maedet-tiny"))
+    record = description["experiment"]
+    space, searcher, evaluator = record["space"], record["searcher"], record["evaluator"]
+    record["space"] = {
+        "name": "bottleneck", "image_size": [640, 480], "kernels": None, "max_width": None, "max_depth": 5,
+        "parts": None, "size": None, "stem_width": None, "widths": None, "depths": None, "shuffle": None,
+    }  # fmt: skip
+    record["evaluator"] = {
+        "name": "zen", "image_size": None, "weights": None, "size_factor": None, "residual": None, "repeats": None,
+        "batch_size": 4, "device": None, "images": None, "cache_gib": None,
+    }  # fmt: skip
+    record["searcher"] = {"name": "random", "population_size": None, "keep": None}
+    found = experiment_of_run(description, "test")
+    assert found.space == options_of(SPACES, "bottleneck", image_hw=(640, 480), max_depth=5)
+    assert found.evaluator == options_of(EVALUATORS, "zen", batch_size=4)
+    assert found.searcher == options_of(SEARCHERS, "random")
+    record["searcher"] = {"name": "random", "keep": 3}
+    with pytest.raises(NasrayError, match="searcher 'random' has no option 'keep'"):
+        experiment_of_run(description, "test")
+    record |= {"space": space, "searcher": searcher, "evaluator": evaluator}
+    assert experiment_of_run(description, "test") == load_experiment("maedet-tiny")
+
+
+def test_what_a_file_may_not_hold_a_record_may_not_either():
+    with pytest.raises(NasrayError, match=r"space 'bottleneck' has no option 'image_size'; did you mean 'image_hw'?"):
+        parse_experiment({"name": "x", "space": {"image_size": [640, 480]}}, "test")

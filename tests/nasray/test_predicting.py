@@ -16,8 +16,10 @@ from nasray.data import EvaluationLoader, TrainLoader, open_data
 from nasray.data.pixels import PixelRules
 from nasray.data.shapes import CLASSES, draw_image
 from nasray.evaluation.predictions import predict
+from nasray.models.detectors import DETECTORS
+from nasray.options import options_of
 from nasray.predicting import find_images, picture_name, picture_paths, predict_images, predictions_folder
-from nasray.recipe import AugmentationOptions, DetectorOptions, LoaderOptions, Recipe
+from nasray.recipe import AugmentationOptions, LoaderOptions, Recipe
 from nasray.spaces import NasrayError
 from tests.nasray.data.pictures import as_stored, containers, deep_png, encode, tiff
 
@@ -31,7 +33,7 @@ PICTURE = np.asarray(Image.fromarray(PIXELS.transpose(1, 2, 0)).quantize(32, dit
 def checkpoint():
     """An untrained detector that is sure of something."""
     recipe = Recipe(
-        name="test", backbone="basic-tiny", detector=DetectorOptions(name="fcos", channels=16, num_convs=1),
+        name="test", backbone="basic-tiny", detector=options_of(DETECTORS, "fcos", channels=16, num_convs=1),
         augmentation=AugmentationOptions(short_side=(96,), long_side=160, flip=0.0),
         loader=LoaderOptions(processes=0),
     )  # fmt: skip

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from nasray.cluster import OrderedSearch
-from nasray.experiment import describe_experiment, experiment_of_run, make_searcher, parse_experiment, with_defaults
+from nasray.experiment import describe_experiment, experiment_of_run, parse_experiment
+from nasray.parts import make_searcher, with_defaults
 from nasray.searchers import SEARCHERS
 from nasray.searchers.base import MAX_LISTED
 from nasray.spaces import SPACES

@@ -14,8 +14,11 @@ from nasray import stages
 from nasray.checkpoint import Checkpoint
 from nasray.cluster import Resources, RunFolder, ray_session, training
 from nasray.configuration import read_mapping
+from nasray.evaluators import EVALUATORS
 from nasray.experiment import describe_experiment, load_experiment, parse_experiment
+from nasray.options import options_of
 from nasray.rank import rank_run, read_rank
+from nasray.registry import SPACES
 from nasray.searching import resume_experiment, search_experiment
 from nasray.spaces import NasrayError
 from nasray.stages import (
@@ -52,7 +55,7 @@ schedule: {name: cosine, epochs: 1, milestones: [], warmup_iterations: 2}
 resources: {workers: 1, gpus: 0}
 """
 SPACE = {
-    "name": "shufflenet", "stem_width": 8, "widths": [16, 24, 32, 48], "depths": [1, 1, 1, 1], "image_size": [64, 64],
+    "name": "shufflenet", "stem_width": 8, "widths": [16, 24, 32, 48], "depths": [1, 1, 1, 1], "image_hw": [64, 64],
 }  # fmt: skip
 
 
@@ -75,7 +78,10 @@ def experiment(tmp_path):
 
 
 def changed(experiment, **parts):
-    content = {name: dataclasses.replace(getattr(experiment, name), **values) for name, values in parts.items()}
+    content = {
+        name: dataclasses.replace(getattr(experiment, name), **values) if isinstance(values, dict) else values
+        for name, values in parts.items()
+    }
     return dataclasses.replace(experiment, **content)
 
 
@@ -103,12 +109,12 @@ def test_what_does_not_go_together_is_refused(experiment):
             changed(experiment, **parts)
 
     refuse("needs a supernet", supernet={"pretrain": None, "train": None})
-    refuse("needs no supernet", evaluator={"name": "zen", "images": None})
+    refuse("'zen' needs no supernet", evaluator=options_of(EVALUATORS, "zen"))
     refuse("keeps its own", supernet={"pretrain": None, "train": None, "weights": "x.pt"})
     refuse("take the place of", supernet={"weights": "x.pt"})
     no_supernet = {"pretrain": None, "train": None}
-    refuse("defined for staged spaces", evaluator={"name": "entropy", "images": None}, supernet=no_supernet)
-    refuse("has no option 'kernels'", space={"kernels": (3,)})
+    refuse("defined for staged spaces", evaluator=options_of(EVALUATORS, "entropy"), supernet=no_supernet)
+    refuse("needs a supernet; there are those of shufflenet", space=options_of(SPACES, "basic"))
     refuse("widths are multiples of 4", space={"widths": (10, 20, 30, 40)})
 
 

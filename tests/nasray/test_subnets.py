@@ -11,14 +11,16 @@ from nasray.checkpoint import Checkpoint, make_network
 from nasray.cluster import RunFolder
 from nasray.cluster.leaders import make_entry
 from nasray.evaluation import evaluate_checkpoint
-from nasray.experiment import describe_experiment, parse_experiment, with_defaults
+from nasray.evaluators import PathEvaluator
+from nasray.experiment import describe_experiment, parse_experiment
+from nasray.models.detectors import DETECTORS
 from nasray.models.supernets import supernet_architecture
 from nasray.models.supernets.base import supernet_of
-from nasray.paths import PathEvaluator
+from nasray.options import options_of
+from nasray.parts import with_defaults
 from nasray.recipe import (
     AugmentationOptions,
     ClassifierOptions,
-    DetectorOptions,
     LoaderOptions,
     OptimizerOptions,
     PathOptions,
@@ -36,13 +38,13 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 SPACE = {"name": "shufflenet", "stem_width": 8, "widths": [16, 24, 32, 48], "depths": [1, 1, 1, 1]}
 DETECTION = Recipe(
     name="detect", batch_size=8, holdout=24, seed=3,
-    detector=DetectorOptions(name="fcos", channels=16, num_convs=1, norm="batch"),
+    detector=options_of(DETECTORS, "fcos", channels=16, num_convs=1, norm="batch"),
     augmentation=AugmentationOptions(short_side=(64,), long_side=64),
     loader=LoaderOptions(processes=0, cache=True),
     optimizer=OptimizerOptions(name="adamw", learning_rate=0.004, clip=10),
     schedule=ScheduleOptions(name="cosine", epochs=2, milestones=(), warmup_iterations=5),
 )  # fmt: skip
-DETECTORS = {
+OPTIONS = {
     "fcos": {"channels": 16, "num_convs": 1, "norm": "batch"},
     "yolof": {"channels": 32},
     "faster-rcnn": {"channels": 16},
@@ -74,7 +76,7 @@ def outputs(network, images):
     }
 
 
-@pytest.mark.parametrize("name", [*DETECTORS, "classifier"])
+@pytest.mark.parametrize("name", [*OPTIONS, "classifier"])
 @pytest.mark.parametrize("space", [ShuffleNetSpace(stem_width=8, widths=(16, 24, 32, 48), depths=(1, 1, 2, 1)),
                                    ToySpace()], ids=["choice", "elastic"])  # fmt: skip
 def test_the_network_of_a_path_is_a_standalone_one(space, name, monkeypatch):
@@ -83,7 +85,7 @@ def test_the_network_of_a_path_is_a_standalone_one(space, name, monkeypatch):
         recipe = Recipe(name="r", task="classification", classifier=ClassifierOptions(16), batch_size=8,
                         augmentation=AugmentationOptions(square=64))  # fmt: skip
     else:
-        recipe = Recipe(name="r", detector=DetectorOptions(name=name, **DETECTORS[name]))
+        recipe = Recipe(name="r", detector=options_of(DETECTORS, name, **OPTIONS[name]))
     network, described = network_around(space, recipe)
     before = {key: value.clone() for key, value in network.state_dict().items()}
     images = 255 * torch.rand(2, 3, 96, 96, generator=torch.Generator().manual_seed(0))
@@ -108,7 +110,7 @@ def test_the_network_of_a_path_is_a_standalone_one(space, name, monkeypatch):
 
 def test_an_elastic_neck_is_cut(monkeypatch):
     register(monkeypatch)
-    recipe = Recipe(name="r", detector=DetectorOptions(name="fcos", channels=16, num_convs=1))
+    recipe = Recipe(name="r", detector=options_of(DETECTORS, "fcos", channels=16, num_convs=1))
     network, described = network_around(ToySpace(), recipe)
     found = extract_network(network, np.array([8, 4, 6, 4]), described)
     shapes = {tuple(value.shape[:2]) for key, value in found.state_dict().items() if "neck" in key or "fpn" in key}

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import importlib
-import inspect
 from collections.abc import Iterable
 from contextlib import nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from nasray.architectures import slots
-from nasray.configuration import did_you_mean, refuse_foreign
 from nasray.models import build
+from nasray.options import make_part, options_of
+from nasray.registry import Registry
 from nasray.spaces import Architecture, NasrayError
 
 if TYPE_CHECKING:
@@ -20,35 +19,21 @@ if TYPE_CHECKING:
     from nasray.models.detectors.base import Detector
     from nasray.models.detectors.heads import MakeHead
 
-DETECTORS = {
-    "fcos": ("fcos", "FCOS", "FCOS (Tian et al., ICCV 2019): one point a location, centerness"),
-    "retinanet": ("retinanet", "RetinaNet", "RetinaNet (Lin et al., ICCV 2017): nine anchors a location, focal loss"),
-    "gfl": ("gfl", "GFL", "GFLV2 (Li et al., CVPR 2021): distributions of distances and the quality they tell"),
-    "faster-rcnn": ("faster_rcnn", "FasterRCNN", "Faster R-CNN with FPN (Lin et al., CVPR 2017)"),
-    "mask-rcnn": ("mask_rcnn", "MaskRCNN", "Mask R-CNN (He et al., ICCV 2017)"),
-    "centernet": ("centernet", "CenterNet", "CenterNet (Zhou et al., 2019): peaks of a heatmap, three deconvolutions"),
-    "ssdlite": ("ssdlite", "SSDLite", "SSDLite (Sandler et al., CVPR 2018): depthwise heads for mobile backbones"),
-    "yolof": ("yolof", "YOLOF", "YOLOF (Chen et al., CVPR 2021): a single level with dilated convolutions"),
-}
-"""Name: module, class, and a line about it. A new detector is one line here."""
-
-
-def check_detector_name(name: str) -> None:
-    """Raise `NasrayError` for a name that no detector has."""
-    if name not in DETECTORS:
-        raise NasrayError(f"unknown detector {name!r}{did_you_mean(name, DETECTORS)} There are: {', '.join(DETECTORS)}")
-
-
-def detector_class(name: str) -> type[Detector]:
-    """The class of a named detector."""
-    module, kind, _ = DETECTORS[name]
-    return getattr(importlib.import_module(f"nasray.models.detectors.{module}"), kind)
-
-
-def detector_options(name: str) -> set[str]:
-    """The keyword options that a named detector takes."""
-    parameters = inspect.signature(detector_class(name)).parameters.values()
-    return {parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY}
+DETECTORS = Registry(
+    "detector",
+    {
+        "fcos": "nasray.models.detectors.fcos:FCOS",
+        "retinanet": "nasray.models.detectors.retinanet:RetinaNet",
+        "gfl": "nasray.models.detectors.gfl:GFL",
+        "faster-rcnn": "nasray.models.detectors.faster_rcnn:FasterRCNN",
+        "mask-rcnn": "nasray.models.detectors.mask_rcnn:MaskRCNN",
+        "centernet": "nasray.models.detectors.centernet:CenterNet",
+        "ssdlite": "nasray.models.detectors.ssdlite:SSDLite",
+        "yolof": "nasray.models.detectors.yolof:YOLOF",
+    },
+    given=frozenset({"backbone", "num_classes", "head"}),
+)
+"""A new detector is one line here."""
 
 
 def build_detector(
@@ -67,24 +52,16 @@ def build_detector(
     Raises:
         NasrayError: if detector, slots and options do not go together.
     """
-    kind = detector_class(name)
-    refuse_foreign(options, detector_options(name), f"detector {name!r}")
+    chosen, default = options_of(DETECTORS, name, **options), options_of(DETECTORS, name)
     check_slots(name, (["pyramid"] if hasattr(backbone, "num_groups") else []) + (["head"] if head else []))
-    if head is not None and (foreign := _of_default_head(kind, options)):
+    own = DETECTORS[name].default_head_options if head is not None else ()
+    if foreign := [key for key in own if getattr(chosen, key) != getattr(default, key)]:
         raise NasrayError(
             f"detector {name!r}: {', '.join(foreign)} is an option of its own head, which another one replaces. "
             "Leave it out"
         )
-    try:
-        return kind(backbone, num_classes, *([head] if head else []), **options)
-    except ValueError as error:
-        raise NasrayError(f"detector {name!r}: {error}") from error
-
-
-def _of_default_head(kind: type[Detector], options: dict[str, Any]) -> list[str]:
-    """Options that only the default head has, and that differ from what is left out."""
-    usual = inspect.signature(kind).parameters
-    return [key for key in kind.default_head_options if options.get(key, usual[key].default) != usual[key].default]
+    detector: Detector = make_part(chosen, backbone=backbone, num_classes=num_classes, head=head)
+    return detector
 
 
 def check_slots(name: str, given: Iterable[str]) -> None:
@@ -93,10 +70,10 @@ def check_slots(name: str, given: Iterable[str]) -> None:
     Raises:
         NasrayError: naming the slot, those that the detector has, and the detectors that have it.
     """
-    own = detector_class(name).slots
+    own = DETECTORS.part(name).slots
     for slot in given:
         if slot not in own:
-            others = [other for other in DETECTORS if slot in detector_class(other).slots]
+            others = [other for other in DETECTORS if slot in DETECTORS[other].slots]
             raise NasrayError(
                 f"detector {name!r} has no slot for a {slot}; its slots: {', '.join(own)}. Detectors that have one: "
                 f"{', '.join(others)}"
@@ -120,7 +97,7 @@ def assemble_detector(
     """
     import torch
 
-    check_detector_name(name)
+    DETECTORS.check(name)
     parts = slots(architecture)
     check_slots(name, parts)
     body = parts.get("backbone") or parts.get("pyramid")
@@ -138,8 +115,5 @@ __all__ = [
     "DETECTORS",
     "assemble_detector",
     "build_detector",
-    "check_detector_name",
     "check_slots",
-    "detector_class",
-    "detector_options",
 ]

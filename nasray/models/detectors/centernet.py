@@ -27,6 +27,8 @@ from nasray.models.detectors.base import Detections, Detector, Raw, Target, map_
 from nasray.models.detectors.candidates import clip, stack, top_class_candidates
 from nasray.models.detectors.heads import flatten_level, reset
 from nasray.models.detectors.losses import positive_count
+from nasray.models.detectors.options import Channels, NumDetections
+from nasray.spaces.ranges import Share
 
 STRIDE = 4
 HEAD_CHANNELS = 64
@@ -38,23 +40,28 @@ MIN_OVERLAP = 0.7
 
 
 class CenterNet(Detector):
-    """CenterNet on the map of reduction 32, which three deconvolutions bring to stride 4.
+    """CenterNet (Zhou et al., 2019): peaks of a heatmap of stride 4, from three deconvolutions of the last map.
 
     Args:
         backbone: with a map of reduction 32.
-        num_classes: C.
-        channels: of the deconvolutions.
-        score_threshold: peaks that do not score more are dropped.
-        max_detections: K.
+        num_classes: C, number of classes.
+        channels: Channels of the deconvolutions.
+        score_threshold: Score above which peaks are kept.
+        max_detections: K, largest number of detections of an image.
 
     Raises:
         ValueError: for an option that is not allowed, or a backbone that lacks the map.
     """
 
     def __init__(
-        self, backbone: nn.Module, num_classes: int, *, channels: int = 256, score_threshold: float = 0.01,
-        max_detections: int = 100,
-    ) -> None:  # fmt: skip
+        self,
+        backbone: nn.Module,
+        num_classes: int,
+        *,
+        channels: Channels = 256,
+        score_threshold: Share = 0.01,
+        max_detections: NumDetections = 100,
+    ) -> None:
         super().__init__(backbone, num_classes, score_threshold=score_threshold, max_detections=max_detections)
         (in_channels,) = map_channels(backbone, [32])
         self.neck = nn.Sequential(

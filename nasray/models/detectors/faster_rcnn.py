@@ -20,9 +20,11 @@ from nasray.models.detectors.base import Detections, Detector, Pyramid, Raw, Tar
 from nasray.models.detectors.candidates import clip, select, stack, top_candidates
 from nasray.models.detectors.heads import flatten_level
 from nasray.models.detectors.necks import FPN
+from nasray.models.detectors.options import AnchorSize, BoxHeadKind, Channels, FirstLevel, Norm, NumDetections
 from nasray.models.detectors.pooling import Groups, apply_to_boxes, pool_regions
 from nasray.models.detectors.roi import BOX_SIZE, BoxHead, Samples, box_loss, decode, sample_regions
 from nasray.models.detectors.rpn import propose, rpn_loss
+from nasray.spaces.ranges import Share
 
 PROPOSALS = 1000
 """P of inference: as many of each level take part in non-maximum suppression."""
@@ -33,20 +35,20 @@ CANDIDATES = 2000
 
 
 class FasterRCNN(Detector):
-    """Proposals from all levels of a pyramid, then class and box of each.
+    """Faster R-CNN with FPN (Lin et al., CVPR 2017): proposals from all levels, then class and box of each.
 
     Args:
         backbone: with maps of reduction 4 to 32 (8 to 32 if `first_level` is 3); or a `Pyramid` instead of a feature
             pyramid on a backbone. Proposals come from all of its groups, regions are pooled from all but the last.
-        num_classes: C.
-        channels: of the pyramid and of convolutions.
-        box_head: "2fc", or "4conv1fc" (DetNAS), "2conv1fc" (MSNAS).
-        norm: of the pyramid and of the box head's convolutions: "batch", "group" or "none".
-        base_size: edge of the square anchor at the first level, in pixels; each level doubles it.
-        first_level: 2 for P2 to P6, 3 for P3 to P6; 2 if left out. A `Pyramid` has none.
-        score_threshold: detections that do not score more are dropped.
-        nms_iou: a box that overlaps a better one of its class by more is dropped.
-        max_detections: K.
+        num_classes: C, number of classes.
+        channels: Channels of the pyramid and of convolutions.
+        box_head: Fully connected layers and convolutions of the box head: 4conv1fc of DetNAS, 2conv1fc of MSNAS.
+        norm: Norm of the pyramid and of the box head's convolutions.
+        base_size: Edge of the square anchor at the first level, in pixels; each level doubles it.
+        first_level: First level of the pyramid: 2 for P2 to P6, 3 for P3 to P6; 2 if left out. A `Pyramid` has none.
+        score_threshold: Score above which detections are kept.
+        nms_iou: Overlap with a better box of its class above which a box is dropped.
+        max_detections: K, largest number of detections of an image.
 
     Attributes:
         region_samples: proposals of an image from which the loss of the box head is computed.
@@ -59,10 +61,19 @@ class FasterRCNN(Detector):
     slots: ClassVar[Mapping[str, str]] = {"backbone": "backbone", "pyramid": "backbone"}
 
     def __init__(
-        self, backbone: nn.Module, num_classes: int, *, channels: int = 256, box_head: str = "2fc", norm: str = "none",
-        base_size: float = 32, first_level: int | None = None, score_threshold: float = 0.05, nms_iou: float = 0.5,
-        max_detections: int = 100,
-    ) -> None:  # fmt: skip
+        self,
+        backbone: nn.Module,
+        num_classes: int,
+        *,
+        channels: Channels = 256,
+        box_head: BoxHeadKind = "2fc",
+        norm: Norm = "none",
+        base_size: AnchorSize = 32.0,
+        first_level: FirstLevel | None = None,
+        score_threshold: Share = 0.05,
+        nms_iou: Share = 0.5,
+        max_detections: NumDetections = 100,
+    ) -> None:
         super().__init__(backbone, num_classes, score_threshold=score_threshold, max_detections=max_detections)
         if first_level not in (None, 2, 3):
             raise ValueError(f"first_level is 2 or 3, got {first_level}")

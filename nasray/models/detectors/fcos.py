@@ -37,24 +37,26 @@ from nasray.models.detectors.heads import (
 )
 from nasray.models.detectors.losses import focal_loss, positive_count
 from nasray.models.detectors.necks import FPN, REDUCTIONS, STRIDES
+from nasray.models.detectors.options import Channels, Norm, NumConvs, NumDetections
+from nasray.spaces.ranges import Share
 
 RADIUS = 1.5
 """Locations within this many strides of the center of a box are positive."""
 
 
 class FCOS(Detector):
-    """FCOS on P3 to P7.
+    """FCOS (Tian et al., ICCV 2019): one point a location, centerness, on P3 to P7.
 
     Args:
         backbone: with maps of reduction 8, 16 and 32.
-        num_classes: C.
+        num_classes: C, number of classes.
         head: What builds the head, instead of twin towers.
-        channels: of the pyramid and the towers.
-        num_convs: convolutions of each tower.
-        norm: of pyramid and towers: "batch", "group" or "none". None, as in the paper, is "group" in the towers alone.
-        score_threshold: detections that do not score more are dropped.
-        nms_iou: a box that overlaps a better one of its class by more is dropped.
-        max_detections: K.
+        channels: Channels of the pyramid and the towers.
+        num_convs: Convolutions of each tower.
+        norm: Norm of pyramid and towers; if left out "group" in the towers alone, as in the paper.
+        score_threshold: Score above which detections are kept.
+        nms_iou: Overlap with a better box of its class above which a box is dropped.
+        max_detections: K, largest number of detections of an image.
 
     Raises:
         ValueError: for an option that is not allowed, or a backbone that lacks a map.
@@ -73,12 +75,12 @@ class FCOS(Detector):
         num_classes: int,
         head: MakeHead | None = None,
         *,
-        channels: int = 256,
-        num_convs: int = 4,
-        norm: str | None = None,
-        score_threshold: float = 0.05,
-        nms_iou: float = 0.6,
-        max_detections: int = 100,
+        channels: Channels = 256,
+        num_convs: NumConvs = 4,
+        norm: Norm | None = None,
+        score_threshold: Share = 0.05,
+        nms_iou: Share = 0.6,
+        max_detections: NumDetections = 100,
     ) -> None:
         super().__init__(backbone, num_classes, score_threshold=score_threshold, max_detections=max_detections)
         self.nms_iou = nms_iou

@@ -39,6 +39,8 @@ from nasray.models.detectors.heads import (
 )
 from nasray.models.detectors.losses import aligned_iou, positive_count, quality_focal_loss
 from nasray.models.detectors.necks import FPN, REDUCTIONS, STRIDES
+from nasray.models.detectors.options import Channels, Norm, NumConvs, NumDetections
+from nasray.spaces.ranges import Share
 
 FARTHEST = 16
 """Strides: the largest distance that a distribution is over; D is one more."""
@@ -52,18 +54,18 @@ NUM_CLOSEST = 9
 
 
 class GFL(Detector):
-    """GFLV2 on P3 to P7.
+    """GFLV2 (Li et al., CVPR 2021): distributions of distances, whose shape tells their quality, on P3 to P7.
 
     Args:
         backbone: with maps of reduction 8, 16 and 32.
-        num_classes: C.
+        num_classes: C, number of classes.
         head: What builds the head, instead of twin towers.
-        channels: of the pyramid and the towers.
-        num_convs: convolutions of each tower.
-        norm: of pyramid and towers: "batch", "group" or "none". None, as in the paper, is "group" in the towers alone.
-        score_threshold: detections that do not score more are dropped.
-        nms_iou: a box that overlaps a better one of its class by more is dropped.
-        max_detections: K.
+        channels: Channels of the pyramid and the towers.
+        num_convs: Convolutions of each tower.
+        norm: Norm of pyramid and towers; if left out "group" in the towers alone, as in the paper.
+        score_threshold: Score above which detections are kept.
+        nms_iou: Overlap with a better box of its class above which a box is dropped.
+        max_detections: K, largest number of detections of an image.
 
     Raises:
         ValueError: for an option that is not allowed, or a backbone that lacks a map.
@@ -82,12 +84,12 @@ class GFL(Detector):
         num_classes: int,
         head: MakeHead | None = None,
         *,
-        channels: int = 256,
-        num_convs: int = 4,
-        norm: str | None = None,
-        score_threshold: float = 0.05,
-        nms_iou: float = 0.6,
-        max_detections: int = 100,
+        channels: Channels = 256,
+        num_convs: NumConvs = 4,
+        norm: Norm | None = None,
+        score_threshold: Share = 0.05,
+        nms_iou: Share = 0.6,
+        max_detections: NumDetections = 100,
     ) -> None:
         super().__init__(backbone, num_classes, score_threshold=score_threshold, max_detections=max_detections)
         self.nms_iou = nms_iou

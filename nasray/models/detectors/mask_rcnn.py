@@ -21,8 +21,10 @@ from nasray.models.detectors.base import Detections, Raw, Target
 from nasray.models.detectors.faster_rcnn import FasterRCNN
 from nasray.models.detectors.heads import MakeHead
 from nasray.models.detectors.losses import positive_count
+from nasray.models.detectors.options import AnchorSize, BoxHeadKind, Channels, FirstLevel, Norm, NumDetections
 from nasray.models.detectors.pooling import apply_to_boxes, pool_regions
 from nasray.models.detectors.roi import Samples
+from nasray.spaces.ranges import Share
 
 POOLED_SIZE = 14
 MASK_SIZE = 2 * POOLED_SIZE
@@ -30,23 +32,25 @@ NUM_CONVS = 4
 
 
 class MaskRCNN(FasterRCNN):
-    """Faster R-CNN with a branch of four convolutions and a transposed one, which draws a mask for every class.
+    """Mask R-CNN (He et al., ICCV 2017): Faster R-CNN with a branch that draws a mask for every class.
+
+    The branch is four convolutions and a transposed one.
 
     Masks are drawn of the final boxes, in `postprocess`; `forward_raw` therefore also gives the pyramid's `levels`.
 
     Args:
         backbone: as for `FasterRCNN`, like all other options.
-        num_classes: C.
+        num_classes: C, number of classes.
         head: What builds the head of masks, instead of four convolutions: it maps (R, channels, 14, 14) to
             (R, out_channels, 14, 14).
-        channels: of the pyramid and of convolutions.
-        box_head: kind of the box head.
-        norm: of the pyramid and of the box head's convolutions.
-        base_size: edge of the square anchor at the first level, in pixels.
-        first_level: 2 for P2 to P6, 3 for P3 to P6; 2 if left out. A `Pyramid` has none.
-        score_threshold: detections that do not score more are dropped.
-        nms_iou: a box that overlaps a better one of its class by more is dropped.
-        max_detections: K.
+        channels: Channels of the pyramid and of convolutions.
+        box_head: Fully connected layers and convolutions of the box head: 4conv1fc of DetNAS, 2conv1fc of MSNAS.
+        norm: Norm of the pyramid and of the box head's convolutions.
+        base_size: Edge of the square anchor at the first level, in pixels; each level doubles it.
+        first_level: First level of the pyramid: 2 for P2 to P6, 3 for P3 to P6; 2 if left out. A `Pyramid` has none.
+        score_threshold: Score above which detections are kept.
+        nms_iou: Overlap with a better box of its class above which a box is dropped.
+        max_detections: K, largest number of detections of an image.
 
     Raises:
         ValueError: for an option that is not allowed, or a backbone that lacks a map.
@@ -61,14 +65,14 @@ class MaskRCNN(FasterRCNN):
         num_classes: int,
         head: MakeHead | None = None,
         *,
-        channels: int = 256,
-        box_head: str = "2fc",
-        norm: str = "none",
-        base_size: float = 32,
-        first_level: int | None = None,
-        score_threshold: float = 0.05,
-        nms_iou: float = 0.5,
-        max_detections: int = 100,
+        channels: Channels = 256,
+        box_head: BoxHeadKind = "2fc",
+        norm: Norm = "none",
+        base_size: AnchorSize = 32.0,
+        first_level: FirstLevel | None = None,
+        score_threshold: Share = 0.05,
+        nms_iou: Share = 0.5,
+        max_detections: NumDetections = 100,
     ) -> None:
         super().__init__(
             backbone, num_classes, channels=channels, box_head=box_head, norm=norm, base_size=base_size,

@@ -36,25 +36,27 @@ from nasray.models.detectors.heads import (
 )
 from nasray.models.detectors.losses import focal_loss, positive_count
 from nasray.models.detectors.necks import FPN, REDUCTIONS, STRIDES
+from nasray.models.detectors.options import AnchorSize, Channels, Norm, NumConvs, NumDetections
+from nasray.spaces.ranges import Share
 
 NEGATIVE_IOU, POSITIVE_IOU = 0.4, 0.5
 CODER = BoxCoder((1.0, 1.0, 1.0, 1.0))
 
 
 class RetinaNet(Detector):
-    """RetinaNet on P3 to P7.
+    """RetinaNet (Lin et al., ICCV 2017): nine anchors a location and focal loss, on P3 to P7.
 
     Args:
         backbone: with maps of reduction 8, 16 and 32.
-        num_classes: C.
+        num_classes: C, number of classes.
         head: What builds the head, instead of twin towers.
-        channels: of the pyramid and the towers.
-        num_convs: convolutions of each tower.
-        norm: of pyramid and towers: "batch", "group" or "none".
-        base_size: edge of the smallest square anchor of the first level, in pixels; each level doubles it.
-        score_threshold: detections that do not score more are dropped.
-        nms_iou: a box that overlaps a better one of its class by more is dropped.
-        max_detections: K.
+        channels: Channels of the pyramid and the towers.
+        num_convs: Convolutions of each tower.
+        norm: Norm of pyramid and towers.
+        base_size: Edge of the smallest square anchor of the first level, in pixels; each level doubles it.
+        score_threshold: Score above which detections are kept.
+        nms_iou: Overlap with a better box of its class above which a box is dropped.
+        max_detections: K, largest number of detections of an image.
 
     Raises:
         ValueError: for an option that is not allowed, or a backbone that lacks a map.
@@ -75,13 +77,13 @@ class RetinaNet(Detector):
         num_classes: int,
         head: MakeHead | None = None,
         *,
-        channels: int = 256,
-        num_convs: int = 4,
-        norm: str = "none",
-        base_size: float = 32,
-        score_threshold: float = 0.05,
-        nms_iou: float = 0.5,
-        max_detections: int = 100,
+        channels: Channels = 256,
+        num_convs: NumConvs = 4,
+        norm: Norm = "none",
+        base_size: AnchorSize = 32.0,
+        score_threshold: Share = 0.05,
+        nms_iou: Share = 0.5,
+        max_detections: NumDetections = 100,
     ) -> None:
         super().__init__(backbone, num_classes, score_threshold=score_threshold, max_detections=max_detections)
         self.nms_iou = nms_iou

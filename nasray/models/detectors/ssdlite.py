@@ -30,6 +30,8 @@ from nasray.models.detectors.base import Detections, Detector, Raw, Target, map_
 from nasray.models.detectors.candidates import detect
 from nasray.models.detectors.heads import flatten_level, take
 from nasray.models.detectors.losses import positive_count
+from nasray.models.detectors.options import NumDetections
+from nasray.spaces.ranges import Share
 
 REDUCTIONS = (16, 32)
 WIDTHS = (512, 256, 256, 128)
@@ -45,7 +47,7 @@ CODER = BoxCoder((10.0, 10.0, 5.0, 5.0))
 
 
 class SSDLite(Detector):
-    """SSDLite on the maps of reduction 16 and 32 and four smaller ones.
+    """SSDLite (Sandler et al., CVPR 2018): depthwise heads on the last two maps and four smaller ones.
 
     Default boxes are shares of the padded image, so that a network is at its best on images of the aspect ratio that it
     was trained on. Where a level is a single pixel, as the last ones of small images are, training needs two images at
@@ -53,19 +55,24 @@ class SSDLite(Detector):
 
     Args:
         backbone: with maps of reduction 16 and 32.
-        num_classes: C.
-        score_threshold: detections that do not score more are dropped.
-        nms_iou: a box that overlaps a better one of its class by more is dropped.
-        max_detections: K.
+        num_classes: C, number of classes.
+        score_threshold: Score above which detections are kept.
+        nms_iou: Overlap with a better box of its class above which a box is dropped.
+        max_detections: K, largest number of detections of an image.
 
     Raises:
         ValueError: for an option that is not allowed, or a backbone that lacks a map.
     """
 
     def __init__(
-        self, backbone: nn.Module, num_classes: int, *, score_threshold: float = 0.02, nms_iou: float = 0.55,
-        max_detections: int = 200,
-    ) -> None:  # fmt: skip
+        self,
+        backbone: nn.Module,
+        num_classes: int,
+        *,
+        score_threshold: Share = 0.02,
+        nms_iou: Share = 0.55,
+        max_detections: NumDetections = 200,
+    ) -> None:
         super().__init__(backbone, num_classes, score_threshold=score_threshold, max_detections=max_detections)
         self.nms_iou = nms_iou
         widths = [*map_channels(backbone, REDUCTIONS), *WIDTHS]

@@ -25,6 +25,8 @@ from nasray.models.detectors.candidates import detect
 from nasray.models.detectors.gfl import joint_logit
 from nasray.models.detectors.heads import Tower, flatten_level, predictor, prior_bias
 from nasray.models.detectors.losses import focal_loss, positive_count
+from nasray.models.detectors.options import AnchorSize, Channels, NumDetections
+from nasray.spaces.ranges import Share
 
 STRIDE = 32
 NUM_SIZES = 5
@@ -39,25 +41,32 @@ CODER = BoxCoder((1.0, 1.0, 1.0, 1.0))
 
 
 class YOLOF(Detector):
-    """YOLOF on the map of reduction 32.
+    """YOLOF (Chen et al., CVPR 2021): dilated convolutions on the last map alone.
 
     Args:
         backbone: with a map of reduction 32.
-        num_classes: C.
-        channels: of the encoder and the towers; the encoder's residual blocks have a quarter inside.
-        base_size: edge of the smallest anchor in pixels; each of the five is twice the one before.
-        score_threshold: detections that do not score more are dropped.
-        nms_iou: a box that overlaps a better one of its class by more is dropped.
-        max_detections: K.
+        num_classes: C, number of classes.
+        channels: Channels of the encoder and the towers; the encoder's residual blocks have a quarter inside.
+        base_size: Edge of the smallest anchor in pixels; each of the five is twice the one before.
+        score_threshold: Score above which detections are kept.
+        nms_iou: Overlap with a better box of its class above which a box is dropped.
+        max_detections: K, largest number of detections of an image.
 
     Raises:
         ValueError: for an option that is not allowed, or a backbone that lacks the map.
     """
 
     def __init__(
-        self, backbone: nn.Module, num_classes: int, *, channels: int = 512, base_size: float = 32,
-        score_threshold: float = 0.05, nms_iou: float = 0.6, max_detections: int = 100,
-    ) -> None:  # fmt: skip
+        self,
+        backbone: nn.Module,
+        num_classes: int,
+        *,
+        channels: Channels = 512,
+        base_size: AnchorSize = 32.0,
+        score_threshold: Share = 0.05,
+        nms_iou: Share = 0.6,
+        max_detections: NumDetections = 100,
+    ) -> None:
         super().__init__(backbone, num_classes, score_threshold=score_threshold, max_detections=max_detections)
         if channels < 4:
             raise ValueError(f"channels is at least 4, got {channels}")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from nasray.architectures.supernet import FAMILY
 from nasray.models.supernets.sampling import DETNAS_WINDOWS, PathSampler
-from nasray.spaces import SPACES, Architecture, NasrayError, Space
+from nasray.registry import SPACES, Registry
+from nasray.spaces import Architecture, NasrayError, Space
 
 if TYPE_CHECKING:
     from nasray.models.supernets.base import Supernet
@@ -51,7 +51,8 @@ def build_supernet(space: Space, **options: Any) -> Supernet:
         NasrayError: for a space of whose family there is no supernet.
     """
     _check_family(space.family)
-    return SUPERNETS[space.family](space, **options)
+    supernet: Supernet = SUPERNETS[space.family](space, **options)
+    return supernet
 
 
 def from_spec(**spec: Any) -> Supernet:
@@ -64,13 +65,8 @@ def _check_family(family: str) -> None:
         raise NasrayError(f"there is no supernet of space {family!r}; there are those of {', '.join(SUPERNETS)}")
 
 
-def _shufflenet(space: Any, **options: Any) -> Supernet:
-    from nasray.models.supernets.shufflenet import ShuffleNetSupernet
-
-    return ShuffleNetSupernet(space, **options)
-
-
-SUPERNETS: dict[str, Callable[..., Supernet]] = {"shufflenet": _shufflenet}
+SUPERNETS = Registry("supernet", {"shufflenet": "nasray.models.supernets.shufflenet:ShuffleNetSupernet"})
+"""By family of the space; a new supernet is one line here."""
 
 __all__ = [
     "DETNAS_WINDOWS",

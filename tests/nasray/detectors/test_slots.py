@@ -6,8 +6,9 @@ import torch
 from nasray.architectures import compose
 from nasray.checkpoint import Checkpoint
 from nasray.models.cost import detector_cost
-from nasray.models.detectors import DETECTORS, assemble_detector, build_detector, check_slots, detector_class
-from nasray.recipe import DetectorOptions, Recipe
+from nasray.models.detectors import DETECTORS, assemble_detector, build_detector, check_slots
+from nasray.options import options_of
+from nasray.recipe import Recipe
 from nasray.spaces import NasrayError
 from tests.nasray.detectors.common import TINY, EndToEnd, detect, overfit, shapes_batch, tiny_detector, total_loss
 from tests.nasray.detectors.toys import FPN_PYRAMID, HEAD, PYRAMID, TWIN, exported, toys  # noqa: F401
@@ -113,7 +114,7 @@ def test_costs_count_what_fills_the_slots():
 
 
 def test_a_checkpoint_holds_all_slots(tmp_path, batch):
-    recipe = Recipe(name="x", detector=DetectorOptions(name="gfl", channels=16))
+    recipe = Recipe(name="x", detector=options_of(DETECTORS, "gfl", channels=16))
     both = compose({"backbone": TINY, "head": HEAD})
     detector = assembled("gfl", both)
     Checkpoint(recipe, both, ("a", "b", "c"), (1, 2, 3), detector.state_dict()).save(tmp_path / "x.pt")
@@ -127,7 +128,7 @@ def test_a_checkpoint_holds_all_slots(tmp_path, batch):
 def test_checkpoints_of_earlier_versions_load(name, tmp_path):
     """They lack the part `trunk` of the names, and RetinaNet's the whole `head`."""
     detector = tiny_detector(name)
-    recipe = Recipe(name="x", detector=DetectorOptions(name=name, channels=32, num_convs=1))
+    recipe = Recipe(name="x", detector=options_of(DETECTORS, name, channels=32, num_convs=1))
     former = {key.replace("head.trunk.", "" if name == "retinanet" else "head."): value
               for key, value in detector.state_dict().items()}  # fmt: skip
     if name == "retinanet":
@@ -172,4 +173,4 @@ def test_every_place_of_a_slot_is_there():
     for name in DETECTORS:
         check_slots(name, ["backbone"])
         detector = tiny_detector(name)
-        assert all(place(detector, slot) is not None for slot in detector_class(name).slots)
+        assert all(place(detector, slot) is not None for slot in DETECTORS[name].slots)

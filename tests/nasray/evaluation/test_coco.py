@@ -27,8 +27,9 @@ from nasray.data import open_data
 from nasray.evaluation.coco import NAMES, coco_metrics, coco_metrics_of, default_library, evaluate_coco
 from nasray.evaluation.predictions import Predictions
 from nasray.models import build
-from nasray.models.detectors import build_detector
-from nasray.recipe import DetectorOptions, Recipe
+from nasray.models.detectors import DETECTORS, build_detector
+from nasray.options import options_of
+from nasray.recipe import Recipe
 from tests.nasray.evaluation.common import draw_truth_and_results, sample_results
 
 DATA = Path(__file__).parents[4] / "shared" / "data"
@@ -232,7 +233,7 @@ def as_predictions(truth, results):
 
 
 def save_mask_detector(path, classes):
-    recipe = Recipe(name="test", detector=DetectorOptions(name="mask-rcnn"))
+    recipe = Recipe(name="test", detector=options_of(DETECTORS, "mask-rcnn"))
     detector = build_detector("mask-rcnn", build(ARCHITECTURES["basic-tiny"]), num_classes=len(classes))
     ids = tuple(range(1, len(classes) + 1))
     Checkpoint(recipe, ARCHITECTURES["basic-tiny"], tuple(classes), ids, detector.state_dict()).save(path)

@@ -9,9 +9,10 @@ import torch
 
 from nasray.data import open_data
 from nasray.finding import find_architecture
+from nasray.models.detectors import DETECTORS
+from nasray.options import options_of
 from nasray.recipe import (
     AugmentationOptions,
-    DetectorOptions,
     LoaderOptions,
     OptimizerOptions,
     Recipe,
@@ -26,7 +27,7 @@ RECIPE = Recipe(
     backbone="basic-tiny",
     batch_size=16,
     log_every=2,
-    detector=DetectorOptions(name="fcos", channels=16, num_convs=1),
+    detector=options_of(DETECTORS, "fcos", channels=16, num_convs=1),
     augmentation=AugmentationOptions(short_side=(64, 96), long_side=96),
     loader=LoaderOptions(processes=0, cache=True),
     optimizer=OptimizerOptions(learning_rate=0.02),

@@ -13,7 +13,9 @@ from nasray.architectures import ARCHITECTURES, compose
 from nasray.checkpoint import Checkpoint
 from nasray.cluster.training import Worker
 from nasray.finding import find_architecture
-from nasray.recipe import DetectorOptions, OptimizerOptions, ScheduleOptions, WorkerOptions
+from nasray.models.detectors import DETECTORS
+from nasray.options import options_of
+from nasray.recipe import OptimizerOptions, ScheduleOptions, WorkerOptions
 from nasray.spaces import NasrayError
 from nasray.training import begin_training, recipe_of_training, resume_training
 from nasray.training.folder import read_description
@@ -83,7 +85,7 @@ def test_a_mistake_leaves_nothing_behind(tiny, here, tmp_path, monkeypatch, chan
 
 def test_a_backbone_and_a_head_are_trained_and_resumed(tiny, here, tmp_path, toys):  # noqa: F811
     (tmp_path / "head.json").write_text(HEAD.text)
-    options = DetectorOptions(name="fcos", channels=16)
+    options = options_of(DETECTORS, "fcos", channels=16)
     recipe = dataclasses.replace(tiny, head=str(tmp_path / "head.json"), detector=options)
     here[1][:] = [False, True]
     with pytest.raises(StoppedError):
@@ -97,7 +99,7 @@ def test_a_backbone_and_a_head_are_trained_and_resumed(tiny, here, tmp_path, toy
 
 def test_a_head_without_a_slot_leaves_nothing_behind(tiny, here, tmp_path, toys):  # noqa: F811
     (tmp_path / "head.json").write_text(HEAD.text)
-    recipe = dataclasses.replace(tiny, head=str(tmp_path / "head.json"), detector=DetectorOptions(name="yolof"))
+    recipe = dataclasses.replace(tiny, head=str(tmp_path / "head.json"), detector=options_of(DETECTORS, "yolof"))
     with pytest.raises(NasrayError, match="'yolof' has no slot for a head"):
         begin_training(recipe, tmp_path / "run")
     assert not (tmp_path / "run").exists()

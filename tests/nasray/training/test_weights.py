@@ -6,12 +6,14 @@ import torchvision
 
 from nasray.architectures import ARCHITECTURES, compose
 from nasray.checkpoint import Checkpoint, make_network
-from nasray.recipe import DetectorOptions, Recipe
+from nasray.models.detectors import DETECTORS
+from nasray.options import options_of
+from nasray.recipe import Recipe
 from nasray.spaces import NasrayError
 from nasray.training.weights import check_fits, load_weights
 from tests.nasray.detectors.toys import HEAD, TWIN, toys  # noqa: F401
 
-RECIPE = Recipe(name="x", backbone="basic-tiny", detector=DetectorOptions(name="fcos", channels=16, num_convs=1))
+RECIPE = Recipe(name="x", backbone="basic-tiny", detector=options_of(DETECTORS, "fcos", channels=16, num_convs=1))
 TINY = ARCHITECTURES["basic-tiny"]
 CLASSES = ("cat", "dog")
 
@@ -48,7 +50,7 @@ def test_a_whole_detector_of_the_same_kind_and_classes(tmp_path):
     [
         (("cat", "dog", "cow"), RECIPE, "has 3 classes (cat, dog, cow), the data set has 2 classes (cat, dog)"),
         (("dog", "cat"), RECIPE, "has 2 classes (dog, cat), the data set has 2 classes (cat, dog)"),
-        (CLASSES, dataclasses.replace(RECIPE, detector=DetectorOptions(name="retinanet", channels=16)), "retinanet"),
+        (CLASSES, dataclasses.replace(RECIPE, detector=options_of(DETECTORS, "retinanet", channels=16)), "retinanet"),
     ],
 )
 def test_only_the_backbone_otherwise(tmp_path, classes, recipe, reason):
@@ -153,7 +155,7 @@ def head_of(detector):
 
 def test_slots_that_the_same_architectures_fill_are_loaded(tmp_path, toys):  # noqa: F811
     with_toy, with_twin = (compose({"backbone": TINY, "head": head}) for head in (HEAD, TWIN))
-    recipe = dataclasses.replace(RECIPE, detector=DetectorOptions(name="fcos", channels=16))
+    recipe = dataclasses.replace(RECIPE, detector=options_of(DETECTORS, "fcos", channels=16))
     theirs = saved(tmp_path / "x.pt", architecture=with_toy, recipe=recipe)
     ours = fresh(with_twin, recipe=recipe)
     message = load(ours, tmp_path / "x.pt", with_twin)
@@ -168,13 +170,13 @@ def test_slots_that_the_same_architectures_fill_are_loaded(tmp_path, toys):  # n
 
 
 def test_a_head_goes_to_another_detector_and_backbone(tmp_path, toys):  # noqa: F811
-    recipe = dataclasses.replace(RECIPE, detector=DetectorOptions(name="fcos", channels=16))
+    recipe = dataclasses.replace(RECIPE, detector=options_of(DETECTORS, "fcos", channels=16))
     theirs = saved(tmp_path / "x.pt", architecture=compose({"backbone": TINY, "head": HEAD}), recipe=recipe)
-    other = dataclasses.replace(RECIPE, detector=DetectorOptions(name="mask-rcnn", channels=16))
+    other = dataclasses.replace(RECIPE, detector=options_of(DETECTORS, "mask-rcnn", channels=16))
     architecture = compose({"backbone": ARCHITECTURES["resnet18"], "head": HEAD})
     ours = fresh(architecture, recipe=other)
     assert load(ours, tmp_path / "x.pt", architecture).startswith("only the head from")
     assert equal(head_of(ours), head_of(theirs))
-    wide = dataclasses.replace(RECIPE, detector=DetectorOptions(name="fcos", channels=32))
+    wide = dataclasses.replace(RECIPE, detector=options_of(DETECTORS, "fcos", channels=32))
     with pytest.raises(NasrayError, match="its head has other shapes than the training's"):
         load(fresh(architecture, recipe=wide), tmp_path / "x.pt", architecture)

@@ -10,8 +10,10 @@ import torch
 
 from nasray.checkpoint import Checkpoint
 from nasray.cluster.training import Worker
+from nasray.models.detectors import DETECTORS
 from nasray.models.supernets import supernet_architecture
-from nasray.recipe import DetectorOptions, OptimizerOptions, ScheduleOptions
+from nasray.options import options_of
+from nasray.recipe import OptimizerOptions, ScheduleOptions
 from nasray.spaces import ShuffleNetSpace
 from nasray.training import recipe_of_training, setup
 
@@ -32,15 +34,15 @@ def train(folder, world):
     return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
 
 
-FCOS = DetectorOptions(name="fcos", channels=16, num_convs=1, norm="batch")
+FCOS = options_of(DETECTORS, "fcos", channels=16, num_convs=1, norm="batch")
 SUPERNET = supernet_architecture(ShuffleNetSpace(stem_width=8, widths=(16, 24, 32, 48), depths=(1, 1, 1, 1)))
 
 
 @pytest.mark.parametrize(("detector", "architecture"), [
     (FCOS, None),
     pytest.param(FCOS, SUPERNET, marks=pytest.mark.slow),
-    pytest.param(DetectorOptions(name="gfl", channels=16, num_convs=1), None, marks=pytest.mark.slow),
-    pytest.param(DetectorOptions(name="retinanet", channels=16, num_convs=1), None, marks=pytest.mark.slow),
+    pytest.param(options_of(DETECTORS, "gfl", channels=16, num_convs=1), None, marks=pytest.mark.slow),
+    pytest.param(options_of(DETECTORS, "retinanet", channels=16, num_convs=1), None, marks=pytest.mark.slow),
 ], ids=["fcos", "supernet", "gfl", "retinanet"])  # fmt: skip
 def test_two_workers_are_one_with_the_doubled_batch(begin, tmp_path, one_thread, detector, architecture):
     # float64 would show equality to the last digits; in float32 rounding grows from step to step, so there are few;

@@ -1,16 +1,12 @@
 """Evaluators that compute on a device: which random numbers they compute with, and that every device agrees."""
 
-import os
-
 import numpy as np
 import pytest
 import torch
 
-from nasray import evaluators
-from nasray.cluster import session
-from nasray.evaluators import Proxy, SampledEntropy
+from nasray.evaluators import EVALUATORS, entropy, proxies
 from nasray.scores import naswot, sampled, synflow, zen
-from nasray.spaces import BasicSpace, NasrayError
+from nasray.spaces import BasicSpace
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -20,10 +16,9 @@ DEVICES = [pytest.param("cpu"), pytest.param("cuda", marks=pytest.mark.gpu)]
 
 
 def make_evaluators(device):
-    return {
-        "sampled-entropy": SampledEntropy(SPACE, device=device, **SMALL),
-        **{name: Proxy(SPACE, name, device=device, batch_size=4, **SMALL) for name in ("zen", "naswot", "synflow")},
-    }
+    sizes = {"zen": {"batch_size": 4}, "naswot": {"batch_size": 4}}
+    names = ("sampled-entropy", "zen", "naswot", "synflow")
+    return {name: EVALUATORS[name](SPACE, device=device, **SMALL, **sizes.get(name, {})) for name in names}
 
 
 @pytest.mark.parametrize("name", ["sampled-entropy", "zen", "naswot", "synflow"])
@@ -39,7 +34,8 @@ def test_numbers_are_drawn_on_the_cpu_whatever_the_device(name, monkeypatch):
         monkeypatch.setattr(module, function, score)
     # A device without memory stands for a GPU: what is drawn there would be drawn by its own rules.
     for device in ("cpu", "meta"):
-        monkeypatch.setattr(evaluators, "choose_device", lambda _, device=device: torch.device(device))
+        for module in (entropy, proxies):
+            monkeypatch.setattr(module, "choose_device", lambda _, device=device: torch.device(device))
         make_evaluators("auto")[name](SPACE.start())
     assert drawn[1].device.type == "cpu"
     assert torch.equal(drawn[0], drawn[1])
@@ -64,32 +60,3 @@ def test_the_random_state_of_the_user_is_left_alone(device):
     for evaluator in make_evaluators(device).values():
         evaluator(SPACE.start())
     assert all(torch.equal(x, y) for x, y in zip(before, state(), strict=True))
-
-
-@pytest.mark.parametrize(
-    ("visible", "assigned", "device"),
-    [
-        (True, None, "cuda"),  # outside of Ray
-        (True, ["1"], "cuda"),
-        (True, [], "cpu"),  # a trial with gpus: 0 on a machine with GPUs
-        (False, None, "cpu"),
-        (False, [], "cpu"),
-    ],
-)
-def test_auto_is_the_device_that_ray_assigned(monkeypatch, visible, assigned, device):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: visible)
-    monkeypatch.setattr(session, "assigned_gpus", lambda: assigned)
-    assert evaluators.choose_device("auto").type == device
-    assert evaluators.choose_device("cpu").type == "cpu"
-    if device == "cpu":
-        why = "Ray assigned no GPU to this trial" if assigned == [] else "PyTorch finds no GPU here"
-        with pytest.raises(NasrayError, match=why):
-            evaluators.choose_device("cuda")
-
-
-@pytest.mark.parametrize(("assigned", "expected"), [([], ""), (["3"], "3,4"), (None, "3,4")])
-def test_gpus_that_ray_did_not_assign_are_hidden(monkeypatch, assigned, expected):
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,4")
-    monkeypatch.setattr(session, "assigned_gpus", lambda: assigned)
-    session.hide_unassigned_gpus()
-    assert os.environ["CUDA_VISIBLE_DEVICES"] == expected

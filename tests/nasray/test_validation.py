@@ -2,10 +2,11 @@
 
 import pytest
 
-from nasray.configuration import FORMER_KEYS, validate, with_current_keys
 from nasray.experiment import Experiment
-from nasray.options import dotted_keys
+from nasray.overrides import dotted_keys
 from nasray.recipe import RECIPE, AugmentationOptions, OptimizerOptions, Recipe
+from nasray.spaces import NasrayError
+from nasray.validation import FORMER_KEYS, validate
 
 
 def test_a_recipe_with_former_keys_is_the_recipe_it_was():
@@ -17,7 +18,9 @@ def test_a_recipe_with_former_keys_is_the_recipe_it_was():
     content = RECIPE.dump_python(recipe, mode="json")
     content["augmentation"]["colour"] = content["augmentation"].pop("color")
     content["optimiser"] = content.pop("optimizer")
-    assert validate(RECIPE, Recipe, with_current_keys(content), "recipe.yaml") == recipe
+    assert validate(RECIPE, Recipe, content, "recipe.yaml", is_record=True) == recipe
+    with pytest.raises(NasrayError, match="unknown key 'optimiser'; did you mean 'optimizer'"):
+        validate(RECIPE, Recipe, content, "recipe.yaml")
     assert {"colour", "optimiser"} < FORMER_KEYS.keys()
 
 

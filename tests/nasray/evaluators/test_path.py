@@ -13,17 +13,12 @@ from nasray.data import EvaluationLoader, open_data
 from nasray.data.order import CALIBRATION, divide, seed_sequence
 from nasray.evaluation.coco import coco_metrics
 from nasray.evaluation.predictions import predict
+from nasray.evaluators import PathEvaluator
+from nasray.models.detectors import DETECTORS
 from nasray.models.supernets import supernet_architecture
 from nasray.models.supernets.recalibration import recalibrate
-from nasray.paths import KeptBatches, PathEvaluator, Room
-from nasray.recipe import (
-    AugmentationOptions,
-    ClassifierOptions,
-    DetectorOptions,
-    LoaderOptions,
-    OptimizerOptions,
-    ScheduleOptions,
-)
+from nasray.options import options_of
+from nasray.recipe import AugmentationOptions, ClassifierOptions, LoaderOptions, OptimizerOptions, ScheduleOptions
 from nasray.recipe import Recipe as TrainingRecipe
 from nasray.spaces import NasrayError, ShuffleNetSpace
 from nasray.training import train_here
@@ -33,7 +28,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 SPACE = ShuffleNetSpace(stem_width=8, widths=(16, 24, 32, 48), depths=(1, 1, 1, 1), image_hw=(64, 64))
 DETECTION = TrainingRecipe(
     name="detect", batch_size=8, holdout=24, seed=3,
-    detector=DetectorOptions(name="fcos", channels=16, num_convs=1, norm="batch"),
+    detector=options_of(DETECTORS, "fcos", channels=16, num_convs=1, norm="batch"),
     augmentation=AugmentationOptions(short_side=(64,), long_side=64),
     loader=LoaderOptions(processes=0, cache=True),
     optimizer=OptimizerOptions(name="adamw", learning_rate=0.004, clip=10),
@@ -93,7 +88,7 @@ def test_score_depends_on_nothing_but_the_path(supernets, evaluator):
     expected = evaluator(ROWS)
     for name in ("other order", "another process"):
         fresh = pickle.loads(pickle.dumps(evaluator))
-        assert fresh._bench is None
+        assert fresh._loaded is None
         order = [2, 0, 1] if name == "other order" else [0, 1, 2]
         found = fresh(ROWS[order])
         assert {key: value.tolist() for key, value in found.items()} == {
@@ -104,43 +99,19 @@ def test_score_depends_on_nothing_but_the_path(supernets, evaluator):
 def test_weights_and_statistics_stay(supernets, evaluator):
     before = Checkpoint.load(supernets["detect"]).model
     evaluator(ROWS)
-    now = evaluator.bench.network.state_dict()
+    now = evaluator.loaded.network.state_dict()
     assert before.keys() == now.keys()
     assert all(torch.equal(before[name], now[name]) for name in before)
 
 
 def test_images_are_kept_only_where_there_is_room(supernets, evaluator):
     evaluator(ROWS[:1])
-    assert len(evaluator.bench.measured.kept) == 3
-    assert len(evaluator.bench.calibration.kept) == 5
+    assert len(evaluator.loaded.measured.kept) == 3
+    assert len(evaluator.loaded.calibration.kept) == 5
     tight = dataclasses.replace(evaluator, cache_gib=0)
     assert tight(ROWS)["score"].tolist() == evaluator(ROWS)["score"].tolist()
-    assert tight.bench.measured.kept is None
-    assert tight.bench.calibration.kept is None
-
-
-def test_batches_are_kept_when_all_were_loaded():
-    class Item:
-        images = np.zeros(10, dtype=np.uint8)
-
-    loads = []
-
-    def load():
-        loads.append(1)
-        return [Item(), Item()]
-
-    batches = KeptBatches(load, Room(25))
-    assert next(iter(batches))  # left early
-    assert batches.kept is None
-    iterator = iter(batches)
-    next(iterator), next(iterator)  # the last was had, and its end not asked for
-    assert len(list(batches)) == len(list(batches)) == 2
-    assert len(loads) == 2
-    assert batches.room.left == 5
-    other = KeptBatches(load, batches.room)
-    assert len(list(other)) == len(list(other)) == 2
-    assert other.kept is None
-    assert len(loads) == 4
+    assert tight.loaded.measured.kept is None
+    assert tight.loaded.calibration.kept is None
 
 
 def test_paths_of_a_classifier_are_worth_their_accuracy(supernets):

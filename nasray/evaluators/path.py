@@ -1,4 +1,4 @@
-"""What a path of a supernet is worth: batch norm statistics of its own, then average precision (or accuracy).
+"""Evaluation of a supernet's paths: batch norm statistics of their own, then average precision (or accuracy).
 
 Reference: Chen et al., "DetNAS: Backbone Search for Object Detection", NeurIPS 2019, section 3.3.
 
@@ -15,13 +15,15 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import numpy as np
 
-from nasray.evaluators import choose_device
+from nasray.devices import Device, Threads, choose_device, computing_threads
+from nasray.models.supernets import SUPERNETS
 from nasray.searchers import Metrics
 from nasray.spaces import NasrayError, Population, Space
+from nasray.spaces.ranges import Count, Range, check_finite, check_whole
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,17 +31,25 @@ if TYPE_CHECKING:
     from nasray.recipe import Recipe
 
 
+def has_supernet(space: Space) -> str | None:
+    """Return why there are no paths in a space; None if there are."""
+    return None if space.family in SUPERNETS else f"needs a supernet; there are those of {', '.join(SUPERNETS)}"
+
+
 @dataclass
 class PathEvaluator:
-    """Evaluates paths of a trained supernet; loads it with the first path, once in every process.
+    """mAP (or accuracy) of a supernet's path with batch norm statistics of its own (DetNAS).
+
+    The supernet is loaded with the first path, once in every process.
 
     Attributes:
-        space: what the genes mean.
-        checkpoint: file of the supernet's training; its recipe says which data, task and detector.
-        images: of the training set, from which statistics are computed anew; all of them if there are fewer.
-        batch_size: images at a time; as many as each worker trained with by default.
-        device: "cuda", "cpu", or "auto" for a GPU where the trial has one.
-        cache_gib: decoded images that are kept between paths, in GiB; more are read anew for every path.
+        space: Space of the genes.
+        checkpoint: Checkpoint file of the supernet's training; its recipe says which data, task and detector.
+        images: Images of the training set from which statistics are computed anew; all of them if there are fewer.
+        batch_size: Images of one pass; as many as each worker trained with if left out.
+        device: Device of the network; auto is a GPU where the trial has one.
+        cache_gib: Memory for decoded images that each trial keeps between paths, in GiB; more are read anew.
+        threads: Threads that compute; on CPUs the last digits of a metric depend on it.
     """
 
     meaning = (
@@ -49,16 +59,25 @@ class PathEvaluator:
     )
 
     space: Space
-    checkpoint: str
-    images: int = 500
-    batch_size: int | None = None
-    device: str = "auto"
-    cache_gib: float = 2.0
-    _bench: Bench | None = field(default=None, init=False, repr=False, compare=False)
+    checkpoint: str = ""
+    images: Count = 500
+    batch_size: Annotated[int, Range(1, 65_536)] | None = None
+    device: Device = "auto"
+    cache_gib: Annotated[float, Range(0)] = 2.0
+    threads: Threads = 1
+    _loaded: LoadedSupernet | None = field(default=None, init=False, repr=False, compare=False)
+    needs_supernet = True
+    fits = staticmethod(has_supernet)
+
+    def __post_init__(self) -> None:
+        check_whole("images", self.images, 1)
+        check_finite("cache_gib", self.cache_gib, 0.0)
+        if self.batch_size is not None:
+            check_whole("batch_size", self.batch_size, 1)
 
     def __getstate__(self) -> dict[str, Any]:
         """Without what is loaded."""
-        return {**self.__dict__, "_bench": None}
+        return {**self.__dict__, "_loaded": None}
 
     def __call__(self, genes: Population) -> Metrics:
         """`score`, which is mAP (top-1 of classifiers), and `AP50`, `AP75` (`top5`), all in [0, 1].
@@ -66,18 +85,19 @@ class PathEvaluator:
         Raises:
             NasrayError: if the checkpoint is of no supernet of this space.
         """
-        found = [self.bench.evaluate(row) for row in genes]
+        with computing_threads(self.threads):
+            found = [self.loaded.evaluate(row) for row in genes]
         return {name: np.array([metrics[name] for metrics in found]) for name in found[0]}
 
     @property
-    def bench(self) -> Bench:
+    def loaded(self) -> LoadedSupernet:
         """The supernet with its images, loaded when it is first asked for."""
-        if self._bench is None:
-            self._bench = Bench(self)
-        return self._bench
+        if self._loaded is None:
+            self._loaded = LoadedSupernet(self)
+        return self._loaded
 
 
-class Bench:
+class LoadedSupernet:
     """A supernet and the images that its paths are measured with, in one process.
 
     Args:
@@ -93,6 +113,7 @@ class Bench:
         import torch
 
         from nasray.checkpoint import Checkpoint
+        from nasray.data.kept import CacheBudget, KeptBatches
         from nasray.data.order import CALIBRATION, seed_sequence
         from nasray.models.supernets import supernet_architecture
         from nasray.models.supernets.base import supernet_of
@@ -123,9 +144,9 @@ class Bench:
         generator = np.random.default_rng(seed_sequence(self.recipe.seed, CALIBRATION))
         chosen = np.sort(generator.permutation(len(sets.train))[: self.num_calibration])
         size = options.batch_size or self.recipe.batch_size // self.recipe.resources.workers
-        room = Room(int(options.cache_gib * 2**30))
-        self.calibration = KeptBatches(self._loader(sets.train.select(chosen), size), room)
-        self.measured = KeptBatches(self._loader(self.dataset, size), room)
+        memory = CacheBudget(int(options.cache_gib * 2**30))
+        self.calibration = KeptBatches(self._loader(sets.train.select(chosen), size), memory)
+        self.measured = KeptBatches(self._loader(self.dataset, size), memory)
         self.annotations: dict[str, Any] = self.dataset.to_coco() if self.recipe.task == "detection" else {}
 
     def evaluate(self, row: Any) -> dict[str, float]:
@@ -154,9 +175,7 @@ class Bench:
     def _classify(self, begin: float) -> dict[str, float]:
         from nasray.evaluation.accuracy import accuracy
 
-        found = accuracy(
-            self.network, self.measured, device=self.device, channels_last=self.recipe.channels_last
-        )  # fmt: skip
+        found = accuracy(self.network, self.measured, device=self.device, channels_last=self.recipe.channels_last)
         self.seconds |= {"inference": time.perf_counter() - begin, "metrics": 0.0}
         return {"score": found["top1"], "top5": found["top5"]}
 
@@ -182,46 +201,3 @@ class Bench:
             options=recipe.loader,
         )  # fmt: skip
         return images.epoch
-
-
-@dataclass
-class Room:
-    """Bytes that are left for batches to be kept in."""
-
-    left: int
-
-
-class KeptBatches:
-    """Batches that are loaded once and kept, as far as there is room: all of them, or none.
-
-    Args:
-        load: gives all batches anew.
-        room: for this and others; what is kept is taken from it.
-
-    Attributes:
-        kept: all batches, once they were all loaded and had room.
-    """
-
-    def __init__(self, load: Callable[[], Iterable[Any]], room: Room) -> None:
-        self.load, self.room = load, room
-        self.kept: list[Any] | None = None
-
-    def __iter__(self) -> Iterator[Any]:
-        if self.kept is not None:
-            yield from self.kept
-            return
-        batches: list[Any] = []
-        used = 0
-        iterator = iter(self.load())
-        batch = next(iterator, None)
-        while batch is not None:
-            used += batch.images.nbytes
-            if used <= self.room.left:
-                batches.append(batch)
-            else:
-                batches.clear()
-            following = next(iterator, None)  # whoever has had the last batch may not ask again
-            if following is None and batches:
-                self.kept, self.room.left = batches, self.room.left - used
-            yield batch
-            batch = following

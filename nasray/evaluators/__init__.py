@@ -1,0 +1,40 @@
+"""Evaluators: what an architecture is worth. None imports torch before it is called.
+
+Every evaluator is picklable and deterministic for each architecture: one that draws random numbers draws them from the
+seed and the architecture's id. An evaluator may have `meaning`, a sentence about its score for a report's reader;
+`closed_form`, whether a batch takes milliseconds; `fits(space)`, why it does not go with a space (None if it does); and
+`needs_supernet`.
+"""
+
+from nasray.evaluators.entropy import ClosedFormEntropy, LogWidth, SampledEntropy, SingleScaleEntropy
+from nasray.evaluators.path import PathEvaluator
+from nasray.evaluators.proxies import NASWOT, SynFlow, ZenScore
+from nasray.registry import Registry
+
+EVALUATORS = Registry(
+    "evaluator",
+    {
+        "entropy": ClosedFormEntropy,
+        "single-scale-entropy": SingleScaleEntropy,
+        "sampled-entropy": SampledEntropy,
+        "log-width": LogWidth,
+        "zen": ZenScore,
+        "naswot": NASWOT,
+        "synflow": SynFlow,
+        "path": PathEvaluator,
+    },
+    given=frozenset({"space", "seed", "checkpoint"}),
+)
+"""A new evaluator is one line here."""
+
+__all__ = [
+    "EVALUATORS",
+    "NASWOT",
+    "ClosedFormEntropy",
+    "LogWidth",
+    "PathEvaluator",
+    "SampledEntropy",
+    "SingleScaleEntropy",
+    "SynFlow",
+    "ZenScore",
+]

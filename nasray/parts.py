@@ -1,0 +1,148 @@
+"""The parts of an experiment, made: space, searcher, evaluator.
+
+An experiment says what a part is called and with which options; whatever does not go together is refused here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from nasray.cluster.session import Resources
+from nasray.evaluators import EVALUATORS
+from nasray.options import make_part
+from nasray.searchers import Objective, Searcher, default_batches
+from nasray.spaces import Budget, CostFunction, NasrayError, Space
+from nasray.spaces.ranges import shortened
+
+if TYPE_CHECKING:
+    from nasray.cluster.trial import Evaluator
+    from nasray.experiment import Experiment
+
+
+def make_space(experiment: Experiment) -> Any:
+    """Make the experiment's space."""
+    return make_part(experiment.space)
+
+
+def make_searcher(experiment: Experiment, space: Space | None = None) -> Searcher:
+    """Make a fresh searcher.
+
+    Args:
+        experiment: Experiment.
+        space: Its space, if it is made already.
+    """
+    space = space or make_space(experiment)
+    objectives = (Objective("score"), *(Objective(name, "min") for name in _minimized(experiment, space)))
+    searcher: Searcher = make_part(
+        experiment.searcher, space=space, budget=make_budget(experiment), cost=_make_cost(experiment, space),
+        objectives=objectives, seed=experiment.seed, evaluations=experiment.evaluations,
+    )  # fmt: skip
+    return searcher
+
+
+def make_budget(experiment: Experiment) -> Budget:
+    """Make the bounds on costs."""
+    bounds = {name: value for name, value in vars(experiment.budget).items() if value is not None}
+    return Budget(
+        upper={name: value for name, value in bounds.items() if not name.startswith("min_")},
+        lower={name.removeprefix("min_"): value for name, value in bounds.items() if name.startswith("min_")},
+    )
+
+
+def _make_cost(experiment: Experiment, space: Any) -> CostFunction:
+    """The costs of the space, with measured latency where the experiment asks for it."""
+    given = {name: value for name, value in vars(experiment.latency).items() if value is not None}
+    if experiment.budget.latency_ms is not None or "latency_ms" in experiment.minimize:
+        from nasray.latency import LatencyCost
+
+        return LatencyCost(space, resources=trial_resources(experiment), **given)
+    if given:
+        raise NasrayError(
+            f"latency.{next(iter(given))} is for searches with a bound on latency_ms, or that minimize it. Leave it "
+            "out, or set budget.latency_ms"
+        )
+    cost: CostFunction = space.cost
+    return cost
+
+
+def _minimized(experiment: Experiment, space: Space) -> tuple[str, ...]:
+    known = [*space.cost(np.empty((0, space.num_genes), dtype=np.int64)), "latency_ms"]
+    for index, name in enumerate(experiment.minimize):
+        if name not in known or name in experiment.minimize[:index]:
+            what = "twice the same cost" if name in known else "unknown cost"
+            raise NasrayError(
+                f"minimize: {what} {shortened(name)}; the score is maximized, and these costs can be minimized beside "
+                f"it: {', '.join(known)}"
+            )
+    return experiment.minimize
+
+
+def make_evaluator(experiment: Experiment, space: Space | None = None) -> Evaluator:
+    """Make the experiment's evaluator; the checkpoint of one that needs a supernet is still empty.
+
+    Args:
+        experiment: Experiment.
+        space: Its space, if it is made already.
+
+    Raises:
+        NasrayError: if it does not fit the space.
+    """
+    space = space or make_space(experiment)
+    name = experiment.evaluator.name
+    if reason := why_unfit(EVALUATORS.part(name), space):
+        others = [other for other in EVALUATORS if _is_fit(other, space)]
+        raise NasrayError(
+            f"evaluator {name!r} {reason}; space {experiment.space.name!r} does not fit. Take one of "
+            f"{', '.join(others)}"
+        )
+    evaluator: Evaluator = make_part(experiment.evaluator, space=space, seed=experiment.seed)
+    return evaluator
+
+
+def _is_fit(evaluator: str, space: Space) -> bool:
+    try:
+        return why_unfit(EVALUATORS.part(evaluator), space) is None
+    except NasrayError:  # of another package, that cannot be imported
+        return False
+
+
+def why_unfit(part: Any, space: Space) -> str | None:
+    """Return why a part does not go with a space, as its `fits(space)` says; None if it does."""
+    reason: str | None = part.fits(space) if hasattr(part, "fits") else None
+    return reason
+
+
+def needs_supernet(experiment: Experiment) -> bool:
+    """Return whether the experiment's evaluator compares paths of a supernet."""
+    return bool(getattr(EVALUATORS.part(experiment.evaluator.name), "needs_supernet", False))
+
+
+def trial_resources(experiment: Experiment) -> Resources:
+    """Return what a trial needs and where it runs."""
+    return Resources(**vars(experiment.resources))
+
+
+def check_parts(experiment: Experiment) -> None:
+    """Make all parts once.
+
+    Raises:
+        NasrayError: for whatever does not go together.
+    """
+    space = make_space(experiment)
+    make_searcher(experiment, space)
+    make_evaluator(experiment, space)
+
+
+def with_defaults(experiment: Experiment) -> Experiment:
+    """Return the same experiment with what its number of evaluations decides written out, so that a run keeps it."""
+    batch_size, in_flight = default_batches(experiment.evaluations)
+    options = make_searcher(experiment).options()
+    return dataclasses.replace(
+        experiment,
+        batch_size=experiment.batch_size or batch_size,
+        in_flight=experiment.in_flight or in_flight,
+        searcher=dataclasses.replace(experiment.searcher, **options),
+    )

@@ -1,0 +1,83 @@
+"""The parts of an experiment are made of what it says; what does not go together is refused."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from nasray.evaluators import EVALUATORS
+from nasray.experiment import load_experiment, parse_experiment
+from nasray.parts import make_evaluator, make_searcher, make_space, needs_supernet, why_unfit, with_defaults
+from nasray.spaces import BottleneckSpace, NasrayError, ShuffleNetSpace
+
+
+def experiment(**content):
+    return parse_experiment({"name": "x", **content}, "test")
+
+
+def test_defaults_that_docs_promise():
+    """An experiment of a budget alone is a coarse-to-fine search of bottlenecks by their entropy."""
+    found = experiment(budget={"gmacs": 20})
+    assert (found.space.name, found.searcher.name, found.evaluator.name) == ("bottleneck", "coarse-to-fine", "entropy")
+
+
+def test_searchers_get_space_budget_objectives_and_seed():
+    found = experiment(
+        seed=3, evaluations=70, minimize=["gmacs"], searcher={"name": "random"}, budget={"gmacs": 50, "min_gmacs": 9}
+    )
+    searcher = make_searcher(found)
+    assert [(one.name, one.direction) for one in searcher.objectives] == [("score", "max"), ("gmacs", "min")]
+    assert (searcher.budget.upper, searcher.budget.lower) == ({"gmacs": 50}, {"gmacs": 9})
+    assert searcher.evaluations == 70
+    assert searcher.rng.bit_generator.state == np.random.default_rng(3).bit_generator.state
+
+
+def test_evaluators_get_the_seed_where_they_draw():
+    assert make_evaluator(experiment(seed=5, evaluator={"name": "zen"})).seed == 5
+    assert not hasattr(make_evaluator(experiment(seed=5)), "seed")
+
+
+def test_what_a_part_says_about_a_space():
+    assert [name for name in EVALUATORS if why_unfit(EVALUATORS[name], ShuffleNetSpace()) is None] == [
+        "zen", "naswot", "synflow", "path",
+    ]  # fmt: skip
+    assert why_unfit(EVALUATORS["path"], BottleneckSpace()) == "needs a supernet; there are those of shufflenet"
+    message = "evaluator 'log-width' is defined for staged spaces; space 'shufflenet' does not fit. Take one of zen"
+    with pytest.raises(NasrayError, match=message):
+        experiment(space={"name": "shufflenet"}, evaluator={"name": "log-width"})
+
+
+def test_which_evaluators_need_a_supernet():
+    assert needs_supernet(load_experiment("detnas-300m-tiny"))
+    assert not needs_supernet(load_experiment("maedet-tiny"))
+
+
+def test_defaults_are_written_out():
+    found = with_defaults(experiment(evaluations=300, searcher={"name": "evolution"}))
+    assert (found.batch_size, found.in_flight) == (4, 2)
+    assert (found.searcher.population_size, found.searcher.parents, found.searcher.mutation) == (50, 10, 0.5)
+    assert with_defaults(found) == found
+
+
+def test_the_space_is_that_of_the_options():
+    space = make_space(experiment(space={"name": "basic", "kernels": [5], "image_hw": 96}))
+    assert (space.family, space.kernels, space.image_hw) == ("basic", (5,), (96, 96))
+
+
+def test_a_closed_form_search_imports_no_torch():
+    """Nor anything that reads data, before a search begins."""
+    code = """
+import sys
+from nasray.cli import make_parser
+from nasray.cli.parsing import parse_arguments
+from nasray.experiment import load_experiment
+from nasray.parts import make_evaluator, make_searcher
+known = parse_arguments(make_parser(), ["search", "maedet-m", "--searcher.name", "evolution"])
+experiment = load_experiment(known.experiment, known.overrides)
+searcher, evaluator = make_searcher(experiment), make_evaluator(experiment)
+searcher.check_feasible()
+print(sorted({"torch", "torchvision", "optuna", "ray", "nasray.data"} & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
