@@ -9,7 +9,7 @@ import pprint
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nasray.architectures import checked_spec, is_supernet, slots
+from nasray.architectures import checked_spec, has_layers, is_supernet, slots
 from nasray.cluster import write_atomic
 from nasray.cluster.files import check_output
 from nasray.cluster.reading import shown
@@ -99,6 +99,10 @@ def export_backbone(what: str, path: Path) -> dict[str, Any]:
     if "backbone" not in parts:
         raise NasrayError(f"export to .py writes a backbone; {shown(what)} is a {' and a '.join(parts)}")
     architecture = parts["backbone"]
+    if not has_layers(architecture):
+        raise NasrayError(
+            f"the source of {architecture.family} networks is not nasray's to write. Export a detector to .onnx or .pt2"
+        )
     network = build(architecture).eval()
     if state is not None:
         network.load_state_dict(state)

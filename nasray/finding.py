@@ -44,10 +44,10 @@ def find_architecture(name: str) -> Architecture:
         return read_architecture(path)
     if "/" in name or path.suffix in (".json", ".pt"):
         raise NasrayError(f"{shown(path)} not found. Give a JSON file, the folder of a run or a training, or a name")
-    others = "".join(f" {family.describe}." for family in FAMILIES.values() if family.describe)
+    others = "".join(f", {family.describe}" for family in FAMILIES.values() if family.describe)
     raise NasrayError(
-        f"unknown architecture {name!r}{did_you_mean(name, ARCHITECTURES)} Named ones: {', '.join(ARCHITECTURES)}."
-        f"{others} A JSON file of an architecture and a run's folder also do"
+        f"unknown architecture {name!r}{did_you_mean(name, ARCHITECTURES)} Named ones: {', '.join(ARCHITECTURES)}"
+        f"{others}. A JSON file of an architecture and a run's folder also do"
     )
 
 

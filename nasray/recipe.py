@@ -218,7 +218,8 @@ class Recipe:
             train/CLASS/*.jpg, and val/CLASS/*.jpg to validate on.
         holdout: images of the training set, drawn by the seed, that are kept apart: not learnt, for a supernet's paths
             to be compared on.
-        weights: a file of pre-trained weights: of a backbone, or a checkpoint of nasray's.
+        weights: a file of pre-trained weights: of a backbone, or a checkpoint of nasray's; or published ones of a
+            library by name, such as torchvision:resnet50.
         batch_size: images of one step, over all workers.
         backbone_norm: batch (synchronized where there are several workers), or frozen (statistics and scale fixed).
         frozen_stages: how much of the backbone is not trained: 1 the stem, 2 also the first stage, and so on.

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from nasray.architectures import shufflenet, staged, supernet
+from nasray.architectures import libraries, shufflenet, staged, supernet
 from nasray.architectures.family import SLOTS, Family, Slot
 from nasray.architectures.specs import did_you_mean
 from nasray.cluster.reading import read_json, shown
@@ -21,7 +21,12 @@ from nasray.spaces.ranges import MAX_PARAMS_M, MIN_SIDE, shortened
 COMPOSITE = "composite"
 """Family of an architecture that fills several slots."""
 
-FAMILIES: dict[str, Family] = {**staged.FAMILIES, **shufflenet.FAMILIES, **supernet.FAMILIES}
+FAMILIES: dict[str, Family] = {
+    **staged.FAMILIES,
+    **shufflenet.FAMILIES,
+    **supernet.FAMILIES,
+    **libraries.FAMILIES,
+}
 """All families of architectures. A new one is a module of this package and one entry here."""
 
 ARCHITECTURES: dict[str, Architecture] = {

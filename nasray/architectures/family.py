@@ -26,7 +26,7 @@ class Family:
             first key or value that is not understood.
         layers: Layer table (N = 1) of a checked spec at an image size; None where a network is counted by building it.
         named: Published architectures by name.
-        describe: Line about the members that are not in `named`, for messages; empty where there are none.
+        describe: Phrase about the members that are not in `named`; empty where there are none.
         find: Lookup of the members that are not in `named`; None for a name that is none of them.
     """
 

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nasray.cli.common import ARCHITECTURE, CHECKPOINT, IMAGE_SIZE, command, print_json, print_table
+from nasray.cli.common import ARCHITECTURE, CHECKPOINT, IMAGE_SIZE, command, number_text, print_json, print_table
 from nasray.cli.parsing import image_hw, whole
 from nasray.cluster.files import check_output
 from nasray.spaces import NasrayError
@@ -58,17 +58,15 @@ def _cost(known: Any) -> None:
     if known.detector:
         _detector_cost(known)
         return
-    from nasray.architectures import PUBLISHED, layer_table, slots
+    from nasray.architectures import PUBLISHED, slots
     from nasray.finding import find_architecture
 
     image_hw = known.image_size
     rows = []
     for name in known.architecture:
         architecture = find_architecture(name)
-        table = layer_table(slots(architecture).get("backbone", architecture), image_hw)
-        cost = {key: float(value[0]) for key, value in table.cost().items()}
-        gmacs_mmcv = float(table.gmacs_mmcv()[0])
-        rows.append({"name": name, **cost, "gmacs_mmcv": gmacs_mmcv, "published": PUBLISHED.get(name)})
+        backbone = slots(architecture).get("backbone", architecture)
+        rows.append({"name": name, **_backbone_cost(backbone, image_hw), "published": PUBLISHED.get(name)})
     note = {
         "scope": "backbone",
         "image_hw": list(image_hw),
@@ -85,9 +83,22 @@ def _cost(known: Any) -> None:
     for row in rows:
         published = row["published"] if image_hw in ((800, 1280), (1280, 800)) else None
         paper = [f"{published['gmacs']:g}", f"{published['params_m']:g}"] if published else ["", ""]
-        figures = [f"{row['gmacs']:.4g}", f"{row['gmacs_mmcv']:.4g}", f"{row['params_m']:.4g}", f"{row['layers']:.0f}"]
+        keys = ("gmacs", "gmacs_mmcv", "params_m", "layers")
+        figures = [number_text(row[key], ".0f" if key == "layers" else ".4g") for key in keys]
         table_rows.append([row["name"], *figures, *paper])
     print_table(["architecture", "gmacs", "gmacs_mmcv", "params_m", "layers", "paper: G", "paper: M"], table_rows)
+
+
+def _backbone_cost(architecture: Architecture, image_hw: tuple[int, int]) -> dict[str, float | None]:
+    """Costs of a backbone; None for those that only a layer table tells."""
+    from nasray.architectures import FAMILIES, has_layers, layer_table
+
+    if architecture.family in FAMILIES and not has_layers(architecture):
+        from nasray.models.cost import backbone_cost
+
+        return {**backbone_cost(architecture, image_hw), "layers": None, "gmacs_mmcv": None}
+    table = layer_table(architecture, image_hw)
+    return {**{key: float(value[0]) for key, value in table.cost().items()}, "gmacs_mmcv": float(table.gmacs_mmcv()[0])}
 
 
 def _detector_cost(known: Any) -> None:

@@ -94,7 +94,7 @@ def _recipes() -> dict[str, str]:
 
 
 def _architectures() -> dict[str, str]:
-    from nasray.architectures import ARCHITECTURES, layer_table
+    from nasray.architectures import ARCHITECTURES, FAMILIES, layer_table
 
     texts = {}
     for name, architecture in ARCHITECTURES.items():
@@ -103,7 +103,8 @@ def _architectures() -> dict[str, str]:
             f"{architecture.family}, {cost['gmacs']:.1f} G at 800x1280, {cost['params_m']:.1f} M, "
             f"{cost['layers']:.0f} layers"
         )
-    return texts
+    others = {f"{name}:MODEL": family.describe for name, family in FAMILIES.items() if family.describe}
+    return texts | others
 
 
 _REGISTRIES: dict[str, Callable[[], Registry]] = {

@@ -91,10 +91,11 @@ def measure_architecture(
     from nasray.models import build
 
     setting = Setting.here(image_hw, batch_size=batch_size, device=device, dtype=dtype)
+    layers = layer_table(architecture, setting.image_hw) if with_table else None
     network = _without_drawing(build, architecture)
     result = measure(network, image_hw, batch_size=batch_size, device=setting.device, dtype=dtype)
-    if with_table:
-        table, layers = LatencyTable.open(setting), layer_table(architecture, setting.image_hw)
+    if layers is not None:
+        table = LatencyTable.open(setting)
         table.ensure(layers)
         result["predicted_ms"] = float(table.predict(layers)[0])
         result["error_percent"] = 100 * (result["predicted_ms"] / result["median_ms"] - 1)

@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from nasray.architectures import has_layers, is_supernet, slots
 from nasray.spaces import Architecture
 
 CONVENTIONS = {
@@ -73,6 +74,31 @@ PUBLISHED_PARTS = (
 has 18 outputs a location where nasray's has 15."""
 
 
+def backbone_cost(architecture: Architecture, image_hw: tuple[int, int]) -> dict[str, float]:
+    """Return `gmacs` and `params_m` of a backbone whose layers no table knows, counted by PyTorch on the meta device.
+
+    Matrix products of attention count as layers do.
+
+    Args:
+        architecture: Architecture of the backbone.
+        image_hw: Height and width of the image in pixels.
+
+    Raises:
+        NasrayError: if no network can be built of it.
+    """
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from nasray.models import build
+
+    with torch.device("meta"):
+        network, images = build(architecture).eval(), torch.empty(1, 3, *image_hw)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        network(images)
+    params = sum(parameter.numel() for parameter in network.parameters())
+    return {"gmacs": counter.get_total_flops() / 2e9, "params_m": params / 1e6}
+
+
 def detector_cost(
     name: str, architecture: Architecture, image_hw: tuple[int, int], *, num_classes: int = 80, **options: Any
 ) -> dict[str, dict[str, float]]:
@@ -112,6 +138,12 @@ def detector_cost(
         detector(images)
     for handle in handles:
         handle.remove()
+    backbone = slots(architecture).get("backbone")
+    if backbone is not None and not has_layers(backbone) and not is_supernet(backbone):
+        # Layers of libraries multiply beside their modules too, as attention does.
+        beside = backbone_cost(backbone, image_hw)["gmacs"] - counts["backbone"]["gmacs"]
+        for convention in CONVENTIONS:
+            counts["backbone"][convention] += beside
     parts = {part: figures for part, figures in counts.items() if any(figures.values())}
     total = {key: sum(figures[key] for figures in parts.values()) for key in ("params_m", *CONVENTIONS)}
     return {**parts, "total": total}

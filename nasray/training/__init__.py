@@ -180,8 +180,11 @@ def try_out(recipe: Recipe, architecture: Architecture | None = None) -> Descrip
 
 def with_absolute_paths(recipe: Recipe) -> Recipe:
     """Workers may run in other folders. What is no path stays as it is."""
+    from nasray.training.published import is_published
+
     data = str(Path(recipe.data).absolute()) if recipe.data != "shapes" and Path(recipe.data).exists() else recipe.data
-    weights = str(Path(recipe.weights).absolute()) if recipe.weights else None
+    is_file = recipe.weights is not None and not is_published(recipe.weights)
+    weights = str(Path(recipe.weights).absolute()) if recipe.weights and is_file else recipe.weights
     return dataclasses.replace(recipe, data=data, weights=weights)
 
 

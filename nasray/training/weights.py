@@ -17,6 +17,7 @@ from nasray.architectures import Slot, is_supernet, slots
 from nasray.checkpoint import Checkpoint, read_tensors
 from nasray.recipe import Recipe
 from nasray.spaces import Architecture, NasrayError
+from nasray.training.published import fetch, find_published, is_published, read_safetensors
 
 WRAPPERS = ("state_dict", "model", "net_dict", "model_state_dict")
 """Keys under which training programs keep a state dictionary."""
@@ -31,19 +32,28 @@ def load_weights(network: nn.Module, path: str, architecture: Architecture, clas
 
     Args:
         network: Detector or classifier to load into.
-        path: Path of the file.
+        path: Path of the file, or `LIBRARY:MODEL` of published weights, see `nasray.training.published`.
         architecture: Architecture of the network.
         classes: Classes of the data set, in the order of labels.
 
     Raises:
         NasrayError: if the file cannot be read or does not fit; the message names the first tensor that does not.
     """
+    if is_published(path):
+        weights = find_published(path)
+        line = _load_state(network, _read(str(fetch(weights))), weights.name)
+        return f"{line}. Their license: {weights.license}. Origin: {weights.origin}"
     content = _read(path)
     if isinstance(content, dict) and "format" in content and "recipe" in content:
         return _load_checkpoint(network, Checkpoint.load(path), path, architecture, classes)
+    return _load_state(network, content, path)
+
+
+def _load_state(network: nn.Module, content: Any, path: str) -> str:
+    """Load a state dictionary of another program into the backbone, and return a line about it."""
     tensors = _state_dict(content, path)
     how, num_unused = _load_backbone(network, tensors, path)
-    unused = f"; {num_unused} tensors at its end are not used" if num_unused else ""
+    unused = f"; {num_unused} tensors {'at its end ' if how == 'order' else ''}are not used" if num_unused else ""
     return f"backbone from {path}, matched by {how}{unused}"
 
 
@@ -75,7 +85,7 @@ def _read(path: str) -> Any:
     if not Path(path).is_file():
         raise NasrayError(f"no file of weights at {path}: name a checkpoint of nasray's or a PyTorch state dictionary")
     try:
-        return read_tensors(Path(path))
+        return read_safetensors(Path(path)) if path.endswith(".safetensors") else read_tensors(Path(path))
     except ValueError as error:
         raise NasrayError(
             f"{path} holds no weights, is torn, or holds more than tensors, which are all that is read from a file: "
@@ -167,7 +177,7 @@ def _load_backbone(network: nn.Module, tensors: dict[str, Tensor], path: str) ->
     """How the tensors were matched with the backbone's, and how many are left over."""
     own = {name: value for name, value in _backbone(network).state_dict().items() if not name.endswith(COUNTER)}
     theirs = {name: value for name, value in tensors.items() if not name.endswith(COUNTER)}
-    how, pairs = "name", _pairs_by_name(own, theirs)
+    how, pairs = "name", _pairs_by_name(own, theirs, getattr(_backbone(network), "published_names", {}))
     if pairs is None:
         how, pairs = "order", dict(zip(own, theirs, strict=False))
     for name, value in own.items():
@@ -186,8 +196,15 @@ def _load_backbone(network: nn.Module, tensors: dict[str, Tensor], path: str) ->
     return how, len(theirs) - len(own)
 
 
-def _pairs_by_name(own: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> dict[str, str] | None:
-    """From our names to the file's, which may all have one prefix; None if it lacks some."""
+def _pairs_by_name(
+    own: Mapping[str, Tensor], theirs: Mapping[str, Tensor], published: Mapping[str, str]
+) -> dict[str, str] | None:
+    """From our names to the file's, which may all have one prefix; None if it lacks some.
+
+    A backbone of a library knows the names of its state in the library's `published` weights.
+    """
+    if published and all(published.get(name) in theirs for name in own):
+        return {name: published[name] for name in own}
     first = next(iter(own))
     for name in theirs:
         if name.endswith(first):
