@@ -10,14 +10,16 @@ import torchvision
 
 from nasray.architectures import ARCHITECTURES, named_architecture
 from nasray.checkpoint import make_network
-from nasray.recipe import DetectorOptions, Recipe
+from nasray.models.detectors import DETECTORS
+from nasray.options import options_of
+from nasray.recipe import Recipe
 from nasray.spaces import NasrayError
 from nasray.training import with_absolute_paths
 from nasray.training.published import PublishedWeights, fetch, find_published
 from nasray.training.weights import load_weights
 
 needs_timm = pytest.mark.skipif(not importlib.util.find_spec("timm"), reason="timm is not installed")
-RECIPE = Recipe(name="x", detector=DetectorOptions(name="fcos", channels=16, num_convs=1))
+RECIPE = Recipe(name="x", detector=options_of(DETECTORS, "fcos", channels=16, num_convs=1))
 
 
 @pytest.fixture(autouse=True)
