@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 
 def draw_detections(
-    image: NDArray[np.uint8], boxes: NDArray[np.floating], labels: Sequence[int], scores: Sequence[float],
+    image: NDArray[np.uint8], boxes: NDArray[np.floating], labels: Sequence[int], scores: Sequence[float] | None,
     classes: Sequence[str],
 ) -> NDArray[np.uint8]:  # fmt: skip
     """An image with boxes, each with its class and score; the best lie on top.
@@ -20,7 +20,7 @@ def draw_detections(
         image: (3, H, W) RGB.
         boxes: (D, 4) xyxy in pixels.
         labels: (D,)
-        scores: (D,) in [0, 1].
+        scores: (D,) in [0, 1]; None for true boxes, which have none.
         classes: names in the order of labels.
 
     Returns:
@@ -32,12 +32,13 @@ def draw_detections(
     pen = ImageDraw.Draw(picture)
     edge = max(picture.size)
     font, width = ImageFont.load_default(max(edge / 45, 9)), max(round(edge / 320), 1)
-    for place in np.argsort(scores, kind="stable").tolist():
+    order = range(len(boxes)) if scores is None else np.argsort(scores, kind="stable").tolist()
+    for place in order:
         label = int(labels[place])
         left, top, right, bottom = (float(value) for value in boxes[place])
         color = class_color(label)
         pen.rectangle((left, top, max(right, left + 1), max(bottom, top + 1)), outline=color, width=width)
-        text = f"{classes[label]} {scores[place]:.2f}"
+        text = classes[label] if scores is None else f"{classes[label]} {scores[place]:.2f}"
         size = pen.textbbox((0, 0), text, font=font)
         height = size[3] + 2
         corner = (left, max(top - height, 0))

@@ -321,7 +321,7 @@ NOWHERE = ("nope", "no/such/thing", "", LONG, "x/" * 2100, "\udcff", "a\0b", "a\
 POSITIONALS: dict[tuple[str, ...], tuple[str, ...]] = {
     ("search",): ("/dev/zero", "/dev/null", "no.yaml", "other.yaml", "file", "other", "run"),
     ("resume",): ("file", "other"),
-    ("report",): ("file", "other", "trained"),
+    ("report",): ("file", "other"),
     ("front",): ("file", "other", "trained"),
     ("compare",): ("file", "other", "trained", "run"),
     ("compare", "trained"): ("file", "other", "run", "trained"),

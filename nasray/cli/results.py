@@ -17,8 +17,8 @@ from nasray.spaces.ranges import check_finite, shortened
 
 def add_commands(commands: Any) -> None:
     """Declare `report`, `front`, `compare`, `rank`."""
-    sub = command(commands, "report", _report, "write a run's report.html and its figures")
-    sub.add_argument("folder")
+    sub = command(commands, "report", _report, "write report.html of a run or a training, and its figures")
+    sub.add_argument("folder", help="a run, or a training such as RUN/train")
 
     text = "the best architectures of a run: its Pareto front, or the best within a budget"
     sub = command(commands, "front", _front, text, takes_overrides=True)
@@ -52,7 +52,17 @@ def _report(known: Any) -> None:
     from nasray.experiment import experiment_of_run
     from nasray.parts import make_evaluator, make_searcher
     from nasray.reports import report_figures, write_report
+    from nasray.training.folder import is_training
 
+    folder = Path(known.folder)
+    if is_training(folder):
+        from nasray.reports.training import training_figures, write_training_report
+
+        if known.json:
+            print_json(training_figures(folder))
+        else:
+            print(write_training_report(folder))
+        return
     run = RunFolder.open(known.folder)
     experiment = experiment_of_run(run.description(), known.folder)
     space, evaluator = make_searcher(experiment).space, make_evaluator(experiment)

@@ -11,6 +11,8 @@ import numpy as np
 if TYPE_CHECKING:
     from nasray.checkpoint import Checkpoint
     from nasray.data import DetectionSet
+    from nasray.evaluation.coco import CocoMetrics
+    from nasray.evaluation.predictions import Predictions
 
 
 def evaluate_checkpoint(
@@ -41,13 +43,32 @@ def evaluate_checkpoint(
     Raises:
         NasrayError: if the data set's classes are not those that the detector was trained for; and as `open_data`.
     """
+    begin = time.monotonic()
+    dataset, found = find_detections(checkpoint, data=data, split=split, batch_size=batch_size, device=device)
+    figures, _ = detection_figures(dataset, found)
+    if to is not None:
+        found.write(to, dataset)
+    source = {"data": data or checkpoint.recipe.data, "split": split, "images": len(dataset)}
+    return {**source, "iteration": checkpoint.iteration, **figures, "seconds": time.monotonic() - begin}
+
+
+def find_detections(
+    checkpoint: Checkpoint,
+    *,
+    data: str | None = None,
+    split: str = "val",
+    batch_size: int | None = None,
+    device: str = "auto",
+) -> tuple[DetectionSet, Predictions]:
+    """Return a data set, and what a trained detector finds in it.
+
+    Arguments and errors are those of `evaluate_checkpoint`.
+    """
     import torch
 
     from nasray.cluster.progress import ProgressLine
     from nasray.data import EvaluationLoader, open_data
-    from nasray.evaluation.coco import coco_metrics, mask_summary
     from nasray.evaluation.predictions import predict
-    from nasray.evaluation.voc import voc_metrics
 
     recipe = checkpoint.recipe
     if split == "held":
@@ -60,29 +81,41 @@ def evaluate_checkpoint(
     detector = checkpoint.detector().to(device)
     batches = EvaluationLoader(
         dataset, recipe.augmentation, batch_size=batch_size or 8, stride=detector.stride, options=recipe.loader
-    )  # fmt: skip
+    )
     line = ProgressLine("evaluate", len(dataset))
-    begin = time.monotonic()
-    found = predict(
-        detector, batches, device=device, channels_last=recipe.channels_last,
+    return dataset, predict(
+        detector,
+        batches,
+        device=device,
+        channels_last=recipe.channels_last,
         progress=lambda done: line.update(done, final=done == len(dataset)),
-    )  # fmt: skip
+    )
+
+
+def detection_figures(dataset: DetectionSet, found: Predictions) -> tuple[dict[str, Any], CocoMetrics]:
+    """Return `coco`, `voc` and `classes` of `evaluate_checkpoint`, and all of COCO's figures."""
+    from nasray.evaluation.coco import coco_metrics, mask_summary
+    from nasray.evaluation.voc import voc_metrics
+
     coco, voc = coco_metrics(dataset, found), voc_metrics(dataset, found)
-    summary = {**coco.summary, **mask_summary(dataset, found)}
-    if to is not None:
-        found.write(to, dataset)
     counted = np.bincount(dataset.labels[~dataset.ignored], minlength=len(dataset.classes))
     rows = [
-        {"class": name, "mAP": float(coco.class_ap[label]), "AP50": float(coco.class_ap50[label]),
-         "AP50_voc07": float(voc.class_ap07[label]), "AP50_voc12": float(voc.class_ap12[label]),
-         "boxes": int(counted[label])}
+        {
+            "class": name,
+            "mAP": float(coco.class_ap[label]),
+            "AP50": float(coco.class_ap50[label]),
+            "AP50_voc07": float(voc.class_ap07[label]),
+            "AP50_voc12": float(voc.class_ap12[label]),
+            "boxes": int(counted[label]),
+        }
         for label, name in enumerate(dataset.classes)
-    ]  # fmt: skip
-    return {
-        "data": data or recipe.data, "split": split, "images": len(dataset), "iteration": checkpoint.iteration,
-        "coco": summary, "voc": {"AP50_voc07": voc.ap50_voc07, "AP50_voc12": voc.ap50_voc12}, "classes": rows,
-        "seconds": time.monotonic() - begin,
-    }  # fmt: skip
+    ]
+    figures = {
+        "coco": {**coco.summary, **mask_summary(dataset, found)},
+        "voc": {"AP50_voc07": voc.ap50_voc07, "AP50_voc12": voc.ap50_voc12},
+        "classes": rows,
+    }
+    return figures, coco
 
 
 def _held_images(checkpoint: Checkpoint, data: str | None) -> DetectionSet:

@@ -33,6 +33,9 @@ NAMES = (
 """COCO's twelve numbers in COCO's order. mAP is the mean over IoU .50:.05:.95 (COCO's "AP"); small is below 32 x 32
 pixels of area, large above 96 x 96; AR_n is the recall with n detections an image."""
 
+IOUS, RECALLS = np.linspace(0.5, 0.95, 10), np.linspace(0, 1, 101)
+"""At which COCO states precision."""
+
 
 @dataclass(frozen=True, eq=False)
 class CocoMetrics:
@@ -42,11 +45,14 @@ class CocoMetrics:
         summary: Twelve numbers, by `NAMES`.
         class_ap: (C,) mAP of every class.
         class_ap50: (C,) AP50 of every class.
+        precision: (T, R, C) precision at `IOUS` and `RECALLS`, of all sizes and with 100 detections an image; -1 for a
+            class without boxes.
     """
 
     summary: dict[str, float]
     class_ap: NDArray[np.float64]
     class_ap50: NDArray[np.float64]
+    precision: NDArray[np.float64]
 
 
 def coco_metrics(
@@ -87,7 +93,7 @@ def coco_metrics_of(
     values = [float(value) if value > -1 else float("nan") for value in evaluation.stats[: len(NAMES)]]
     precision = np.asarray(evaluation.eval["precision"])[:, :, :, 0, -1]  # IoU, recall, class; all sizes, 100 boxes
     precision = precision[:, :, np.argsort(np.argsort([category["id"] for category in annotations["categories"]]))]
-    return CocoMetrics(dict(zip(NAMES, values, strict=True)), _mean(precision), _mean(precision[:1]))
+    return CocoMetrics(dict(zip(NAMES, values, strict=True)), _mean(precision), _mean(precision[:1]), precision)
 
 
 def evaluate_coco(
