@@ -87,14 +87,14 @@ def groups_of_run(run: RunFolder) -> list[Group]:
     for path in sorted((run.path / FOLDER).glob("*/*/*/train")):
         folders.setdefault(path.relative_to(run.path / FOLDER).parts[0], []).append(path)
     groups = [Group(name, tuple(_finished(paths))) for name, paths in folders.items()]
-    mine = tuple(training for training in groups[0].trainings if winner in _part_ids(training))
+    mine = tuple(training for training in groups[0].trainings if winner in part_ids(training.folder))
     groups[0] = Group(WINNER, mine)
     return [group for group in groups if group.trainings]
 
 
-def _part_ids(training: Training) -> list[str]:
-    """Return the ids of what a training's architecture is made of: a head beside the searched backbone, say."""
-    return [part.id for part in slots(read_description(training.folder).architecture).values()]
+def part_ids(folder: Path) -> list[str]:
+    """Return the ids of what the architecture of a training is made of: a head beside a searched backbone, say."""
+    return [part.id for part in slots(read_description(folder).architecture).values()]
 
 
 def groups_of_trainings(folders: Sequence[Path]) -> list[Group]:
@@ -163,24 +163,21 @@ def compare(groups: Sequence[Group]) -> dict[str, Any]:
             )
         if difference := _difference(first, read_description(training.folder)):
             notes.setdefault(difference, []).append(training.folder)
-    return {
-        "metric": metric,
-        "groups": [
-            {
-                "name": group.name,
-                "architectures": group.num_architectures,
-                "trainings": [training.to_json() for training in group.trainings],
-                **dataclasses.asdict(mean_interval(group.values)),
-            }
-            for group in groups
-        ],
-        "comparisons": [
-            {"group": groups[0].name, "with": other.name,
-             **dataclasses.asdict(compare_groups(groups[0].values, other.values))}
-            for other in groups[1:]
-        ],
-        "notes": [_note(difference, folders) for difference, folders in notes.items()],
-    }  # fmt: skip
+    described = [
+        {
+            "name": group.name,
+            "architectures": group.num_architectures,
+            "trainings": [training.to_json() for training in group.trainings],
+            **dataclasses.asdict(mean_interval(group.values)),
+        }
+        for group in groups
+    ]
+    comparisons = []
+    for other in groups[1:]:
+        found = dataclasses.asdict(compare_groups(groups[0].values, other.values))
+        comparisons.append({"group": groups[0].name, "with": other.name, **found})
+    sentences = [_note(difference, folders) for difference, folders in notes.items()]
+    return {"metric": metric, "groups": described, "comparisons": comparisons, "notes": sentences}
 
 
 def _metric(training: Training) -> str:

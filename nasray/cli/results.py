@@ -91,10 +91,10 @@ def _front(known: Any) -> None:
     chosen = best_within(entries, budget) if budget.names else None
     shown = entries if chosen is None else [chosen]
     if known.json:
-        print_json({
-            "objectives": best["objectives"], "cost_scope": best.get("cost_scope"), "finished": best["finished"],
-            "front" if len(objectives) > 1 else "best": [entry.to_json() for entry in shown],
-        })  # fmt: skip
+        about = {
+            name: best.get(name) for name in ("objectives", "cost_scope", "evaluations", "finished", "ended_early")
+        }
+        print_json({**about, "front" if len(objectives) > 1 else "best": [entry.to_json() for entry in shown]})
         return
     names = list(shown[0].figures)
     rows = [[entry.id, *(number_text(entry.figures[name], ".5g") for name in names)] for entry in shown]
@@ -164,10 +164,8 @@ def _compare(known: Any) -> None:
         if trains:
             from nasray.baselines import train_alike
 
-            train_alike(
-                run.path, num_random=known.random, baselines=known.baselines, repeats=known.repeats,
-                recipe=known.recipe, seed=known.seed,
-            )  # fmt: skip
+            options = {"num_random": known.random, "baselines": known.baselines, "repeats": known.repeats}
+            train_alike(run.path, **options, recipe=known.recipe, seed=known.seed)
         groups = groups_of_run(run)
         if not groups or groups[0].name != WINNER or len(groups) < 2:
             folder = shlex.quote(known.folders[0])

@@ -51,10 +51,12 @@ def class_section(figures: dict[str, Any], coco: CocoMetrics, classes: Sequence[
     curves = {classes[label]: coco.precision[0, :, label] for label in present} if len(classes) > 1 else {}
     known = (coco.precision > -1).all(axis=(0, 1))
     mean = {iou: coco.precision[place][:, known].mean(axis=1) for place, iou in ((0, 0.5), (5, 0.75)) if known.any()}
-    plots = [Plot("precision-recall", "precision over recall, at IoU .5 and .75",
-                  partial(draw_precision, means=mean, curves=curves))] if mean else []  # fmt: skip
-    plots.append(Plot("sizes", "AP and recall of small, medium and large objects",
-                      partial(draw_sizes, coco=figures["coco"])))  # fmt: skip
+    plots = [
+        Plot("sizes", "AP and recall of small, medium and large objects", partial(draw_sizes, coco=figures["coco"]))
+    ]
+    if mean:
+        plot = partial(draw_precision, means=mean, curves=curves)
+        plots.insert(0, Plot("precision-recall", "precision over recall, at IoU .5 and .75", plot))
     note = (
         "Means are over classes; those of the classes with most boxes are at IoU .5. Sizes are of objects in pixels: "
         + ", ".join(f"{name} {text}" for name, text in SIZES.items())

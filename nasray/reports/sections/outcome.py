@@ -8,7 +8,7 @@ import numpy as np
 from markupsafe import Markup
 
 from nasray.architectures import has_layers, layer_table
-from nasray.comparison import verdict_sentence
+from nasray.comparison import part_ids, verdict_sentence
 from nasray.reports.data import finite_or_none
 from nasray.reports.figures import Floats, label
 from nasray.reports.pieces import NONE, answers, commands, cost, duration, facts, number, paragraph, shortest_path
@@ -68,7 +68,7 @@ def outcome_section(subject: Subject, describe: Any, comparison: dict[str, Any] 
 def trained_figures(subject: Subject) -> dict[str, float | None] | None:
     """Return the figures of the winner's own training; None where it was not trained."""
     folder = subject.folder.path / WINNER_STAGES["train"]
-    if not is_finished(folder):
+    if not is_finished(folder) or subject.run.ids[subject.best] not in part_ids(folder):
         return None
     return {name: finite_or_none(value) for name, value in read_summary(folder)["best"].items()}
 

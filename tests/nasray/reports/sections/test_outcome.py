@@ -1,12 +1,21 @@
 import dataclasses
+import shutil
 
 import numpy as np
 import pytest
 
 from nasray.architectures import ARCHITECTURES
+from nasray.cluster import RunFolder
 from nasray.evaluators import ClosedFormEntropy
-from nasray.reports.sections.outcome import NUM_RANDOM, outcome_section, random_scores, reference_figures
+from nasray.reports.sections.outcome import (
+    NUM_RANDOM,
+    outcome_section,
+    random_scores,
+    reference_figures,
+    trained_figures,
+)
 from nasray.searchers import RandomSearch
+from tests.nasray.reports.common import write_training
 
 
 def test_the_reference_is_compared_at_its_own_cost(staged):
@@ -57,3 +66,14 @@ def test_what_the_score_means_and_what_comes_next_is_said(staged, front):
     html = outcome_section(front, lambda architecture: "", None).html
     assert f"A Pareto front of {len(front.run.leaders)} architectures" in html
     assert "nasray front" in html
+
+
+def test_a_training_of_something_else_is_not_the_winners(staged, tmp_path):
+    shutil.copytree(staged.folder.path, tmp_path / "run")
+    subject = dataclasses.replace(staged, folder=RunFolder(tmp_path / "run"))
+    assert trained_figures(subject) is None
+    folder = write_training(tmp_path / "run" / "train", ARCHITECTURES["resnet18"], 0.5)
+    assert trained_figures(subject) is None, "the search has another winner by now"
+    shutil.rmtree(folder)
+    write_training(folder, staged.folder.read_entries()[0].architecture, 0.5)
+    assert trained_figures(subject) == {"iteration": 20.0, "mAP": 0.5}
