@@ -118,6 +118,20 @@ def compare_groups(first: ArrayLike, second: ArrayLike) -> Difference:
     return Difference(difference, low, high, smallest, verdict)
 
 
+def share_interval(count: int, num: int) -> tuple[float, float]:
+    """Return the 95 % interval of a share of which `count` of `num` were seen (Wilson, JASA 1927).
+
+    Raises:
+        ValueError: unless 0 <= count <= num and num is at least 1.
+    """
+    if not 0 <= count <= num or num < 1:
+        raise ValueError(f"a share is 0 to all of at least one; got {count} of {num}")
+    z, share = student_quantile(_UPPER, math.inf), count / num
+    middle = (share + z**2 / (2 * num)) / (1 + z**2 / num)
+    half = z / (1 + z**2 / num) * math.sqrt(share * (1 - share) / num + z**2 / (4 * num**2))
+    return max(middle - half, 0.0), min(middle + half, 1.0)
+
+
 def _standard_error(one: NDArray[np.float64], other: NDArray[np.float64]) -> tuple[float, float]:
     """Return the standard error of the difference of two means, and its degrees of freedom."""
     parts = [_deviation(sample) ** 2 for sample in (one, other)]

@@ -9,6 +9,7 @@ from markupsafe import Markup
 
 from nasray.architectures import has_layers, layer_table
 from nasray.comparison import part_ids, verdict_sentence
+from nasray.evaluation.statistics import share_interval
 from nasray.reports.data import finite_or_none
 from nasray.reports.figures import Floats, label
 from nasray.reports.pieces import NONE, answers, commands, cost, duration, facts, number, paragraph, shortest_path
@@ -86,12 +87,15 @@ def random_scores(subject: Subject) -> dict[str, Any] | None:
     if values is None or len(values) < MIN_RANDOM:
         return None
     best = float(run.column(objective.name)[subject.best])
+    beaten = int((values * objective.sign < best * objective.sign).sum())
+    low, high = share_interval(len(values) - beaten, len(values))
     return {
         "num": len(values),
         "mean": float(values.mean()),
         "sd": float(values.std(ddof=1)),
         "best": float((values * objective.sign).max() * objective.sign),
-        "beaten": int((values * objective.sign < best * objective.sign).sum()),
+        "beaten": beaten,
+        "as_good": {"share": 1 - beaten / len(values), "low": low, "high": high},
     }
 
 
@@ -219,10 +223,15 @@ def _better(
             for name, key in (("mean", "mean"), ("standard deviation", "sd"), ("best", "best"))
         )
         text = f"better than {chance['beaten']} of {chance['num']} random architectures within the budget ({spread})"
-        after = "A search picks the largest of many scores; whether that makes a better detector, training says."
-        if missed := chance["num"] - chance["beaten"]:
-            after = f"{missed} of them {'is' if missed == 1 else 'are'} as good or better: search longer, or otherwise."
-        parts.append(paragraph(f"By {score}: {text}. {after}"))
+        as_good = chance["as_good"]
+        share = f"as good or better are {as_good['low']:.1%} to {as_good['high']:.1%} of all (95 % interval)"
+        after = "Whether the largest of many scores makes a better detector, training says."
+        if chance["beaten"] < chance["num"]:
+            after = (
+                f"Among {len(subject.run.ids):,} random ones, as many as were evaluated, a better one would be likely: "
+                "search longer, or with another searcher."
+            )
+        parts.append(paragraph(f"By {score}: {text}; {share}. {after}"))
     if reference:
         parts.append(paragraph(_reference(subject, reference)))
     return NONE.join(parts)

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from nasray.evaluation.statistics import compare_groups, mean_interval, student_quantile
+from nasray.evaluation.statistics import compare_groups, mean_interval, share_interval, student_quantile
 
 
 @settings(deadline=None)
@@ -62,6 +62,14 @@ def test_without_any_spread_nothing_is_stated(one, other):
     assert found.verdict == "too few to tell"
     assert (found.low, found.high, found.smallest) == (None, None, None)
     assert found.difference == pytest.approx(0.4)
+
+
+@pytest.mark.parametrize(("count", "num"), [(0, 100), (17, 100), (100, 100), (1, 1), (3, 8)])
+def test_intervals_of_shares_are_scipys(count, num):
+    wanted = stats.binomtest(count, num).proportion_ci(method="wilson")
+    assert share_interval(count, num) == pytest.approx((wanted.low, wanted.high), abs=1e-6)
+    with pytest.raises(ValueError, match="0 to all"):
+        share_interval(num + 1, num)
 
 
 @pytest.mark.parametrize("values", [[], [np.nan], [0.1, np.inf]])

@@ -42,6 +42,7 @@ def test_chance_is_drawn_within_the_budget_where_a_score_takes_a_moment(staged):
     assert (found["num"], found["best"]) == (NUM_RANDOM, scores.max())
     assert found["mean"] == pytest.approx(scores.mean())
     assert found["beaten"] == (scores < staged.folder.read_entries()[0].metrics["score"]).sum()
+    assert found["as_good"]["low"] <= 1 - found["beaten"] / NUM_RANDOM <= found["as_good"]["high"]
 
 
 def test_chance_is_the_first_sample_where_it_does_not(shufflenet, staged, front):
