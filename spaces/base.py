@@ -126,6 +126,11 @@ class Space(ABC):
         """G, the length of a row."""
         return len(self.genes)
 
+    @property
+    def has_rules(self) -> bool:
+        """Whether genes may depend on each other: whether the space has a `repair` of its own."""
+        return type(self).repair is not Space.repair
+
     def repair(self, population: Population) -> Population:
         """Map rows of allowed values to valid rows; identity on valid rows, so repairing twice changes nothing."""
         return population

@@ -8,10 +8,12 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nasray.spaces.base import Population, Space
+if TYPE_CHECKING:
+    from nasray.spaces.base import Population, Space
 
 MAX_SETTINGS = 200_000
 """Combinations of gene values of a group whose settings are listed."""
@@ -29,7 +31,7 @@ def group_settings(space: Space, columns: Sequence[int]) -> Population | None:
     values = [space.genes[column].values for column in columns]
     if math.prod(map(len, values)) > MAX_SETTINGS:
         return None
-    if type(space).repair is Space.repair:
+    if not space.has_rules:
         return np.array(list(itertools.product(*values)), dtype=np.int64)
     row = space.repair(np.array([[gene.values[0] for gene in space.genes]], dtype=np.int64))
     settings = []

@@ -5,12 +5,13 @@ Shapes: N architectures, L tokens of each.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nasray.spaces.base import Gene, Population, Space
+if TYPE_CHECKING:
+    from nasray.spaces.base import Gene, Population, Space
 
 ABSENT = 0
 """Token of a gene that has none of its values, such as one of an absent part."""

@@ -2,6 +2,7 @@
 
 import ast
 import tomllib
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,44 @@ def dotted(node):
         parts.append(node.attr)
         node = node.value
     return ".".join([node.id, *reversed(parts)]) if isinstance(node, ast.Name) else ""
+
+
+def modules_of_files():
+    """Full names of all modules, and their files."""
+    names = {}
+    for path in FILES:
+        parts = path.with_suffix("").parts
+        parts = parts[1:] if parts[0] == "nasray" else parts
+        names[".".join(("nasray", *parts)).removesuffix(".__init__")] = path
+    return names
+
+
+def imports_at_run_time(path):
+    """As `imported_modules`, without those for types alone."""
+    tree = tree_of(path)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            node.body = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def test_no_circles_of_imports():
+    """Wherever in a file they are imported: what is asked for late may be far from what asks, but is no way back up."""
+    files = modules_of_files()
+    graph = {name: set() for name in files}
+    for name, path in files.items():
+        for target in imports_at_run_time(path):
+            module = target if target in files else target.rpartition(".")[0]
+            graph[name] |= {module} & files.keys() - {name}
+    try:
+        order = list(TopologicalSorter(graph).static_order())
+    except CycleError as error:
+        pytest.fail(" <- ".join(error.args[1]))
+    assert len(order) == len(files) > 100
 
 
 def test_there_are_files():

@@ -15,24 +15,27 @@ from nasray.architectures import libraries, shufflenet, staged, supernet
 from nasray.architectures.family import SLOTS, Family, Slot
 from nasray.architectures.specs import did_you_mean
 from nasray.cluster.reading import read_json, shown
+from nasray.registry import Registry
 from nasray.spaces import Architecture, LayerTable, NasrayError
 from nasray.spaces.ranges import MAX_PARAMS_M, MIN_SIDE, shortened
 
 COMPOSITE = "composite"
 """Family of an architecture that fills several slots."""
 
-FAMILIES: dict[str, Family] = {
+_OURS: dict[str, Any] = {
     **staged.FAMILIES,
     **shufflenet.FAMILIES,
     **supernet.FAMILIES,
     **libraries.FAMILIES,
 }
-"""All families of architectures. A new one is a module of this package and one entry here."""
+FAMILIES = Registry("architecture", _OURS)
+"""Name to `Family`. A new one is a module of this package and one entry above; another package registers a `Family` by
+an entry point of the group `nasray.architectures`, whose name is the family's."""
 
 ARCHITECTURES: dict[str, Architecture] = {
-    name: architecture for family in FAMILIES.values() for name, architecture in family.named.items()
+    name: architecture for family in _OURS.values() for name, architecture in family.named.items()
 }
-"""Published architectures by name."""
+"""nasray's own published architectures by name; those of other packages' families are found by `named_architecture`."""
 
 PUBLISHED: dict[str, dict[str, float]] = {
     "maedet-s": {"gmacs": 48.7, "params_m": 21.2},
@@ -51,14 +54,16 @@ def family_of(architecture: Architecture) -> Family:
         NasrayError: if there is no such family, or the architecture is a composite.
     """
     if architecture.family == COMPOSITE:
-        raise NasrayError(f"architecture {architecture.id} fills several slots: {', '.join(slots(architecture))}. "
-                          "Name one that fills one")  # fmt: skip
-    family = FAMILIES.get(architecture.family)
-    if family is None:
+        raise NasrayError(
+            f"architecture {architecture.id} fills several slots: {', '.join(slots(architecture))}. Name one that "
+            "fills one"
+        )
+    if architecture.family not in FAMILIES:
         raise NasrayError(
             f"unknown family {architecture.family!r} of architectures; there are: {', '.join(FAMILIES)}"
             + did_you_mean(architecture.family, FAMILIES)
         )
+    family: Family = FAMILIES[architecture.family]
     return family
 
 
@@ -90,8 +95,7 @@ def layer_table(architecture: Architecture, image_hw: tuple[int, int]) -> LayerT
 
 def has_layers(architecture: Architecture) -> bool:
     """Return whether `layer_table` knows the layers of an architecture."""
-    family = FAMILIES.get(architecture.family)
-    return family is not None and family.layers is not None
+    return architecture.family in FAMILIES and family_of(architecture).layers is not None
 
 
 def check_size_to_build(architecture: Architecture) -> None:
@@ -128,11 +132,19 @@ def read_architecture(path: Path) -> Architecture:
 
 
 def named_architecture(name: str) -> Architecture | None:
-    """Return the architecture of a name that a family knows; None for any other."""
+    """Return the architecture of a name that a family knows, ours before those of other packages; None for any other.
+
+    Raises:
+        NasrayError: if the name is of a library that is not installed, or has no such model.
+    """
     if name in ARCHITECTURES:
         return ARCHITECTURES[name]
-    found = (family.find(name) for family in FAMILIES.values() if family.find is not None)
-    return next((architecture for architecture in found if architecture is not None), None)
+    families: list[Family] = list(FAMILIES.values())
+    for family in families:
+        found = family.named.get(name) or (family.find(name) if family.find is not None else None)
+        if found is not None:
+            return found
+    return None
 
 
 # ---- slots -------------------------------------------------------------------------------------------------------

@@ -180,8 +180,10 @@ def _stage_map(module: str, output: Any) -> StageMap | None:
 
 def _checked_maps(maps: list[StageMap], name: str) -> tuple[StageMap, ...]:
     if not maps:
-        raise NasrayError(f"{name} has no maps whose height and width are the image's over {REDUCTIONS}: it cannot be "
-                          "a backbone. Choose another model")  # fmt: skip
+        raise NasrayError(
+            f"{name} has no maps whose height and width are the image's over {REDUCTIONS}: it cannot be a backbone. "
+            "Choose another model"
+        )
     return tuple(maps)
 
 

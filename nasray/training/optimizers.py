@@ -60,8 +60,10 @@ def make_optimizer(
     norms = {id(parameter) for module in network.modules() if isinstance(module, NORMS)
              for parameter in module.parameters(recurse=False)}  # fmt: skip
     places: Mapping[str, str] = getattr(network, "slots", {"backbone": "backbone"})
-    factors = {f"{place}.": options.head_factor if slot == "head" else options.backbone_factor
-               for slot, place in places.items()}  # fmt: skip
+    factors = {
+        f"{place}.": options.head_factor if slot == "head" else options.backbone_factor
+        for slot, place in places.items()
+    }
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     chosen = None if parameters is None else {id(parameter) for parameter in parameters}
     for name, parameter in network.named_parameters():

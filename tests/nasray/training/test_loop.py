@@ -91,6 +91,24 @@ def test_tensorboard_holds_the_curves(uninterrupted, begin):
     assert [point.step for point in events.Scalars("val/mAP")] == [5, 10, 15]
 
 
+def test_a_librarys_backbone_is_averaged_and_goes_on_exactly(begin, log_of, same, tmp_path, monkeypatch):
+    """It is traced by torch.fx, copied for the average, and switched between training and inference."""
+    options = EVERYTHING | {"backbone": "torchvision:shufflenet_v2_x0_5", "schedule": ScheduleOptions(epochs=0.8)}
+    for name in ("whole", "broken"):
+        recipe = begin(tmp_path / name, **options)
+        with monkeypatch.context() as patch:
+            if name == "broken":
+                broken_after(patch, 6)
+                with pytest.raises(BrokenError):
+                    setup.train(recipe, tmp_path / name)
+        setup.train(recipe, tmp_path / name)
+    assert log_of(tmp_path / "whole") == log_of(tmp_path / "broken")
+    one, other = (Checkpoint.load(tmp_path / name / "checkpoints" / "last.pt") for name in ("whole", "broken"))
+    assert same(one.model, other.model)
+    assert same(one.training["weights"], other.training["weights"])
+    assert not same(one.model, one.training["weights"]), "the average lags behind"
+
+
 @pytest.mark.parametrize("iteration", [3, 6, 14])
 def test_a_killed_training_goes_on_as_if_it_had_not_been(
     uninterrupted, begin, log_of, same, tmp_path, monkeypatch, iteration
