@@ -23,7 +23,7 @@ from nasray.checkpoint import make_network
 from nasray.cluster.files import to_json
 from nasray.devices import choose_device
 from nasray.models.detectors.base import Detector
-from nasray.models.supernets import PathSampler, supernet_architecture
+from nasray.models.supernets import UniformPaths, supernet_architecture
 from nasray.models.supernets.base import Supernet
 from nasray.recipe import Recipe, load_recipe
 from nasray.spaces import ShuffleNetSpace
@@ -77,7 +77,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     supernet = detector.backbone
     assert isinstance(supernet, Supernet)
     whole = Trainee(detector, recipe, options)
-    paths = PathSampler(space, seed=0)
+    paths = UniformPaths(space, seed=0)
     seconds: dict[str, list[float]] = {"supernet": [], "standalone": []}
     for number in range(options.rounds):
         row = paths.draw(number)

@@ -13,6 +13,7 @@ from nasray.cluster.reading import shown
 from nasray.cluster.session import check_address
 from nasray.configuration import is_path, load_content, overridden, shipped_names, shipped_texts
 from nasray.models.detectors import DETECTORS
+from nasray.models.supernets.sampling import PATHS
 from nasray.options import Chosen, options_of
 from nasray.spaces import NasrayError
 from nasray.spaces.errors import did_you_mean
@@ -22,7 +23,6 @@ from nasray.values import (
     AboveZero,
     AtLeastZero,
     Flag,
-    ImageSize,
     Name,
     Natural,
     Positive,
@@ -38,6 +38,7 @@ PACKAGE = "nasray.recipes"
 TINY = "-tiny"
 
 DETECTOR = Chosen(DETECTORS, default="gfl")
+PATH = Chosen(PATHS, default="uniform")
 Channels = Annotated[int, whole(1, MAX_WIDTH)]
 Scale = Annotated[float, number(maximum=100, gt=0)]
 Side = Annotated[int, whole(1, MAX_SIDE)]
@@ -66,20 +67,6 @@ class ClassifierOptions:
     width: Channels = 1024
     dropout: Share = 0.2
     label_smoothing: Share = 0.1
-
-
-@checked
-class PathOptions:
-    """Which path of a supernet a step trains: a uniform sample of its space, or one within a window.
-
-    Attributes:
-        windows: of the multiply-adds / 1e9 at `image_hw`, least and most; every step draws one of them. They count
-            the backbone alone, or where images are classified the classifier too.
-        image_hw: height and width in pixels for which they are counted.
-    """
-
-    windows: tuple[tuple[AtLeastZero, AtLeastZero], ...] = ()
-    image_hw: ImageSize = (224, 224)
 
 
 @checked
@@ -260,7 +247,7 @@ class Recipe:
     log_every: Positive = 50
     detector: Annotated[Any, DETECTOR] = field(default_factory=DETECTOR.make_default)
     classifier: ClassifierOptions = field(default_factory=ClassifierOptions)
-    paths: PathOptions = field(default_factory=PathOptions)
+    paths: Annotated[Any, PATH] = field(default_factory=PATH.make_default)
     augmentation: AugmentationOptions = field(default_factory=AugmentationOptions)
     loader: LoaderOptions = field(default_factory=LoaderOptions)
     optimizer: OptimizerOptions = field(default_factory=OptimizerOptions)
@@ -281,8 +268,6 @@ class Recipe:
             )
         if self.task == "classification" and not self.augmentation.square:
             raise NasrayError("classification takes square images: set augmentation.square to their edge in pixels")
-        if crossed := [window for window in self.paths.windows if window[0] > window[1]]:
-            raise NasrayError(f"paths.windows are pairs of least and most gmacs; got {crossed[0]}")
 
 
 RECIPE: TypeAdapter[Recipe] = TypeAdapter(Recipe)
@@ -385,7 +370,7 @@ def tiny(recipe: Recipe) -> Recipe:
             square=(48 if is_classification else 128) if augmentation.square else None,
         ),
         classifier=dataclasses.replace(recipe.classifier, width=64),
-        paths=PathOptions(),
+        paths=PATH.make_default(),
         optimizer=optimizer,
         loader=dataclasses.replace(recipe.loader, processes=0, cache=True),
         schedule=dataclasses.replace(

@@ -27,7 +27,7 @@ from nasray.experiment import experiment_of_run
 from nasray.models.supernets.base import Supernet, supernet_of
 from nasray.models.supernets.recalibration import recalibrate, up_to_the_last_norm
 from nasray.parts import make_evaluator
-from nasray.recipe import PathOptions, Recipe
+from nasray.recipe import PATH, Recipe
 from nasray.spaces import Architecture, NasrayError
 from nasray.stages import supernet_checkpoint
 
@@ -148,7 +148,7 @@ def subnet(run: RunFolder, entry: Entry, to: Path) -> Checkpoint:
     architecture = architecture_of_path(described.architecture, _supernet_in(bench.network), row)
     checkpoint = dataclasses.replace(
         described,
-        recipe=dataclasses.replace(described.recipe, backbone=entry.id, paths=PathOptions()),
+        recipe=dataclasses.replace(described.recipe, backbone=entry.id, paths=PATH.make_default()),
         architecture=architecture,
         model={name: value.cpu() for name, value in network.state_dict().items()},
         metrics={},

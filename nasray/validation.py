@@ -54,7 +54,10 @@ def validate(adapter: TypeAdapter[Any], owner: type, content: Any, source: str, 
 def with_current_keys(content: Any) -> Any:
     """Return what a run, a training or a checkpoint of an earlier version holds, with the keys of this version."""
     if isinstance(content, dict):
-        return {FORMER_KEYS.get(key, key): with_current_keys(value) for key, value in content.items()}
+        current = {FORMER_KEYS.get(key, key): with_current_keys(value) for key, value in content.items()}
+        if isinstance(paths := current.get("paths"), dict) and "name" not in paths:  # of a recipe
+            current["paths"] = {"name": "windows", **paths} if paths.get("windows") else {"name": "uniform"}
+        return current
     return content
 
 

@@ -10,6 +10,7 @@ from nasray.cluster.files import to_json
 from nasray.evaluators import EVALUATORS
 from nasray.experiment import Experiment
 from nasray.models.detectors import DETECTORS
+from nasray.models.supernets import PATHS
 from nasray.options import Chosen, attribute_texts, mapped_by
 from nasray.overrides import part_rows, section_type
 from nasray.recipe import Recipe
@@ -40,7 +41,7 @@ def _keys(owner: Any, prefix: str) -> Iterator[tuple[str, Any, str]]:
             yield prefix + field.name, default, texts[field.name]
 
 
-def part_table(registry: Registry) -> str:
+def part_table(registry: Registry, section: str | None = None) -> str:
     """The options of all parts of ours; a line for those that several have alike."""
     parts: dict[tuple[str, str, str], list[str]] = {}
     for name in registry.own_names():
@@ -50,7 +51,7 @@ def part_table(registry: Registry) -> str:
     every, keys = list(registry.own_names()), list(dict.fromkeys(key for key, *_ in parts))
     sorted_parts = sorted(parts.items(), key=lambda item: keys.index(item[0][0]))
     rows = [
-        f"| `{registry.what}.{key}` | {'all' if names == every else ', '.join(names)} | {default} | {text} |"
+        f"| `{section or registry.what}.{key}` | {'all' if names == every else ', '.join(names)} | {default} | {text} |"
         for (key, default, text), names in sorted_parts
     ]
     return "\n".join(["| key | of | default | |", "|---|---|---|---|", *rows]) + "\n"
@@ -69,6 +70,7 @@ TABLES = {
     "evaluator": lambda: part_table(EVALUATORS),
     "recipe": lambda: key_table(Recipe),
     "detector": lambda: part_table(DETECTORS),
+    "paths": lambda: part_table(PATHS, "paths"),
 }
 
 

@@ -75,6 +75,12 @@ def _detector_registry() -> Registry:
     return DETECTORS
 
 
+def _path_registry() -> Registry:
+    from nasray.models.supernets import PATHS
+
+    return PATHS
+
+
 def _parts(registry: Callable[[], Registry]) -> Callable[[], dict[str, str]]:
     """What gives the names of a registry, each with a line about it."""
     return lambda: {name: registry().text(name) for name in registry()}
@@ -112,6 +118,7 @@ _REGISTRIES: dict[str, Callable[[], Registry]] = {
     "searchers": _searcher_registry,
     "evaluators": _evaluator_registry,
     "detectors": _detector_registry,
+    "path-samplers": _path_registry,
 }
 _ENTRIES: dict[str, Callable[[], dict[str, str]]] = {
     **{what: _parts(registry) for what, registry in _REGISTRIES.items()},

@@ -63,28 +63,15 @@ def train_here(recipe: Recipe, folder: Path, architecture: Architecture) -> dict
     Raises:
         NasrayError: for every mistake that the user can mend.
     """
-    from nasray.cluster import owned
-    from nasray.cluster.ownership import STALE
     from nasray.cluster.training import Worker
     from nasray.devices import choose_device
-    from nasray.training.folder import (
-        clear_unbegun,
-        create_folder,
-        drop_damaged_summary,
-        is_finished,
-        is_training,
-        read_summary,
-    )
-    from nasray.training.setup import train
+    from nasray.training.folder import read_summary
+    from nasray.training.jobs import TrainingJob
 
-    drop_damaged_summary(folder)
-    if not is_finished(folder):
-        # The trial that this one stands in for may not be quite dead, or be of a machine that is lost.
-        with owned(folder, patience=2 * STALE):
-            if not is_training(folder):
-                clear_unbegun(folder)
-                create_folder(folder, try_out(recipe, architecture))
-            train(recipe_of_training(folder), folder, Worker(device=str(choose_device("auto"))))
+    job = TrainingJob(folder.name, recipe, architecture)
+    if job.result(folder) is None:
+        for _ in job.train(folder, Worker(device=str(choose_device("auto")))):
+            pass
     return read_summary(folder)
 
 

@@ -117,6 +117,7 @@ class Loop:
         self.window, self.num_in_window = torch.zeros((), device=self.device), 0  # losses since the last line
         self.metrics: dict[str, float] = {}
         self.ranking: Ranking = []
+        self.summary: dict[str, Any] = {}
         self.average = MovingAverage(self.network, recipe.ema) if recipe.ema else None
         self.learner = Learner(
             self.network,
@@ -148,7 +149,15 @@ class Loop:
         self._restart_clock()
 
     def run(self) -> dict[str, Any]:
-        """Train to the end, and give the content of summary.json.
+        """Train to the end, and return the content of summary.json; raises as `validations` does."""
+        for _ in self.validations():
+            pass
+        return self.summary
+
+    def validations(self) -> Iterator[dict[str, float]]:
+        """Train to the end, and yield the metrics of every validation, once the checkpoint that follows it is saved.
+
+        The last thing that it does is to write summary.json.
 
         Raises:
             NasrayError: if a loss is not finite, an image cannot be read, memory or disk are full.
@@ -160,7 +169,8 @@ class Loop:
                 epoch, first = divmod(self.iteration, self.per_epoch)
                 for batch in self.parts.batches.epoch(epoch, first):
                     self._step(batch)
-                    self._after_step()
+                    if self._after_step():
+                        yield self.metrics
                     if self.iteration == self.total:
                         break
         except torch.OutOfMemoryError as error:
@@ -172,7 +182,7 @@ class Loop:
         finally:
             if self.recorder is not None:
                 self.recorder.close()
-        return self._summary()
+        self.summary = self._summarize()
 
     # ---- one step ------------------------------------------------------------------------------------------------
 
@@ -194,8 +204,11 @@ class Loop:
 
     # ---- between steps -------------------------------------------------------------------------------------------
 
-    def _after_step(self) -> None:
-        """Log, validate, save and stop where it is time to; all workers get here with the same count."""
+    def _after_step(self) -> bool:
+        """Log, validate, save and stop where it is time to; return whether there was a validation.
+
+        All workers get here with the same count.
+        """
         recipe, is_end = self.recipe, self.iteration == self.total
         if is_end or self.iteration % recipe.log_every == 0:
             self.watch.check()
@@ -214,6 +227,7 @@ class Loop:
             if self.watch.is_sound():
                 self._save()
             raise StoppedError(f"stopped after {self.iteration:,} of {self.total:,} iterations")
+        return bool(evaluate and self.parts.validate is not None)
 
     def _log(self) -> None:
         if self.recorder is not None and self.result is not None:
@@ -299,7 +313,7 @@ class Loop:
         self.window, self.num_in_window = training["window"].to(self.device), training["num_in_window"]
         self.ranking, self.metrics, self.iteration = training["ranking"], checkpoint.metrics, checkpoint.iteration
 
-    def _summary(self) -> dict[str, Any]:
+    def _summarize(self) -> dict[str, Any]:
         best: dict[str, Any] = self.ranking[0] if self.ranking else {"iteration": self.iteration, "metrics": {}}
         summary = {
             "iterations": self.iteration,

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, distributed, nn
 
-from nasray.architectures import is_supernet
+from nasray.architectures import is_supernet, slots
 from nasray.checkpoint import Checkpoint, make_network
 from nasray.cluster.reading import shown
 from nasray.cluster.training import Worker
@@ -21,8 +21,9 @@ from nasray.data.order import divide
 from nasray.models.classifier import Classifier
 from nasray.models.detectors.base import Detector
 from nasray.models.supernets import PathSampler, space_of_supernet
-from nasray.recipe import Recipe
-from nasray.spaces import NasrayError
+from nasray.options import make_part
+from nasray.recipe import PATH, Recipe
+from nasray.spaces import CostFunction, NasrayError
 from nasray.training.folder import CheckpointFiles, Description, read_description
 from nasray.training.loop import Batches, Loop, Parts
 from nasray.training.norms import synchronize_norms
@@ -35,19 +36,26 @@ PAUSES = (2.0, 5.0, 15.0, 30.0)
 
 
 def train(recipe: Recipe, folder: Path, worker: Worker | None = None) -> dict[str, Any]:
-    """Train, from the folder's last checkpoint where there is one; gives the content of summary.json.
+    """Train, from the folder's last checkpoint where there is one; return the content of summary.json.
+
+    As `make_loop`, and what the loop raises.
+    """
+    return make_loop(recipe, folder, worker or Worker()).run()
+
+
+def make_loop(recipe: Recipe, folder: Path, worker: Worker) -> Loop:
+    """Return the loop of the training in a folder, which goes on from its last checkpoint where there is one.
 
     Several workers call it at the same time, with PyTorch's process group ready.
 
     Args:
         recipe: of the folder; its `resources` may differ, as long as the batch divides among the workers.
         folder: that `create_folder` made.
-        worker: this one; the only one, on the CPU, by default.
+        worker: this one.
 
     Raises:
         NasrayError: for whatever a user can mend.
     """
-    worker = worker or Worker()
     description = read_description(folder)
     files = CheckpointFiles(folder / "checkpoints", recipe.keep_best)
     checkpoint, lines = load_alike(files)
@@ -59,7 +67,7 @@ def train(recipe: Recipe, folder: Path, worker: Worker | None = None) -> dict[st
     if worker.rank == 0:
         for line in [*lines, *more]:
             worker.say(line)
-    return Loop(recipe, folder, parts, worker, checkpoint).run()
+    return Loop(recipe, folder, parts, worker, checkpoint)
 
 
 def load_alike(files: CheckpointFiles) -> tuple[Checkpoint | None, list[str]]:
@@ -225,20 +233,30 @@ def _loaders(recipe: Recipe, sets: Sets, network: nn.Module, worker: Worker) -> 
 
 
 def make_paths(recipe: Recipe, description: Description) -> PathSampler | None:
-    """What draws the path of every step, if the description's architecture is a supernet.
+    """Return what draws the path of every step, if the description's architecture has a supernet in a slot.
 
     Raises:
         NasrayError: for windows that no path hits, or without a supernet.
     """
-    if not is_supernet(description.architecture):
-        if recipe.paths.windows:
-            raise NasrayError("paths.windows are of supernets; this backbone is a single network. Leave them out")
+    supernets = [part for part in slots(description.architecture).values() if is_supernet(part)]
+    if not supernets:
+        if recipe.paths != PATH.make_default():
+            raise NasrayError(
+                f"paths {recipe.paths.name!r} are of supernets; this network has a single path. Leave the section "
+                "paths out"
+            )
         return None
-    space: Any = space_of_supernet(description.architecture, image_hw=recipe.paths.image_hw)
-    cost = space.cost
-    if recipe.task == "classification" and recipe.paths.windows:
-        cost = partial(space.classifier_cost, width=recipe.classifier.width, num_classes=len(description.classes))
-    return PathSampler(space, recipe.seed, recipe.paths.windows, cost)
+
+    def cost(space: Any) -> CostFunction:
+        if recipe.task == "classification" and hasattr(space, "classifier_cost"):
+            width, num_classes = recipe.classifier.width, len(description.classes)
+            return partial(space.classifier_cost, width=width, num_classes=num_classes)
+        own: CostFunction = space.cost
+        return own
+
+    space = space_of_supernet(supernets[0])
+    made: PathSampler = make_part(recipe.paths, space=space, seed=recipe.seed, cost=cost)
+    return made
 
 
 def fresh_network(recipe: Recipe, description: Description) -> Detector | Classifier:

@@ -55,7 +55,8 @@ def test_values(arguments, content):
 
 def test_pairs_of_pairs():
     for given in (["0.1", "0.2", "0.3", "0.4"], ["[[0.1, 0.2], [0.3, 0.4]]"], ["[0.1, 0.2]", "[0.3, 0.4]"]):
-        assert changed("--paths.windows", *given, owner=Recipe) == {"paths": {"windows": [[0.1, 0.2], [0.3, 0.4]]}}
+        found = changed("--paths.name", "windows", "--paths.windows", *given, owner=Recipe)
+        assert found == {"paths": {"name": "windows", "windows": [[0.1, 0.2], [0.3, 0.4]]}}
 
 
 @pytest.mark.parametrize(

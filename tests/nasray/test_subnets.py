@@ -19,11 +19,11 @@ from nasray.models.supernets.base import supernet_of
 from nasray.options import options_of
 from nasray.parts import with_defaults
 from nasray.recipe import (
+    PATH,
     AugmentationOptions,
     ClassifierOptions,
     LoaderOptions,
     OptimizerOptions,
-    PathOptions,
     Recipe,
     ScheduleOptions,
 )
@@ -160,7 +160,7 @@ def test_a_subnet_has_the_figures_of_the_search(searched, tmp_path):
         loaded = Checkpoint.load(tmp_path / f"{entry.id}.pt")
         assert loaded.architecture == checkpoint.architecture == entry.architecture
         assert loaded.recipe.backbone == entry.id
-        assert loaded.recipe.paths == PathOptions()
+        assert loaded.recipe.paths == PATH.make_default()
         found = evaluate_checkpoint(loaded, split="held")
         assert found["images"] == 24
         assert found["coco"]["mAP"] == entry.metrics["score"]

@@ -24,6 +24,15 @@ def test_a_recipe_with_former_keys_is_the_recipe_it_was():
     assert {"colour", "optimiser"} < FORMER_KEYS.keys()
 
 
+def test_paths_of_former_recipes_are_named():
+    content = RECIPE.dump_python(Recipe(name="earlier"), mode="json")
+    for former, name in (([], "uniform"), ([[0.29, 0.3]], "windows")):
+        content["paths"] = {"windows": former, "image_size": [192, 192]}
+        paths = validate(RECIPE, Recipe, content, "recipe.yaml", is_record=True).paths
+        assert paths.name == name
+    assert (paths.windows, paths.image_hw) == (((0.29, 0.3),), (192, 192))
+
+
 @pytest.mark.parametrize("former", FORMER_KEYS)
 def test_every_former_key_has_become_one_that_there_is(former):
     known = {part for owner in (Recipe, Experiment) for key in dotted_keys(owner) for part in key.split(".")}

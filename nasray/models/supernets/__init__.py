@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from nasray.architectures.supernet import FAMILY
-from nasray.models.supernets.sampling import DETNAS_WINDOWS, PathSampler
+from nasray.models.supernets.sampling import DETNAS_WINDOWS, PATHS, PathSampler, UniformPaths, WindowedPaths
 from nasray.registry import SPACES, Registry
 from nasray.spaces import Architecture, NasrayError, Space
 
@@ -71,8 +71,11 @@ SUPERNETS = Registry("supernet", {"shufflenet": "nasray.models.supernets.shuffle
 __all__ = [
     "DETNAS_WINDOWS",
     "FAMILY",
+    "PATHS",
     "SUPERNETS",
     "PathSampler",
+    "UniformPaths",
+    "WindowedPaths",
     "build_supernet",
     "from_spec",
     "space_of_supernet",

@@ -4,7 +4,7 @@ import sys
 import numpy as np
 import pytest
 
-from nasray.models.supernets import DETNAS_WINDOWS, PathSampler
+from nasray.models.supernets import DETNAS_WINDOWS, UniformPaths, WindowedPaths, sampling
 from nasray.spaces import NasrayError, ShuffleNetSpace
 
 SPACE = ShuffleNetSpace("small")
@@ -15,11 +15,11 @@ def draws(sampler, num):
 
 
 def windowed(**options):
-    return PathSampler(SPACE, seed=1, windows=DETNAS_WINDOWS, cost=SPACE.classifier_cost, **options)
+    return WindowedPaths(SPACE, seed=1, windows=DETNAS_WINDOWS, cost=lambda space: space.classifier_cost, **options)
 
 
 def test_uniform_paths():
-    paths = draws(PathSampler(SPACE, seed=0), 4000)
+    paths = draws(UniformPaths(SPACE, seed=0), 4000)
     for choice in range(4):
         assert (paths == choice).mean(axis=0) == pytest.approx(np.full(20, 0.25), abs=0.035)
     assert len(np.unique(paths, axis=0)) == len(paths)
@@ -29,10 +29,10 @@ def test_a_path_depends_on_seed_and_iteration_alone():
     sampler = windowed()
     expected = draws(sampler, 5)
     assert np.array_equal(sampler.draw(3), expected[3])
-    assert not np.array_equal(draws(PathSampler(SPACE, seed=1), 5), draws(PathSampler(SPACE, seed=2), 5))
+    assert not np.array_equal(draws(UniformPaths(SPACE, seed=1), 5), draws(UniformPaths(SPACE, seed=2), 5))
     code = (
         "from nasray.models.supernets import *\nfrom nasray.spaces import *\nspace = ShuffleNetSpace('small')\n"
-        "sampler = PathSampler(space, seed=1, windows=DETNAS_WINDOWS, cost=space.classifier_cost)\n"
+        "sampler = WindowedPaths(space, seed=1, windows=DETNAS_WINDOWS, cost=lambda space: space.classifier_cost)\n"
         "print(sampler.draw(4).tolist())"
     )
     there = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
@@ -57,8 +57,9 @@ def test_shares_of_the_windows_among_uniform_paths():
     assert shares == pytest.approx(exact, abs=0.008)
 
 
-def test_in_vain_any_path_is_taken():
-    paths = draws(windowed(tries=1), 400)
+def test_in_vain_any_path_is_taken(monkeypatch):
+    monkeypatch.setattr(sampling, "TRIES", 1)
+    paths = draws(windowed(), 400)
     gmacs = SPACE.classifier_cost(paths)["gmacs"]
     assert len(np.unique(paths, axis=0)) == 400
     assert (gmacs < 0.29).mean() + (gmacs > 0.36).mean() < 0.05
@@ -66,15 +67,21 @@ def test_in_vain_any_path_is_taken():
 
 
 def test_windows_of_other_costs():
-    sampler = PathSampler(SPACE, seed=0, windows=[(60, 70)], cost_name="layers")
+    sampler = WindowedPaths(SPACE, seed=0, windows=[(60, 70)], cost_name="layers")
     layers = SPACE.cost(draws(sampler, 200))["layers"]
     assert ((layers >= 60) & (layers <= 70)).mean() > 0.95
 
 
 def test_what_cannot_be_hit_is_refused():
     with pytest.raises(NasrayError, match=r"none of 20000 random paths has gmacs from 0.5 to 0.6: theirs lie"):
-        PathSampler(SPACE, seed=0, windows=[(0.5, 0.6)])
-    with pytest.raises(ValueError, match="least and its most"):
-        PathSampler(SPACE, seed=0, windows=[(0.3, 0.2)])
-    with pytest.raises(ValueError, match="tries is at least 1, got 0"):
-        windowed(tries=0)
+        WindowedPaths(SPACE, seed=0, windows=[(0.5, 0.6)])
+    for windows in ([(0.3, 0.2)], []):
+        with pytest.raises(ValueError, match="pairs of a least and a most value, at least one"):
+            WindowedPaths(SPACE, seed=0, windows=windows)
+
+
+def test_windows_count_for_images_of_their_own_size():
+    small = WindowedPaths(SPACE, windows=[(0.0, 1.0)], image_hw=(112, 112))
+    paths = SPACE.sample(3, np.random.default_rng(0))
+    assert small.cost(paths)["gmacs"] == pytest.approx(SPACE.cost(paths, (112, 112))["gmacs"])
+    assert (small.cost(paths)["gmacs"] < 0.5 * SPACE.cost(paths)["gmacs"]).all()

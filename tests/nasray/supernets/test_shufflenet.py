@@ -13,7 +13,7 @@ from torch import nn
 from nasray.models import build
 from nasray.models.classifier import Classifier
 from nasray.models.detectors import DETECTORS, build_detector
-from nasray.models.supernets import SUPERNETS, PathSampler, build_supernet
+from nasray.models.supernets import SUPERNETS, UniformPaths, build_supernet
 from nasray.recipe import OptimizerOptions
 from nasray.spaces import BasicSpace, NasrayError, ShuffleNetSpace
 from nasray.spaces.shufflenet import SIZES
@@ -123,7 +123,7 @@ OPTIMIZERS = {  # those of trainings, which are fused, and one that is not
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_parameters_off_the_path_stay_the_same_to_the_bit(optimizer):
     network = seeded(lambda: Classifier(build_supernet(NARROW), 5, width=32, dropout=0.0)).train()
-    supernet, sampler = network.backbone, PathSampler(NARROW, seed=0)
+    supernet, sampler = network.backbone, UniformPaths(NARROW, seed=0)
     optimizer = OPTIMIZERS[optimizer](network)
     images, labels = torch.randn(4, 3, 64, 64, generator=generator()), torch.arange(4)
     used = set()  # so that many of those off the path have a momentum
@@ -182,7 +182,7 @@ WORKER = """
 import os, sys, torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
-from nasray.models.supernets import PathSampler, build_supernet
+from nasray.models.supernets import UniformPaths, build_supernet
 from nasray.spaces import ShuffleNetSpace
 from nasray.training.optimizers import make_optimizer
 
@@ -196,7 +196,7 @@ network = DistributedDataParallel(
     supernet, find_unused_parameters=True, broadcast_buffers=False, gradient_as_bucket_view=True
 )
 optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9, weight_decay=0.1)
-sampler = PathSampler(space, seed=3)
+sampler = UniformPaths(space, seed=3)
 images = torch.randn(4, 3, 64, 64, generator=torch.Generator().manual_seed(rank))
 for iteration in range(6):
     path = sampler.draw(iteration)
