@@ -6,6 +6,7 @@ Every seed has a landscape and a search of its own. A score is counted in standa
 its mean (from 20,000 random architectures), so that landscapes can be set side by side; of several objectives the
 hypervolume of the front is taken, as a share of the box between the extremes of the same sample. Searches run in this
 process (no Ray), with batch size and batches in flight as `nasray.search` and experiments have them by default.
+Optuna's searchers and `plain-aging`, aging evolution in a few lines, look at one architecture at a time.
 """
 
 import argparse
@@ -22,6 +23,7 @@ from nasray.searchers.defaults import default_batches
 from nasray.spaces import BasicSpace, Budget, Gene, Space
 
 SAMPLE = 20_000
+PLAIN = "plain-aging"
 
 
 class Table(Space):
@@ -158,12 +160,53 @@ def search(make, name, evaluations, seed, *, several, batches=None):
     values = []
     ordered.run(landscape, lambda told: values.append(searcher.objective_values(told.proposal.genes, told.metrics)))
     assert searcher.num_told == evaluations or ordered.ended_early
+    found = np.concatenate(values)
+    if not several:
+        return in_deviations(found.max(), space, landscape, budget, seed)
     rows = reference(space, landscape, budget, seed)
     sample = searcher.objective_values(rows, landscape(rows))
-    found = np.concatenate(values)
-    if several:
-        return hypervolume(found, sample.min(axis=0), sample.max(axis=0))
-    return float((found.max() - sample.mean()) / sample.std())
+    return hypervolume(found, sample.min(axis=0), sample.max(axis=0))
+
+
+def plain_aging(name, evaluations, seed):
+    """Aging evolution as Real et al. (AAAI 2019) write it down, one architecture at a time: what it reaches.
+
+    What was evaluated before is evaluated again. The population is 50, or a fifth of the evaluations if that is less; a
+    tournament draws 10.
+    """
+    make_space, make_landscape, budget = LANDSCAPES[name]
+    space, rng = make_space(), np.random.default_rng((seed, 2))
+    landscape = make_landscape(space, seed)
+    size = min(50, evaluations // 5)
+    population, scores = [], []
+    while len(scores) < evaluations:
+        if len(population) < size:
+            child = space.sample_within(1, budget, rng)
+        else:
+            drawn = rng.integers(len(population), size=10)
+            parent = population[max(drawn, key=lambda member: population[member][1])][0]
+            child = parent
+            while np.array_equal(child, parent) or not budget.admits(space.cost(child), 1)[0]:
+                child = space.mutate(parent, rng)
+        scores.append(float(landscape(child)["score"][0]))
+        population.append((child, scores[-1]))
+        population = population[-size:]
+    return in_deviations(max(scores), space, landscape, budget, seed)
+
+
+def in_deviations(score, space, landscape, budget, seed):
+    """A score in standard deviations of the landscape above its mean."""
+    rows = reference(space, landscape, budget, seed)
+    sample = landscape(rows)["score"]
+    return float((score - sample.mean()) / sample.std())
+
+
+def reached(searcher, name, evaluations, seed, *, several):
+    """What one search by a named searcher reaches; the two baselines of several lines look at one at a time."""
+    if searcher == PLAIN:
+        return plain_aging(name, evaluations, seed)
+    batches = (1, 1) if searcher.startswith("optuna") else None
+    return search(SEARCHERS[searcher], name, evaluations, seed, several=several, batches=batches)
 
 
 def compare(searchers, landscapes, sizes, seeds, *, several):
@@ -173,7 +216,7 @@ def compare(searchers, landscapes, sizes, seeds, *, several):
         baseline = np.zeros(0)
         for searcher in searchers:
             begin = time.process_time()
-            results = [search(SEARCHERS[searcher], name, evaluations, seed, several=several) for seed in range(seeds)]
+            results = [reached(searcher, name, evaluations, seed, several=several) for seed in range(seeds)]
             seconds = (time.process_time() - begin) / seeds
             baseline = np.array(results) if searcher == "random" else baseline
             row = {
@@ -181,6 +224,7 @@ def compare(searchers, landscapes, sizes, seeds, *, several):
                 "objectives": 2 if several else 1,
                 "evaluations": evaluations,
                 "searcher": searcher,
+                "results": [round(float(result), 6) for result in results],
                 "mean": float(np.mean(results)),
                 "interval": interval(results),
                 "above_random": float(np.mean(results - baseline)),
@@ -214,7 +258,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--evaluations", type=int, nargs="+", default=[50, 100, 300, 1000])
     parser.add_argument("--landscapes", nargs="+", default=list(LANDSCAPES), choices=list(LANDSCAPES))
-    parser.add_argument("--searchers", nargs="+", default=["evolution", "coarse-to-fine"], choices=list(SEARCHERS))
+    parser.add_argument("--searchers", nargs="+", default=["evolution", "coarse-to-fine"], choices=[*SEARCHERS, PLAIN])
     parser.add_argument("--objectives", type=int, default=1, choices=(1, 2))
     parser.add_argument("--seeds", type=int, default=30)
     parser.add_argument("--json", action="store_true")

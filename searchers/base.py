@@ -5,8 +5,6 @@ Shapes: N architectures, G genes, O objectives.
 
 from __future__ import annotations
 
-import itertools
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,14 +13,16 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from nasray.spaces import Budget, CostFunction, Costs, InfeasibleError, NasrayError, Population, Space, row_keys
+from nasray.searchers.newcomers import Newcomers
+from nasray.spaces import Budget, CostFunction, Costs, NasrayError, Population, Space, row_keys
 from nasray.spaces.ranges import MAX_SEED, check_whole
 
 Metrics = dict[str, NDArray[np.float64]]
 Predictor = Callable[[Population], NDArray[np.float64]]
 NO_PARENT = -1
 MAX_OVERSAMPLE = 1_000
-MAX_LISTED = 100_000  # combinations of gene values of a space that is listed once little of it is left
+NEWCOMER, OWN = 0, 1
+"""Kinds of children: those that owe nothing to what was told, and whatever a searcher has one kind of."""
 
 
 @dataclass(frozen=True)
@@ -58,21 +58,16 @@ class Proposal:
         return len(self.genes)
 
 
-@dataclass(frozen=True)
-class _Listing:
-    """A small space within the budget: (N, G) rows, the place of each key, and (N,) which were not asked for yet."""
-
-    rows: Population
-    places: dict[int, int]
-    is_left: NDArray[np.bool_]
-
-
 class Searcher(ABC):
     """Decides what to try next. Plain Python and numpy; nothing outside its state influences the next `ask`.
 
-    A subclass writes `_propose` (candidates, good or not) and `_learn` (what evaluations teach), lists its state in
-    `_state`, and leaves validity, budget and duplicates to this class. Evaluations are numbered in the order in which
-    they are told.
+    A subclass writes `_kinds` (how many children of which kind), `_propose` (candidates of a kind, good or not) and
+    `_learn` (what evaluations teach), lists its state in `_state`, and leaves validity, budget, duplicates and
+    newcomers to this class. Evaluations are numbered in the order in which they are told.
+
+    The kinds of the children are drawn first, and each kind is filled up to its quota with candidates that are valid,
+    within the budget and new: a budget that refuses one kind more often than another does not shift their shares. What
+    cannot be filled (`max_patience`) goes to newcomers, and is counted in `num_replaced`.
 
     Args:
         space: what can be built.
@@ -92,7 +87,7 @@ class Searcher(ABC):
 
     max_objectives: int = 1
     # Candidates refused in a row before ...
-    max_patience = 2_000  # ... newcomers take part, from the list of what is left where the space is small
+    max_patience = 2_000  # ... newcomers take the place of a kind, from the list of what is left in a small space
     max_samples = 20_000  # ... newcomers are looked for near other ones within the budget
     max_tries = 200_000  # ... a search gives up
 
@@ -115,12 +110,11 @@ class Searcher(ABC):
         self.rng = np.random.default_rng(check_whole("seed", seed, 0, MAX_SEED))
         self.num_told = 0
         self.seen: set[int] = set()
-        self.refused = 0  # candidates refused since the last admissible one, within one `ask`
-        self.is_stuck = False  # whether they were more than `patience` at some time within this `ask`
+        self.is_stuck = False  # whether more than `patience` candidates in a row were refused within this `ask`
         self.patience = self.max_patience  # less after an `ask` that got stuck, so that the next one gets there sooner
+        self.num_replaced = 0  # newcomers in the place of another kind
         self.shortfall = ""  # why the last `ask` gave fewer than it was asked for
-        self.walkers: Population | None = None  # where newcomers are looked for under a budget that samples do not meet
-        self._listing: _Listing | None = None
+        self.newcomers = Newcomers(space, self.budget, self.cost, self.rng)
         if not 1 <= len(objectives) <= self.max_objectives:
             raise NasrayError(
                 f"searcher {type(self).__name__} takes 1 to {self.max_objectives} objectives, got {len(objectives)}: "
@@ -141,54 +135,86 @@ class Searcher(ABC):
         Raises:
             InfeasibleError: if no architecture within the budget was ever found.
         """
-        proposal = self._find(num if self.predictor is None else self.oversample * num, enough=num)
+        self.is_stuck, self.shortfall = False, ""
+        kinds = self._kinds(num)
+        genes = np.empty((num, self.space.num_genes), dtype=np.int64)
+        parents = np.full((num, 2), NO_PARENT)
+        missing = np.zeros(num, dtype=bool)
+        for kind in sorted(set(kinds.tolist()) - {NEWCOMER}):
+            places = np.flatnonzero(kinds == kind)
+            found = self._selected(kind, len(places))
+            genes[places[: len(found)]], parents[places[: len(found)]] = found.genes, found.parents
+            missing[places[len(found) :]] = True
+        places = np.flatnonzero((kinds == NEWCOMER) | (missing & (self.shortfall == "")))
+        if len(places):
+            found = self._selected(NEWCOMER, len(places))
+            genes[places[: len(found)]] = found.genes
+            self.num_replaced += int(missing[places[: len(found)]].sum())
+            missing[places] = np.arange(len(places)) >= len(found)
+        self.patience = max(self.patience // 4, 32) if self.is_stuck else min(2 * self.patience, self.max_patience)
+        if not self.seen and num:
+            raise self.newcomers.infeasible(self.max_tries)
+        self.shortfall = self.shortfall if missing.any() else ""
+        return Proposal(genes[~missing], parents[~missing])
+
+    def _selected(self, kind: int, num: int) -> Proposal:
+        """Up to `num` new architectures of a kind: those that the predictor guesses to be best, where there is one."""
+        proposal = self._find(kind, num if self.predictor is None else self.oversample * num, enough=num)
         if self.predictor is None or len(proposal) <= num:
             return proposal
         guesses = np.nan_to_num(self.predictor(proposal.genes), nan=-np.inf)
         order = np.argsort(-guesses, kind="stable")
-        self._mark_unseen(proposal.genes[order[num:]])
+        keys = row_keys(proposal.genes[order[num:]]).tolist()
+        self.seen.difference_update(keys)
+        self.newcomers.mark(keys, is_left=True)
         kept = np.sort(order[:num])
         return Proposal(proposal.genes[kept], proposal.parents[kept])
 
-    def _find(self, num: int, *, enough: int) -> Proposal:
-        """Up to `num` new architectures; no more than `enough` if more are hard to find."""
-        genes: list[Population] = []
-        parents: list[NDArray[np.int64]] = []
-        found, tried, self.refused, self.is_stuck, self.shortfall = 0, 0, 0, False, ""
+    def _find(self, kind: int, num: int, *, enough: int) -> Proposal:
+        """Up to `num` new architectures of a kind; no more than `enough` if more are hard to find."""
+        genes = [np.empty((0, self.space.num_genes), dtype=np.int64)]
+        parents = [np.empty((0, 2), dtype=np.int64)]
+        found, tried, refused = 0, 0, 0
         while found < num and not (self.is_stuck and found >= enough):
             # More than is missing, by the share that was refused so far, so that few rounds are needed.
-            missing = num - found
             share = max((found + 1) / (tried + 1), 1 / 16)
-            size = int(missing * min(1.25 / share, 16.0)) + 1
-            if self.refused >= 256:
-                size = max(size, min(self.refused, 4096))
-            candidates, origin = self._propose(size)
+            size = int((num - found) * min(1.25 / share, 16.0)) + 1
+            if refused >= 256:
+                size = max(size, min(refused, 4096))
+            candidates, origin = self._candidates(kind, num if kind == NEWCOMER and not tried else size)
             if not len(candidates):
                 self.shortfall = "nothing is left to propose"
                 break
-            accepted = self._admissible(candidates, missing)
+            accepted = self._admissible(candidates, num - found)
             self._mark_seen(candidates[accepted])
             genes.append(candidates[accepted])
             parents.append(origin[accepted])
-            self._remember(genes[-1][parents[-1][:, 0] == NO_PARENT])
             found += len(accepted)
             tried += len(candidates)
-            self.refused = 0 if len(accepted) else self.refused + len(candidates)
-            self.is_stuck |= self.refused > self.patience
-            if self.is_stuck and self._is_used_up:
+            refused = 0 if len(accepted) else refused + len(candidates)
+            self.is_stuck |= refused > self.patience
+            if refused > min(self.patience, self.max_tries) and (kind != NEWCOMER or self._is_used_up):
+                break
+            if refused > self.max_tries:
+                self.shortfall = f"{refused:,} candidates in a row were known already or outside of the budget"
+                break
+        if kind == NEWCOMER:
+            self.newcomers.remember(np.concatenate(genes))
+            if self.is_stuck and found < num and self._is_used_up:
                 self.shortfall = f"all {len(self.seen):,} architectures of the space within the budget were asked for"
-                break
-            if self.refused > self.max_tries:
-                self.shortfall = f"{self.refused:,} candidates in a row were known already or outside of the budget"
-                break
-        self.patience = max(self.patience // 4, 32) if self.is_stuck else min(2 * self.patience, self.max_patience)
-        if found >= enough:
-            self.shortfall = ""
-        if not self.seen and num:
-            raise self._infeasible(tried)
-        if not genes:
-            return Proposal(np.empty((0, self.space.num_genes), dtype=np.int64), np.empty((0, 2), dtype=np.int64))
         return Proposal(np.concatenate(genes), np.concatenate(parents))
+
+    def _candidates(self, kind: int, num: int) -> tuple[Population, NDArray[np.int64]]:
+        """About `num` candidates of a kind and their parents; newcomers are of the budget, but perhaps known."""
+        if kind != NEWCOMER:
+            return self._propose(num, kind)
+        left = self.newcomers.left(self.seen, self.max_tries) if self.is_stuck else None
+        if left is not None:
+            rows = left[self.rng.choice(len(left), size=min(num, len(left)), replace=False)]
+        else:
+            most = min(self.max_samples, self.max_tries)
+            rows = self.newcomers.draw(num, max_samples=most, max_tries=self.max_tries)
+        return rows, np.full((len(rows), 2), NO_PARENT)
 
     def tell(self, genes: Population, metrics: Metrics) -> None:
         """Learn the metrics of architectures asked for before, in the order in which they were asked for.
@@ -206,7 +232,7 @@ class Searcher(ABC):
         """Find an architecture within the budget, or raise `InfeasibleError`; leaves the searcher as it was."""
         state = self.rng.bit_generator.state
         try:
-            self._seeds(1)
+            self.newcomers.seeds(1, self.max_tries)
         finally:
             self.rng.bit_generator.state = state
 
@@ -217,7 +243,8 @@ class Searcher(ABC):
             "num_told": self.num_told,
             "seen": np.fromiter(self.seen, dtype=np.uint64, count=len(self.seen)),
             "patience": self.patience,
-            "walkers": self.walkers,
+            "num_replaced": self.num_replaced,
+            "walkers": self.newcomers.walkers,
             **self._state(),
         }
 
@@ -226,8 +253,10 @@ class Searcher(ABC):
         state = dict(state)
         self.rng.bit_generator.state = state.pop("rng")
         self.num_told = state.pop("num_told")
-        self.seen, self._listing = set(state.pop("seen").tolist()), None
-        self.patience, self.walkers = state.pop("patience"), state.pop("walkers")
+        self.seen = set(state.pop("seen").tolist())
+        self.patience, self.num_replaced = state.pop("patience"), state.pop("num_replaced")
+        self.newcomers.walkers = state.pop("walkers")
+        self.newcomers.forget_list()
         self._load_state(state)
 
     def population(self) -> Population:
@@ -247,11 +276,15 @@ class Searcher(ABC):
 
     # ---- for subclasses -----------------------------------------------------------------------------------------
 
-    @abstractmethod
-    def _propose(self, num: int) -> tuple[Population, NDArray[np.int64]]:
-        """About `num` valid candidates (M, G) and their parents (M, 2), good or not. An empty answer ends the `ask`.
+    def _kinds(self, num: int) -> NDArray[np.int64]:
+        """(num,) the kinds of the next children: `NEWCOMER`, or numbers from 1 that `_propose` knows."""
+        return np.full(num, OWN)
 
-        Once `is_stuck`, a good part of them should be `_newcomers`.
+    @abstractmethod
+    def _propose(self, num: int, kind: int) -> tuple[Population, NDArray[np.int64]]:
+        """About `num` valid candidates (M, G) of a kind but newcomers, and their parents (M, 2), good or not.
+
+        No candidate at all means that there are no more, and newcomers do not take their place.
         """
 
     def _learn(  # noqa: B027  random search has nothing to learn
@@ -293,105 +326,16 @@ class Searcher(ABC):
             if key not in self.seen and key not in fresh:
                 fresh[key] = index
         indices = np.fromiter(fresh.values(), dtype=np.int64, count=len(fresh))
-        return indices[self._is_admissible(candidates[indices])][:most]
-
-    def _is_admissible(self, rows: Population) -> NDArray[np.bool_]:
-        """(N,) whether each row is valid and within the budget."""
-        good = self.space.is_valid(rows)
-        if self.budget.names:
-            good &= self.budget.admits(self.cost(rows), len(rows))
-        return good
-
-    def _newcomers(self, num: int) -> Population:
-        """(K, G) candidates that owe nothing to what was told, K <= num: samples of the space, good or not.
-
-        Where samples are refused in a row, a space of few architectures is listed and the newcomers are drawn from
-        what is left of it; in a larger one, whose budget samples hardly ever meet, they are found by mutating others
-        within the budget.
-        """
-        if self.is_stuck and (left := self._unseen()) is not None:
-            return left[self.rng.choice(len(left), size=min(num, len(left)), replace=False)]
-        if self.walkers is None and self.refused > self.max_samples:
-            try:
-                self.walkers = self._seeds(num)
-            except InfeasibleError:
-                if not self.seen:
-                    raise
-        if self.walkers is None:
-            return self.space.sample(num, self.rng)
-        steps = self.rng.integers(1, 4, size=num)
-        rows = self.walkers[self.rng.integers(len(self.walkers), size=num)]
-        for step in range(3):
-            rows = np.where((step < steps)[:, None], self.space.mutate(rows, self.rng), rows)
-        return rows
-
-    def _remember(self, newcomers: Population) -> None:
-        """Let the search for newcomers go on from the last ones that were found."""
-        if self.walkers is not None and len(newcomers):
-            self.walkers = np.concatenate([self.walkers, newcomers])[-256:]
+        return indices[self.newcomers.is_admissible(candidates[indices])][:most]
 
     def _mark_seen(self, rows: Population) -> None:
         """Never ask for these rows again."""
         keys = row_keys(rows).tolist()
         self.seen.update(keys)
-        if self._listing is not None:
-            self._listing.is_left[[self._listing.places[key] for key in keys if key in self._listing.places]] = False
-
-    def _mark_unseen(self, rows: Population) -> None:
-        """Take back that these rows were asked for."""
-        keys = row_keys(rows).tolist()
-        self.seen.difference_update(keys)
-        if self._listing is not None:
-            self._listing.is_left[[self._listing.places[key] for key in keys if key in self._listing.places]] = True
-
-    def _unseen(self) -> Population | None:
-        """(K, G) what is left of a space of few architectures, in a fixed order; None of a larger space."""
-        if self._listing is None:
-            if math.prod(len(gene.values) for gene in self.space.genes) > min(MAX_LISTED, self.max_tries):
-                return None
-            combinations = itertools.product(*(gene.values for gene in self.space.genes))
-            rows = np.unique(self.space.repair(np.array(list(combinations), dtype=np.int64)), axis=0)
-            chunks = np.array_split(rows, -(-len(rows) // 4096))
-            rows = np.concatenate([chunk[self._is_admissible(chunk)] for chunk in chunks])
-            keys = row_keys(rows).tolist()
-            is_left = np.array([key not in self.seen for key in keys], dtype=bool)
-            self._listing = _Listing(rows, {key: place for place, key in enumerate(keys)}, is_left)
-        return self._listing.rows[self._listing.is_left]
+        self.newcomers.mark(keys, is_left=False)
 
     @property
     def _is_used_up(self) -> bool:
         """Whether nothing is left for certain."""
-        left = self._unseen()
+        left = self.newcomers.left(self.seen, self.max_tries)
         return left is not None and not len(left)
-
-    def _seeds(self, num: int) -> Population:
-        """(K, G) architectures within the budget from which to start; K in [1, num].
-
-        The space's own start where it fits the budget; otherwise descendants of it, or of a random sample, found by
-        mutating towards the budget.
-        """
-        rows = self.space.start()
-        if len(rows) == 0:
-            rows = self.space.sample(num, self.rng)
-        tried = 0
-        while tried <= self.max_tries:
-            costs = self.cost(rows)
-            admitted = self.budget.admits(costs, len(rows))
-            if admitted.any():
-                return rows[admitted][:num]
-            violation = self.budget.violations(costs).sum(axis=1)
-            rows = rows[np.argsort(violation, kind="stable")[:32]]
-            offspring = self.space.mutate(np.repeat(rows, 1 + 512 // len(rows), axis=0), self.rng)
-            rows = np.unique(np.concatenate([rows, offspring, self.space.sample(64, self.rng)]), axis=0)
-            tried += len(offspring) + 64
-        raise self._infeasible(tried, rows)
-
-    def _infeasible(self, tried: int, rows: Population | None = None) -> InfeasibleError:
-        rows = self.space.sample(4096, self.rng) if rows is None else rows
-        costs = self.cost(rows)
-        nearest = int(self.budget.violations(costs).sum(axis=1).argmin())
-        reached = ", ".join(f"{name}={costs[name][nearest]:.4g}" for name in self.budget.names)
-        return InfeasibleError(
-            f"no architecture of space {self.space.family!r} meets the budget ({self.budget}): tried {tried}, "
-            f"the nearest has {reached}. Loosen the budget, or take another space"
-        )

@@ -11,10 +11,13 @@ from typing import Annotated, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nasray.searchers.base import NO_PARENT, Searcher
+from nasray.searchers.base import NEWCOMER, NO_PARENT, Searcher
 from nasray.searchers.defaults import UNKNOWN_EVALUATIONS, default_population_size
-from nasray.spaces import NasrayError, Population, Space
+from nasray.spaces import NasrayError, Population, Space, row_keys
 from nasray.spaces.ranges import Range, Share
+
+MUTANT, CROSSED, SEED = 1, 2, 3
+"""Kinds of children beside newcomers; seeds are the space's start and its mutants, until anything is told."""
 
 
 class Breeding(Searcher):
@@ -92,39 +95,34 @@ class Breeding(Searcher):
             "initial": self.initial,
         }
 
-    def _propose(self, num: int) -> tuple[Population, NDArray[np.int64]]:
+    def _kinds(self, num: int) -> NDArray[np.int64]:
         untold = not len(self.genes)
         if len(self.seen) < self.initial or (self.initial and untold):
-            return _without_parents(self._newcomers(num))
-        if untold and self.pending_seeds is None:  # the first batch starts with the seeds themselves
-            self.pending_seeds = self._seeds(num)
-            return _without_parents(self.pending_seeds)
-        if untold:  # mutants of the seeds, and once these are used up newcomers as well
-            assert self.pending_seeds is not None
-            few = num // 2 if self.is_stuck else num
-            mutants = self._mutate(self.pending_seeds[self.rng.integers(len(self.pending_seeds), size=few)])
-            newcomers = self._newcomers(num - few) if few < num else mutants[:0]
-            return _without_parents(np.concatenate([mutants, newcomers]))
-        kind = self.rng.random(num)
-        if self.is_stuck:  # the population's neighborhood is used up
-            kind[num // 2 :] = 2.0
-        first, second = (self._pick(num) for _ in range(2))
-        parents = np.stack([self.numbers[first], np.full(num, NO_PARENT)], axis=1)
-        is_mutant = kind < self.mutation
-        is_cross = ~is_mutant & (kind < self.mutation + self.crossover)
-        is_new = np.flatnonzero(~is_mutant & ~is_cross)
-        children = np.empty((num, self.space.num_genes), dtype=np.int64)
-        children[is_mutant] = self._mutate(self.genes[first[is_mutant]])
-        if is_cross.any():
-            pair = self.genes[first[is_cross]], self.genes[second[is_cross]]
-            children[is_cross] = self.space.crossover(*pair, self.rng)
-            parents[is_cross, 1] = self.numbers[second[is_cross]]
-        if len(is_new):
-            newcomers = self._newcomers(len(is_new))
-            children[is_new[: len(newcomers)]] = newcomers
-            parents[is_new] = NO_PARENT
-            missing = is_new[len(newcomers) :]
-            children, parents = (np.delete(rows, missing, axis=0) for rows in (children, parents))
+            return np.full(num, NEWCOMER)
+        if untold:
+            return np.full(num, SEED)
+        drawn = self.rng.random(num)
+        return np.where(
+            drawn < self.mutation, MUTANT, np.where(drawn < self.mutation + self.crossover, CROSSED, NEWCOMER)
+        )
+
+    def _propose(self, num: int, kind: int) -> tuple[Population, NDArray[np.int64]]:
+        parents = np.full((num, 2), NO_PARENT)
+        if kind == SEED:
+            if self.pending_seeds is None:  # the first batch starts with the seeds themselves
+                self.pending_seeds = self.newcomers.seeds(num, self.max_tries)
+                return self.pending_seeds, parents[: len(self.pending_seeds)]
+            return self._mutate(self.pending_seeds[self.rng.integers(len(self.pending_seeds), size=num)]), parents
+        first = self._pick(num)
+        parents[:, 0] = self.numbers[first]
+        if kind == MUTANT:
+            return self._mutate(self.genes[first]), parents
+        second = self._pick(num)
+        parents[:, 1] = self.numbers[second]
+        children = self.space.crossover(self.genes[first], self.genes[second], self.rng)
+        known = np.fromiter((key in self.seen for key in row_keys(children).tolist()), dtype=bool, count=num)
+        if known.any():  # parents that are alike, or the same one twice, have few new children
+            children[known] = self._mutate(children[known])
         return children, parents
 
     def _mutate(self, genes: Population) -> Population:
@@ -153,7 +151,3 @@ class Breeding(Searcher):
     def _state(self) -> dict[str, Any]:
         names = ("genes", "values", "numbers", "pending_seeds", "fine")
         return {name: getattr(self, name) for name in names}
-
-
-def _without_parents(genes: Population) -> tuple[Population, NDArray[np.int64]]:
-    return genes, np.full((len(genes), 2), NO_PARENT)

@@ -55,7 +55,7 @@ class Listed(Searcher):
         """(K, G) what can be asked for: the rows within the budget, each once, in order."""
         _, first = np.unique(row_keys(self.rows), return_index=True)
         rows: Population = self.rows[np.sort(first)]
-        return rows[self._is_admissible(rows)]
+        return rows[self.newcomers.is_admissible(rows)]
 
     def check_feasible(self) -> None:
         """Raise `InfeasibleError` if no architecture of the list is within the budget."""
@@ -70,7 +70,8 @@ class Listed(Searcher):
         self.check_feasible()
         return super().ask(num)
 
-    def _propose(self, num: int) -> tuple[Population, NDArray[np.int64]]:
+    def _propose(self, num: int, kind: int) -> tuple[Population, NDArray[np.int64]]:
+        del kind
         left = ~np.isin(row_keys(self._list), np.fromiter(self.seen, dtype=np.uint64, count=len(self.seen)))
         rows = self._list[left][:num]
         return rows, np.full((len(rows), 2), NO_PARENT)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nasray.searchers.base import NO_PARENT, Proposal, Searcher
+from nasray.searchers.base import NEWCOMER, NO_PARENT, OWN, Proposal, Searcher
 from nasray.searchers.defaults import UNKNOWN_EVALUATIONS, default_population_size
 from nasray.spaces import NasrayError, Population, row_keys
 from nasray.spaces.ranges import Range
@@ -128,11 +128,14 @@ class OptunaSearch(Searcher):
 
         self.study.tell(trial, state=optuna.trial.TrialState.FAIL)
 
-    def _propose(self, num: int) -> tuple[Population, NDArray[np.int64]]:
-        """Mutants of the last suggestion, then newcomers: for what the sampler leaves open."""
+    def _kinds(self, num: int) -> NDArray[np.int64]:
+        """Mutants of the last suggestion, for what the sampler leaves open; newcomers where these are used up."""
+        return np.full(num, OWN if len(self.suggested) else NEWCOMER)
+
+    def _propose(self, num: int, kind: int) -> tuple[Population, NDArray[np.int64]]:
+        del kind
         near = self.space.mutate(np.repeat(self.suggested, num, axis=0), self.rng)
-        rows = np.concatenate([near, self._newcomers(max(num, 16))])
-        return rows, np.full((len(rows), 2), NO_PARENT)
+        return near, np.full((len(near), 2), NO_PARENT)
 
     def _learn(self, genes: Population, values: NDArray[np.float64], numbers: NDArray[np.int64]) -> None:
         del numbers

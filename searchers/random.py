@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from nasray.searchers.base import NO_PARENT, Searcher
+from nasray.searchers.base import NEWCOMER, Searcher
 from nasray.spaces import Population
 
 
@@ -18,6 +18,8 @@ class RandomSearch(Searcher):
 
     max_objectives = 8
 
-    def _propose(self, num: int) -> tuple[Population, NDArray[np.int64]]:
-        rows = self._newcomers(max(num, 64))
-        return rows, np.full((len(rows), 2), NO_PARENT)
+    def _kinds(self, num: int) -> NDArray[np.int64]:
+        return np.full(num, NEWCOMER)
+
+    def _propose(self, num: int, kind: int) -> tuple[Population, NDArray[np.int64]]:
+        raise AssertionError(f"random search has newcomers alone, asked for {num} of kind {kind}")

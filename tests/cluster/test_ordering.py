@@ -82,7 +82,7 @@ def test_a_batch_reported_twice_or_never_asked_for_counts_once():
 class Ladder(RandomSearch):
     """Proposes the numbers up to three beyond the largest told: a searcher that has nothing new until it is told."""
 
-    def _propose(self, num):
+    def _candidates(self, kind, num):
         rows = np.arange(min(self.num_told + 3, len(self.space.genes[0].values)))[:, None]
         return rows, np.full((len(rows), 2), -1)
 
@@ -136,7 +136,7 @@ def again(search):
 
 def test_a_searcher_without_ideas_ends_early_and_says_where_and_why():
     search = ladder(2, length=100_001)  # too large to be listed
-    search.searcher._propose = lambda num: (np.zeros((num, 1), dtype=np.int64), np.full((num, 2), -1))
+    search.searcher._candidates = lambda kind, num: (np.zeros((num, 1), dtype=np.int64), np.full((num, 2), -1))
     run(search, min, [])
     assert search.is_finished
     assert search.ended_early.startswith("ended early at 1 of 30 evaluations: ")
@@ -183,7 +183,7 @@ def test_a_search_in_a_tight_budget_goes_on_after_a_restart():
 
     whole, search, log = run(fresh(), min, []), fresh(), []
     run(search, min, log, stop=2)
-    assert search.searcher.walkers is not None
+    assert search.searcher.newcomers.walkers is not None
     continued, searcher = again(search), fresh().searcher
     searcher.load_state_dict(search.searcher.state_dict())
     continued.searcher = searcher

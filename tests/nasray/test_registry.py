@@ -51,10 +51,10 @@ class Blind(Searcher):
     def options(self):
         return {"hops": self.hops}
 
-    def _propose(self, num):
+    def _propose(self, num, kind):
         for _ in range(self.hops):
             self.space.sample(1, self.rng)
-        return self._newcomers(num), np.full((num, 2), -1)
+        return self.space.sample(num, self.rng), np.full((num, 2), -1)
 
 
 class Height:

@@ -99,8 +99,8 @@ class Forgetful(Evolution):
 
 
 class UsesTheGlobalGenerator(RandomSearch):
-    def _propose(self, num):
-        genes, parents = super()._propose(num)
+    def _candidates(self, kind, num):
+        genes, parents = super()._candidates(kind, num)
         return genes[np.random.permutation(len(genes))], parents  # noqa: NPY002
 
 
