@@ -108,11 +108,16 @@ def _declared_type(part: type, construct: Any, parameter: inspect.Parameter) -> 
 
 def attribute_texts(owner: type) -> dict[str, str]:
     """Return what the docstring of a class says about each of its arguments and attributes."""
-    document = inspect.cleandoc(vars(owner).get("__doc__") or "")
     found: dict[str, str] = {}
-    for section in re.findall(r"^(?:Args|Attributes):\n((?:(?: {4}.*)?\n?)+?)(?=^\S|\Z)", document, re.MULTILINE):
-        for name, text in re.findall(r"^ {4}(\w+): (.*(?:\n(?: {5,}.*)?)*)", section, re.MULTILINE):
-            found.setdefault(name, " ".join(text.split()))
+    is_inside, name = False, ""
+    for line in inspect.cleandoc(vars(owner).get("__doc__") or "").splitlines():
+        if line and not line.startswith(" "):
+            is_inside, name = line in ("Args:", "Attributes:"), ""
+        elif is_inside and (item := re.match(r" {4}(\w+): (.*)", line)):
+            name = item[1] if item[1] not in found else ""
+            found.setdefault(item[1], item[2].strip())
+        elif name and line.startswith(" " * 5):
+            found[name] = f"{found[name]} {line.strip()}".strip()
     return found
 
 
