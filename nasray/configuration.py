@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from importlib import resources as package_files
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import TypeAdapter
 
@@ -21,6 +21,8 @@ from nasray.spaces.errors import did_you_mean
 from nasray.spaces.ranges import shortened
 from nasray.validation import validate
 from nasray.values import check_text
+
+T = TypeVar("T")
 
 
 def shipped_names(package: str) -> list[str]:
@@ -84,9 +86,9 @@ def read_mapping(text: str, source: str) -> dict[str, Any]:
 
 
 def overridden(
-    adapter: TypeAdapter[Any], owner: type, content: dict[str, Any], arguments: Sequence[str], source: str,
+    adapter: TypeAdapter[T], owner: type[T], content: dict[str, Any], arguments: Sequence[str], source: str,
     declared: Iterable[str] = (),
-) -> Any:  # fmt: skip
+) -> T:  # fmt: skip
     """Return the configuration that nested mappings describe, with what the command line changes.
 
     What is left out since another part is named is said on stderr; see `nasray.overrides.override`.

@@ -27,7 +27,7 @@ class CompleteError(NasrayError):
     """A mistake in a configuration whose message names the key itself."""
 
 
-def validate(adapter: TypeAdapter[Any], owner: type, content: Any, source: str, *, is_record: bool = False) -> Any:
+def validate(adapter: TypeAdapter[T], owner: type[T], content: Any, source: str, *, is_record: bool = False) -> T:
     """Return the configuration that nested mappings describe.
 
     Args:
@@ -78,7 +78,8 @@ def checked(owner: type[T]) -> type[T]:
             raise NasrayError(f"{owner.__name__}: {reasons(error, made)}") from None
 
     made.__init__ = construct_in_our_words
-    return made
+    checked_type: type[T] = made
+    return checked_type
 
 
 def reasons(error: ValidationError, owner: Any) -> str:

@@ -41,7 +41,7 @@ def command(
         takes_overrides: Whether options that it does not know are keys, which it gets as `overrides`.
         when_interrupted: Advice after Ctrl-C, or None where the command is simply given again.
     """
-    sub = commands.add_parser(name, help=text, description=text)
+    sub: Parser = commands.add_parser(name, help=text, description=text)
     sub.set_defaults(run=run, takes_overrides=takes_overrides, parser=sub, when_interrupted=when_interrupted)
     sub.add_argument("--json", action="store_true", help="print the figures as JSON")
     return sub
