@@ -168,7 +168,7 @@ def compare(groups: Sequence[Group]) -> dict[str, Any]:
             "name": group.name,
             "architectures": group.num_architectures,
             "trainings": [training.to_json() for training in group.trainings],
-            **dataclasses.asdict(mean_interval(group.values)),
+            **_mean(group.values),
         }
         for group in groups
     ]
@@ -178,6 +178,14 @@ def compare(groups: Sequence[Group]) -> dict[str, Any]:
         comparisons.append({"group": groups[0].name, "with": other.name, **found})
     sentences = [_note(difference, folders) for difference, folders in notes.items()]
     return {"metric": metric, "groups": described, "comparisons": comparisons, "notes": sentences}
+
+
+def _mean(values: Sequence[float]) -> dict[str, Any]:
+    """Return `mean_interval` as a dict, its interval within what mAP and accuracy can be."""
+    found = dataclasses.asdict(mean_interval(values))
+    if found["low"] is not None:
+        found |= {"low": max(found["low"], 0.0), "high": min(found["high"], 1.0)}
+    return found
 
 
 def _metric(training: Training) -> str:

@@ -78,6 +78,12 @@ def test_a_training_of_another_architecture_is_not_the_winners(run):
     assert groups_of_run(run) == []
 
 
+def test_intervals_of_means_stay_within_what_map_can_be(tmp_path):
+    result = compare(trainings(tmp_path, {"resnet18": [0.01, 0.05], "resnet34": [0.99, 0.95]}))
+    assert result["groups"][0]["low"] == 0.0
+    assert result["groups"][1]["high"] == 1.0
+
+
 def test_single_trainings_are_compared_with_all_others_together(tmp_path):
     result = compare(
         trainings(tmp_path, {"resnet18": [0.9], "resnet34": [0.4], "resnet50": [0.42], "resnet101": [0.41]})
