@@ -19,7 +19,7 @@ from nasray.spaces.ranges import shortened
 
 if TYPE_CHECKING:
     from nasray.cluster.trial import Evaluator
-    from nasray.experiment import Experiment
+    from nasray.experiment import BudgetOptions, Experiment
 
 
 def make_space(experiment: Experiment) -> Any:
@@ -45,7 +45,12 @@ def make_searcher(experiment: Experiment, space: Space | None = None) -> Searche
 
 def make_budget(experiment: Experiment) -> Budget:
     """Make the bounds on costs."""
-    bounds = {name: value for name, value in vars(experiment.budget).items() if value is not None}
+    return make_bounds(experiment.budget)
+
+
+def make_bounds(options: BudgetOptions) -> Budget:
+    """Make bounds on costs from their options."""
+    bounds = {name: value for name, value in vars(options).items() if value is not None}
     return Budget(
         upper={name: value for name, value in bounds.items() if not name.startswith("min_")},
         lower={name.removeprefix("min_"): value for name, value in bounds.items() if name.startswith("min_")},

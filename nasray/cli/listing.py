@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from nasray.cli.common import command, print_json, print_options_of, print_table
+from nasray.cli.parsing import unexpected
 from nasray.spaces import NasrayError
 
 if TYPE_CHECKING:
@@ -14,13 +15,25 @@ if TYPE_CHECKING:
 
 def add_commands(commands: Any) -> None:
     """Declare `list`."""
-    sub = command(commands, "list", _list, "what comes with nasray, and the options of its parts")
+    text = "what comes with nasray, and the options of its parts; of a space its size and costs too"
+    sub = command(commands, "list", _list, text, takes_overrides=True)
     sub.add_argument("what", choices=list(_ENTRIES), metavar="KIND", help=", ".join(_ENTRIES))
     text = f"one of them, whose options are printed ({', '.join(_REGISTRIES)})"
     sub.add_argument("name", nargs="?", metavar="NAME", help=text)
+    sub.epilog = (
+        "`nasray list spaces shufflenet --space.size large --budget.gmacs 1.3` prints what a budget leaves of a space; "
+        "options of the space and of the budget are keys of an experiment."
+    )
 
 
 def _list(known: Any) -> None:
+    if known.overrides and (known.what != "spaces" or known.name is None):
+        if not known.overrides[0].startswith(("--space.", "--budget.")):
+            raise unexpected(known.overrides[0], known.declared, known.parser.prog)
+        raise NasrayError(
+            f"{known.overrides[0]} is for `nasray list spaces NAME`, whose profile it changes. Name a space, or leave "
+            "it out"
+        )
     if known.name is not None:
         _list_options(known)
         return
@@ -43,12 +56,53 @@ def _list_options(known: Any) -> None:
     registry = _REGISTRIES[known.what]()
     registry.check(known.name)
     rows = part_rows(registry, known.name)
+    profile = _profile(known) if known.what == "spaces" and not any(row.is_required for row in rows) else None
     if known.json:
         options = {row.key: {"default": row.default, "required": row.is_required, "text": row.text} for row in rows}
-        print_json({"name": known.name, "text": registry.text(known.name), "options": options})
+        content = {"name": known.name, "text": registry.text(known.name), "options": options}
+        print_json(content if profile is None else {**content, "profile": profile})
         return
     print(f"{known.name}: {registry.text(known.name)}")
     print_options_of(rows)
+    if profile is not None:
+        print()
+        _print_profile(profile)
+
+
+def _profile(known: Any) -> dict[str, Any]:
+    """The figures of a space, and what a budget leaves of it."""
+    from nasray.profiling import profile_named_space
+
+    space, budget, profile = profile_named_space(known.name, known.overrides, declared=known.declared)
+    return {
+        "num_architectures": profile.num_architectures,
+        "num_looked_at": profile.num_looked_at,
+        "is_whole": profile.is_whole,
+        "cost_scope": space.cost_scope,
+        "image_hw": space.image_hw,
+        "costs": {name: vars(values) for name, values in profile.costs.items()},
+        "budget": str(budget) if budget.names else None,
+        "share": profile.share,
+        "interval": profile.interval,
+    }
+
+
+def _print_profile(profile: dict[str, Any]) -> None:
+    num, looked_at = profile["num_architectures"], profile["num_looked_at"]
+    count = "" if num is None else f"{num:,}" if num < 10**15 else f"{num:.4g}"
+    why = "not counted: a group of genes has too many settings to be listed"
+    print(f"architectures: {count + ', counted exactly' if count else why}")
+    size = "" if profile["image_hw"] is None else " at {}x{}".format(*profile["image_hw"])
+    of = "all of them" if profile["is_whole"] else f"{looked_at:,} random ones; least and most by descent from these"
+    print(f"costs: {profile['cost_scope']}{size}, {of}")
+    rows = [[name, *(f"{values[key]:.5g}" for key in _RANGE)] for name, values in profile["costs"].items()]
+    if rows:
+        print_table(["cost", "least", "median", "most"], rows)
+    if profile["share"] is not None:
+        low, high = profile["interval"]
+        interval = "" if profile["is_whole"] else f" [{100 * low:.3g}, {100 * high:.3g}]"
+        whose = "the architectures" if profile["is_whole"] else "random architectures (95 % interval)"
+        print(f"{profile['budget']}: met by {100 * profile['share']:.3g} %{interval} of {whose}")
 
 
 def _space_registry() -> Registry:
@@ -113,6 +167,7 @@ def _architectures() -> dict[str, str]:
     return texts | others
 
 
+_RANGE = ("minimum", "median", "maximum")
 _REGISTRIES: dict[str, Callable[[], Registry]] = {
     "spaces": _space_registry,
     "searchers": _searcher_registry,

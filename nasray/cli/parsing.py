@@ -63,7 +63,7 @@ def parse_arguments(parser: Parser, arguments: Sequence[str]) -> argparse.Namesp
     if known.takes_overrides:
         known.overrides = rest
     elif rest:
-        raise _unexpected(rest[0], declared, known.parser.prog)
+        raise unexpected(rest[0], declared, known.parser.prog)
     return known
 
 
@@ -86,7 +86,8 @@ def _check_arguments(arguments: Sequence[str]) -> None:
             given.add(option)
 
 
-def _unexpected(argument: str, declared: Iterable[str], program: str) -> NasrayError:
+def unexpected(argument: str, declared: Iterable[str], program: str) -> NasrayError:
+    """Return the error about an argument that a command does not take."""
     if not argument.startswith("-"):
         return NasrayError(f"unexpected argument {shortened(argument)}. `{program} --help` prints the usage")
     name = argument.partition("=")[0]

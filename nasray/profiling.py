@@ -1,0 +1,55 @@
+"""The profile of a named space under a budget, from the options of a command line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import field
+from typing import Annotated, Any
+
+from pydantic import TypeAdapter
+
+from nasray.configuration import overridden
+from nasray.experiment import SPACE, BudgetOptions
+from nasray.options import make_part
+from nasray.parts import make_bounds
+from nasray.spaces import Budget, NasrayError, Space
+from nasray.spaces.profile import Profile, profile_space
+from nasray.validation import checked
+
+
+@checked
+class BudgetedSpace:
+    """A space and a budget, as an experiment has them.
+
+    Attributes:
+        space: Space to describe.
+        budget: Bounds on its costs.
+    """
+
+    space: Annotated[Any, SPACE] = field(default_factory=SPACE.make_default)
+    budget: BudgetOptions = field(default_factory=BudgetOptions)
+
+    def __post_init__(self) -> None:
+        if self.budget.latency_ms is not None:
+            raise NasrayError("budget.latency_ms is measured by a search; a profile counts. Leave it out")
+
+
+def profile_named_space(
+    name: str, arguments: Sequence[str] = (), *, declared: Iterable[str] = ()
+) -> tuple[Space, Budget, Profile]:
+    """Return a space, a budget and the profile.
+
+    Args:
+        name: Name of the space.
+        arguments: Options of the command line, such as `["--space.size", "large", "--budget.gmacs", "1.3"]`.
+        declared: Further options of the command, for suggestions alone.
+
+    Raises:
+        NasrayError: for an unknown space or option, or a budget on a cost that the space does not have.
+    """
+    content = {"space": {"name": name}}
+    if any(argument.partition("=")[0] == "--space.name" for argument in arguments):
+        raise NasrayError(f"--space.name: the space is {name!r} already. Leave it out, or list another space")
+    found = overridden(TypeAdapter(BudgetedSpace), BudgetedSpace, content, arguments, f"space {name}", declared)
+    space, budget = make_part(found.space), make_bounds(found.budget)
+    return space, budget, profile_space(space, budget)
