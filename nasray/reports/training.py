@@ -49,7 +49,9 @@ def write_training_report(folder: Path, *, device: str = "auto") -> Path:
     about = [("recipe", recipe.name), ("data", recipe.data), ("seed", str(recipe.seed))]
     if recipe.task == "detection":
         about.insert(1, ("detector", recipe.detector.name))
-    return write_page(folder / "report", recipe.name, about, training_sections(folder, device=device))
+    place = folder.absolute()
+    title = f"{place.parent.name}/{place.name}" if (place.parent / "experiment.yaml").is_file() else place.name
+    return write_page(folder / "report", title, about, training_sections(folder, device=device))
 
 
 def training_sections(folder: Path, *, device: str = "auto") -> list[Section]:
@@ -165,8 +167,8 @@ def _next(folder: Path, description: Description, *, finished: bool) -> Markup:
     if description.recipe.task == "detection":
         lines += [
             (["nasray", "predict", where, "IMAGE"], "find objects in images"),
-            (["nasray", "export", where, "--to", "model.onnx"], "the detector for other programs"),
-            (["nasray", "compare", where, "OTHER"], "is it better than another training?"),
+            (["nasray", "export", where, "--to", "model.onnx"], "for other programs"),
+            (["nasray", "compare", where, "OTHER"], "is it better?"),
         ]
     else:
         weights = str(shortest_path(folder) / "checkpoints" / "last.pt")

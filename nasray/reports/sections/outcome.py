@@ -307,16 +307,14 @@ def _next(subject: Subject, trained: dict[str, float | None] | None, comparison:
     if not subject.run.finished:
         lines.append((["nasray", "resume", run], "finish the search"))
     if len(subject.run.objectives) > 1:
-        lines.append((["nasray", "front", run], "the front, or the best within a budget"))
+        lines.append((["nasray", "front", run], "or the best within a budget"))
     if trained is None:
-        lines.append((["nasray", "train", run], "train the winner as a detector"))
+        lines.append((["nasray", "train", run], "train the winner"))
     else:
-        lines.append((["nasray", "evaluate", run], "its figures, class by class"))
+        lines.append((["nasray", "evaluate", run], "every class"))
     if not (comparison and comparison["comparisons"]):
         lines.append((["nasray", "compare", run, "--random", "5"], "is it better than chance?"))
     elif any(found["verdict"] != "better" for found in comparison["comparisons"]):
-        lines.append(
-            (["nasray", "compare", run, "--random", "10", "--repeats", "3"], "tell them apart, with more trainings")
-        )
-    lines.append((["nasray", "export", run, "--to", "backbone.py"], "the backbone as plain PyTorch"))
+        lines.append((["nasray", "compare", run, "--random", "10", "--repeats", "3"], "with more trainings"))
+    lines.append((["nasray", "export", run, "--to", "backbone.py"], "plain PyTorch"))
     return commands(lines)

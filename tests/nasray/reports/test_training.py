@@ -45,7 +45,7 @@ def test_a_training_has_a_page_with_curves_classes_and_pictures(detector, capsys
     assert capsys.readouterr().out.strip() == str(page)
     text = page.read_text()
     for part in (
-        "mAP 0.2500 on the split val, in the best of its validations, after 20 iterations",
+        "<h1>train</h1>", "mAP 0.2500 on the split val, in the best of its validations, after 20 iterations",
         "basic-tiny", "Detector gfl",
         "3 classes of shapes: rectangle", "<h2>Over time</h2>", "<h2>Class by class</h2>",
         "<h2>Detections beside the truth</h2>", "nasray predict", "data:image/jpeg",
