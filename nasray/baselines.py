@@ -14,7 +14,7 @@ from pathlib import Path
 from nasray.cluster import RunFolder, owned
 from nasray.cluster.progress import say
 from nasray.cluster.training import training_session
-from nasray.comparison import FOLDER, RANDOM, WINNER, Group, Training, architecture_name, groups_of_run
+from nasray.comparison import FOLDER, RANDOM, WINNER, Group, Training, architecture_name, groups_of_run, part_ids
 from nasray.experiment import Experiment, experiment_of_run
 from nasray.finding import find_architecture
 from nasray.parts import make_searcher
@@ -131,7 +131,7 @@ def missing_jobs(
     groups = {group.name: group for group in groups_of_run(run)}
 
     def is_done(group: str, architecture: Architecture, at: int) -> bool:
-        return any((t.architecture, t.seed) == (architecture.id, at) for t in _trainings(groups.get(group)))
+        return any(t.seed == at and architecture.id in part_ids(t.folder) for t in _trainings(groups.get(group)))
 
     def job(group: str, architecture: Architecture, at: int) -> Job:
         return Job(group, architecture, at, run.path / FOLDER / group / architecture.id / f"seed-{at}")
@@ -144,12 +144,13 @@ def missing_jobs(
         for at in seeds
         if not is_done(group, architecture, at)
     ]
-    have = {training.architecture for training in _trainings(groups.get(RANDOM))}
-    if len(have) < num_random:
+    done = _trainings(groups.get(RANDOM))
+    num_done, have = len({t.architecture for t in done}), {part for t in done for part in part_ids(t.folder)}
+    if num_done < num_random:
         experiment = experiment_of_run(run.description(), str(run.path))
         drawn = random_architectures(experiment, num_random, seed)
         fresh = [architecture for architecture in drawn if architecture.id not in have]
-        jobs += [job(RANDOM, architecture, first_seed) for architecture in fresh[: num_random - len(have)]]
+        jobs += [job(RANDOM, architecture, first_seed) for architecture in fresh[: num_random - num_done]]
     return jobs
 
 

@@ -52,7 +52,7 @@ class TrainingJob:
         Raises:
             NasrayError: For every mistake that the user can mend.
         """
-        from nasray.training import try_out
+        from nasray.training.preparing import try_out
         from nasray.training.setup import make_loop
 
         # The process that this one stands in for may not be quite dead, or be of a machine that is lost.
