@@ -138,6 +138,7 @@ def _train(known: Any) -> None:
     if known.options:
         print_options(recipe, known.json)
         return
+    _check_slot_is_free(known, recipe)
     inside_run = (Path(known.what) / "experiment.yaml").is_file()
     known.folder = known.folder or (str(Path(known.what) / "train") if inside_run else run_folder(recipe.name))
 
@@ -146,6 +147,17 @@ def _train(known: Any) -> None:
 
     begin = time.monotonic()
     _tell_training(begin_training(recipe, known.folder), known, time.monotonic() - begin, "from start to end")
+
+
+def _check_slot_is_free(known: Any, recipe: Recipe) -> None:
+    """Refuse an option that names another architecture for the slot of the one that is to be trained."""
+    from nasray.recipe import is_recipe
+
+    if not is_recipe(known.what) and known.what not in (recipe.backbone, recipe.head):
+        slot = "head" if train_recipe(known).head == known.what else "backbone"
+        raise NasrayError(
+            f"{known.what} and --{slot} {getattr(recipe, slot)} fill the same slot. Leave one of the two out"
+        )
 
 
 def train_recipe(known: Any) -> Recipe:

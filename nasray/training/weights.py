@@ -72,9 +72,14 @@ def _another_architecture(checkpoint: Checkpoint, path: Path | str, architecture
     theirs = checkpoint.architecture
     name = "a supernet" if is_supernet(theirs) else checkpoint.recipe.backbone
     return (
-        f"{path} is a checkpoint of another architecture: its backbone is {theirs.family} {theirs.id} ({name}), the "
-        f"training's is {architecture.family} {architecture.id}. Name a checkpoint of this backbone, or train {name}"
+        f"{path} is a checkpoint of another architecture: its {_parts(theirs)} ({name}), the training's "
+        f"{_parts(architecture)}. Name a checkpoint of this one, or train {name}"
     )
+
+
+def _parts(architecture: Architecture) -> str:
+    """What fills each slot."""
+    return " and ".join(f"{slot} is {part.family} {part.id}" for slot, part in slots(architecture).items())
 
 
 def _classes(classes: tuple[str, ...]) -> str:

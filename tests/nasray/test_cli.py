@@ -265,6 +265,14 @@ def test_heads_of_costs_and_trainings(capsys, tmp_path, toys):  # noqa: F811
     assert own["head"] != other["head"]
     assert main(["cost", "basic-tiny", "--head", "head.json"]) == 2
     assert "--head fills a slot of a detector: name the detector too" in capsys.readouterr().err
+    message = refused(capsys, "train", "resnet50", "--backbone", "resnet18")
+    assert "resnet50 and --backbone resnet18 fill the same slot" in message
+    message = refused(capsys, "train", "head.json", "--detector", "fcos", "--head", "other.json")
+    assert "head.json and --head other.json fill the same slot" in message
+    assert "'centernet' has no slot for a head" in refused(
+        capsys, "train", "basic-tiny", "--head", "head.json", "--detector", "centernet"
+    )
+    assert not Path("runs").exists()
     recipe = train_recipe(parse_arguments(make_parser(), ["train", "head.json", "--detector", "fcos"]))
     assert (recipe.backbone, recipe.head, recipe.detector.name) == ("resnet50", "head.json", "fcos")
 
