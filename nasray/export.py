@@ -13,8 +13,8 @@ from nasray.architectures import checked_spec, has_layers, is_supernet, slots
 from nasray.cluster import write_atomic
 from nasray.cluster.files import check_output
 from nasray.cluster.reading import shown
-from nasray.finding import find_architecture
-from nasray.spaces import Architecture, NasrayError
+from nasray.finding import find_architecture, find_within
+from nasray.spaces import Architecture, Budget, NasrayError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -71,12 +71,13 @@ def load(path: str | None = None) -> {kind}:
 '''
 
 
-def export_backbone(what: str, path: Path) -> dict[str, Any]:
+def export_backbone(what: str, path: Path, budget: Budget | None = None) -> dict[str, Any]:
     """Write a backbone as one file, its trained weights beside it where there are any, and check both.
 
     Args:
         what: Name or file of an architecture, which has no trained weights; or a run, a training, or a checkpoint.
         path: File to write, `backbone.py`; the weights go to `backbone.weights.pt`.
+        budget: Of a run, take the best within this budget instead of the winner.
 
     Returns:
         `file`; `weights`, the file of the weights, and `checkpoint` that they come from, both None where nothing was
@@ -94,7 +95,7 @@ def export_backbone(what: str, path: Path) -> dict[str, Any]:
         raise NasrayError(
             f"export writes a Python module, such as backbone.py; {shown(path)} cannot be imported. Choose another name"
         )
-    architecture, state, checkpoint = _trained(what)
+    architecture, state, checkpoint = _trained(what, budget)
     parts = slots(architecture)
     if "backbone" not in parts:
         raise NasrayError(f"export to .py writes a backbone; {shown(what)} is a {' and a '.join(parts)}")
@@ -138,7 +139,7 @@ def export_backbone(what: str, path: Path) -> dict[str, Any]:
     }
 
 
-def _trained(what: str) -> tuple[Architecture, dict[str, Tensor] | None, Path | None]:
+def _trained(what: str, budget: Budget | None) -> tuple[Architecture, dict[str, Tensor] | None, Path | None]:
     """Return the architecture that is meant, the trained state of its backbone, and the checkpoint that holds it.
 
     The winner of a run may have been trained inside its folder; weights of another architecture than the winner's are
@@ -149,17 +150,18 @@ def _trained(what: str) -> tuple[Architecture, dict[str, Tensor] | None, Path | 
 
     path = Path(what)
     is_run = (path / "experiment.yaml").is_file()
+    meant = find_within(what, budget).architecture if budget is not None and budget.names else None
     has_weights = is_trained(path) or has_supernet(path) if is_run else path.is_dir() or path.suffix == ".pt"
     if not has_weights:
-        return find_architecture(what), None, None
-    file = trained_checkpoint(path)
+        return meant or find_architecture(what), None, None
+    file = trained_checkpoint(path, budget if has_supernet(path) else None)
     checkpoint = Checkpoint.load(file)
     if is_supernet(checkpoint.architecture):
         raise NasrayError(
             f"{file} is of a supernet, which is no backbone until a path is chosen. Export the run, whose winner is one"
         )
-    if is_run and find_architecture(what) != checkpoint.architecture:
-        return find_architecture(what), None, None
+    if is_run and (meant or find_architecture(what)) != checkpoint.architecture:
+        return meant or find_architecture(what), None, None
     start = "backbone."
     state = {name.removeprefix(start): value for name, value in checkpoint.model.items() if name.startswith(start)}
     return checkpoint.architecture, state, file

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from nasray.architectures import ARCHITECTURES, FAMILIES, Slot, compose, named_architecture, read_architecture, slots
 from nasray.cluster.reading import shown
 from nasray.recipe import Recipe
-from nasray.spaces import Architecture, NasrayError
+from nasray.spaces import Architecture, Budget, NasrayError
 from nasray.spaces.errors import did_you_mean
 from nasray.values import check_text
+
+if TYPE_CHECKING:
+    from nasray.cluster.leaders import Entry
 
 
 def find_architecture(name: str) -> Architecture:
@@ -49,6 +53,25 @@ def find_architecture(name: str) -> Architecture:
         f"unknown architecture {name!r}{did_you_mean(name, ARCHITECTURES)} Named ones: {', '.join(ARCHITECTURES)}"
         f"{others}. A JSON file of an architecture and a run's folder also do"
     )
+
+
+def find_within(name: str, budget: Budget) -> Entry:
+    """Return the best of a run's best architectures that is within a budget.
+
+    Args:
+        name: Folder of a run.
+        budget: Bounds on costs that the run knows.
+
+    Raises:
+        NasrayError: if `name` is no run, or none of its best is within the budget.
+    """
+    from nasray.cluster import RunFolder
+    from nasray.cluster.leaders import best_within
+
+    run = RunFolder(name)
+    if not run.is_run():
+        raise NasrayError(f"a budget chooses among the best of a run; {shown(Path(name))} is none. Leave {budget} out")
+    return best_within(run.read_entries(), budget)
 
 
 def find_part(name: str, slot: Slot) -> Architecture:

@@ -24,11 +24,12 @@ from nasray.cluster.leaders import Entry
 from nasray.cluster.progress import say
 from nasray.evaluators import PathEvaluator
 from nasray.experiment import experiment_of_run
+from nasray.finding import find_within
 from nasray.models.supernets.base import Supernet, supernet_of
 from nasray.models.supernets.recalibration import recalibrate, up_to_the_last_norm
 from nasray.parts import make_evaluator
 from nasray.recipe import PATH, Recipe
-from nasray.spaces import Architecture, NasrayError
+from nasray.spaces import Architecture, Budget, NasrayError
 from nasray.stages import supernet_checkpoint
 
 FOLDER = "subnets"
@@ -159,25 +160,36 @@ def subnet(run: RunFolder, entry: Entry, to: Path) -> Checkpoint:
     return checkpoint
 
 
-def trained_checkpoint(what: str | Path) -> Path:
+def trained_checkpoint(what: str | Path, budget: Budget | None = None) -> Path:
     """Return the file of the trained network that a user names, taken out of a supernet first where it must be.
 
     Args:
         what: Checkpoint, folder of a training, or of a run. Of a run whose winner was not trained by itself, but found
             in a supernet, the winner as it is in there.
+        budget: Of a run, take the best within this budget instead of the winner.
 
     Raises:
-        NasrayError: If there is none.
+        NasrayError: If there is none, or it was not trained.
     """
     path = Path(what)
-    if is_trained(path) or not has_supernet(path):
-        return checkpoint_path(path)
+    chosen = find_within(str(what), budget) if budget is not None and budget.names else None
+    if is_trained(path):
+        file = checkpoint_path(path)
+        if chosen is None or chosen.architecture in slots(Checkpoint.load(file, shared=True).architecture).values():
+            return file
+    if not has_supernet(path):
+        if chosen is None:
+            return checkpoint_path(path)
+        raise NasrayError(
+            f"{chosen.id}, the best within {budget}, was not trained, and {path} has no supernet to take it from. "
+            "Train it: `nasray front` prints its architecture, and `nasray train FILE` takes that"
+        )
     run = RunFolder.open(path)
     if not run.is_finished():
         raise NasrayError(f"the search in {path} is not finished. `nasray resume {path}` continues it")
-    winner = run.read_entries()[0]
-    to = path / FOLDER / f"{winner.id}.pt"
-    subnet(run, winner, to)
+    chosen = chosen or run.read_entries()[0]
+    to = path / FOLDER / f"{chosen.id}.pt"
+    subnet(run, chosen, to)
     return to
 
 

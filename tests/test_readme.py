@@ -11,9 +11,9 @@ import pytest
 
 from nasray import experiment as experiments
 from nasray import recipe as recipes
-from nasray.cli import make_parser, results
+from nasray.cli import make_parser
 from nasray.cli.detectors import train_recipe
-from nasray.cli.parsing import parse_arguments
+from nasray.cli.parsing import parse_arguments, read_budget
 from nasray.evaluators import EVALUATORS
 from nasray.models.detectors import DETECTORS
 from nasray.searchers import SEARCHERS
@@ -53,8 +53,8 @@ def check_arguments(arguments):
         experiments.load_experiment(known.experiment, known.overrides)
     elif name in ("_resume", "_rank"):
         experiments.override_resources(experiments.ResourceOptions(), known.overrides)
-    elif name == "_front":
-        results.read_budget(known.overrides)
+    elif name in ("_front", "_export", "_evaluate", "_predict", "_latency"):
+        read_budget(known.overrides)
     elif name == "_train":
         if Path(known.what).parent == Path("runs"):
             known.what = "resnet50"  # a run that the reader has

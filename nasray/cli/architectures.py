@@ -6,8 +6,17 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nasray.cli.common import ARCHITECTURE, CHECKPOINT, IMAGE_SIZE, command, number_text, print_json, print_table
-from nasray.cli.parsing import image_hw, whole
+from nasray.cli.common import (
+    ARCHITECTURE,
+    CHECKPOINT,
+    IMAGE_SIZE,
+    WITHIN,
+    command,
+    number_text,
+    print_json,
+    print_table,
+)
+from nasray.cli.parsing import image_hw, read_budget, whole
 from nasray.cluster.files import check_output
 from nasray.spaces import NasrayError
 
@@ -33,8 +42,9 @@ def add_commands(commands: Any) -> None:
         help=f"classes of the detector (default: those it was trained on, else {NUM_CLASSES})",
     )
 
-    sub = command(commands, "latency", _latency, "measured latency of a backbone or a detector on this machine")
-    sub.add_argument("architecture", help=f"{ARCHITECTURE}; or {CHECKPOINT}")
+    sub = command(commands, "latency", _latency, "measured latency of a backbone or a detector on this machine",
+                  takes_overrides=True)  # fmt: skip
+    sub.add_argument("architecture", help=f"{ARCHITECTURE}; or {CHECKPOINT}; {WITHIN}")
     sub.add_argument("--image-size", type=image_hw, default="800x1280", help=f"{IMAGE_SIZE} (default 800x1280)")
     sub.add_argument("--detector", help="measure a whole detector of this name around the architecture")
     sub.add_argument("--head", help=f"architecture in the detector's slot for a head: {ARCHITECTURE}")
@@ -44,8 +54,8 @@ def add_commands(commands: Any) -> None:
     sub.add_argument("--table", action="store_true", help="also predict it from the device's block table")
 
     text = "write a backbone as plain PyTorch source, or a trained detector as ONNX or an exported program"
-    sub = command(commands, "export", _export, text)
-    sub.add_argument("what", help=f"{ARCHITECTURE} (to .py); or {CHECKPOINT} (to any of them)")
+    sub = command(commands, "export", _export, text, takes_overrides=True)
+    sub.add_argument("what", help=f"{ARCHITECTURE} (to .py); or {CHECKPOINT} (to any of them); {WITHIN}")
     sub.add_argument("--to", required=True, metavar="FILE", help="the suffix chooses: .py, .onnx, .pt2")
     sub.add_argument(
         "--image-size", type=image_hw, help=f"{IMAGE_SIZE} of the example; other sizes work too (default: the recipe's)"
@@ -182,17 +192,23 @@ def _latency(known: Any) -> None:
 
     size = known.image_size
     _check_head(known)
+    budget = read_budget(known.overrides, known.declared)
     setting = {"batch_size": known.batch_size, "device": known.device, "dtype": known.dtype}
     Setting.here(size, **setting)  # refuses what this device cannot do before a network is built
-    detector = _detector_of(known)
+    if budget.names and (known.detector or known.head):
+        raise NasrayError(f"{budget} chooses among the best of a run; --detector and --head are for one of them alone")
+    detector = None if budget.names else _detector_of(known)
     if detector is not None:
         if known.table:
             raise NasrayError("--table is for backbones: the block table knows no heads. Leave it out")
         result = measure_detector(detector, size, **setting)
     else:
-        from nasray.finding import find_architecture
+        from nasray.finding import find_architecture, find_within
 
-        architecture = find_architecture(known.architecture)
+        if budget.names:
+            architecture = find_within(known.architecture, budget).architecture
+        else:
+            architecture = find_architecture(known.architecture)
         result = measure_architecture(architecture, image_hw=size, with_table=known.table, **setting)
     if known.json:
         print_json(result)
@@ -225,14 +241,14 @@ def _export(known: Any) -> None:
             raise NasrayError("--raw and --image-size are for .onnx and .pt2 files: leave them out")
         from nasray.export import export_backbone
 
-        result = export_backbone(known.what, to)
+        result = export_backbone(known.what, to, read_budget(known.overrides, known.declared))
     else:
         from nasray.checkpoint import Checkpoint
         from nasray.detector_export import check_target, export_checkpoint
         from nasray.subnets import trained_checkpoint
 
         check_target(to, known.raw)
-        checkpoint = Checkpoint.load(trained_checkpoint(known.what))
+        checkpoint = Checkpoint.load(trained_checkpoint(known.what, read_budget(known.overrides, known.declared)))
         result = export_checkpoint(checkpoint, to, image_hw=known.image_size, raw=known.raw)
     if known.json:
         print_json(result)

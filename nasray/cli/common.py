@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 ARCHITECTURE = "a name from `nasray list architectures`, a JSON file, or the folder of a run or a training"
 CHECKPOINT = "a checkpoint, or the folder of a training, or of a run with a trained winner or supernet"
+WITHIN = "of a run, --budget.gmacs 20 takes the best within it (any cost, min_gmacs too)"
 IMAGE_SIZE = "HEIGHTxWIDTH in pixels"
 
 

@@ -14,6 +14,7 @@ from nasray.cli.common import (
     ARCHITECTURE,
     CHECKPOINT,
     IMAGE_SIZE,
+    WITHIN,
     check_device,
     check_folder,
     command,
@@ -24,7 +25,7 @@ from nasray.cli.common import (
     resume_hint,
     run_folder,
 )
-from nasray.cli.parsing import image_hw, number, seed, whole
+from nasray.cli.parsing import image_hw, number, read_budget, seed, whole
 from nasray.cluster.files import check_output
 from nasray.cluster.reading import shown
 from nasray.spaces import NasrayError
@@ -60,8 +61,9 @@ def add_commands(commands: Any) -> None:
     sub.add_argument("--folder", help="the training's folder; RUN/train of a run, else runs/NAME")
     sub.add_argument("--options", action="store_true", help="print the options of the recipe and stop")
 
-    sub = command(commands, "evaluate", _evaluate, "COCO's twelve numbers, AP of every class, and VOC's AP50")
-    sub.add_argument("checkpoint", help=CHECKPOINT)
+    sub = command(commands, "evaluate", _evaluate, "COCO's twelve numbers, AP of every class, and VOC's AP50",
+                  takes_overrides=True)  # fmt: skip
+    sub.add_argument("checkpoint", help=f"{CHECKPOINT}; {WITHIN}")
     sub.add_argument("--data", help=f"{SOURCE}; the training's own if left out")
     text = "held: images of the training set that a search compared paths on"
     sub.add_argument("--split", default="val", choices=["train", "val", "test", "held"], help=text)
@@ -70,8 +72,8 @@ def add_commands(commands: Any) -> None:
     sub.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
     sub.add_argument("--to", metavar="FILE.parquet", help="also write all detections to this file")
 
-    sub = command(commands, "predict", _predict, "find objects in images, and draw them")
-    sub.add_argument("checkpoint", help=CHECKPOINT)
+    sub = command(commands, "predict", _predict, "find objects in images, and draw them", takes_overrides=True)
+    sub.add_argument("checkpoint", help=f"{CHECKPOINT}; {WITHIN}")
     sub.add_argument(
         "images", nargs="+", metavar="IMAGE", help="images, folders, globs in quotes, or .txt lists of these"
     )
@@ -242,8 +244,9 @@ def _evaluate(known: Any) -> None:
     check_device(known.device)
     if known.to:
         check_output(known.to, [".parquet"])
+    file = trained_checkpoint(known.checkpoint, read_budget(known.overrides, known.declared))
     result = evaluate_checkpoint(
-        Checkpoint.load(trained_checkpoint(known.checkpoint)), data=known.data, split=known.split,
+        Checkpoint.load(file), data=known.data, split=known.split,
         batch_size=known.batch_size, device=known.device, to=Path(known.to) if known.to else None,
     )  # fmt: skip
     if known.json:
@@ -274,7 +277,7 @@ def _predict(known: Any) -> None:
     value_range = tuple(known.value_range) if known.value_range else None
     PixelRules(known.orientation or "upright", value_range)  # which refuses a range that is none
     images = find_images(known.images)
-    file = trained_checkpoint(known.checkpoint)
+    file = trained_checkpoint(known.checkpoint, read_budget(known.overrides, known.declared))
     pictures = picture_paths(images, Path(known.to).expanduser() if known.to else predictions_folder(file))
     check_folder(pictures[0].parent, "--to")
     checkpoint = Checkpoint.load(file)

@@ -10,8 +10,9 @@ import difflib
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn
 
-from nasray.spaces import NasrayError
-from nasray.spaces.ranges import MAX_COUNT, MAX_SEED, check_number, check_whole, shortened
+from nasray.spaces import Budget, NasrayError
+from nasray.spaces.errors import did_you_mean
+from nasray.spaces.ranges import MAX_COUNT, MAX_SEED, check_finite, check_number, check_whole, shortened
 from nasray.values import check_text, read_image_hw
 
 
@@ -156,3 +157,33 @@ def url(text: str) -> str:
     if not is_url or any(c.isspace() for c in text):
         raise NasrayError(f"it is the URL of a dashboard, such as http://head:8265; got {shortened(text)}")
     return text
+
+
+def read_budget(overrides: list[str], declared: Iterable[str] = ()) -> Budget:
+    """Return the budget that options such as `--budget.gmacs 20` state.
+
+    Args:
+        overrides: Options that the command itself does not have, with their values.
+        declared: Options that it has, for a suggestion.
+
+    Raises:
+        NasrayError: for any other option, or a bound that is no number.
+    """
+    words = [word for argument in overrides for word in argument.split("=", 1)]
+    bounds = {}
+    for option, value in zip(words[::2], [*words[1::2], None], strict=False):
+        name = option.removeprefix("--budget.").replace("-", "_")
+        if not option.startswith("--budget.") or not name:
+            raise NasrayError(
+                f"unrecognized option {shortened(option)}{did_you_mean(option, declared)} Bounds of a run's best are "
+                "--budget.gmacs 20, --budget.min-gmacs 10"
+            )
+        if value is None:
+            raise NasrayError(f"{option} needs a value, such as {option} 20")
+        try:
+            bounds[name] = float(value)
+        except ValueError:
+            raise NasrayError(f"{option} is a number; got {shortened(value)}") from None
+        check_finite(option, bounds[name])
+    upper = {name: bound for name, bound in bounds.items() if not name.startswith("min_")}
+    return Budget(upper, {name.removeprefix("min_"): bound for name, bound in bounds.items() if name not in upper})

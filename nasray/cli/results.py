@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from nasray.cli.common import command, number_text, print_json, print_table
-from nasray.cli.parsing import seed, whole
+from nasray.cli.parsing import read_budget, seed, whole
 from nasray.cluster.files import check_output
-from nasray.spaces import Budget, NasrayError
-from nasray.spaces.ranges import check_finite, shortened
+from nasray.spaces import NasrayError
 
 
 def add_commands(commands: Any) -> None:
@@ -84,7 +83,7 @@ def _front(known: Any) -> None:
 
     if known.to:
         check_output(known.to, [".png"])
-    budget = read_budget(known.overrides)
+    budget = read_budget(known.overrides, known.declared)
     run = RunFolder.open(known.folder)
     best, entries = run.read_best(), run.read_entries()
     objectives = [Objective(**objective) for objective in best["objectives"]]
@@ -108,27 +107,6 @@ def _front(known: Any) -> None:
     if entries[0].costs:
         picture = Path(known.to) if known.to else run.path / "report" / "front.png"
         _print_pictures(picture, lambda: front_plots(entries, objectives, chosen))
-
-
-def read_budget(overrides: list[str]) -> Budget:
-    """Return the budget that options such as `--budget.gmacs 20` state."""
-    words = [word for argument in overrides for word in argument.split("=", 1)]
-    bounds = {}
-    for option, value in zip(words[::2], [*words[1::2], None], strict=False):
-        name = option.removeprefix("--budget.").replace("-", "_")
-        if not option.startswith("--budget.") or not name:
-            raise NasrayError(
-                f"unrecognized option {shortened(option)}. Bounds are --budget.gmacs 20, --budget.min-gmacs 10"
-            )
-        if value is None:
-            raise NasrayError(f"{option} needs a value, such as {option} 20")
-        try:
-            bounds[name] = float(value)
-        except ValueError:
-            raise NasrayError(f"{option} is a number; got {shortened(value)}") from None
-        check_finite(option, bounds[name])
-    upper = {name: bound for name, bound in bounds.items() if not name.startswith("min_")}
-    return Budget(upper, {name.removeprefix("min_"): bound for name, bound in bounds.items() if name not in upper})
 
 
 def _scope_text(scope: Any) -> str:

@@ -129,6 +129,10 @@ def test_what_has_no_supernet_has_no_paths():
 # ---- of a run ----------------------------------------------------------------------------------------------------
 
 
+def costs_of(space, row):
+    return {name: values[0] for name, values in space.cost(row[None]).items()}
+
+
 @pytest.fixture(scope="module")
 def searched(tmp_path_factory):
     """A finished run with a supernet and no trained winner, as a search leaves it."""
@@ -142,7 +146,7 @@ def searched(tmp_path_factory):
     rows = space.sample(3, np.random.default_rng(0))
     metrics = PathEvaluator(space, weights, images=40)(rows)
     entries = [
-        make_entry(space, row, index, {name: values[index] for name, values in metrics.items()}, {})
+        make_entry(space, row, index, {name: values[index] for name, values in metrics.items()}, costs_of(space, row))
         for index, row in enumerate(rows)
     ]
     entries.sort(key=lambda entry: -entry.metrics["score"])
@@ -204,6 +208,28 @@ def test_commands_take_a_run_whose_winner_was_not_trained(searched, tmp_path, ca
     assert all(torch.equal(value, model[f"backbone.{name}"]) for name, value in weights.items())
     assert cli.main(["export", str(searched.path), "--to", str(tmp_path / "model.pt2"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["max_difference"] < 1e-3
+
+
+def test_a_budget_chooses_another_of_the_best(searched, tmp_path, capsys):
+    entries = searched.read_entries()
+    costs = [entry.costs["gmacs"] for entry in entries]
+    bound = repr(min(costs))
+    smallest = entries[costs.index(min(costs))]
+    assert smallest is not entries[0], "the winner is the smallest anyway"
+    assert cli.main(["evaluate", str(searched.path), "--split", "held", "--budget.gmacs", bound, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["coco"]["mAP"] == smallest.metrics["score"]
+    file = tmp_path / "backbone.py"
+    assert cli.main(["export", str(searched.path), "--to", str(file), "--budget.gmacs", bound, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["checkpoint"].endswith(f"{smallest.id}.pt")
+    for arguments, message in (
+        (["--budget.gmacs", "1e-9"], "none of the 3 best architectures is within"),
+        (["--budget.watts", "1"], "this run has no such cost"),
+        (["--splitt", "held"], "unrecognized option '--splitt'; did you mean '--split'"),
+    ):
+        assert cli.main(["evaluate", str(searched.path), *arguments]) == 2
+        assert message in capsys.readouterr().err
+    assert cli.main(["evaluate", str(searched.path / "best.json"), "--budget.gmacs", "1"]) == 2
+    assert "a budget chooses among the best of a run" in capsys.readouterr().err
 
 
 def test_held_images_are_those_of_a_training_that_held_some(searched, tmp_path):
