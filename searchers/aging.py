@@ -23,8 +23,8 @@ class AgingEvolution(Breeding):
 
     Args:
         space: Space to search.
-        tournament: Number of members that are drawn, with replacement, of which the best breeds; a fifth of the
-            population if left out.
+        tournament: Number of members that are drawn, with replacement, of which the best breeds; 10 if left out, or
+            a fifth of the population if that is more.
         mutation: Share of mutants among the children; if left out what `crossover` leaves, or all, as in the paper.
         options: see `Breeding`.
     """
@@ -42,7 +42,7 @@ class AgingEvolution(Breeding):
     @property
     def tournament(self) -> int:
         """How many are drawn, of which the best breeds."""
-        return self._tournament or max(self.population_size // 5, 2)
+        return self._tournament or max(self.population_size // 5, 10)
 
     def options(self) -> dict[str, Any]:
         """See `Searcher.options`."""
