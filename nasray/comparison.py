@@ -14,6 +14,7 @@ from typing import Any
 
 from nasray.architectures import ARCHITECTURES, slots
 from nasray.cluster import RunFolder
+from nasray.cluster.files import to_json
 from nasray.evaluation.statistics import compare_groups, mean_interval
 from nasray.recipe import RECIPE
 from nasray.spaces import Architecture, NasrayError
@@ -97,27 +98,48 @@ def part_ids(folder: Path) -> list[str]:
     return [part.id for part in slots(read_description(folder).architecture).values()]
 
 
-def groups_of_trainings(folders: Sequence[Path]) -> list[Group]:
-    """Return trainings as groups, those of one architecture together, in the order given.
+def groups_of_folders(folders: Sequence[Path]) -> list[Group]:
+    """Return what lies in folders as groups, in the order given.
+
+    A run stands for its winner's trainings. Other trainings are one group where architecture and recipe are the same
+    but for the seed. Where each was trained once, the first stands against all others as one group: single trainings
+    say nothing about each other.
+
+    Args:
+        folders: Runs and trainings.
 
     Raises:
         NasrayError: if a folder holds no finished training.
     """
-    found: dict[str, list[Training]] = {}
-    for folder in folders:
+    found: dict[tuple[str, ...], list[Training]] = {}
+    for folder in {folder.resolve(): folder for folder in folders}.values():  # one that is named twice counts once
+        if (folder / "experiment.yaml").is_file():
+            found.setdefault((str(folder),), []).extend(_winner_of(folder))
+            continue
         if not is_finished(folder):
             state = f"not finished: `nasray resume {folder}` continues it" if is_training(folder) else "no training"
             raise NasrayError(f"{folder} is {state}. Compare finished trainings")
         for training in _finished([folder]):
-            found.setdefault(training.architecture, []).append(training)
-    groups = [
-        Group(architecture_name(read_description(items[0].folder).architecture), tuple(items))
-        for items in found.values()
-    ]
+            recipe = to_json(_compared_keys(read_description(folder)))
+            found.setdefault((training.architecture, recipe), []).append(training)
+    architectures = [key[0] for key in found]
+    groups = []
+    for key, items in found.items():
+        name = architecture_name(read_description(items[0].folder).architecture)
+        if len(key) == 1 or architectures.count(key[0]) > 1:
+            name = key[0] if len(key) == 1 else str(items[0].folder)
+        groups.append(Group(name, tuple(items)))
     if len(groups) > 2 and all(len(group.trainings) == 1 for group in groups):
         rest = tuple(training for group in groups[1:] for training in group.trainings)
         return [groups[0], Group("the others", rest)]
     return groups
+
+
+def _winner_of(folder: Path) -> tuple[Training, ...]:
+    groups = groups_of_run(RunFolder.open(folder))
+    if not groups or groups[0].name != WINNER:
+        raise NasrayError(f"no winner was trained in {folder} yet. `nasray train {folder} --recipe ...` trains it")
+    return groups[0].trainings
 
 
 def architecture_name(architecture: Architecture) -> str:
@@ -195,13 +217,15 @@ def _metric(training: Training) -> str:
 
 def _difference(one: Description, other: Description) -> str:
     """Return in which keys two recipes differ, beyond those that may differ; empty where in none."""
-    recipes = [RECIPE.dump_python(description.recipe, mode="json") for description in (one, other)]
-    names = [
-        f"{key} {recipes[1][key]} instead of {recipes[0][key]}"
-        for key in recipes[0]
-        if key not in OWN_KEYS and recipes[0][key] != recipes[1][key]
-    ]
+    before, after = _compared_keys(one), _compared_keys(other)
+    names = [f"{key} {after[key]} instead of {before[key]}" for key in before if before[key] != after[key]]
     return ", ".join(names)
+
+
+def _compared_keys(description: Description) -> dict[str, Any]:
+    """Return a recipe's keys without those in which trainings that are compared may differ."""
+    content = RECIPE.dump_python(description.recipe, mode="json")
+    return {key: value for key, value in content.items() if key not in OWN_KEYS}
 
 
 def _note(difference: str, folders: list[Path]) -> str:

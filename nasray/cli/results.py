@@ -26,7 +26,12 @@ def add_commands(commands: Any) -> None:
 
     text = "is a run's winner better than random architectures and baselines, trained alike? Or: compare trainings"
     sub = command(commands, "compare", _compare, text, when_interrupted=_compare_hint)
-    sub.add_argument("folders", nargs="+", metavar="FOLDER", help="a run; or trainings, the first against the others")
+    sub.add_argument(
+        "folders",
+        nargs="+",
+        metavar="FOLDER",
+        help="a run; or several runs (their winners) or trainings, the first against the others",
+    )
     text = "random architectures of the run's space and budget to compare with; those missing are trained"
     sub.add_argument("--random", type=whole(0, 10_000), default=0, help=text)
     sub.add_argument("--baselines", nargs="+", default=[], metavar="NAME", help="architectures to train alike as well")
@@ -129,7 +134,7 @@ def _compare_hint(known: Any) -> str | None:
 
 def _compare(known: Any) -> None:
     from nasray.cluster import RunFolder
-    from nasray.comparison import WINNER, compare, groups_of_run, groups_of_trainings, verdict_sentence
+    from nasray.comparison import WINNER, compare, groups_of_folders, groups_of_run, verdict_sentence
     from nasray.reports.sections.comparison import comparison_plots
 
     if known.to:
@@ -161,9 +166,11 @@ def _compare(known: Any) -> None:
             raise NasrayError(
                 "--random, --baselines, --repeats and --recipe are for a run; trainings are compared as they are"
             )
-        groups = groups_of_trainings(folders)
+        groups = groups_of_folders(folders)
         if len(groups) < 2:
-            raise NasrayError(f"{len(folders)} trainings of one architecture are one group. Name another's as well")
+            raise NasrayError(
+                f"{len(folders)} trainings of one architecture by one recipe are one group. Name others to compare with"
+            )
     result = compare(groups)
     if known.json:
         print_json(result)

@@ -28,9 +28,16 @@ INK, MUTED, GRID, PAPER = "#1c2126", "#66707a", "#dde1e6", "#fffffe"
 BLUE, ORANGE, GREEN, PURPLE, RED = "#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00"
 COLORS = (BLUE, ORANGE, GREEN, PURPLE, RED)
 VARIABLES = {
-    INK: "ink", MUTED: "muted", GRID: "grid", PAPER: "paper",
-    BLUE: "blue", ORANGE: "orange", GREEN: "green", PURPLE: "purple", RED: "red",
-}  # fmt: skip
+    INK: "ink",
+    MUTED: "muted",
+    GRID: "grid",
+    PAPER: "paper",
+    BLUE: "blue",
+    ORANGE: "orange",
+    GREEN: "green",
+    PURPLE: "purple",
+    RED: "red",
+}
 """Each color's CSS variable; the page defines them all."""
 
 MID_BLUE = np.array([0x1E, 0x86, 0xCC]) / 255  # of images, which cannot follow the page: between light and dark
@@ -44,15 +51,37 @@ LABELS = {
     "layers": "layers",
 }
 STYLE: dict[Any, Any] = {
-    "font.family": "DejaVu Sans", "font.size": 8.5, "text.color": INK, "svg.fonttype": "none",
-    "figure.facecolor": "none", "axes.facecolor": "none", "savefig.facecolor": "none",
-    "axes.edgecolor": MUTED, "axes.labelcolor": INK, "axes.linewidth": 0.6, "axes.axisbelow": True,
-    "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.color": GRID, "grid.linewidth": 0.6,
-    "xtick.color": MUTED, "ytick.color": MUTED, "xtick.labelcolor": INK, "ytick.labelcolor": INK,
-    "xtick.major.size": 3, "ytick.major.size": 0, "xtick.major.width": 0.6, "lines.linewidth": 1.6,
-    "legend.frameon": False, "legend.handlelength": 1.5, "legend.columnspacing": 1.2, "legend.handletextpad": 0.5,
-    "legend.borderaxespad": 0.0, "axes.unicode_minus": True,
-}  # fmt: skip
+    "font.family": "DejaVu Sans",
+    "font.size": 8.5,
+    "text.color": INK,
+    "svg.fonttype": "none",
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+    "savefig.facecolor": "none",
+    "axes.edgecolor": MUTED,
+    "axes.labelcolor": INK,
+    "axes.linewidth": 0.6,
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": GRID,
+    "grid.linewidth": 0.6,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "xtick.major.size": 3,
+    "ytick.major.size": 0,
+    "xtick.major.width": 0.6,
+    "lines.linewidth": 1.6,
+    "legend.frameon": False,
+    "legend.handlelength": 1.5,
+    "legend.columnspacing": 1.2,
+    "legend.handletextpad": 0.5,
+    "legend.borderaxespad": 0.0,
+    "axes.unicode_minus": True,
+}
 
 
 class Drawing(NamedTuple):

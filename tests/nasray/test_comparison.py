@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from nasray.architectures import ARCHITECTURES
-from nasray.comparison import Group, Training, compare, groups_of_run, groups_of_trainings, verdict_sentence
+from nasray.comparison import Group, Training, compare, groups_of_folders, groups_of_run, verdict_sentence
 from nasray.searchers import RandomSearch
 from nasray.spaces import NasrayError, ShuffleNetSpace
 from tests.nasray.reports.common import write_run, write_training
@@ -30,7 +30,7 @@ def trainings(tmp_path, values):
         for name, of_name in values.items()
         for seed, value in enumerate(of_name)
     ]
-    return groups_of_trainings(folders)
+    return groups_of_folders(folders)
 
 
 @pytest.mark.parametrize(
@@ -96,6 +96,38 @@ def test_single_trainings_are_compared_with_all_others_together(tmp_path):
     assert "so few trainings say nothing about chance" in verdict_sentence(two, two["comparisons"][0])
 
 
+def test_two_recipes_of_one_architecture_are_two_groups(tmp_path):
+    folders = [
+        write_training(
+            tmp_path / f"{size}-{seed}", ARCHITECTURES["resnet18"], 0.4 + size / 100, seed=seed, batch_size=size
+        )
+        for size in (4, 8)
+        for seed in (0, 1)
+    ]
+    result = compare(groups_of_folders(folders))
+    assert [(group["name"], group["num"]) for group in result["groups"]] == [(str(folders[0]), 2), (str(folders[2]), 2)]
+    assert "batch_size 8 instead of 4" in result["notes"][0]
+    assert compare(groups_of_folders([*folders, folders[0]])) == result, "one that is named twice counts once"
+
+
+def test_runs_are_compared_by_their_winners(run, tmp_path):
+    other = write_run(
+        tmp_path / "other", RandomSearch(SPACE, seed=1), 32, evaluator=lambda genes: genes.sum(axis=1) / 20
+    )
+    for folder, value in ((run, 0.4), (other, 0.6)):
+        for seed in range(3):
+            winner = folder.read_entries()[0].architecture
+            target = folder.path / "compare" / "winner" / winner.id / f"seed-{seed}" / "train"
+            write_training(target, winner, value + seed / 100, seed=seed)
+    (found,) = compare(groups_of_folders([run.path, other.path]))["comparisons"]
+    assert (found["group"], found["with"], found["verdict"]) == (str(run.path), str(other.path), "worse")
+    empty = write_run(
+        tmp_path / "empty", RandomSearch(SPACE, seed=2), 32, evaluator=lambda genes: genes.sum(axis=1) / 20
+    )
+    with pytest.raises(NasrayError, match=r"no winner was trained in .*empty yet"):
+        groups_of_folders([run.path, empty.path])
+
+
 def test_of_several_architectures_each_counts_once():
     def training(architecture, seed, value):
         return Training(architecture, seed, value, None)
@@ -111,7 +143,7 @@ def test_what_differs_between_recipes_is_named_once(tmp_path):
         write_training(tmp_path / f"{seed}", ARCHITECTURES["resnet34"], 0.4, seed=seed, batch_size=32)
         for seed in range(3)
     ]
-    (note,) = compare(groups_of_trainings([one, *more]))["notes"]
+    (note,) = compare(groups_of_folders([one, *more]))["notes"]
     assert note == f"{more[0]} and 2 more were trained otherwise: batch_size 32 instead of 16"
 
 
@@ -119,12 +151,12 @@ def test_what_cannot_be_compared_is_refused(tmp_path):
     one = write_training(tmp_path / "one", ARCHITECTURES["resnet18"], 0.5)
     other = write_training(tmp_path / "other", ARCHITECTURES["resnet34"], 0.7, metric="top1")
     with pytest.raises(NasrayError, match="a classifier is not compared with a detector"):
-        compare(groups_of_trainings([one, other]))
+        compare(groups_of_folders([one, other]))
     (one / "summary.json").unlink()
     with pytest.raises(NasrayError, match=r"not finished: `nasray resume .*one` continues it"):
-        groups_of_trainings([one])
+        groups_of_folders([one])
     with pytest.raises(NasrayError, match="is no training"):
-        groups_of_trainings([tmp_path])
+        groups_of_folders([tmp_path])
     never = write_training(tmp_path / "never", ARCHITECTURES["resnet18"], 0.5, metric="speed")
     with pytest.raises(NasrayError, match="was never validated"):
-        groups_of_trainings([never])
+        groups_of_folders([never])

@@ -235,3 +235,10 @@ def test_page_and_json_hold_the_same_of_an_unfinished_run(tmp_path: Path) -> Non
     for part in ("96 evaluations of the 500 that were asked for. The search is not finished.", "nasray resume",
                  "96 of 500", "grid: x "):  # fmt: skip
         assert part in text
+
+
+def test_json_needs_no_matplotlib(single: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name.partition(".")[0] == "matplotlib"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert report_figures(single, BottleneckSpace())["evaluations"] == 160

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from nasray.architectures import ARCHITECTURES
-from nasray.comparison import Group, Training, compare, groups_of_trainings
+from nasray.comparison import Group, Training, compare, groups_of_folders
 from nasray.reports.page import draw_plots
 from nasray.reports.sections.comparison import comparison_section
 from tests.nasray.reports.common import write_training
@@ -17,7 +17,7 @@ def result(tmp_path):
         for name, of_name in values.items()
         for seed, value in enumerate(of_name)
     ]
-    return compare(groups_of_trainings(folders))
+    return compare(groups_of_folders(folders))
 
 
 def test_groups_and_verdicts_are_tables_and_a_picture(result):
@@ -35,7 +35,7 @@ def test_groups_and_verdicts_are_tables_and_a_picture(result):
 def test_what_was_not_done_alike_is_said(tmp_path):
     one = write_training(tmp_path / "one", ARCHITECTURES["resnet18"], 0.5)
     other = write_training(tmp_path / "other", ARCHITECTURES["resnet34"], 0.4, batch_size=32)
-    assert "batch_size 32 instead of 16" in comparison_section(compare(groups_of_trainings([one, other]))).html
+    assert "batch_size 32 instead of 16" in comparison_section(compare(groups_of_folders([one, other]))).html
 
 
 def test_nothing_is_claimed_of_two_trainings(tmp_path):
