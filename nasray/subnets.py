@@ -22,6 +22,7 @@ from nasray.checkpoint import Checkpoint, checkpoint_path, make_network
 from nasray.cluster import RunFolder
 from nasray.cluster.leaders import Entry
 from nasray.cluster.progress import say
+from nasray.devices import computing_threads
 from nasray.evaluators import PathEvaluator
 from nasray.experiment import experiment_of_run
 from nasray.finding import find_within
@@ -135,6 +136,7 @@ def subnet(run: RunFolder, entry: Entry, to: Path) -> Checkpoint:
         "supernet": fingerprint(Path(evaluator.checkpoint)),
         "images": evaluator.images,
         "batch_size": evaluator.batch_size,
+        "threads": evaluator.threads,
     }
     if to.is_file():
         found = Checkpoint.load(to)
@@ -145,7 +147,8 @@ def subnet(run: RunFolder, entry: Entry, to: Path) -> Checkpoint:
     described = Checkpoint.load(evaluator.checkpoint, shared=True)
     row = evaluator.space.from_architecture(entry.architecture)
     network = extract_network(bench.network, row, described)
-    recalibrate(network, bench.pixels(), bench.num_calibration, forward=up_to_the_last_norm(network))
+    with computing_threads(evaluator.threads):
+        recalibrate(network, bench.pixels(), bench.num_calibration, forward=up_to_the_last_norm(network))
     architecture = architecture_of_path(described.architecture, _supernet_in(bench.network), row)
     checkpoint = dataclasses.replace(
         described,

@@ -31,8 +31,8 @@ def evaluate_checkpoint(
         data: As in `nasray train`; the training's own if None.
         split: "train", "val" or "test"; or "held", the images of the training set that the training kept apart, on
             which a search compares the paths of a supernet.
-        batch_size: Images at a time; 8 by default, and for "held" as many as the search took, so that it finds the same
-            figures.
+        batch_size: Images at a time; 8 by default. For "held" as many as the search took, which with its number of
+            threads gives the same figures.
         device: "auto" (a GPU where there is one), "cpu" or "cuda".
         to: a Parquet file for all detections.
 
@@ -68,12 +68,15 @@ def find_detections(
 
     from nasray.cluster.progress import ProgressLine
     from nasray.data import EvaluationLoader, open_data
+    from nasray.devices import computing_threads
     from nasray.evaluation.predictions import predict
 
-    recipe = checkpoint.recipe
+    recipe, threads = checkpoint.recipe, torch.get_num_threads()
     if split == "held":
         dataset = _held_images(checkpoint, data)
-        batch_size = batch_size or searched_batch_size(checkpoint)
+        searched = checkpoint.training.get("subnet", {})  # with what the search looked at it, if it is a path
+        batch_size = batch_size or searched.get("batch_size") or recipe.batch_size // recipe.resources.workers
+        threads = searched.get("threads", threads)
     else:
         dataset = open_data(data or recipe.data).split(split)
     refuse_other_classes(checkpoint.classes, dataset.classes, data or recipe.data)
@@ -83,13 +86,15 @@ def find_detections(
         dataset, recipe.augmentation, batch_size=batch_size or 8, stride=detector.stride, options=recipe.loader
     )
     line = ProgressLine("evaluate", len(dataset))
-    return dataset, predict(
-        detector,
-        batches,
-        device=device,
-        channels_last=recipe.channels_last,
-        progress=lambda done: line.update(done, final=done == len(dataset)),
-    )
+    with computing_threads(threads):
+        found = predict(
+            detector,
+            batches,
+            device=device,
+            channels_last=recipe.channels_last,
+            progress=lambda done: line.update(done, final=done == len(dataset)),
+        )
+    return dataset, found
 
 
 def detection_figures(dataset: DetectionSet, found: Predictions) -> tuple[dict[str, Any], CocoMetrics]:
@@ -141,13 +146,6 @@ def _held_images(checkpoint: Checkpoint, data: str | None) -> DetectionSet:
     whole = open_data(checkpoint.recipe.data).split("train")
     _, held = divide(checkpoint.recipe.seed, len(whole), checkpoint.recipe.holdout)
     return whole.select(held)
-
-
-def searched_batch_size(checkpoint: Checkpoint) -> int:
-    """Return the number of images at a time with which a search evaluates paths, of a subnet or a supernet."""
-    recipe = checkpoint.recipe
-    given: int | None = checkpoint.training.get("subnet", {}).get("batch_size")
-    return given or recipe.batch_size // recipe.resources.workers
 
 
 def refuse_other_classes(trained: tuple[str, ...], given: tuple[str, ...], source: str) -> None:
