@@ -11,13 +11,13 @@ import copy
 import dataclasses
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from difflib import get_close_matches
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from nasray.cluster.reading import parse_yaml
 from nasray.options import Chosen, allows_none, attribute_texts, mapped_by, options_type
 from nasray.registry import Registry
 from nasray.spaces import NasrayError
+from nasray.spaces.errors import did_you_mean
 from nasray.spaces.ranges import shortened
 
 # ---- what the command line changes -------------------------------------------------------------------------------
@@ -144,8 +144,7 @@ def _unknown(owner: type, option: str, content: Mapping[str, Any], declared: Ite
             except NasrayError as error:
                 return error
     known = [*(f"--{name.replace('_', '-')}" for name in dotted_keys(owner, content)), *declared]
-    near = get_close_matches(f"--{option[:100]}", known, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else "."
+    hint = did_you_mean(f"--{option}", known)
     return NasrayError(f"unrecognized option {shortened('--' + option)}{hint} `--options` prints all")
 
 

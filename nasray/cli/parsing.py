@@ -6,7 +6,6 @@ Whatever is wrong with an argument is one `NasrayError`, as with a key of a file
 from __future__ import annotations
 
 import argparse
-import difflib
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn
 
@@ -45,8 +44,7 @@ class Parser(argparse.ArgumentParser):
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is not None and value not in action.choices:
             names = [str(choice) for choice in action.choices]
-            near = difflib.get_close_matches(str(value)[:100], names, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else "."
+            hint = did_you_mean(str(value), names)
             what = "/".join(action.option_strings) or str(action.metavar or action.dest).lower()
             raise NasrayError(f"unknown {what} {shortened(value)}{hint} There are: {', '.join(names)}")
 
@@ -92,8 +90,7 @@ def unexpected(argument: str, declared: Iterable[str], program: str) -> NasrayEr
     if not argument.startswith("-"):
         return NasrayError(f"unexpected argument {shortened(argument)}. `{program} --help` prints the usage")
     name = argument.partition("=")[0]
-    near = difflib.get_close_matches(name[:100], list(declared), n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else "."
+    hint = did_you_mean(name, declared)
     return NasrayError(f"unrecognized option {shortened(name)}{hint} `{program} --help` prints all")
 
 

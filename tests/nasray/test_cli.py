@@ -435,6 +435,7 @@ def test_advice_after_an_interrupt_can_be_followed(command, function, advice, ca
     monkeypatch.chdir(tmp_path)
     Path("begun").mkdir()
     Path("begun/experiment.yaml").touch()
+    Path("x.pt").touch()
     monkeypatch.setattr(function, interrupted)
     assert main(command) == 130
     assert capsys.readouterr().err.endswith(f"nasray: interrupted{advice}\n")

@@ -123,6 +123,19 @@ def test_paths_of_a_classifier_are_worth_their_accuracy(supernets):
     assert right == pytest.approx(right.round())
 
 
+def test_the_number_of_threads_is_the_evaluators():
+    class Loaded:
+        def evaluate(self, row):
+            return {"score": float(torch.get_num_threads())}
+
+    before = torch.get_num_threads()
+    for threads in (1, 2):
+        one = PathEvaluator(SPACE, "x.pt", threads=threads)
+        one._loaded = Loaded()
+        assert one(ROWS)["score"].tolist() == [threads] * 3
+    assert torch.get_num_threads() == before
+
+
 def test_another_space_is_refused(supernets):
     other = ShuffleNetSpace(stem_width=8, widths=(16, 24, 32, 48), depths=(1, 1, 1, 1), shuffle="even-odd")
     with pytest.raises(NasrayError, match="no supernet of this space"):
