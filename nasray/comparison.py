@@ -244,10 +244,8 @@ def verdict_sentence(result: dict[str, Any], found: dict[str, Any]) -> str:
     by_name = {group["name"]: group for group in result["groups"]}
     mine, theirs = by_name[found["group"]], by_name[other]
     if found["verdict"] == "too few to tell":
-        text = (
-            f"{_named(mine)} {metric} {mine['mean']:.4f}, {_named(theirs)} {theirs['mean']:.4f}: so few trainings say "
-            "nothing about chance"
-        )
+        why = "so few trainings say" if mine["num"] == theirs["num"] == 1 else "figures that are all alike say"
+        text = f"{_named(mine)} {metric} {mine['mean']:.4f}, {_named(theirs)} {theirs['mean']:.4f}: {why} nothing about chance"
         return _sentence(text)
     verb = {"better": "is better than", "worse": "is worse than"}.get(found["verdict"], "cannot be told apart from")
     ending = ""

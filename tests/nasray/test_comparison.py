@@ -128,6 +128,11 @@ def test_runs_are_compared_by_their_winners(run, tmp_path):
         groups_of_folders([run.path, empty.path])
 
 
+def test_of_figures_that_are_all_alike_nothing_is_said(tmp_path):
+    result = compare(trainings(tmp_path, {"resnet18": [0.0, 0.0], "resnet34": [0.0, 0.0, 0.0]}))
+    assert "figures that are all alike say nothing about chance" in verdict_sentence(result, result["comparisons"][0])
+
+
 def test_of_several_architectures_each_counts_once():
     def training(architecture, seed, value):
         return Training(architecture, seed, value, None)

@@ -82,7 +82,7 @@ def draw_gap(axes: Axes, objective: Objective, points: Convergence, fine_after: 
     """Draw how far the best so far was from the final best, in its own units, logarithmic."""
     distance = np.abs(points.best - points.best[-1])
     axes.plot(points.evaluations, np.where(distance > 0, distance, np.nan), color=BLUE, drawstyle="steps-post")
-    if (distance > 0).any():
+    if len(np.unique(distance[distance > 0])) > 1:
         axes.set_yscale("log")
         axes.minorticks_off()
     mark_switch(axes, fine_after)
