@@ -245,8 +245,8 @@ def verdict_sentence(result: dict[str, Any], found: dict[str, Any]) -> str:
     mine, theirs = by_name[found["group"]], by_name[other]
     if found["verdict"] == "too few to tell":
         why = "so few trainings say" if mine["num"] == theirs["num"] == 1 else "figures that are all alike say"
-        text = f"{_named(mine)} {metric} {mine['mean']:.4f}, {_named(theirs)} {theirs['mean']:.4f}: {why} nothing about chance"
-        return _sentence(text)
+        both = f"{_named(mine)} {metric} {mine['mean']:.4f}, {_named(theirs)} {theirs['mean']:.4f}"
+        return _sentence(f"{both}: {why} nothing about chance")
     verb = {"better": "is better than", "worse": "is worse than"}.get(found["verdict"], "cannot be told apart from")
     ending = ""
     if found["verdict"] == "cannot be told apart":
