@@ -9,21 +9,19 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import json
 import logging
 import os
 import shutil
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from nasray.cluster.files import to_json
-from nasray.cluster.interrupts import closing, interruptible
-from nasray.cluster.progress import ProgressLine, counted, say, waiting
-from nasray.cluster.session import Resources, count_actors, hide_unassigned_gpus, ray_session
+from nasray.cluster.board import Board, watch
+from nasray.cluster.interrupts import closing
+from nasray.cluster.progress import counted, say
+from nasray.cluster.session import Resources, hide_unassigned_gpus, ray_session
 from nasray.spaces import NasrayError
 
 ENVIRONMENT = {
@@ -33,11 +31,8 @@ ENVIRONMENT = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "300",  # importing PyTorch takes long on a busy machine
 }
-PROGRESS, MESSAGES, STOP = "progress.json", "messages.txt", "stop"
 ANSWER = 60.0
 """Seconds in which a machine must answer to be counted on after a failure."""
-INTERVAL = 0.2
-"""Seconds between two looks at the files, and between two lines of progress that a worker writes."""
 
 
 def _ignore(*_: Any) -> None:
@@ -120,22 +115,27 @@ def run_training(loop: Callable[[Any, Worker], object], config: Any, *, folder: 
         fitted(group, _nodes())
         try:
             board.clear()
-            _run_again(functools.partial(_fit_to_cluster, loop, config, board, group), board, folder, group.retries)
+            prepare = functools.partial(_fit_to_cluster, loop, config, board, group, [])
+            _run_again(prepare, board, folder, group.retries)
         finally:
             with closing():
                 shutil.rmtree(board.folder, ignore_errors=True)
 
 
 def _fit_to_cluster(
-    loop: Callable[[Any, Worker], object], config: Any, board: Board, asked: Group, attempt: int
+    loop: Callable[[Any, Worker], object], config: Any, board: Board, asked: Group, before: list[Group], attempt: int
 ) -> Callable[[], None]:
-    """Return what runs the loop once, on as many of the workers that were asked for as there is room for now."""
-    if attempt == 0 or board.group is None:
+    """Return what runs the loop once, on as many of the workers that were asked for as there is room for now.
+
+    `before` holds the groups of the attempts before, and gets this one.
+    """
+    if attempt == 0 or not before:
         group = fitted(asked, _nodes())
     else:  # with GPUs if it had them: one that lost them does not crawl on without
-        group = largest_fitted(replace(asked, gpus=board.group.gpus), _answering_nodes())
+        group = largest_fitted(replace(asked, gpus=before[-1].gpus), _answering_nodes())
     say(_describe(group) + (f" (of {asked.workers} asked for)" if group.workers < asked.workers else ""))
-    board.group = group
+    before.append(group)
+    board.needs, board.needs_gpus = _describe(group), bool(group.gpus)
     return functools.partial(_fit, loop, config, board, group)
 
 
@@ -231,7 +231,7 @@ def _run_again(prepare: Callable[[int], Callable[[], None]], board: Board, folde
     """Run what `prepare` returns for each attempt, again where it failed by no mistake of its user's."""
     # Ray's own retries would also repeat what the user has to mend.
     for attempt in range(retries + 1):
-        error = _wait(prepare(attempt), board)
+        error = watch(prepare(attempt), board, lambda raised: _reason(_failures(raised)))
         if error is None:
             return
         failures = _failures(error)
@@ -247,36 +247,6 @@ def _run_again(prepare: Callable[[int], Callable[[], None]], board: Board, folde
         f"the training is not finished, after {retries} restarts: {_reason(failures)} (all of it is in {trace})\n"
         "Mend the cause, then `nasray resume` of the run continues from the last checkpoint"
     ) from error
-
-
-def _wait(fit: Callable[[], None], board: Board) -> BaseException | None:
-    """What a function that runs beside the main thread, which the user's signals reach, raises; shows progress."""
-    raised: list[BaseException] = []
-    done = threading.Event()  # a thread whose `join` is interrupted counts as ended (Python 3.11)
-
-    def run() -> None:
-        try:
-            fit()
-        except BaseException as error:
-            raised.append(error)
-        finally:
-            done.set()
-
-    with interruptible():
-        threading.Thread(target=run, daemon=True).start()
-        try:
-            with waiting(board.missing, after=15):
-                while not done.wait(INTERVAL):
-                    board.show()
-        except KeyboardInterrupt:
-            board.stop()
-            say("\nsaving the state of the training; interrupt again to leave at once")
-            done.wait()
-            if raised:
-                say(_reason(_failures(raised[0])))
-                raise
-    board.show(final=not raised)
-    return raised[0] if raised else None
 
 
 def _fit(loop: Callable[[Any, Worker], object], config: Any, board: Board, group: Group) -> None:
@@ -366,81 +336,3 @@ def _reason(failures: list[BaseException]) -> str:
     cause = _cause(failures[0])
     lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
     return f"a worker failed with {type(cause).__name__}: {lines[-1] if lines else ''}"
-
-
-# ---- between the processes ---------------------------------------------------------------------------------------
-
-
-class Board:
-    """A folder in which the first worker leaves what the user should see, and the user's wish to stop.
-
-    Args:
-        folder: seen by all machines.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.last = 0.0
-        self.num_said = 0
-        self.line: ProgressLine | None = None
-        self.group: Group | None = None
-
-    # in the worker
-
-    def progress(self, done: int, total: int, text: str) -> None:
-        """Leave how far the training is, now and then."""
-        now = time.monotonic()
-        if done < total and now - self.last < INTERVAL:
-            return
-        self.last = now
-        aside = self.folder / f"{PROGRESS}.tmp"
-        with contextlib.suppress(OSError):  # a full disk is for what must be kept to tell
-            aside.write_text(to_json([done, total, text]))
-            aside.replace(self.folder / PROGRESS)
-
-    def say(self, line: str) -> None:
-        """Leave a line for the user."""
-        with contextlib.suppress(OSError), open(self.folder / MESSAGES, "a") as file:
-            file.write(line + "\n")
-
-    def should_stop(self) -> bool:
-        """Whether the user wants the training to stop."""
-        return (self.folder / STOP).exists()
-
-    # where the user is
-
-    def clear(self) -> None:
-        """Remove what an earlier session left."""
-        shutil.rmtree(self.folder, ignore_errors=True)
-        self.folder.mkdir(parents=True)
-
-    def stop(self) -> None:
-        """Ask the first worker to save and to stop."""
-        with contextlib.suppress(OSError):
-            (self.folder / STOP).touch()
-
-    def missing(self) -> str | None:
-        """What is waited for as long as no worker has shown progress; None afterwards."""
-        import ray
-
-        if self.group is None or (self.folder / PROGRESS).exists():
-            return None
-        if count_actors("TrainWorker"):  # what is not free any more, they hold
-            return f"waiting for the first iteration ({_describe(self.group)})"
-        free = ray.available_resources()
-        have = counted(free.get("CPU", 0), "CPU")
-        have += f", {counted(free.get('GPU', 0), 'GPU')}" if self.group.gpus else ""
-        return f"waiting for the workers to start ({_describe(self.group)}; free in the cluster: {have})"
-
-    def show(self, *, final: bool = False) -> None:
-        """Print what is new."""
-        with contextlib.suppress(OSError):
-            lines = (self.folder / MESSAGES).read_text().splitlines()
-            for line in lines[self.num_said :]:
-                say(line)
-            self.num_said = len(lines)
-        with contextlib.suppress(OSError, ValueError):
-            done, total, text = json.loads((self.folder / PROGRESS).read_text())
-            if self.line is None:
-                self.line = ProgressLine("training", total, done=done)
-            self.line.update(done, text, final=final)

@@ -10,7 +10,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from nasray.cluster.training import Board, Group, _run_again, fitted, largest_fitted
+from nasray.cluster.board import Board
+from nasray.cluster.training import Group, _run_again, fitted, largest_fitted
 from nasray.spaces import NasrayError
 
 from . import common

@@ -1,0 +1,153 @@
+"""Several trainings as trials of Ray Tune: killed, failing, stopped, and continued to the same bytes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from nasray.cluster import trainings
+from nasray.cluster.board import Board
+from nasray.cluster.training import Worker
+from nasray.cluster.trainings import Boards, _fit, check_label, run_jobs
+from nasray.spaces import NasrayError
+
+from . import common
+
+DRIVE = Path(__file__).with_name("drive_trainings.py")
+drive = common.load_drive("drive_trainings")
+
+
+def trained(job, folder):
+    """The folder of a job that was trained here, without Ray."""
+    for _ in job.train(folder, Worker()):
+        pass
+    return folder
+
+
+def test_finished_trainings_need_no_ray(tmp_path, monkeypatch):
+    monkeypatch.setattr(trainings, "search_session", lambda *_: pytest.fail("Ray is started"))
+    jobs = [drive.Counting("b", 2), drive.Counting("a", 1)]
+    for job in jobs:
+        trained(job, tmp_path / job.label)
+    found = run_jobs(jobs, tmp_path)
+    assert list(found.items()) == [("b", {"total": 72, "seed": 2}), ("a", {"total": 36, "seed": 1})]
+
+
+def test_labels_are_folders_below_that_of_all():
+    assert [check_label(label) for label in ("a", "1-ab/seed-0")] == ["a", "1-ab/seed-0"]
+    for label in ("", "/a", "a/", "a//b", "../a", "a/..", ".hidden", "a\\b"):
+        with pytest.raises(ValueError, match="a label of a training is"):
+            check_label(label)
+    with pytest.raises(ValueError, match="there are several 'a'"):
+        run_jobs([drive.Counting("a", 1), drive.Counting("a", 2)], Path("nowhere"))
+
+
+def tuner(*results):
+    return SimpleNamespace(fit=lambda: [SimpleNamespace(**result) for result in results])
+
+
+def test_failures_are_one_line_a_mistake_before_a_crash(tmp_path):
+    jobs, boards = drive.jobs("bad"), Boards({})
+    crash = {"config": {"label": "c"}, "error": RuntimeError("Traceback\n  File x\nKeyError: 'boxes'"), "metrics": {}}
+    mistake = {"config": {"label": "b"}, "error": None, "metrics": {"mistake": "seed 2 is not to be trained. No."}}
+    with pytest.raises(NasrayError) as caught:
+        _fit(tuner(crash, mistake), jobs, tmp_path, boards, 1)
+    expected = (
+        f"training b: seed 2 is not to be trained. No (1 other training failed too). What was saved is in {tmp_path}"
+    )
+    assert str(caught.value) == expected
+    with pytest.raises(NasrayError, match=r"^training c failed 2 times: KeyError: 'boxes'\. What was saved"):
+        _fit(tuner(crash), jobs, tmp_path, boards, 1)
+    with pytest.raises(NasrayError, match="training a has ended without a result"):
+        _fit(tuner(), jobs, tmp_path, boards, 1)
+    for job in jobs:
+        job = drive.Counting(job.label, job.seed)
+        trained(job, tmp_path / job.label)
+    _fit(tuner(crash), jobs, tmp_path, boards, 1)  # it has a result nevertheless
+
+
+def test_boards_are_one_line_of_progress(tmp_path, capsys):
+    boards = Boards({name: Board(tmp_path / name) for name in ("a", "b")})
+    boards.clear()
+    boards.of["a"].progress(9, 9, "loss 1")
+    boards.of["b"].progress(3, 9, "loss 2")
+    boards.of["b"].say("matched by order")
+    boards.show(final=True)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "b: matched by order"
+    assert lines[1].startswith("trainings  1/2  50%  b 33%  loss 2")
+    assert boards.missing() is None
+    boards.stop()
+    assert boards.stopped
+    assert all(board.should_stop() for board in boards.of.values())
+
+
+def start(folder, *events):
+    return subprocess.Popen(
+        [sys.executable, str(DRIVE), str(folder), *events],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+
+
+def test_killed_trainings_go_on_to_the_same_bytes(tmp_path):
+    """A worker is killed, one makes a mistake, one crashes; then the whole session is killed, and begun again."""
+    process = start(tmp_path, "kill", "bad", "slow")
+    slow = [tmp_path / "slow" / f"{seed}" for seed in (1, 2, 3)]
+    try:
+        common.wait_until(lambda: any((path / "state.json").exists() for path in slow), process, seconds=170)
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+    output, error = process.communicate()
+
+    # A training whose process is killed goes on from its last checkpoint, the other is not disturbed.
+    assert json.loads(output.splitlines()[0]) == {
+        "top/1-a": {"total": 36, "seed": 1},
+        "top/2-b": {"total": 72, "seed": 2},
+    }
+    assert (tmp_path / "kill/top/1-a/starts").read_text() == "0\n3\n"
+    assert (tmp_path / "kill/top/2-b/starts").read_text() == "0\n"
+    assert [path.name for path in (tmp_path / "kill").iterdir()] == ["top"], "what Ray keeps is removed"
+
+    # A mistake is told as it is and not repeated, a crash is repeated; the others train to their end.
+    lines = [line for line in error.splitlines() if line.startswith("NasrayError")]
+    assert lines == [
+        "NasrayError: training b: seed 2 is not to be trained. Choose another (1 other training failed too). What was "
+        f"saved is in {tmp_path / 'bad'}"
+    ]
+    assert (tmp_path / "bad/b/starts").read_text() == "0\n"
+    assert (tmp_path / "bad/c/starts").read_text() == "0\n3\n"
+    assert json.loads((tmp_path / "bad/a/summary.json").read_text()) == {"total": 36, "seed": 1}
+
+    # The rest of the killed session.
+    left = [path for path in slow if not (path / "summary.json").exists()]
+    assert left, "it was killed too late"
+    again = start(tmp_path, "slow")
+    output, error = again.communicate(timeout=170)
+    assert again.returncode == 0, error
+    found = json.loads(output)
+    assert list(found) == ["1", "2", "3"]
+    for job, path in zip(drive.jobs("slow"), slow, strict=True):
+        expected = trained(drive.Counting(job.label, job.seed), tmp_path / "expected" / job.label)
+        for name in ("state.json", "summary.json"):
+            assert (path / name).read_bytes() == (expected / name).read_bytes()
+        assert found[job.label] == json.loads((path / "summary.json").read_text())
+
+
+@pytest.mark.slow
+def test_an_interrupt_saves_what_runs(tmp_path):
+    process = start(tmp_path, "slow")
+    slow = tmp_path / "slow"
+    common.wait_until(lambda: any(slow.glob("*/state.json")), process, seconds=170)
+    os.kill(process.pid, signal.SIGTERM)
+    _, error = process.communicate(timeout=170)
+    assert error.splitlines()[-1] == "InterruptError: SIGTERM"
+    assert "of 3 stopped; what they have learnt is saved" in error
+    assert "Traceback" not in error
+    steps = [json.loads(path.read_text())[0] for path in slow.glob("*/state.json")]
+    assert steps
+    assert any(step % 3 for step in steps), "they were asked to save between two checkpoints"
