@@ -14,7 +14,7 @@ from typing import NamedTuple, Protocol
 from nasray.cluster.files import to_json
 from nasray.cluster.interrupts import interruptible
 from nasray.cluster.progress import ProgressLine, counted, say, waiting
-from nasray.cluster.session import count_actors
+from nasray.cluster.resources import count_actors
 
 PROGRESS, MESSAGES, STOP = "progress.json", "messages.txt", "stop"
 INTERVAL = 0.2

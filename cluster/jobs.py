@@ -20,8 +20,8 @@ from typing import Any
 
 from nasray.cluster import job
 from nasray.cluster.files import to_json
+from nasray.cluster.joining import find_token, wants_token
 from nasray.cluster.reading import read_bytes, read_json, read_yaml, shown
-from nasray.cluster.session import find_token, wants_token
 from nasray.spaces import NasrayError
 
 RUNS_ON_CLUSTER = "~/nasray-runs"

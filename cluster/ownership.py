@@ -14,7 +14,9 @@ heartbeat that the file is another's, and stops.
 from __future__ import annotations
 
 import contextlib
+import functools
 import getpass
+import math
 import os
 import platform
 import secrets
@@ -32,7 +34,7 @@ from typing import Any
 from nasray.cluster.files import explained_disk_errors, to_json
 from nasray.cluster.interrupts import closing
 from nasray.cluster.processes import is_running, machine, started
-from nasray.cluster.progress import say
+from nasray.cluster.progress import repeating, say
 from nasray.cluster.reading import read_json, shown
 from nasray.spaces import NasrayError
 
@@ -86,9 +88,8 @@ def owned(folder: Path | str, *, patience: float = 0.0) -> Iterator[None]:
     made = _make(path)
     try:
         owner, file = _take(path, time.monotonic() + patience)
-        lost, ended = threading.Event(), threading.Event()
-        beating = threading.Thread(target=_beat, args=(path / OWNER, owner, file, lost, ended), daemon=True)
-        beating.start()
+        lost, beating = threading.Event(), contextlib.ExitStack()
+        beating.enter_context(repeating(functools.partial(_beat, path / OWNER, owner, lost), HEARTBEAT))
         try:
             yield
         except KeyboardInterrupt:
@@ -97,8 +98,7 @@ def owned(folder: Path | str, *, patience: float = 0.0) -> Iterator[None]:
             raise
         finally:
             with closing():
-                ended.set()
-                beating.join()
+                beating.close()
                 if file is not None:
                     os.close(file)
                 if not lost.is_set():
@@ -325,17 +325,15 @@ def _refusal(path: Path, judged: Judgment) -> NasrayError:
 # ---- keeping -----------------------------------------------------------------------------------------------------
 
 
-def _beat(
-    lock: Path, owner: Owner, file: int | None, lost: threading.Event, ended: threading.Event
-) -> None:  # pragma: no cover - in a thread
-    """Give signs of life; stop the process if the folder was taken over."""
-    while not ended.wait(HEARTBEAT):
-        if _is_mine(lock, owner) is False:
-            lost.set()
-            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
-            return
-        with contextlib.suppress(OSError):
-            os.utime(lock)
+def _beat(lock: Path, owner: Owner, lost: threading.Event) -> float | None:  # pragma: no cover - in a thread
+    """Give a sign of life; stop the process if the folder was taken over."""
+    if _is_mine(lock, owner) is False:
+        lost.set()
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+        return math.inf
+    with contextlib.suppress(OSError):
+        os.utime(lock)
+    return None
 
 
 def _is_mine(lock: Path, owner: Owner) -> bool | None:

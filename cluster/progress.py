@@ -89,20 +89,53 @@ def waiting(what: str | Callable[[], str | None], *, after: float = 8.0, every: 
         after: Seconds before the first line.
         every: Seconds between further lines.
     """
-    ended, begin = threading.Event(), time.monotonic()
+    begin, ended = time.monotonic(), threading.Event()
 
-    def keep_saying() -> None:
-        pause = after
+    def keep_saying() -> float | None:
+        text = what if isinstance(what, str) else what()
+        if text is None or ended.is_set():
+            return after
+        say(f"{text} ({_clock(time.monotonic() - begin)})")
+        return None
+
+    with repeating(keep_saying, every, first=after, join=False):  # what is asked may itself be waiting
+        try:
+            yield
+        finally:
+            ended.set()
+
+
+@contextlib.contextmanager
+def repeating(
+    function: Callable[[], float | None], every: float, *, first: float | None = None, join: bool = True
+) -> Iterator[None]:
+    """Call a function again and again in a thread of its own, until the context ends.
+
+    What the function raises is swallowed, as nobody is there to take it; it is called again after the same time.
+
+    Args:
+        function: Function to call; it returns the seconds until it is called again, infinity for never, or None for
+            `every`.
+        every: Seconds between two calls.
+        first: Seconds before the first call; `every` by default.
+        join: Whether the context's end waits for a call that is under way.
+    """
+    ended = threading.Event()
+
+    def repeat() -> None:
+        pause = every if first is None else first
         while not ended.wait(pause):
-            with contextlib.suppress(Exception):  # whoever is asked may be gone by now
-                text = what if isinstance(what, str) else what()
-                if text is not None and not ended.is_set():
-                    say(f"{text} ({_clock(time.monotonic() - begin)})")
-                    pause = every
+            with contextlib.suppress(Exception):
+                asked = function()
+                if asked == float("inf"):
+                    return
+                pause = every if asked is None else asked
 
-    thread = threading.Thread(target=keep_saying, daemon=True)
+    thread = threading.Thread(target=repeat, daemon=True)
     thread.start()
     try:
         yield
     finally:
         ended.set()
+        if join:
+            thread.join()

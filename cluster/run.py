@@ -16,8 +16,9 @@ from nasray.cluster.interrupts import closing
 from nasray.cluster.ordering import OrderedSearch
 from nasray.cluster.progress import counted, say, waiting
 from nasray.cluster.recorder import Recorder
+from nasray.cluster.resources import Resources, count_actors
 from nasray.cluster.run_folder import RunFolder
-from nasray.cluster.session import Resources, count_actors, ray_session
+from nasray.cluster.session import ray_session
 from nasray.cluster.tune_folder import newest_search, next_name, prepare
 from nasray.searchers import Searcher
 from nasray.spaces import NasrayError

@@ -21,7 +21,8 @@ from typing import Any
 from nasray.cluster.board import Board, watch
 from nasray.cluster.interrupts import closing
 from nasray.cluster.progress import counted, say
-from nasray.cluster.session import Resources, hide_unassigned_gpus, ray_session
+from nasray.cluster.resources import Resources, hide_unassigned_gpus
+from nasray.cluster.session import ray_session
 from nasray.spaces import NasrayError
 
 ENVIRONMENT = {
@@ -73,7 +74,7 @@ class Group:
         cpus: cores of each; its share of the cluster's if None.
         gpus: GPUs of each, 0 or 1; 1 if None and the cluster has enough.
         retries: how often the training starts again after a worker is lost.
-        address: of a running Ray cluster; see `nasray.cluster.session`.
+        address: of a running Ray cluster; see `nasray.cluster.resources.Resources`.
         divides: what the workers divide among them, such as the images of a step; None for nothing.
     """
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 from ray import tune
 
 from nasray.cluster.board import Board
-from nasray.cluster.session import assigned_gpus, hide_unassigned_gpus
+from nasray.cluster.resources import assigned_gpus, hide_unassigned_gpus
 from nasray.cluster.training import Worker
 from nasray.spaces import NasrayError
 
@@ -45,9 +46,9 @@ class TrainingTrial(tune.Trainable):
         return {"done": done, "label": self.label, "process": os.getpid()}
 
     def _worker(self) -> Worker:
-        import torch
-
-        torch.set_num_threads(self.threads)  # Ray says one in the environment, whatever a trial has
+        os.environ["OMP_NUM_THREADS"] = str(self.threads)  # Ray says one, whatever a trial has
+        if "torch" in sys.modules:
+            sys.modules["torch"].set_num_threads(self.threads)
         return Worker(
             device="cuda:0" if assigned_gpus() else "cpu",
             progress=self.board.progress,

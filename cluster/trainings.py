@@ -17,8 +17,8 @@ from typing import Any, Protocol
 from nasray.cluster.board import Board, watch
 from nasray.cluster.interrupts import closing
 from nasray.cluster.progress import ProgressLine, counted, say
+from nasray.cluster.resources import Resources, count_actors
 from nasray.cluster.run import search_session
-from nasray.cluster.session import Resources, count_actors
 from nasray.cluster.training import Worker
 from nasray.spaces import NasrayError
 
@@ -58,7 +58,7 @@ def run_jobs(jobs: Sequence[Job], folder: Path, *, resources: Resources | None =
 
     Args:
         jobs: Trainings; their labels differ.
-        folder: Folder that all machines see; each training is in the folder of its label there.
+        folder: Folder that all machines see, owned by the caller; each training is in the folder of its label there.
         resources: Needs of one training, and where they run.
 
     Returns:
@@ -69,7 +69,7 @@ def run_jobs(jobs: Sequence[Job], folder: Path, *, resources: Resources | None =
             retries of the resources.
         KeyboardInterrupt: If the user interrupted it; what runs has saved its state before.
     """
-    resources = resources or Resources()
+    folder, resources = folder.absolute(), resources or Resources()
     labels = [check_label(job.label) for job in jobs]
     if twice := {label for label in labels if labels.count(label) > 1}:
         raise ValueError(f"labels of trainings differ; there are several {sorted(twice)[0]!r}")

@@ -15,7 +15,7 @@ from ray import tune
 
 from nasray.cluster.files import to_json
 from nasray.cluster.reading import parse_json
-from nasray.cluster.session import hide_unassigned_gpus
+from nasray.cluster.resources import hide_unassigned_gpus
 from nasray.searchers import Metrics
 from nasray.spaces import Population
 

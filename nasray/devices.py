@@ -25,7 +25,7 @@ def choose_device(name: str) -> torch.device:
     """
     import torch
 
-    from nasray.cluster.session import assigned_gpus
+    from nasray.cluster.resources import assigned_gpus
 
     if name not in DEVICES:
         raise NasrayError(f"device is one of {', '.join(DEVICES)}; got {name!r}")

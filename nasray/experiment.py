@@ -14,7 +14,7 @@ from pydantic import AfterValidator, TypeAdapter
 
 from nasray.architectures import ARCHITECTURES
 from nasray.cluster.reading import shown
-from nasray.cluster.session import Resources as TrialResources
+from nasray.cluster.resources import Resources as TrialResources
 from nasray.configuration import describe_versions, git_revision, load_content, overridden, shipped_names
 from nasray.evaluators import EVALUATORS
 from nasray.options import Chosen

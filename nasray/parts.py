@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nasray.cluster.session import Resources
+from nasray.cluster.resources import Resources
 from nasray.evaluators import EVALUATORS
 from nasray.options import make_part
 from nasray.searchers import Objective, Searcher, default_batches

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, TypeAdapter
 
 from nasray.cluster.reading import shown
-from nasray.cluster.session import check_address
+from nasray.cluster.resources import check_address
 from nasray.configuration import is_path, load_content, overridden, shipped_names, shipped_texts
 from nasray.models.detectors import DETECTORS
 from nasray.models.supernets.sampling import PATHS

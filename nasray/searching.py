@@ -20,7 +20,7 @@ from nasray.cluster import (
     search_session,
 )
 from nasray.cluster.ownership import is_empty
-from nasray.cluster.session import cluster_address
+from nasray.cluster.resources import cluster_address
 from nasray.devices import choose_device
 from nasray.experiment import (
     Experiment,

@@ -16,7 +16,6 @@ reach it. What a stage took and gave is in `stages.json`.
 from __future__ import annotations
 
 import dataclasses
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -27,7 +26,7 @@ import numpy as np
 
 from nasray.cluster import Resources, RunFolder, run_search, write_atomic
 from nasray.cluster.files import to_json
-from nasray.cluster.progress import say
+from nasray.cluster.progress import repeating, say
 from nasray.cluster.records import StageRecord, read_record, yaml_record
 from nasray.cluster.session import ray_session
 from nasray.evaluators import PathEvaluator
@@ -270,24 +269,17 @@ class Records:
             return
         entry = self.content.setdefault(stage, {"seconds": 0.0, "sessions": 0})
         entry["sessions"] += 1
-        before, begin, ended = entry["seconds"], time.monotonic(), threading.Event()
+        before, begin = entry["seconds"], time.monotonic()
 
         def note() -> None:
             entry["seconds"] = round(before + time.monotonic() - begin, 2)
             self._write()
 
-        def keep_noting() -> None:
-            while not ended.wait(INTERVAL):
-                note()
-
         note()
-        noting = threading.Thread(target=keep_noting, daemon=True)
-        noting.start()
         try:
-            yield
+            with repeating(note, INTERVAL):
+                yield
         finally:
-            ended.set()
-            noting.join()
             note()
 
     def result(self, stage: str, result: dict[str, Any]) -> None:

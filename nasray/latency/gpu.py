@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from nasray.cluster.progress import say
-from nasray.cluster.session import Resources, ray_session
+from nasray.cluster.resources import Resources
+from nasray.cluster.session import ray_session
 from nasray.latency.setting import Setting
 from nasray.latency.table import LatencyTable
 from nasray.spaces import LayerTable, NasrayError

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from nasray.cluster.progress import say
-from nasray.cluster.session import Resources
+from nasray.cluster.resources import Resources
 from nasray.latency.setting import Setting
 from nasray.latency.table import LatencyTable
 from nasray.spaces import Costs, LayerTable, NasrayError, Population

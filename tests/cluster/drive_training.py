@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from nasray.cluster import ray_session
-from nasray.cluster.session import Resources
+from nasray.cluster.resources import Resources
 from nasray.cluster.training import Group, run_training
 from nasray.spaces import NasrayError
 

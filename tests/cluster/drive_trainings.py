@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from nasray.cluster import Resources
+from nasray.cluster import Resources, search_session
 from nasray.cluster.files import write_atomic
 from nasray.cluster.trainings import run_jobs
 from nasray.spaces import NasrayError
@@ -58,17 +58,16 @@ class Counting:
 
 def jobs(event):
     if event == "bad":
-        return [Counting("a", 1), Counting("b", 2, "mistake"), Counting("c", 3, "crash")]
-    if event == "kill":
-        return [Counting("top/1-a", 1, "kill"), Counting("top/2-b", 2)]
+        return [Counting("top/1-a", 1, "kill"), Counting("b", 2, "mistake"), Counting("c", 3, "crash")]
     return [Counting(f"{seed}", seed, event) for seed in range(1, 4)]
 
 
 if __name__ == "__main__":
     root = Path(sys.argv[1])
-    for event in sys.argv[2:]:
-        try:
-            resources = Resources(cpus=1, retries=1, local_cpus=2)
-            print(json.dumps(run_jobs(jobs(event), root / event, resources=resources)), flush=True)
-        except (NasrayError, KeyboardInterrupt) as error:
-            print(f"{type(error).__name__}: {error}", file=sys.stderr)
+    with search_session(Resources(local_cpus=2)):  # one for all
+        for event in sys.argv[2:]:
+            try:
+                resources = Resources(cpus=1, retries=1)
+                print(json.dumps(run_jobs(jobs(event), root / event, resources=resources)), flush=True)
+            except (NasrayError, KeyboardInterrupt) as error:
+                print(f"{type(error).__name__}: {error}", file=sys.stderr)

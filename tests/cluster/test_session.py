@@ -12,11 +12,13 @@ import grpc
 import psutil
 import pytest
 
-from nasray.cluster import RunFolder, session
+from nasray.cluster import RunFolder, joining, resources
+from nasray.cluster.joining import check_reachable, find_token
 from nasray.cluster.ownership import OWNER
 from nasray.cluster.progress import waiting
+from nasray.cluster.resources import Resources
 from nasray.cluster.run import _missing
-from nasray.cluster.session import Resources, check_reachable, find_token, ray_session
+from nasray.cluster.session import ray_session
 from nasray.spaces import NasrayError
 
 from . import common
@@ -71,10 +73,10 @@ def test_a_local_session(tmp_path, monkeypatch, capsys):
 
         @ray.remote
         def look():
-            return os.nice(0), session.assigned_gpus(), os.environ["RAY_AUTH_MODE"], len(os.environ["RAY_AUTH_TOKEN"])
+            return os.nice(0), resources.assigned_gpus(), os.environ["RAY_AUTH_MODE"], len(os.environ["RAY_AUTH_TOKEN"])
 
         assert ray.get(look.remote()) == (niceness, [], "token", 64)
-        assert session.assigned_gpus() is None, "not in the driver"
+        assert resources.assigned_gpus() is None, "not in the driver"
         assert before | listening() == {"127.0.0.1"}
         assert os.stat(os.path.dirname(folders[1])).st_mode & 0o777 == 0o700
 
@@ -229,13 +231,13 @@ This process on node 10.0.0.2 was started with:
 
 
 def test_the_real_cause_is_named():
-    text = str(session._explained("head:6379", RuntimeError(MISMATCH)))
+    text = str(joining._explained("head:6379", RuntimeError(MISMATCH)))
     assert r"other versions (Ray: 2.50.0, Python: 3.12.1) than this process (Ray: 2.60.0, Python: 3.11.9)" in text
     error = ConnectionError("Failed to connect")
     error.__cause__ = RuntimeError("Unauthenticated: RPC error: InvalidAuthToken")
-    assert "wants a token" in str(session._explained("head:6379", error))
+    assert "wants a token" in str(joining._explained("head:6379", error))
     assert "no Ray cluster at 'auto': Could not find" in str(
-        session._explained("auto", ConnectionError("Could not find."))
+        joining._explained("auto", ConnectionError("Could not find."))
     )
 
 

@@ -1,0 +1,103 @@
+"""What trials need, where they run, and what Ray has assigned to this process."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+import sys
+from dataclasses import dataclass
+
+from nasray.spaces import NasrayError
+from nasray.spaces.ranges import MAX_CORES, MAX_RETRIES, check_number, check_whole, shortened
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What trials need and where they run.
+
+    Attributes:
+        cpus: CPU cores of one trial.
+        gpus: GPUs of one trial; a fraction lets several share one.
+        retries: how often a trial that failed is started again before the run stops.
+        address: of a running Ray cluster ("auto", or host:port); by default the one that this process belongs to
+            (RAY_ADDRESS), else one of its own on this machine.
+        local_cpus: cores of that own one; all of this machine's by default.
+    """
+
+    cpus: float = 1.0
+    gpus: float = 0.0
+    retries: int = 3
+    address: str | None = None
+    local_cpus: int | None = None
+
+    def __post_init__(self) -> None:
+        check_number("cpus", self.cpus, 0, MAX_CORES)
+        check_number("gpus", self.gpus, 0, MAX_CORES)
+        check_whole("retries", self.retries, 0, MAX_RETRIES)
+        if self.local_cpus is not None:
+            check_whole("local_cpus", self.local_cpus, 1, MAX_CORES)
+        if self.address is not None:
+            check_address(self.address)
+        if not self.cpus:
+            raise NasrayError("cpus is more than 0: a trial needs a share of a core; got 0")
+        if self.gpus > 1 and self.gpus != int(self.gpus):
+            raise NasrayError(f"gpus above 1 are whole numbers, below it a share of one; got {self.gpus:g}")
+
+
+def check_address(address: str) -> str:
+    """Return the address of a running cluster.
+
+    Raises:
+        NasrayError: if it is none.
+    """
+    if address not in ("auto", "local"):
+        host, _, port = address.removeprefix("ray://").rpartition(":")
+        is_port = port.isascii() and port.isdigit() and len(port) <= 5 and 0 < int(port) < 2**16
+        if not is_port or not re.fullmatch(r"[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]", host):
+            raise NasrayError(
+                f"{shortened(address)} is no address of a Ray cluster. Give HOST:PORT, as `ray start --head` prints "
+                "it, or auto"
+            )
+    return address
+
+
+def cluster_address(resources: Resources) -> str | None:
+    """Return the address of the cluster that is to be joined; None for a local session.
+
+    Raises:
+        NasrayError: if RAY_ADDRESS holds no address.
+    """
+    address = resources.address or os.environ.get("RAY_ADDRESS")
+    return check_address(address) if address else None
+
+
+def is_connected() -> bool:
+    """Whether this process is connected to Ray; a process that has not imported it is not."""
+    return "ray" in sys.modules and importlib.import_module("ray").is_initialized()
+
+
+def count_actors(name: str) -> int:
+    """Count the living actors of this job whose class has `name` in its own."""
+    import ray
+    from ray._private.state import actors
+
+    job = ray.JobID(bytes.fromhex(ray.get_runtime_context().get_job_id()))
+    living = [actor for actor in actors(job_id=job).values() if actor["State"] == "ALIVE"]
+    return sum(name in actor["ActorClassName"] for actor in living)
+
+
+def assigned_gpus() -> list[str] | None:
+    """Return the ids of the GPUs that Ray assigned to this trial or worker; None outside of Ray's own processes."""
+    if not is_connected():
+        return None
+    import ray
+
+    context = ray.get_runtime_context()
+    return context.get_accelerator_ids().get("GPU", []) if context.worker.mode == ray.WORKER_MODE else None
+
+
+def hide_unassigned_gpus() -> None:
+    """Let CUDA see no GPU in a process to which Ray assigned none; Ray itself lets it see all."""
+    if assigned_gpus() == []:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
