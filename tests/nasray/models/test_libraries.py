@@ -13,7 +13,7 @@ from nasray.models import build
 from nasray.models.cost import backbone_cost, detector_cost
 from nasray.models.detectors import assemble_detector
 from nasray.spaces import Architecture, NasrayError
-from tests.nasray.detectors.common import EndToEnd, overfit, shapes_batch
+from tests.nasray.detectors.common import EndToEnd, export, framed, overfit, run, shapes_batch
 from tests.nasray.detectors.toys import exported
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -80,6 +80,29 @@ def test_a_librarys_backbone_trains_and_exports(name, detector):
     assert all(torch.equal(one, other) for one, other in zip(expected, twin, strict=True))
     for ours, theirs in zip(expected, exported(module, image), strict=True):
         torch.testing.assert_close(theirs, ours, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", BACKBONES)
+def test_onnx_finds_the_same_at_other_sizes(name, tmp_path):
+    images, targets = shapes_batch(2, (128, 128))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = assemble_detector("fcos", named_architecture(name), 3, channels=16, num_convs=1)
+    overfit(network, images, targets, steps=60)
+    module = EndToEnd(network.eval())
+    session = export(module, tmp_path / "detector.onnx")
+    for image_hw in ((128, 128), (97, 150)):
+        image = framed(images[:1], image_hw).float()
+        with torch.no_grad():
+            boxes, scores, _ = module(image)
+        theirs = run(session, image)
+        torch.testing.assert_close(theirs[1], scores, rtol=0, atol=1e-4)
+        sure = scores > 0.1
+        assert sure.any()
+        torch.testing.assert_close(
+            theirs[0][sure].sort(dim=0).values, boxes[sure].sort(dim=0).values, rtol=0, atol=1e-2
+        )
 
 
 @pytest.mark.parametrize("is_training", [True, False])
