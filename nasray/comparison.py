@@ -30,6 +30,9 @@ METRICS = ("mAP", "top1")
 OWN_KEYS = ("name", "backbone", "seed", "weights", "resources", "log_every")
 """Keys of a recipe in which trainings that are compared may differ."""
 
+MAX_DIFFERENCES = 6
+"""Further ones that a note names no more."""
+
 
 @dataclass(frozen=True)
 class Training:
@@ -218,19 +221,26 @@ def _metric(training: Training) -> str:
 def _difference(one: Description, other: Description) -> str:
     """Return in which keys two recipes differ, beyond those that may differ; empty where in none."""
     before, after = _compared_keys(one), _compared_keys(other)
-    names = [f"{key} {after[key]} instead of {before[key]}" for key in before if before[key] != after[key]]
-    return ", ".join(names)
+    keys = [key for key in (before | after) if before.get(key) != after.get(key)]
+    names = [f"{key} {after.get(key)} instead of {before.get(key)}" for key in keys[:MAX_DIFFERENCES]]
+    more = [f"and {len(keys) - MAX_DIFFERENCES} more"] if len(keys) > MAX_DIFFERENCES else []
+    return ", ".join([*names, *more])
 
 
 def _compared_keys(description: Description) -> dict[str, Any]:
-    """Return a recipe's keys without those in which trainings that are compared may differ."""
+    """Return a recipe's keys, `schedule.epochs` and so on, without those in which compared trainings may differ."""
     content = RECIPE.dump_python(description.recipe, mode="json")
-    return {key: value for key, value in content.items() if key not in OWN_KEYS}
+    keys: dict[str, Any] = {}
+    for key, value in content.items():
+        if key not in OWN_KEYS:
+            keys |= {f"{key}.{name}": one for name, one in value.items()} if isinstance(value, dict) else {key: value}
+    return keys
 
 
 def _note(difference: str, folders: list[Path]) -> str:
     more = f" and {len(folders) - 1} more" if len(folders) > 1 else ""
-    return f"{folders[0]}{more} were trained otherwise: {difference}"
+    verb = "were" if more else "was"
+    return f"{folders[0]}{more} {verb} trained otherwise: {difference}"
 
 
 def verdict_sentence(result: dict[str, Any], found: dict[str, Any]) -> str:

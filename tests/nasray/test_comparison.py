@@ -7,6 +7,7 @@ import pytest
 
 from nasray.architectures import ARCHITECTURES
 from nasray.comparison import Group, Training, compare, groups_of_folders, groups_of_run, verdict_sentence
+from nasray.recipe import load_recipe
 from nasray.searchers import RandomSearch
 from nasray.spaces import NasrayError, ShuffleNetSpace
 from tests.nasray.reports.common import write_run, write_training
@@ -150,6 +151,21 @@ def test_what_differs_between_recipes_is_named_once(tmp_path):
     ]
     (note,) = compare(groups_of_folders([one, *more]))["notes"]
     assert note == f"{more[0]} and 2 more were trained otherwise: batch_size 32 instead of 16"
+
+
+def test_keys_of_parts_are_named_by_themselves_and_not_all_of_many(tmp_path):
+    recipe = load_recipe("shapes-detect")
+    parts = {name: getattr(recipe, name) for name in ("schedule", "optimizer", "augmentation", "detector")}
+    one = write_training(tmp_path / "one", ARCHITECTURES["resnet18"], 0.5)
+    other = write_training(tmp_path / "other", ARCHITECTURES["resnet34"], 0.4, schedule=parts["schedule"])
+    (note,) = compare(groups_of_folders([one, other]))["notes"]
+    assert f"schedule.epochs {recipe.schedule.epochs:.1f} instead of" in note
+    assert note.startswith(f"{other} was trained otherwise")
+    assert "{" not in note
+    many = write_training(tmp_path / "many", ARCHITECTURES["resnet34"], 0.4, **parts)
+    (note,) = compare(groups_of_folders([one, many]))["notes"]
+    assert note.count(" instead of ") == 6
+    assert note.endswith(" more")
 
 
 def test_what_cannot_be_compared_is_refused(tmp_path):
