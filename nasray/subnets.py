@@ -79,11 +79,9 @@ def extract_network(network: nn.Module, row: NDArray[np.int64], described: Descr
         ValueError: If the genes are no architecture of the space, or a tensor is not part of the network's.
     """
     supernet = _supernet_in(network)
+    architecture = architecture_of_path(described.architecture, supernet, row)
     with torch.random.fork_rng(devices=[]):  # its first weights are replaced at once
-        subnet = make_network(
-            described.recipe, architecture_of_path(described.architecture, supernet, row), len(described.classes),
-            on_meta=True,
-        )  # fmt: skip
+        subnet = make_network(described.recipe, architecture, len(described.classes), on_meta=True)
     prefix = next(name for name, module in network.named_modules() if module is supernet) + "."
     within = {prefix + name: value for name, value in supernet.path_state(supernet.space.checked_row(row)).items()}
     around = {name: value for name, value in network.state_dict().items() if not name.startswith(prefix)}

@@ -21,7 +21,8 @@ from nasray.architectures import ARCHITECTURES
 from nasray.checkpoint import Checkpoint, make_network
 from nasray.data.shapes import draw_image
 from nasray.data.transforms import EvaluationTransform
-from nasray.detector_export import EndToEnd, check, detection_differences, export_checkpoint, file_description
+from nasray.detector_export import EndToEnd, export_checkpoint, file_description
+from nasray.export_check import check, detection_differences
 from nasray.models.detectors import DETECTORS
 from nasray.options import options_of
 from nasray.predicting import predict_images

@@ -99,16 +99,16 @@ def test_same_to_the_last_bit_in_any_population(family):
 
 
 def test_the_score_does_not_depend_on_what_was_scored_before():
-    from nasray.scores import entropy
+    from nasray.scores import borders
 
     space = BottleneckSpace()
     rows = np.repeat(space.start(), 300, axis=0)
     for _ in range(6):
         rows = space.mutate(rows, np.random.default_rng(5))
-    entropy._profiles_of.cache_clear()
+    borders._profiles_of.cache_clear()
     together = entropy_score(space.layers(rows))
     for index in range(0, 300, 7):  # each alone, in a process that has scored nothing yet
-        entropy._profiles_of.cache_clear()
+        borders._profiles_of.cache_clear()
         assert entropy_score(space.layers(rows[index : index + 1]))[0] == together[index]
 
 

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from nasray.detector_export import RawOutputs, detection_differences
+from nasray.detector_export import RawOutputs
+from nasray.export_check import detection_differences
 from nasray.models.detectors import DETECTORS, build_detector
 from nasray.spaces import NasrayError
 from tests.nasray.detectors.common import (
