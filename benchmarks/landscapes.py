@@ -24,6 +24,9 @@ from nasray.spaces import BasicSpace, Budget, Gene, Space
 
 SAMPLE = 20_000
 PLAIN = "plain-aging"
+SEARCHER_SEED = 1_000
+"""Added to the seed of a landscape: numpy draws both, and samples from the landscape's own seed fall onto its peaks.
+Optuna has a generator of its own."""
 
 
 class Table(Space):
@@ -147,14 +150,14 @@ def hypervolume(values, low, high):
     return float((front[:, 0] * np.diff(front[:, 1], prepend=0.0)).sum())
 
 
-def search(make, name, evaluations, seed, *, several, batches=None):
+def search(make, name, evaluations, seed, *, several, batches=None, shift=SEARCHER_SEED):
     """What one search reaches."""
     make_space, make_landscape, budget = LANDSCAPES[name]
     space = make_space()
     landscape = make_landscape(space, seed)
     cost = next(iter(space.cost(space.sample(1, np.random.default_rng(0)))))
     objectives = (Objective("score"), Objective(cost, "min"))[: 2 if several else 1]
-    searcher = make(space, budget=budget, seed=seed, objectives=objectives)
+    searcher = make(space, budget=budget, seed=shift + seed, objectives=objectives)
     batch_size, in_flight = batches or default_batches(evaluations)
     ordered = OrderedSearch(searcher, evaluations=evaluations, batch_size=batch_size, in_flight=in_flight)
     values = []
@@ -205,8 +208,8 @@ def reached(searcher, name, evaluations, seed, *, several):
     """What one search by a named searcher reaches; the two baselines of several lines look at one at a time."""
     if searcher == PLAIN:
         return plain_aging(name, evaluations, seed)
-    batches = (1, 1) if searcher.startswith("optuna") else None
-    return search(SEARCHERS[searcher], name, evaluations, seed, several=several, batches=batches)
+    options = {"batches": (1, 1), "shift": 0} if searcher.startswith("optuna") else {}
+    return search(SEARCHERS[searcher], name, evaluations, seed, several=several, **options)
 
 
 def compare(searchers, landscapes, sizes, seeds, *, several):
