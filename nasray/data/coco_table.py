@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from nasray.cluster.files import to_json
 from nasray.cluster.reading import parse_json
 from nasray.data import fields
+from nasray.data.coco_images import Fields, FindSizes, Images, Message, find_missing_sizes, read_categories, read_images
 from nasray.data.dataset import mend_boxes
 from nasray.data.fields import FieldError
 from nasray.data.mapped import Arrays, Texts
@@ -29,10 +30,6 @@ VERSION = "2"
 
 LISTS = ("images", "annotations", "categories")
 USED = ("id", "image_id", "category_id", "bbox", "area", "iscrowd", "ignore", "segmentation")
-
-FindSizes = Callable[[Sequence[str]], Iterable[tuple[int, int] | None]]
-Message = tuple[str, str, int]
-"""Kind of defect, what it says, and of how many."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,9 +74,9 @@ def parse_coco(content: bytes, source: str, find_sizes: FindSizes) -> CocoTable:
         file = _load(content, source)
         del content
         defects: list[Message] = []
-        category_ids, classes = _categories(file["categories"], defects)
-        images = _images(file["images"], defects)
-        sized = _find_missing_sizes(images, find_sizes, defects)
+        category_ids, classes = read_categories(file["categories"], defects)
+        images = read_images(file["images"], defects)
+        sized = find_missing_sizes(images, find_sizes, defects)
         rows = _annotations(file["annotations"], images, category_ids, defects)
         del file
         return _table(images, rows, category_ids, classes, defects, sized)
@@ -122,114 +119,6 @@ def _compact(record: dict[str, Any]) -> dict[str, Any]:
     return record
 
 
-class _Fields:
-    """Reads the fields of records; what cannot be read is kept until it is told of which record it is."""
-
-    def __init__(self) -> None:
-        self.problems: list[str] = []
-
-    def take(self, record: dict[str, Any], key: str, read: Callable[..., Any], default: Any = None) -> Any:
-        """The value of a field, or None and a problem; a default makes it one that may be left out or null."""
-        value = record.get(key)
-        if value is None and default is not None:
-            return default
-        try:
-            return read(value)
-        except FieldError as error:
-            self.problems.append(f"{key} {error}" if key in record else f"{key} is missing")
-            return None
-
-    def told(self, kind: str, where: str) -> list[Message]:
-        """The problems since the last time, as messages."""
-        told = [(kind, f"{where}: {problem}", 1) for problem in self.problems]
-        self.problems.clear()
-        return told
-
-
-# ---- categories and images ---------------------------------------------------------------------------------------
-
-
-def _categories(records: list[dict[str, Any]], defects: list[Message]) -> tuple[tuple[int, ...], tuple[str, ...]]:
-    """Ids and names in the order of ids."""
-    table: dict[int, str] = {}
-    reader = _Fields()
-    for position, record in enumerate(records):
-        number, name = reader.take(record, "id", fields.integer), reader.take(record, "name", fields.class_name)
-        where = f"categories[{position}]"
-        if reader.problems:
-            defects += reader.told("bad-field", where)
-            continue
-        if number in table or name in table.values():
-            defects.append(("duplicate-category", f"{where}: id {number} or name {name!r} occurs before", 1))
-        table.setdefault(number, name)
-    return tuple(sorted(table)), tuple(table[number] for number in sorted(table))
-
-
-@dataclass
-class _Images:
-    """What the records of images say, and where each of their ids is."""
-
-    ids: list[int] = field(default_factory=list)
-    names: list[str] = field(default_factory=list)
-    sizes: list[tuple[int, int]] = field(default_factory=list)
-    positions: dict[int, int] = field(default_factory=dict)
-
-    def describe(self, position: int) -> str:
-        """File and id."""
-        return f"image {self.names[position]} (id {self.ids[position]})"
-
-
-def _side(value: Any) -> int:
-    return fields.integer(value, 0, fields.MAX_SIDE)
-
-
-def _images(records: list[dict[str, Any]], defects: list[Message]) -> _Images:
-    """The images; sizes that are 0 or left out are (0, 0)."""
-    images, reader = _Images(), _Fields()
-    files: dict[str, int] = {}
-    for position, record in enumerate(records):
-        number = reader.take(record, "id", fields.integer)
-        name = reader.take(record, "file_name", fields.file_name)
-        height = reader.take(record, "height", _side, default=0)
-        width = reader.take(record, "width", _side, default=0)
-        where = f"images[{position}]"
-        if number is None or name is None:
-            defects += reader.told("bad-field", where)
-            continue
-        if reader.problems:
-            defects += reader.told("bad-field", f"{where}, {name} (id {number})")
-        if number in images.positions:
-            other = images.names[images.positions[number]]
-            defects.append(("duplicate-image", f"{where}: id {number} of {name} is that of {other} too", 1))
-        elif name in files:
-            message = f"{where}: file {name} of id {number} is that of id {files[name]} too"
-            defects.append(("duplicate-image", message, 1))
-        images.positions.setdefault(number, len(images.ids))
-        files.setdefault(name, number)
-        images.ids.append(number)
-        images.names.append(name)
-        images.sizes.append((height, width) if height and width else (0, 0))
-    return images
-
-
-def _find_missing_sizes(images: _Images, find_sizes: FindSizes, defects: list[Message]) -> bool:
-    """Whether all sizes were annotated; those that were not are read from the files."""
-    unknown = [position for position, size in enumerate(images.sizes) if size == (0, 0)]
-    if not unknown:
-        return True
-    found = find_sizes(images.names) if len(unknown) == len(images.names) else None
-    if found is None:
-        found = find_sizes([images.names[position] for position in unknown])
-    for position, stored in zip(unknown, found, strict=True):
-        where = images.describe(position)
-        if stored:
-            images.sizes[position] = stored
-            defects.append(("image-size", f"{where} has no width and height; the file's are {stored[::-1]}", 1))
-        else:
-            defects.append(("unreadable-image", f"{where}: neither annotation nor file tell its size", 1))
-    return False
-
-
 # ---- annotations -------------------------------------------------------------------------------------------------
 
 
@@ -256,11 +145,11 @@ def _area(value: Any) -> float:
 
 
 def _annotations(
-    records: list[dict[str, Any]], images: _Images, category_ids: Sequence[int], defects: list[Message]
+    records: list[dict[str, Any]], images: Images, category_ids: Sequence[int], defects: list[Message]
 ) -> _Rows:
     label_of = {number: label for label, number in enumerate(category_ids)}
     listed = ", ".join(map(str, category_ids)) if len(category_ids) <= 20 else f"{len(category_ids)} ids"
-    rows, reader = _Rows(), _Fields()
+    rows, reader = _Rows(), Fields()
     seen: set[int] = set()
     for position, record in enumerate(records):
         number = reader.take(record, "id", fields.integer, default=NO_ID)
@@ -320,7 +209,7 @@ def _outline(
 
 
 def _table(
-    images: _Images, rows: _Rows, category_ids: tuple[int, ...], classes: tuple[str, ...], defects: list[Message],
+    images: Images, rows: _Rows, category_ids: tuple[int, ...], classes: tuple[str, ...], defects: list[Message],
     sized: bool,
 ) -> CocoTable:  # fmt: skip
     """The arrays, without boxes that are none."""
