@@ -125,6 +125,7 @@ class StageRecord(TypedDict):
 
     seconds: Annotated[float, Field(ge=0)]
     sessions: Annotated[int, Field(ge=0)]
+    inputs: NotRequired[dict[str, str]]
     result: NotRequired[dict[str, str | int | Number]]
 
 

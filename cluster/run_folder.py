@@ -33,7 +33,7 @@ from nasray.cluster.records import Best, RunDescription, Trial, read_record, yam
 from nasray.searchers import Metrics
 from nasray.spaces import Architecture, Costs, NasrayError, Population, Space
 
-FORMAT = 1
+FORMAT = 2
 _GENES, _PARENTS = "genes", "parents"
 _COST_PREFIX, _METRIC_PREFIX = "cost.", "metric."
 

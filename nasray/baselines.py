@@ -15,13 +15,13 @@ from nasray.cluster import RunFolder, owned
 from nasray.cluster.progress import say
 from nasray.cluster.training import training_session
 from nasray.comparison import FOLDER, RANDOM, WINNER, Group, Training, architecture_name, groups_of_run, part_ids
-from nasray.experiment import Experiment, experiment_of_run
+from nasray.experiment import Experiment, experiment_of_run, known_experiment
 from nasray.finding import find_architecture
 from nasray.parts import make_searcher
 from nasray.rank import random_experiment
 from nasray.recipe import Recipe, load_recipe
 from nasray.spaces import Architecture, NasrayError
-from nasray.stages import WINNER_STAGES, read_recipes
+from nasray.stages import read_recipes, winner_stages
 from nasray.training import begin_training, resume_training, try_out, with_absolute_paths
 from nasray.training.folder import (
     drop_damaged_summary,
@@ -82,7 +82,7 @@ def train_alike(
         jobs = missing_jobs(run, recipes["train"].seed, named, num_random, repeats, seed)
         if not jobs:
             return
-        resources = recipes["train"].resources
+        resources = next(reversed(recipes.values())).resources
         with training_session(resources.address, resources.workers):
             for number, job in enumerate(jobs, start=1):
                 say(f"training {number} of {len(jobs)}: {job.group} {job.architecture.id}, seed {job.seed}")
@@ -97,9 +97,10 @@ def comparison_recipes(run: RunFolder, name: str | None = None) -> dict[str, Rec
     """
     if name is not None:
         return {"train": with_absolute_paths(load_recipe(name))}
-    recipes = {stage: recipe for stage, recipe in (read_recipes(run) or {}).items() if stage in WINNER_STAGES}
-    if "train" in recipes:
-        return recipes
+    experiment = known_experiment(run.description(), str(run.path))
+    if experiment and (trained := winner_stages(experiment)):
+        recipes = read_recipes(run, experiment) or {}
+        return {stage: recipes[stage] for stage in trained}
     folder = run.path / "train"
     if not is_training(folder):
         raise NasrayError(
@@ -169,15 +170,14 @@ def random_architectures(experiment: Experiment, num: int, seed: int) -> Iterato
 def _train(job: Job, recipes: dict[str, Recipe]) -> None:
     """Train a job to its end, stage by stage, from wherever it is."""
     weights = None
-    for stage in WINNER_STAGES:
-        if stage not in recipes:
-            continue
+    for stage, recipe in recipes.items():
         folder = job.folder / stage
         drop_damaged_summary(folder)
         if not is_finished(folder):
             if is_training(folder):
                 resume_training(folder)
             else:
-                recipe = dataclasses.replace(recipes[stage], seed=job.seed, weights=weights)
-                begin_training(recipe, folder, job.architecture, clear=True)
+                begin_training(
+                    dataclasses.replace(recipe, seed=job.seed, weights=weights), folder, job.architecture, clear=True
+                )
         weights = str(last_checkpoint(folder))

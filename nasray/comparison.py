@@ -16,8 +16,11 @@ from nasray.architectures import ARCHITECTURES, slots
 from nasray.cluster import RunFolder
 from nasray.cluster.files import to_json
 from nasray.evaluation.statistics import compare_groups, mean_interval
+from nasray.experiment import known_experiment
 from nasray.recipe import RECIPE
 from nasray.spaces import Architecture, NasrayError
+from nasray.stages import baseline_stages, winner_stages
+from nasray.stages.train import training_folders
 from nasray.training.folder import Description, is_finished, is_training, read_description, read_summary
 
 FOLDER = "compare"
@@ -86,9 +89,16 @@ class Group:
 def groups_of_run(run: RunFolder) -> list[Group]:
     """Return the groups of finished trainings in a run, the winner's first; groups without any are left out."""
     winner = run.read_entries()[0].id
-    folders: dict[str, list[Path]] = {WINNER: [run.path / "train"], RANDOM: []}
-    folders[RANDOM] += sorted((run.path / "rank" / "trainings").glob("*/train"))
-    for path in sorted((run.path / FOLDER).glob("*/*/*/train")):
+    experiment = known_experiment(run.description(), str(run.path))
+    last = next(iter(reversed(winner_stages(experiment) if experiment else [])), "train")
+    folders: dict[str, list[Path]] = {WINNER: training_folders(run.path / last), RANDOM: []}
+    for stage in baseline_stages(experiment) if experiment else []:
+        for path in training_folders(run.path / stage):
+            if is_training(path):
+                name = architecture_name(read_description(path).architecture)
+                folders.setdefault(name if name in ARCHITECTURES else RANDOM, []).append(path)
+    folders[RANDOM] += sorted((run.path / "rank" / "trainings").glob(f"*/{last}"))
+    for path in sorted((run.path / FOLDER).glob(f"*/*/*/{last}")):
         folders.setdefault(path.relative_to(run.path / FOLDER).parts[0], []).append(path)
     groups = [Group(name, tuple(_finished(paths))) for name, paths in folders.items()]
     mine = tuple(training for training in groups[0].trainings if winner in part_ids(training.folder))

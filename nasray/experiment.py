@@ -17,9 +17,9 @@ from nasray.cluster.reading import shown
 from nasray.cluster.resources import Resources as TrialResources
 from nasray.configuration import describe_versions, git_revision, load_content, overridden, shipped_names
 from nasray.evaluators import EVALUATORS
-from nasray.options import Chosen
-from nasray.parts import check_parts, needs_supernet
-from nasray.registry import SEARCHERS, SPACES
+from nasray.options import Chosen, ChosenEach, options_of
+from nasray.parts import check_parts
+from nasray.registry import SEARCHERS, SPACES, Registry
 from nasray.spaces import NasrayError
 from nasray.spaces.errors import did_you_mean
 from nasray.spaces.ranges import MAX_BATCH, MAX_CORES, MAX_IN_FLIGHT, MAX_RETRIES, shortened
@@ -30,6 +30,15 @@ PACKAGE = "nasray.experiments"
 SPACE = Chosen(SPACES, default="bottleneck")
 SEARCHER = Chosen(SEARCHERS, default="coarse-to-fine")
 EVALUATOR = Chosen(EVALUATORS, default="entropy")
+STAGES = Registry(
+    "stage", {"train": "nasray.stages.train:TrainStage", "search": "nasray.stages.search:SearchStage"}, tag="kind"
+)
+RESERVED = frozenset({"history", "trials", "tune", "tensorboard", "report", "rank", "compare", "subnets"})
+"""Names of a run's other folders."""
+
+
+def _search_alone() -> dict[str, Any]:
+    return {"search": options_of(STAGES, "search")}
 
 
 def _check_reference(name: str) -> str:
@@ -39,37 +48,6 @@ def _check_reference(name: str) -> str:
             "prints all"
         )
     return name
-
-
-@checked
-class SupernetOptions:
-    """What is trained before the search; evaluator path needs one of the three.
-
-    Attributes:
-        pretrain: recipe of the supernet's training on classification; left out, it starts from scratch.
-        train: recipe of the supernet's training as a detector; left out, paths are compared by their accuracy.
-        weights: checkpoint of a supernet of the same space, instead of (pre-)training one.
-        holdout: images of the training set that the supernet does not learn from, on which paths are compared; 0
-            compares them on the split val.
-    """
-
-    pretrain: Text | None = None
-    train: Text | None = None
-    weights: Text | None = None
-    holdout: Natural = 0
-
-
-@checked
-class WinnerOptions:
-    """How the winner of the search, and whatever it is compared with, is trained by itself.
-
-    Attributes:
-        pretrain: recipe of its training on classification; left out, it starts from scratch.
-        train: recipe of its training as a detector.
-    """
-
-    pretrain: Text | None = None
-    train: Text | None = None
 
 
 @checked
@@ -143,18 +121,20 @@ class Experiment:
         evaluations: architectures to evaluate.
         batch_size: architectures in one trial; a 64th of the evaluations if left out, at most 1024.
         in_flight: trials at a time; part of the experiment, since the search depends on it; 2 if left out.
-        data: detection data of all recipes below, instead of their own: as in `nasray train`.
-        images: image folder of the recipes for classification, instead of their own.
+        data: detection data of all trainings, instead of their recipes' own: as in `nasray train`.
+        images: image folder of the trainings for classification, instead of their recipes' own.
+        holdout: images of the training set that a supernet does not learn from, on which its paths are compared; 0
+            compares them on the split val.
+        recipe: recipe of the stages that train and name none.
         minimize: costs to minimize beside maximizing the score (multi-objective searchers).
         reference: a named architecture to set the winner beside in the report.
         space: what can be built.
-        supernet: what is trained before the search.
         searcher: how to search it.
         evaluator: what an architecture is worth.
-        winner: what is trained after it.
         budget: bounds on costs.
         latency: where and how latency_ms is measured.
         resources: what a trial needs and where it runs.
+        stages: what is done, in this order; the search alone if left out.
     """
 
     name: Name
@@ -164,55 +144,26 @@ class Experiment:
     in_flight: Annotated[int, whole(1, MAX_IN_FLIGHT)] | None = None
     data: Text | None = None
     images: Text | None = None
+    holdout: Natural = 0
+    recipe: Text | None = None
     minimize: tuple[Text, ...] = ()
     reference: Annotated[str, AfterValidator(_check_reference)] | None = None
     space: Annotated[Any, SPACE] = field(default_factory=SPACE.make_default)
-    supernet: SupernetOptions = field(default_factory=SupernetOptions)
     searcher: Annotated[Any, SEARCHER] = field(default_factory=SEARCHER.make_default)
     evaluator: Annotated[Any, EVALUATOR] = field(default_factory=EVALUATOR.make_default)
-    winner: WinnerOptions = field(default_factory=WinnerOptions)
     budget: BudgetOptions = field(default_factory=BudgetOptions)
     latency: LatencyOptions = field(default_factory=LatencyOptions)
     resources: ResourceOptions = field(default_factory=ResourceOptions)
+    stages: Annotated[dict[str, Any], ChosenEach(STAGES, RESERVED)] = field(default_factory=_search_alone)
 
     def __post_init__(self) -> None:
+        from nasray.stages import check_order
+
         check_parts(self)  # whatever does not fit together is refused here, before anything is written
-        check_stages(self)
+        check_order(self)
 
 
 _ADAPTER: TypeAdapter[Experiment] = TypeAdapter(Experiment)
-
-
-def check_stages(experiment: Experiment) -> None:
-    """Refuse stages that do not go together with the space or the evaluator.
-
-    Raises:
-        NasrayError: naming the option.
-    """
-    supernet, name = experiment.supernet, experiment.evaluator.name
-    given = [option for option in ("pretrain", "train", "weights") if getattr(supernet, option) is not None]
-    if not needs_supernet(experiment):
-        if given:
-            raise NasrayError(
-                f"supernet.{given[0]} is for evaluators such as 'path'; {name!r} needs no supernet. Set it to null, or "
-                "take --evaluator.name path"
-            )
-        return
-    if not given:
-        raise NasrayError(
-            f"evaluator {name!r} needs a supernet: name a recipe with supernet.pretrain or supernet.train, or a "
-            "checkpoint with supernet.weights"
-        )
-    if supernet.holdout and not (supernet.pretrain or supernet.train):
-        raise NasrayError(
-            "supernet.holdout is of a supernet that this run trains; one that is given keeps its own. Set it to 0 "
-            "(on the command line --supernet.holdout 0)"
-        )
-    if supernet.pretrain and supernet.weights:
-        raise NasrayError(
-            "supernet.weights take the place of supernet.pretrain: set one of the two to null (on the command line "
-            "--supernet.pretrain null)"
-        )
 
 
 # ---- reading and writing -----------------------------------------------------------------------------------------
@@ -284,6 +235,14 @@ def version_changes(description: dict[str, Any]) -> list[str]:
     return lines
 
 
+def known_experiment(description: dict[str, Any], source: str) -> Experiment | None:
+    """Return the experiment of a run as `experiment_of_run`; None where it is none, or this version cannot read it."""
+    try:
+        return experiment_of_run(description, source)
+    except NasrayError:
+        return None
+
+
 def experiment_of_run(description: dict[str, Any], source: str) -> Experiment:
     """The experiment that a run's experiment.yaml holds."""
     content = description.get("experiment")
@@ -292,5 +251,13 @@ def experiment_of_run(description: dict[str, Any], source: str) -> Experiment:
             f"{source} was begun from Python with parts of its own; continue it there, with nasray.search(..., "
             "resume=True)"
         )
+    former = [content.get(name) or {} for name in ("supernet", "winner")]  # of run format 1
+    if any(value for section in former for value in section.values()):
+        before = description.get("versions", {}).get("nasray", "that began it")
+        raise NasrayError(
+            f"{source} was begun by an earlier version of nasray, with a supernet. Finish it with nasray {before}, or "
+            "begin it anew with this one"
+        )
+    content = {name: value for name, value in content.items() if name not in ("supernet", "winner")}
     experiment: Experiment = validate(_ADAPTER, Experiment, content, source, is_record=True)
     return experiment

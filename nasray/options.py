@@ -21,6 +21,7 @@ import numpy as np
 from pydantic import Field, GetCoreSchemaHandler, TypeAdapter
 from pydantic.errors import PydanticSchemaGenerationError
 from pydantic_core import CoreSchema, core_schema
+from typing_extensions import TypedDict
 
 from nasray.registry import REGISTRIES, Registry
 from nasray.spaces import NasrayError
@@ -129,18 +130,23 @@ class PartOptions:
 
     Attributes:
         registry: Registry of the part.
-        name: Name of the part.
     """
 
     registry: ClassVar[Registry]
-    name: str
+
+    @property
+    def part_name(self) -> str:
+        """Name of the part."""
+        name: str = getattr(self, self.registry.tag)
+        return name
 
     def __reduce__(self) -> Any:
         return _unpickled, (self.registry.what, dict(vars(self)))
 
 
 def _unpickled(what: str, values: dict[str, Any]) -> Any:
-    return options_of(REGISTRIES[what], **values)
+    registry = REGISTRIES[what]
+    return options_of(registry, values.pop(registry.tag), **values)
 
 
 def options_of(registry: Registry, name: str, **values: Any) -> Any:
@@ -150,7 +156,7 @@ def options_of(registry: Registry, name: str, **values: Any) -> Any:
         NasrayError: for a name that there is not, or an option that the part does not have.
     """
     chosen = Chosen(registry)
-    return options_type(registry, name)(**chosen.known_values({"name": name, **values}))
+    return options_type(registry, name)(**chosen.known_values({registry.tag: name, **values}))
 
 
 def options_type(registry: Registry, name: str) -> Any:
@@ -164,8 +170,8 @@ def options_type(registry: Registry, name: str) -> Any:
 
 @functools.cache
 def _options_type(registry: Registry, name: str, part: type) -> Any:
-    fields: list[Any] = [("name", Literal[name], dataclasses.field(default=name))]
-    lines = [f"    name: Name of the {registry.what}."]
+    fields: list[Any] = [(registry.tag, Literal[name], dataclasses.field(default=name))]
+    lines = [f"    {registry.tag}: {registry.tag.capitalize()} of the {registry.what}."]
     for option, keyword in keywords(part, registry.given).items():
         kind = _value_type(keyword.kind, option)
         default = {} if keyword.default is REQUIRED else {"default": _frozen(keyword.default)}
@@ -299,10 +305,10 @@ class Chosen(_Mapped):
 
     def name_in(self, content: Any) -> Any:
         """Return the name of the part that the mapping of a section chooses."""
-        name = content.get("name") if isinstance(content, Mapping) else None
+        tag = self.registry.tag
+        name = content.get(tag) if isinstance(content, Mapping) else None
         if name is None and self.default is None:
-            what = self.registry.what
-            raise CompleteError(f"{what} needs the key name. There are: {', '.join(self.registry)}")
+            raise CompleteError(f"{self.registry.what} needs the key {tag}. There are: {', '.join(self.registry)}")
         return self.default if name is None else name
 
     def schema(self, content: Any) -> Any:
@@ -328,7 +334,8 @@ class Chosen(_Mapped):
         values = {}
         for key, value in content.items():
             if key not in fields and not (is_record and value is None):
-                raise CompleteError(f"{self.registry.what} {schema.name!r} {_no_option(key, fields)}")
+                name = getattr(schema, self.registry.tag)
+                raise CompleteError(f"{self.registry.what} {name!r} {_no_option(key, fields)}")
             if value is not None or allows_none(hints.get(key)):
                 values[key] = value
         return values
@@ -342,6 +349,47 @@ class Chosen(_Mapped):
         is_record = bool(info.context and info.context.get("is_record"))
         values = self.known_values(value, is_record=is_record)
         return _adapter(self.schema(value)).validate_python(values, context=info.context)
+
+
+class ChosenEach(_Mapped):
+    """Annotation of a field that maps names of the user's to the options of a named part each.
+
+    Args:
+        registry: Registry of the parts.
+        reserved: Names that mean something else.
+    """
+
+    def __init__(self, registry: Registry, reserved: frozenset[str] = frozenset()) -> None:
+        self.chosen, self.reserved = Chosen(registry), reserved
+
+    def schema(self, content: Any) -> Any:
+        """Return a dataclass with a field for every name, dashes as underscores."""
+        names = [name for name in content if isinstance(name, str)] if isinstance(content, Mapping) else []
+        fields = [(name.replace("-", "_"), Annotated[Any, self.chosen]) for name in names]
+        return dataclasses.make_dataclass("Each", fields)
+
+    def read(self, value: Any, info: Any) -> Any:
+        """See `_Mapped`."""
+        what = self.chosen.registry.what
+        if not isinstance(value, Mapping):
+            raise NasrayError(f"it is a mapping of names to {what}s; got {shortened(value)}")
+        for name in value:
+            if not isinstance(name, str) or not re.fullmatch(r"[a-z][a-z0-9-]{0,63}", name) or name in self.reserved:
+                raise CompleteError(
+                    f"a {what} is named by letters a to z, digits and '-', at most 64, the first a letter, and not "
+                    f"{', '.join(sorted(self.reserved))}; got {shortened(name)}"
+                )
+        typed: Any = TypedDict  # a mapping whose every key has a type: errors name the key
+        each = typed("each", dict.fromkeys(value, Annotated[Any, self.chosen]))
+        found: dict[str, Any] = TypeAdapter(each).validate_python(dict(value), context=info.context)
+        return found
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        del source, handler
+        dump = core_schema.plain_serializer_function_ser_schema(
+            lambda each: {name: dataclasses.asdict(options) for name, options in each.items()}
+        )
+        return core_schema.with_info_plain_validator_function(self.read, serialization=dump)
 
 
 @functools.cache
@@ -380,11 +428,11 @@ def make_part(options: Any, **given: Any) -> Any:
         NasrayError: naming the part, for values that do not go together.
     """
     registry: Registry = options.registry
-    part = registry.part(options.name)
+    part = registry.part(options.part_name)
     parameters = _parameters(part)
     handed = {name: value for name, value in given.items() if name in parameters}
     values = {name: value for name, value in vars(options).items() if name in parameters and name not in given}
     try:
         return part(**handed, **values)
     except ValueError as error:
-        raise NasrayError(f"{registry.what} {options.name!r}: {error}") from error
+        raise NasrayError(f"{registry.what} {options.part_name!r}: {error}") from error

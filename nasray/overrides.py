@@ -14,11 +14,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from nasray.cluster.reading import parse_yaml
-from nasray.options import Chosen, allows_none, attribute_texts, mapped_by, options_type
+from nasray.options import Chosen, ChosenEach, allows_none, attribute_texts, mapped_by, options_type
 from nasray.registry import Registry
 from nasray.spaces import NasrayError
 from nasray.spaces.errors import did_you_mean
 from nasray.spaces.ranges import shortened
+
+TAGS = ("name", "kind")
+"""Keys by which a mapping names a part."""
 
 # ---- what the command line changes -------------------------------------------------------------------------------
 
@@ -47,8 +50,8 @@ def override(
     notes: list[str] = []
     for option, values in options:  # first, since what other options there are depends on the part
         section, _, last = option.replace("-", "_").rpartition(".")
-        if last == "name" and len(values) == 1:
-            notes += _choose(changed, owner, section, values[0])
+        if last in TAGS and len(values) == 1:
+            notes += _choose(changed, owner, section, last, values[0])
     given: dict[str, Any] = {}
     for option, values in options:
         key, value = _read_option(owner, option, values, changed, declared)
@@ -78,6 +81,7 @@ def _options(arguments: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
 def _set(content: dict[str, Any], key: str, value: Any) -> None:
     *sections, last = key.split(".")
     for section in sections:
+        section = key_in(content, section)
         if content.get(section) is None:
             content[section] = {}
         if not isinstance(content[section], dict):
@@ -86,19 +90,19 @@ def _set(content: dict[str, Any], key: str, value: Any) -> None:
     content[last] = value
 
 
-def _choose(content: dict[str, Any], owner: type, section: str, name: str) -> list[str]:
+def _choose(content: dict[str, Any], owner: type, section: str, tag: str, name: str) -> list[str]:
     """Name another part in a section, without what it does not have; a line if there was any."""
     *outer, last = section.split(".")
     holder, inside = _declared(owner, outer, content)
     chosen = mapped_by(_kind(holder, last))
-    if not isinstance(chosen, Chosen):
+    if not isinstance(chosen, Chosen) or chosen.registry.tag != tag:
         return []
-    inner = inside.get(last) if isinstance(inside, Mapping) else None
-    fields = {field.name for field in dataclasses.fields(chosen.schema({"name": name}))}
+    inner = inside.get(key_in(inside, last)) if isinstance(inside, Mapping) else None
+    fields = {field.name for field in dataclasses.fields(chosen.schema({tag: name}))}
     dropped = []
     if isinstance(inner, dict) and chosen.name_in(inner) != name:
         dropped = [key for key in list(inner) if key not in fields and inner.pop(key) is not None]
-    _set(content, f"{section}.name", name)
+    _set(content, f"{section}.{tag}", name)
     return [f"{chosen.registry.what} {name!r} has no {', '.join(dropped)}: left out"] if dropped else []
 
 
@@ -123,7 +127,7 @@ def _read_option(
             return key, True
         raise NasrayError(f"option --{option} needs a value, such as --{option} VALUE")
     is_null = len(values) == 1 and values[0] in ("None", "null", "~")
-    if is_null and (allows_none(kind) or (hasattr(holder, "registry") and last != "name")):
+    if is_null and (allows_none(kind) or (hasattr(holder, "registry") and last != holder.registry.tag)):
         return key, None
     if get_origin(plain) is tuple:
         return key, _read_tuple(option, plain, values)
@@ -143,6 +147,16 @@ def _unknown(owner: type, option: str, content: Mapping[str, Any], declared: Ite
                 chosen.known_values({**(inside.get(sections[-1]) or {}), last: ""})
             except NasrayError as error:
                 return error
+    for depth in range(1, len(sections)):
+        holder, inside = _declared(owner, sections[: depth - 1], content)
+        each = mapped_by(_kind(holder, sections[depth - 1]))
+        names = list(inside.get(sections[depth - 1]) or {})
+        if isinstance(each, ChosenEach) and key_in(dict.fromkeys(names), sections[depth]) not in names:
+            name = sections[depth].replace("_", "-")
+            return NasrayError(
+                f"unknown {each.chosen.registry.what} {shortened(name)}{did_you_mean(name, names)} There are: "
+                f"{', '.join(names) or 'none'}"
+            )
     known = [*(f"--{name.replace('_', '-')}" for name in dotted_keys(owner, content)), *declared]
     hint = did_you_mean(f"--{option}", known)
     return NasrayError(f"unrecognized option {shortened('--' + option)}{hint} `--options` prints all")
@@ -172,9 +186,15 @@ def _read_value(option: str, kind: Any, text: str) -> Any:
 def _declared(owner: Any, sections: Sequence[str], content: Any) -> tuple[Any, Any]:
     """The dataclass of a section and what a mapping holds there; None for a section that there is not."""
     for section in sections:
-        inside = content.get(section) if isinstance(content, Mapping) else None
+        inside = content.get(key_in(content, section)) if isinstance(content, Mapping) else None
         owner, content = section_type(_kind(owner, section), inside), inside
     return owner, content if isinstance(content, Mapping) else {}
+
+
+def key_in(content: Any, name: str) -> str:
+    """Return the key of a mapping that an option means, whose dashes are underscores."""
+    keys = content if isinstance(content, Mapping) else ()
+    return next((key for key in keys if isinstance(key, str) and key.replace("-", "_") == name), name)
 
 
 def _kind(owner: Any, name: str) -> Any:
@@ -221,7 +241,7 @@ def dotted_keys(owner: Any, content: Any = None) -> list[str]:
     """
     keys = []
     for field in dataclasses.fields(owner):
-        inside = content.get(field.name) if isinstance(content, Mapping) else None
+        inside = content.get(key_in(content, field.name)) if isinstance(content, Mapping) else None
         inner = section_type(_kind(owner, field.name), inside)
         keys += [f"{field.name}.{key}" for key in dotted_keys(inner, inside)] if inner is not None else [field.name]
     return keys
@@ -240,6 +260,9 @@ def option_texts(value: Any, prefix: str = "") -> dict[str, tuple[Any, str]]:
         inner = getattr(value, field.name)
         if dataclasses.is_dataclass(inner):
             options |= option_texts(inner, f"{prefix}{field.name}.")
+        elif isinstance(mapped_by(_kind(type(value), field.name)), ChosenEach):
+            for name, each in inner.items():
+                options |= option_texts(each, f"{prefix}{field.name}.{name}.")
         else:
             text = f"{texts[field.name]} {allowed(_kind(type(value), field.name))}".strip()
             options[f"--{prefix}{field.name}".replace("_", "-")] = inner, text
@@ -284,7 +307,10 @@ def _rows(owner: Any, prefix: str) -> list[OptionRow]:
     texts, rows = attribute_texts(owner), []
     for field in dataclasses.fields(owner):
         kind = _kind(owner, field.name)
-        section = section_type(kind, None)
+        is_elsewhere = field.default is None and isinstance(
+            mapped_by(kind), Chosen
+        )  # left out, it is another section's
+        section = None if is_elsewhere else section_type(kind, None)
         if section is not None:
             rows += _rows(section, f"{prefix}{field.name}.")
             continue

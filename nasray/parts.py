@@ -86,7 +86,7 @@ def _minimized(experiment: Experiment, space: Space) -> tuple[str, ...]:
 
 
 def make_evaluator(experiment: Experiment, space: Space | None = None) -> Evaluator:
-    """Make the experiment's evaluator; the checkpoint of one that needs a supernet is still empty.
+    """Make the experiment's evaluator; an option that names a stage is still that name.
 
     Args:
         experiment: Experiment.
@@ -118,11 +118,6 @@ def why_unfit(part: Any, space: Space) -> str | None:
     """Return why a part does not go with a space, as its `fits(space)` says; None if it does."""
     reason: str | None = part.fits(space) if hasattr(part, "fits") else None
     return reason
-
-
-def needs_supernet(experiment: Experiment) -> bool:
-    """Return whether the experiment's evaluator compares paths of a supernet."""
-    return bool(getattr(EVALUATORS.part(experiment.evaluator.name), "needs_supernet", False))
 
 
 def trial_resources(experiment: Experiment) -> Resources:

@@ -24,14 +24,14 @@ from nasray.cluster.files import to_json
 from nasray.cluster.records import Rank, read_record
 from nasray.evaluators import EVALUATORS, PathEvaluator
 from nasray.experiment import Experiment, experiment_of_run
-from nasray.options import options_of
-from nasray.parts import make_evaluator, make_searcher, make_space, trial_resources
+from nasray.options import make_part, options_of
+from nasray.parts import make_searcher, make_space, trial_resources
 from nasray.recipe import Recipe
 from nasray.registry import SEARCHERS
 from nasray.scores.ranking import MIN_NUM, rank_agreement
 from nasray.searchers import Metrics
 from nasray.spaces import Architecture, NasrayError, Population, Space
-from nasray.stages import WINNER_STAGES, read_recipes, supernet_checkpoint
+from nasray.stages import site_of, winner_stages
 from nasray.training import train_here
 from nasray.training.folder import is_finished, last_checkpoint, read_summary
 
@@ -47,7 +47,7 @@ class Comparison:
 
     Attributes:
         paths: of the supernet.
-        recipes: of the training by itself, by stage.
+        recipes: of the training by itself, by stage, each with the weights of the one before.
         folder: for trainings, seen by all machines.
         seed: of the scores' random numbers.
     """
@@ -70,11 +70,10 @@ class Comparison:
     def train(self, architecture: Architecture) -> float:
         """The best validation mAP of one architecture; goes on from where its training was."""
         weights = None
-        for stage in WINNER_STAGES:
-            if stage in self.recipes:
-                folder = self.folder / architecture.id / stage
-                summary = train_here(dataclasses.replace(self.recipes[stage], weights=weights), folder, architecture)
-                weights = str(last_checkpoint(folder))
+        for stage, recipe in self.recipes.items():
+            folder = self.folder / architecture.id / stage
+            summary = train_here(dataclasses.replace(recipe, weights=weights), folder, architecture)
+            weights = str(last_checkpoint(folder))
         return float(summary["best"]["mAP"])
 
 
@@ -98,17 +97,17 @@ def rank_run(folder: str | Path, num: int, *, seed: int = 0, resources: Resource
     """
     run = RunFolder.open(folder)
     experiment = experiment_of_run(run.description(), str(folder))
-    evaluator = make_evaluator(experiment)
-    recipes = {stage: recipe for stage, recipe in (read_recipes(run) or {}).items() if stage in WINNER_STAGES}
-    if not isinstance(evaluator, PathEvaluator) or "train" not in recipes:
+    site, trained = site_of(run, experiment), winner_stages(experiment)
+    if EVALUATORS.part(experiment.evaluator.name) is not PathEvaluator or not trained:
         raise NasrayError(
             f"{folder} does not say how an architecture is trained by itself, which its supernet is to be compared "
-            "with: begin a run with evaluator 'path' and winner.train, such as detnas-300m"
+            "with: begin a run with evaluator 'path' and a stage that trains the winner, such as detnas-300m"
         )
     if num < 3:
         raise NasrayError(f"--architectures is at least 3 to be ranked; got {num}")
-    evaluator = dataclasses.replace(evaluator, checkpoint=str(supernet_checkpoint(experiment, run)))
+    evaluator = make_part(site.resolved(experiment.evaluator), space=make_space(experiment), seed=experiment.seed)
     path = run.path / FOLDER
+    recipes = {name: site.recipes[name] for name in trained}
     comparison = Comparison(evaluator, recipes, path / "trainings", experiment.seed)
     inner, description = RunFolder(path), {"rank": {"run": run.path.name, "seed": seed}}
     resources = resources or trial_resources(experiment)
@@ -125,7 +124,7 @@ def rank_run(folder: str | Path, num: int, *, seed: int = 0, resources: Resource
             stack.enter_context(search_session(resources))
             inner = RunFolder.create(path, description)
         run_search(searcher, comparison, inner, evaluations=num, batch_size=1, in_flight=num, resources=resources)
-        result = summarize(inner, run, make_space(experiment))
+        result = summarize(inner, run, run.path / trained[-1])
         write_atomic(path / "rank.json", to_json(result, indent=1).encode())
     return result
 
@@ -137,12 +136,17 @@ def read_rank(run: RunFolder) -> dict[str, Any] | None:
 
 
 def random_experiment(experiment: Experiment, seed: int) -> Experiment:
-    """Return the same space and budget with a random searcher."""
-    return dataclasses.replace(experiment, seed=seed, searcher=options_of(SEARCHERS, "random"), minimize=())
+    """Return the same space and budget with a random searcher, and without stages."""
+    return dataclasses.replace(experiment, seed=seed, searcher=options_of(SEARCHERS, "random"), minimize=(), stages={})
 
 
-def summarize(inner: RunFolder, run: RunFolder, space: Space) -> dict[str, Any]:
-    """Every architecture's figures, and the agreement of each predictor with training.
+def summarize(inner: RunFolder, run: RunFolder, training: Path) -> dict[str, Any]:
+    """Return every architecture's figures, and the agreement of each predictor with training.
+
+    Args:
+        inner: Search of the random architectures.
+        run: Run whose supernet is measured.
+        training: Folder of its winner's training.
 
     Returns:
         JSON-serializable: `architectures`, best first, and `agreement` by predictor (see `rank_agreement`);
@@ -171,8 +175,8 @@ def summarize(inner: RunFolder, run: RunFolder, space: Space) -> dict[str, Any]:
         "agreement": agreement,
         "random": {"mean": float(trained.mean()), "sd": float(trained.std(ddof=1)), "num": len(trained)},
     }
-    if is_finished(run.path / WINNER_STAGES["train"]):
-        summary = read_summary(run.path / WINNER_STAGES["train"])
+    if is_finished(training):
+        summary = read_summary(training)
         winner = run.read_best()["best"][0]
         result["winner"] = {"id": winner["id"], "mAP": summary["best"]["mAP"], SUPERNET: winner["metrics"]["score"]}
     return result

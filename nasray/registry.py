@@ -34,14 +34,18 @@ class Registry(MutableMapping[str, Any]):
         what: Kind of part, in the singular.
         parts: Name to class, or to "module:Class", which is imported when it is asked for.
         given: Constructor arguments that the run gives; all others are options.
+        tag: Key by which a mapping names the part.
 
     Attributes:
         what: Kind of part, in the singular.
         given: Constructor arguments that the run gives.
+        tag: Key by which a mapping names the part.
     """
 
-    def __init__(self, what: str, parts: dict[str, Any], *, given: frozenset[str] = frozenset()) -> None:
-        self.what, self.given, self._ours = what, given, parts
+    def __init__(
+        self, what: str, parts: dict[str, Any], *, given: frozenset[str] = frozenset(), tag: str = "name"
+    ) -> None:
+        self.what, self.given, self.tag, self._ours = what, given, tag, parts
         REGISTRIES[what] = self
 
     @cached_property

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,15 +19,13 @@ from nasray.cluster import (
     search_session,
 )
 from nasray.cluster.ownership import is_empty
-from nasray.cluster.resources import cluster_address
-from nasray.devices import choose_device
 from nasray.experiment import (
     Experiment,
     describe_experiment,
     experiment_of_run,
     version_changes,
 )
-from nasray.parts import make_evaluator, make_searcher, trial_resources, with_defaults
+from nasray.parts import trial_resources, with_defaults
 from nasray.searchers import Evolution, Metrics, Searcher, default_batches
 from nasray.spaces import Population, Space
 from nasray.spaces.ranges import MAX_BATCH, MAX_IN_FLIGHT, check_whole
@@ -108,69 +105,55 @@ def _new_run(run: RunFolder, resources: Resources) -> Iterator[None]:
 
 
 def search_experiment(experiment: Experiment, folder: str | Path) -> dict[str, Any]:
-    """Begin an experiment's search in an empty folder; gives the content of best.json."""
-    from nasray.stages import check_stages_fit, has_stages, resolve_recipes, run_stages, write_recipes
+    """Begin an experiment's run in an empty folder.
 
-    if getattr(experiment.evaluator, "device", None) == "cuda" and not cluster_address(trial_resources(experiment)):
-        choose_device("cuda")  # on a cluster another node may have one
-    if experiment.supernet.weights:
-        weights = str(Path(experiment.supernet.weights).absolute())
-        experiment = dataclasses.replace(experiment, supernet=dataclasses.replace(experiment.supernet, weights=weights))
-    experiment = with_defaults(experiment)
-    run_parts = _parts(experiment)
-    options = _options(experiment)
+    Args:
+        experiment: Experiment.
+        folder: Folder of the run, empty or absent.
+
+    Returns:
+        Content of best.json, and of stages.json under `stages`.
+
+    Raises:
+        NasrayError: for every mistake that can be mended, before anything is written or takes long.
+    """
+    from nasray.stages import check_stages, resolve_recipes, run_stages, with_absolute_references, write_recipes
+
+    experiment = with_absolute_references(with_defaults(experiment))
+    resources, recipes = trial_resources(experiment), resolve_recipes(experiment)
     refuse_owned(folder)
     RunFolder(folder).refuse_occupied()
-    check_reachable(options["resources"])
-    recipes = resolve_recipes(experiment)
-    if has_stages(experiment):
-        check_stages_fit(experiment, recipes)
-    with _new_run(RunFolder(folder), options["resources"]):
+    check_reachable(resources)
+    check_stages(experiment, recipes, resources)
+    with _new_run(RunFolder(folder), resources):
         run = RunFolder.create(folder, describe_experiment(experiment))
-        if not has_stages(experiment):
-            return run_search(*run_parts, run, **options)
         write_recipes(run, recipes)
-        return run_stages(experiment, run, options.pop("resources"), options)
+        return run_stages(experiment, run, resources)
 
 
 def resume_experiment(
     folder: str | Path, resources: Resources | None = None, *, from_history: bool = False
 ) -> dict[str, Any]:
-    """Continue a run, and return the content of best.json.
+    """Continue a run.
 
     Args:
-        folder: The run.
+        folder: Folder of the run.
         resources: What trials need from now on, instead of what the experiment says.
         from_history: Whether to leave Ray Tune's own state, which is pickled, unread: Tune begins anew.
+
+    Returns:
+        Content of best.json, and of stages.json under `stages`.
     """
-    from nasray.stages import check_stages_fit, has_stages, read_recipes, resolve_recipes, run_stages, write_recipes
+    from nasray.stages import check_stages, read_recipes, resolve_recipes, run_stages, write_recipes
 
     run = RunFolder.open(folder)
     experiment = with_defaults(experiment_of_run(run.description(), str(folder)))
     for line in version_changes(run.description()):
         print(f"nasray: {line}", file=sys.stderr)
-    options = {**_options(experiment), "from_history": from_history}
-    options["resources"] = resources or options["resources"]
+    resources = resources or trial_resources(experiment)
     with owned(run.path):
-        if not has_stages(experiment):
-            return run_search(*_parts(experiment), run, **options)
-        if read_recipes(run) is None:  # interrupted before they were written
+        if read_recipes(run, experiment) is None:  # interrupted before they were written
             recipes = resolve_recipes(experiment)
-            check_stages_fit(experiment, recipes)
+            check_stages(experiment, recipes, resources)
             write_recipes(run, recipes)
-        return run_stages(experiment, run, options.pop("resources"), options)
-
-
-def _parts(experiment: Experiment) -> tuple[Searcher, Any]:
-    searcher = make_searcher(experiment)
-    searcher.check_feasible()
-    return searcher, make_evaluator(experiment)
-
-
-def _options(experiment: Experiment) -> dict[str, Any]:
-    return {
-        "evaluations": experiment.evaluations,
-        "batch_size": experiment.batch_size,
-        "in_flight": experiment.in_flight,
-        "resources": trial_resources(experiment),
-    }
+        return run_stages(experiment, run, resources, from_history=from_history)

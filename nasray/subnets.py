@@ -10,7 +10,7 @@ import dataclasses
 import hashlib
 import zipfile
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -23,15 +23,16 @@ from nasray.cluster import RunFolder
 from nasray.cluster.leaders import Entry
 from nasray.cluster.progress import say
 from nasray.devices import computing_threads
-from nasray.evaluators import PathEvaluator
+from nasray.evaluators import EVALUATORS, PathEvaluator
 from nasray.experiment import experiment_of_run
 from nasray.finding import find_within
 from nasray.models.supernets.base import Supernet, supernet_of
 from nasray.models.supernets.recalibration import recalibrate, up_to_the_last_norm
-from nasray.parts import make_evaluator
+from nasray.options import make_part
+from nasray.parts import make_space
 from nasray.recipe import PATH, Recipe
 from nasray.spaces import Architecture, Budget, NasrayError
-from nasray.stages import supernet_checkpoint
+from nasray.stages import site_of
 
 FOLDER = "subnets"
 """Folder of a run's subnets."""
@@ -131,7 +132,7 @@ def subnet(run: RunFolder, entry: Entry, to: Path) -> Checkpoint:
     """
     evaluator = _evaluator(run)
     record = {
-        "supernet": fingerprint(Path(evaluator.checkpoint)),
+        "supernet": fingerprint(Path(evaluator.supernet)),
         "images": evaluator.images,
         "batch_size": evaluator.batch_size,
         "threads": evaluator.threads,
@@ -142,7 +143,7 @@ def subnet(run: RunFolder, entry: Entry, to: Path) -> Checkpoint:
             return found
     say(f"taking path {entry.id} out of the supernet, with statistics of {evaluator.images} images")
     bench = evaluator.loaded
-    described = Checkpoint.load(evaluator.checkpoint, shared=True)
+    described = Checkpoint.load(evaluator.supernet, shared=True)
     row = evaluator.space.from_architecture(entry.architecture)
     network = extract_network(bench.network, row, described)
     with computing_threads(evaluator.threads):
@@ -229,7 +230,8 @@ def fingerprint(path: Path) -> str:
 
 def _evaluator(run: RunFolder) -> PathEvaluator:
     experiment = experiment_of_run(run.description(), str(run.path))
-    evaluator: Any = make_evaluator(experiment)
-    if not isinstance(evaluator, PathEvaluator):
+    if EVALUATORS.part(experiment.evaluator.name) is not PathEvaluator:
         raise NasrayError(f"{run.path} has no supernet: its architectures are not trained. Train one: `nasray train`")
-    return dataclasses.replace(evaluator, checkpoint=str(supernet_checkpoint(experiment, run)))
+    resolved = site_of(run, experiment).resolved(experiment.evaluator)
+    evaluator: PathEvaluator = make_part(resolved, space=make_space(experiment), seed=experiment.seed)
+    return evaluator

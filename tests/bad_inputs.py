@@ -302,7 +302,7 @@ def one_off_options() -> Iterator[Case]:
     on_gpu = ("--evaluator.name", "sampled-entropy", "--evaluator.device", "cuda")
     yield Case("search: options", ("search", "maedet-tiny", *on_gpu))
     yield Case("search: options", ("search", "maedet-tiny", "--budget.gmacs", "1", "--budget.min-gmacs", "2"))
-    yield Case("search: options", ("search", "detnas-300m", "--supernet.weights", "no.pt"))
+    yield Case("search: options", ("search", "detnas-300m", "--evaluator.supernet", "no.pt"))
     yield Case("agreement: options", ("agreement", "maedet-tiny", "--min-gmacs", "3", "--max-gmacs", "2"))
     yield Case("agreement: options", ("agreement", "detnas-300m"))
     yield Case("predict: options", ("predict", "trained", "image.png", "--value-range", "nan", "1"))

@@ -8,10 +8,10 @@ from typing import Any, get_type_hints
 
 from nasray.cluster.files import to_json
 from nasray.evaluators import EVALUATORS
-from nasray.experiment import Experiment
+from nasray.experiment import STAGES, Experiment
 from nasray.models.detectors import DETECTORS
 from nasray.models.supernets import PATHS
-from nasray.options import Chosen, attribute_texts, mapped_by
+from nasray.options import Chosen, ChosenEach, attribute_texts, mapped_by
 from nasray.overrides import part_rows, section_type
 from nasray.recipe import Recipe
 from nasray.registry import SEARCHERS, SPACES, Registry
@@ -31,7 +31,7 @@ def key_table(owner: type) -> str:
 def _keys(owner: Any, prefix: str) -> Iterator[tuple[str, Any, str]]:
     texts, hints = attribute_texts(owner), get_type_hints(owner, include_extras=True)
     for field in dataclasses.fields(owner):
-        if isinstance(mapped_by(hints[field.name]), Chosen):
+        if isinstance(mapped_by(hints[field.name]), Chosen | ChosenEach):
             continue
         section = section_type(hints[field.name], None)
         if section is not None:
@@ -68,6 +68,7 @@ TABLES = {
     "space": lambda: part_table(SPACES),
     "searcher": lambda: part_table(SEARCHERS),
     "evaluator": lambda: part_table(EVALUATORS),
+    "stage": lambda: part_table(STAGES, "stages.NAME"),
     "recipe": lambda: key_table(Recipe),
     "detector": lambda: part_table(DETECTORS),
     "paths": lambda: part_table(PATHS, "paths"),

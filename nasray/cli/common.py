@@ -127,13 +127,13 @@ def number_text(value: float | None, spec: str = ".3f") -> str:
     return "-" if value is None or value != value else f"{value:{spec}}"
 
 
-def print_table(head: list[str], rows: list[list[str]]) -> None:
-    """Columns of text: the first to the left, the others to the right (both to the left where there are two)."""
+def print_table(head: list[str], rows: list[list[str]], *, is_text: bool = False) -> None:
+    """Columns of text: the first to the left, the others to the right (all to the left where it is text, or two)."""
     widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
     for row in [head, *rows]:
         left = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
         right = [cell.rjust(width) for cell, width in zip(row, widths, strict=True)]
-        print("  ".join(left if len(head) == 2 else left[:1] + right[1:]).rstrip())
+        print("  ".join(left if is_text or len(head) == 2 else left[:1] + right[1:]).rstrip())
 
 
 def print_values(values: dict[str, Any], indent: str = "") -> None:

@@ -29,6 +29,8 @@ def add_commands(commands: Any) -> None:
     sub = command(commands, "search", _search, text, takes_overrides=True, when_interrupted=resume_hint)
     sub.add_argument("experiment", help="a name from `nasray list experiments`, or a YAML file")
     sub.add_argument("--folder", help="the run's folder; runs/NAME by default ($NASRAY_RUNS/NAME where it is set)")
+    sub.add_argument("--without", nargs="+", default=[], metavar="STAGE", help="stages to leave out")
+    sub.add_argument("--plan", action="store_true", help="print the stages with what they take and give, and stop")
     sub.add_argument("--options", action="store_true", help="print the options of the experiment and stop")
 
     text = "continue an interrupted search or training; --cpus, --gpus, --address, ... may change"
@@ -54,14 +56,44 @@ def _search(known: Any) -> None:
     from nasray.searching import search_experiment
 
     experiment = load_experiment(known.experiment, known.overrides, declared=known.declared)
+    if known.without:
+        from nasray.stages import without
+
+        experiment = without(experiment, known.without)
     if known.options:
         print_options(experiment, known.json)
+        return
+    if known.plan:
+        _print_plan(experiment, known.json)
         return
     known.folder = known.folder or run_folder(experiment.name)
     check_folder(known.folder)
     begin = time.monotonic()
     best = search_experiment(experiment, known.folder)
     _tell_winner(best, known, time.monotonic() - begin, "from start to end")
+
+
+def _print_plan(experiment: Any, as_json: bool) -> None:
+    import dataclasses
+
+    from nasray.cluster.progress import counted
+    from nasray.stages import plan
+
+    planned = plan(experiment)
+    if as_json:
+        print_json([dataclasses.asdict(stage) for stage in planned])
+        return
+    rows = []
+    for stage in planned:
+        work = stage.work
+        counts = [(work.trials, "trial"), (work.trainings, "training")]
+        takes = ", ".join(f"{option} {value}" for option, value in stage.takes.items())
+        rows.append([
+            stage.name, stage.kind, takes or "-", ", ".join(stage.gives) or "-",
+            ", ".join(counted(num, what) for num, what in counts if num) or "-",
+            "-" if work.gib is None else f"{work.gib:.2g} GiB", work.text,
+        ])  # fmt: skip
+    print_table(["stage", "kind", "takes", "gives", "runs", "disk", "what"], rows, is_text=True)
 
 
 def _resume(known: Any) -> None:
@@ -100,7 +132,7 @@ def _tell_winner(best: dict[str, Any], known: Any, seconds: float, span: str) ->
     print_table(["id", *names], rows)
     if not many:
         print_json(entries[0]["architecture"], indent=None)
-    if best.get("stages"):
+    if len(best.get("stages", {})) > 1:
         from nasray.stages import stage_rows
 
         print()

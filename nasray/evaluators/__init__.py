@@ -3,7 +3,7 @@
 Every evaluator is picklable and deterministic for each architecture: one that draws random numbers draws them from the
 seed and the architecture's id. An evaluator may have `meaning`, a sentence about its score for a report's reader;
 `closed_form`, whether a batch takes milliseconds; `fits(space)`, why it does not go with a space (None if it does); and
-`needs_supernet`.
+`check()`, which loads once what it loads from files.
 """
 
 from nasray.evaluators.entropy import ClosedFormEntropy, LogWidth, SampledEntropy, SingleScaleEntropy
@@ -23,7 +23,7 @@ EVALUATORS = Registry(
         "synflow": SynFlow,
         "path": PathEvaluator,
     },
-    given=frozenset({"space", "seed", "checkpoint"}),
+    given=frozenset({"space", "seed"}),
 )
 """A new evaluator is one line here."""
 

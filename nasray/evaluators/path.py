@@ -24,6 +24,7 @@ from nasray.models.supernets import SUPERNETS
 from nasray.searchers import Metrics
 from nasray.spaces import NasrayError, Population, Space
 from nasray.spaces.ranges import Count, Range, check_finite, check_whole
+from nasray.spaces.references import From
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -44,7 +45,7 @@ class PathEvaluator:
 
     Attributes:
         space: Space of the genes.
-        checkpoint: Checkpoint file of the supernet's training; its recipe says which data, task and detector.
+        supernet: Stage or checkpoint of the supernet's training, whose recipe says which data, task and detector.
         images: Images of the training set from which statistics are computed anew; all of them if there are fewer.
         batch_size: Images of one pass; as many as each worker trained with if left out.
         device: Device of the network; auto is a GPU where the trial has one.
@@ -59,14 +60,13 @@ class PathEvaluator:
     )
 
     space: Space
-    checkpoint: str = ""
+    supernet: Annotated[str, From("checkpoint")]
     images: Count = 500
     batch_size: Annotated[int, Range(1, 65_536)] | None = None
     device: Device = "auto"
     cache_gib: Annotated[float, Range(0)] = 2.0
     threads: Threads = 1
     _loaded: LoadedSupernet | None = field(default=None, init=False, repr=False, compare=False)
-    needs_supernet = True
     fits = staticmethod(has_supernet)
 
     def __post_init__(self) -> None:
@@ -88,6 +88,14 @@ class PathEvaluator:
         with computing_threads(self.threads):
             found = [self.loaded.evaluate(row) for row in genes]
         return {name: np.array([metrics[name] for metrics in found]) for name in found[0]}
+
+    def check(self) -> None:
+        """Load everything once.
+
+        Raises:
+            NasrayError: if the checkpoint is of no supernet of this space.
+        """
+        _ = self.loaded
 
     @property
     def loaded(self) -> LoadedSupernet:
@@ -120,10 +128,10 @@ class LoadedSupernet:
         from nasray.models.supernets.recalibration import up_to_the_last_norm
         from nasray.training.setup import open_sets
 
-        checkpoint = Checkpoint.load(Path(options.checkpoint), shared=True)
+        checkpoint = Checkpoint.load(Path(options.supernet), shared=True)
         if checkpoint.architecture != supernet_architecture(options.space):
             raise NasrayError(
-                f"{options.checkpoint} is no supernet of this space: it holds {checkpoint.architecture.text}, the "
+                f"{options.supernet} is no supernet of this space: it holds {checkpoint.architecture.text}, the "
                 f"space's is {supernet_architecture(options.space).text}. Choose the space that it was trained for"
             )
         self.device = choose_device(options.device)

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from markupsafe import Markup
 
 from nasray.architectures import ARCHITECTURES
 from nasray.cluster import RunFolder
+from nasray.experiment import Experiment, known_experiment
 from nasray.reports.data import RunData
 from nasray.reports.figures import Plot
 from nasray.spaces import Architecture, Space
+from nasray.stages import winner_stages
 
 if TYPE_CHECKING:
     from nasray.cluster.trial import Evaluator
@@ -59,6 +63,24 @@ class Subject:
     def best(self) -> int:
         """The evaluation of the winner, or of the front's best by the first objective."""
         return int(self.run.leaders[0])
+
+    @cached_property
+    def experiment(self) -> Experiment | None:
+        """The run's experiment; None where it was begun from Python with parts of its own."""
+        is_run = self.folder.is_run()
+        return known_experiment(self.folder.description(), str(self.folder.path)) if is_run else None
+
+    def kind_of(self, stage: str) -> str:
+        """Return the kind of one of the run's stages; `train` where the run does not say."""
+        stages = self.experiment.stages if self.experiment else {}
+        kind: str = stages[stage].kind if stage in stages else "train"
+        return kind
+
+    @property
+    def winner_training(self) -> Path:
+        """Folder of the winner's training, whether there is one or not."""
+        trained = winner_stages(self.experiment) if self.experiment else []
+        return self.folder.path / (trained[-1] if trained else "train")
 
     @property
     def reference_name(self) -> str:

@@ -10,15 +10,15 @@ from nasray.comparison import compare, groups_of_run
 from nasray.experiment import describe_experiment, load_experiment
 from nasray.parts import make_searcher
 from nasray.spaces import NasrayError
+from nasray.stages import without
 from tests.nasray.reports.common import RECIPE, write_run, write_training
 
 
 @pytest.fixture
 def experiment():
     """A space of tiny networks with a budget, and nothing that is trained before or after the search."""
-    options = ["--supernet.pretrain", "null", "--supernet.train", "null", "--supernet.holdout", "0"]
-    options += ["--winner.pretrain", "null", "--winner.train", "null", "--evaluator.name", "synflow"]
-    return load_experiment("detnas-300m-tiny", options)
+    whole = load_experiment("detnas-300m-tiny", ["--evaluator.name", "synflow"])
+    return without(whole, [name for name in whole.stages if name != "search"])
 
 
 @pytest.fixture

@@ -121,7 +121,7 @@ WRONG = [
     ("trials/000000.json", ("seconds",), -1, "seconds: Input should be greater than or equal to 0"),
     ("trials/000000.json", ("process",), None, "process: Input should be a valid integer"),
     ("stages.json", ("search", "seconds"), None, "search.seconds: Input should be a valid number"),
-    ("stages.json", ("serach",), {"seconds": 1.0, "sessions": 1}, "unknown stage 'serach'"),
+    ("stages.json", ("search", "inputs"), {"weights": 1}, "search.inputs.weights: Input should be a valid string"),
     ("rank/rank.json", ("random", "num"), 3.5, "random.num: Input should be a valid integer"),
     ("rank/rank.json", ("architectures", 1, "mAP"), True, "architectures.1.mAP: Input should be a valid number"),
 ]
@@ -212,15 +212,15 @@ def test_recipes_of_a_run(tmp_path, damage):
     experiment = load_experiment("detnas-300m-tiny")
     run = RunFolder.create(tmp_path / "run", describe_experiment(experiment))
     write_recipes(run, resolve_recipes(experiment))
-    assert read_recipes(run)
+    assert read_recipes(run, experiment)
     path = run.path / "recipes.yaml"
     whole = path.read_bytes()
     path.write_bytes(DAMAGES[damage](whole))
     with pytest.raises(NasrayError, match=rf"{path}.*Restore it"):
-        read_recipes(run)
+        read_recipes(run, experiment)
     path.write_text("{}")
     with pytest.raises(NasrayError, match=r"holds recipes of none; the run's trainings are .*Restore it"):
-        read_recipes(run)
+        read_recipes(run, experiment)
 
 
 # ---- checkpoints -------------------------------------------------------------------------------------------------

@@ -238,7 +238,8 @@ def test_every_option_of_ours_has_a_text(registry):
     for name in registry:
         assert registry.text(name)
         assert [row.key for row in part_rows(registry, name) if not row.text] == []
-        options = options_of(registry, name)
+        required = {row.key: "x" for row in part_rows(registry, name) if row.is_required}
+        options = options_of(registry, name, **required)
         assert pickle.loads(pickle.dumps(options)) == copy.deepcopy(options) == options
         assert dataclasses.replace(options) == options
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from nasray.evaluators import EVALUATORS
-from nasray.experiment import load_experiment, parse_experiment
-from nasray.parts import make_evaluator, make_searcher, make_space, needs_supernet, why_unfit, with_defaults
+from nasray.experiment import parse_experiment
+from nasray.parts import make_evaluator, make_searcher, make_space, why_unfit, with_defaults
 from nasray.spaces import BottleneckSpace, NasrayError, ShuffleNetSpace
 
 
@@ -46,11 +46,6 @@ def test_what_a_part_says_about_a_space():
     message = "evaluator 'log-width' is defined for staged spaces; space 'shufflenet' does not fit. Take one of zen"
     with pytest.raises(NasrayError, match=message):
         experiment(space={"name": "shufflenet"}, evaluator={"name": "log-width"})
-
-
-def test_which_evaluators_need_a_supernet():
-    assert needs_supernet(load_experiment("detnas-300m-tiny"))
-    assert not needs_supernet(load_experiment("maedet-tiny"))
 
 
 def test_defaults_are_written_out():

@@ -141,7 +141,7 @@ def searched(tmp_path_factory):
     space = ShuffleNetSpace(stem_width=8, widths=(16, 24, 32, 48), depths=(1, 1, 1, 1))
     train_here(DETECTION, folder / "supernet", supernet_architecture(space))
     weights = str(folder / "supernet" / "checkpoints" / "last.pt")
-    content |= {"evaluator": {"name": "path", "images": 40}, "supernet": {"weights": weights}}
+    content |= {"evaluator": {"name": "path", "images": 40, "supernet": weights}}
     run = RunFolder.create(folder / "run", describe_experiment(with_defaults(parse_experiment(content, "test"))))
     rows = space.sample(3, np.random.default_rng(0))
     metrics = PathEvaluator(space, weights, images=40)(rows)

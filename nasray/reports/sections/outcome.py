@@ -16,7 +16,7 @@ from nasray.reports.pieces import NONE, answers, commands, cost, duration, facts
 from nasray.reports.section import Section, Subject
 from nasray.searchers import RandomSearch
 from nasray.spaces import NasrayError
-from nasray.stages import WINNER_STAGES, read_records
+from nasray.stages import read_records
 from nasray.training.folder import is_finished, read_summary
 
 NUM_RANDOM = 100
@@ -68,7 +68,7 @@ def outcome_section(subject: Subject, describe: Any, comparison: dict[str, Any] 
 
 def trained_figures(subject: Subject) -> dict[str, float | None] | None:
     """Return the figures of the winner's own training; None where it was not trained."""
-    folder = subject.folder.path / WINNER_STAGES["train"]
+    folder = subject.winner_training
     if not is_finished(folder) or subject.run.ids[subject.best] not in part_ids(folder):
         return None
     return {name: finite_or_none(value) for name, value in read_summary(folder)["best"].items()}
@@ -173,7 +173,8 @@ def _facts(subject: Subject, trained: dict[str, float | None] | None) -> list[tu
     asked = f" of {run.asked:,}" if run.asked and run.asked != len(run.ids) else ""
     rows.append(("evaluations", f"{len(run.ids):,}{asked}"))
     if (seconds := _seconds(subject)) is not None:
-        rows.append(("time of all stages" if read_records(subject.folder) else "time of the search", duration(seconds)))
+        what = "time of all stages" if len(read_records(subject.folder)) > 1 else "time of the search"
+        rows.append((what, duration(seconds)))
     return rows
 
 

@@ -7,13 +7,13 @@ from collections.abc import Callable
 from nasray.reports.pieces import duration, shortest_path, table
 from nasray.reports.section import Section, Subject
 from nasray.reports.sections.curves import curves, read_log
-from nasray.stages import FOLDERS, WINNER_STAGES, read_records, stage_rows
+from nasray.stages import read_records, stage_rows
 
 
 def stage_sections(subject: Subject) -> list[Section]:
     """Return every stage with its time and result, then what its kind has to show; nothing for a run without stages."""
     content = read_records(subject.folder)
-    if not content:
+    if len(content) < 2:
         return []
     note = (
         "Wall time of all sessions, waiting for Ray included. A training's figures are those of its best validation; "
@@ -22,21 +22,16 @@ def stage_sections(subject: Subject) -> list[Section]:
     html = table(["stage", "wall time", "result"], stage_rows(content, duration), text_columns=3)
     sections = [Section("Stages", html, figures={"stages": content}, note=note)]
     for stage in content:
-        for section in BY_KIND.get(stage_kind(stage), ()):
+        for section in BY_KIND.get(subject.kind_of(stage), ()):
             sections += section(subject, stage)
     return sections
 
 
-def stage_kind(stage: str) -> str:
-    """Return the kind of a stage."""
-    return "search" if stage == "search" else "train"
-
-
 def trained(subject: Subject, stage: str) -> list[Section]:
     """Return the curves of the winner's training as a detector."""
-    if FOLDERS[stage] != WINNER_STAGES["train"]:
+    folder = subject.folder.path / stage
+    if folder != subject.winner_training:
         return []
-    folder = subject.folder.path / FOLDERS[stage]
     plots = curves(read_log(folder), f"{stage}-")
     more = "classes, sizes, precision and recall, detections beside the truth"
     note = f"nasray report {shortest_path(folder)} has more: {more}."

@@ -1,0 +1,276 @@
+"""The stage that trains: a supernet, or architectures by themselves, all with the same recipe."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from nasray.architectures import layer_table
+from nasray.checkpoint import make_network
+from nasray.cluster import RunFolder
+from nasray.cluster.leaders import Entry
+from nasray.cluster.progress import counted
+from nasray.experiment import Experiment
+from nasray.finding import find_architecture
+from nasray.models.supernets import supernet_architecture
+from nasray.options import options_of
+from nasray.parts import make_searcher, make_space
+from nasray.recipe import Recipe
+from nasray.registry import SEARCHERS
+from nasray.spaces import Architecture, NasrayError
+from nasray.spaces.ranges import Range
+from nasray.spaces.references import From
+from nasray.stages.base import RANDOM, SUPERNET, Output, Site, Stage, Work, file_digest, text_digest
+from nasray.training import begin_training, resume_training, try_out
+from nasray.training.folder import (
+    drop_damaged_summary,
+    is_finished,
+    is_training,
+    last_checkpoint,
+    read_summary,
+)
+
+NUM_CLASSES = {"detection": 80, "classification": 1000}
+"""Classes that a plan counts with: those of COCO and of ImageNet."""
+FIGURES = ("mAP", "AP50", "top1")
+
+
+@dataclass(frozen=True)
+class Training:
+    """One training of a stage.
+
+    Attributes:
+        folder: Its folder.
+        architecture: What is trained.
+        repeat: Number of it among the trainings of the architecture, counted from 0.
+    """
+
+    folder: Path
+    architecture: Architecture
+    repeat: int
+
+
+class TrainStage(Stage):
+    """Train a supernet, or architectures by themselves.
+
+    Args:
+        of: `supernet`, a stage whose best architectures are taken, or a list of named architectures, files, folders of
+            runs, and `random-N` for N random architectures of the space within the budget.
+        top: Architectures taken of a stage, best first.
+        repeats: Trainings of each architecture, with seeds that count up from the experiment's.
+        recipe: Recipe of the trainings; the experiment's if left out.
+        weights: Stage or checkpoint from which weights are taken, of the same architecture where it trains several.
+    """
+
+    gives = frozenset({"checkpoint", "architectures"})
+
+    def __init__(
+        self,
+        *,
+        of: Annotated[str | tuple[str, ...], From("architectures")],
+        top: Annotated[int, Range(1, 1000)] = 1,
+        repeats: Annotated[int, Range(1, 1000)] = 1,
+        recipe: str | None = None,
+        weights: Annotated[str, From("checkpoint")] | None = None,
+    ) -> None:
+        self.of = (of,) if isinstance(of, str) else tuple(of)
+        self.top, self.repeats, self.recipe, self.weights = top, repeats, recipe, weights
+        if not self.of:
+            raise NasrayError("of is empty. Name `supernet`, a stage, or architectures")
+        if self.is_of_supernet and (len(self.of) > 1 or top > 1 or repeats > 1):
+            raise NasrayError("a supernet is trained once and alone: leave out top, repeats, and other architectures")
+
+    @property
+    def is_of_supernet(self) -> bool:
+        """Whether it trains the supernet of the space."""
+        return SUPERNET in self.of
+
+    def recipe_name(self, experiment: Experiment) -> str | None:
+        """See `Stage.recipe_name`.
+
+        Raises:
+            NasrayError: if neither stage nor experiment names one.
+        """
+        name = self.recipe or experiment.recipe
+        if name is None:
+            raise NasrayError("a stage that trains needs a recipe: set its `recipe`, or that of the experiment")
+        return name
+
+    def check(self, site: Site) -> None:
+        """See `Stage.check`."""
+        weights = self.weights if self.weights not in site.stages else None
+        recipe = dataclasses.replace(site.recipe, weights=str(site.checkpoint(weights)) if weights else None)
+        for architecture in self._samples(site):
+            try_out(recipe, architecture)
+
+    def _samples(self, site: Site) -> list[Architecture]:
+        """What it trains as far as it is known before the run, one architecture of the space for what is not."""
+        if not self.is_of_supernet and any(value in site.stages for value in self.of):
+            return self._architectures(site, ("random-1",))
+        return self._architectures(site, self.of)
+
+    def is_done(self, site: Site) -> bool:
+        """See `Stage.is_done`."""
+        folder = site.folder
+        return is_finished(folder) if self._is_single(site) else RunFolder(folder).is_finished()
+
+    def run(self, site: Site) -> dict[str, Any]:
+        """See `Stage.run`."""
+        trainings = self._trainings(site)
+        summaries = [self._train(site, training) for training in trainings]
+        workers = site.recipe.resources.workers
+        if not self._is_single(site):
+            entries = self._entries(site, trainings, summaries)
+            name = next(iter(entries[0].metrics), "mAP")
+            RunFolder(site.folder).write_best({
+                "evaluations": len(trainings), "finished": True, "ended_early": None,
+                "objectives": [{"name": name, "direction": "max"}], "best": [entry.to_json() for entry in entries],
+            })  # fmt: skip
+            return {"trainings": len(trainings), "workers": workers, "id": entries[0].id, **entries[0].metrics}
+        best = {name: summaries[0]["best"][name] for name in FIGURES if name in summaries[0]["best"]}
+        return {"iterations": summaries[0]["iterations"], "workers": workers, **best}
+
+    def checkpoint(self, site: Site, architecture: str | None, repeat: int) -> Path:
+        """See `Stage.checkpoint`."""
+        if self._is_single(site):
+            path = last_checkpoint(site.folder)
+        else:
+            trainings = self._trainings(site)
+            fitting = [each for each in trainings if each.architecture.id == architecture] or trainings
+            path = last_checkpoint(fitting[repeat % self.repeats].folder)
+        if not path.is_file():
+            raise NasrayError(f"stage {site.name} is not trained yet. `nasray resume {site.run.path}` continues it")
+        return path
+
+    def digest(self, site: Site, what: Output) -> str:
+        """See `Stage.digest`."""
+        if what == "checkpoint" and not self._is_single(site):
+            files = [last_checkpoint(training.folder) for training in self._trainings(site)]
+            return text_digest("\n".join(map(file_digest, files)))
+        return super().digest(site, what)
+
+    def entries(self, site: Site) -> list[Entry]:
+        """See `Stage.entries`."""
+        if self._is_single(site):
+            training = self._trainings(site)[0]
+            return self._entries(site, [training], [read_summary(training.folder)])
+        return super().entries(site)
+
+    def plan(self, site: Site) -> Work:
+        """See `Stage.plan`."""
+        num = self.repeats * sum(self._num(site, value) for value in self.of)
+        recipe = site.recipe
+        gib = num * _checkpoints_gib(recipe, self._samples(site)[0])
+        text = f"{recipe.task} by recipe {recipe.name}, {counted(recipe.schedule.epochs, 'epoch')}"
+        return Work(trainings=num, text=text, gib=gib)
+
+    # ---- what is trained, and where ------------------------------------------------------------------------------
+
+    def _num(self, site: Site, value: str) -> int:
+        if value != SUPERNET and value in site.stages:
+            return self.top
+        match = RANDOM.fullmatch(value)
+        return int(match[1]) if match else 1
+
+    def _is_single(self, site: Site) -> bool:
+        """Whether its folder is that of its one training, known before the run."""
+        return self.repeats == 1 and sum(self._num(site, value) for value in self.of) == 1
+
+    def _trainings(self, site: Site) -> list[Training]:
+        architectures = self._architectures(site, self.of)
+        if self._is_single(site):
+            return [Training(site.folder, architectures[0], 0)]
+        found = []
+        for index, architecture in enumerate(architectures, 1):
+            folder = site.folder / f"{index}-{architecture.id}"
+            folders = [folder] if self.repeats == 1 else [folder / f"seed-{n}" for n in range(self.repeats)]
+            found += [Training(folder, architecture, repeat) for repeat, folder in enumerate(folders)]
+        return found
+
+    def _architectures(self, site: Site, values: tuple[str, ...]) -> list[Architecture]:
+        """Return what options name, each once."""
+        found: dict[str, Architecture] = {}
+        for value in values:
+            if value == SUPERNET:
+                some = [supernet_architecture(make_space(site.experiment))]
+            elif value in site.stages:
+                some = [entry.architecture for entry in site.entries(value)[: self.top]]
+            elif match := RANDOM.fullmatch(value):
+                some = _random_architectures(site.experiment, int(match[1]))
+            else:
+                some = [find_architecture(value)]
+            found |= {architecture.id: architecture for architecture in some}
+        return list(found.values())
+
+    def _train(self, site: Site, training: Training) -> dict[str, Any]:
+        """Train to the end, if that is not reached yet; the content of summary.json."""
+        folder = training.folder
+        drop_damaged_summary(folder)
+        if not is_finished(folder):
+            if is_training(folder):
+                resume_training(folder)
+            else:
+                weights = self.weights and site.checkpoint(self.weights, training.architecture.id, training.repeat)
+                recipe = dataclasses.replace(
+                    site.recipe, seed=site.recipe.seed + training.repeat, weights=str(weights) if weights else None
+                )
+                folder.parent.mkdir(parents=True, exist_ok=True)
+                begin_training(recipe, folder, training.architecture, clear=True)
+        return read_summary(folder)
+
+    def _entries(self, site: Site, trainings: list[Training], summaries: list[dict[str, Any]]) -> list[Entry]:
+        """Return each architecture with the mean of its trainings' best figures, best first."""
+        groups: dict[str, list[dict[str, Any]]] = {}
+        for training, summary in zip(trainings, summaries, strict=True):
+            groups.setdefault(training.architecture.id, []).append(summary["best"])
+        image_hw = make_space(site.experiment).image_hw
+        by_id = {training.architecture.id: training.architecture for training in trainings}
+        entries = []
+        for number, (key, figures) in enumerate(groups.items()):
+            names = [name for name in FIGURES if all(name in each for each in figures)]
+            means = {name: sum(each[name] for each in figures) / len(figures) for name in names}
+            entries.append(Entry(by_id[key], number, means, _costs(by_id[key], image_hw)))
+        first = next(iter(entries[0].metrics), "")
+        return sorted(entries, key=lambda entry: -entry.metrics.get(first, 0.0))
+
+
+def training_folders(folder: Path) -> list[Path]:
+    """Return the folders of the trainings of a stage: its own, or those within it."""
+    if is_training(folder):
+        return [folder]
+    return sorted(path.parent for pattern in ("*/recipe.yaml", "*/seed-*/recipe.yaml") for path in folder.glob(pattern))
+
+
+def _checkpoints_gib(recipe: Recipe, architecture: Architecture) -> float:
+    """Return about how much a training's checkpoints take: weights, the optimizer's moments and moving averages."""
+    network = make_network(recipe, architecture, NUM_CLASSES[recipe.task], on_meta=True)
+    num = sum(parameter.numel() for parameter in network.parameters())
+    copies = 1 + (2 if recipe.optimizer.name == "adamw" else 1) + (recipe.ema > 0)
+    return 4 * num * copies * (1 + recipe.keep_best) / 2**30
+
+
+def _costs(architecture: Architecture, image_hw: tuple[int, int] | None) -> dict[str, float]:
+    if image_hw is None:
+        return {}
+    try:
+        return {name: float(value[0]) for name, value in layer_table(architecture, image_hw).cost().items()}
+    except NasrayError:  # of a family that describes no layers
+        return {}
+
+
+def _random_architectures(experiment: Experiment, num: int) -> list[Architecture]:
+    """Return random architectures of the space within the budget, others than a search with the same seed begins with.
+
+    Raises:
+        NasrayError: if there are fewer.
+    """
+    plain = dataclasses.replace(
+        experiment, searcher=options_of(SEARCHERS, "random"), minimize=(), seed=experiment.seed + 1, stages={}
+    )
+    searcher = make_searcher(plain)
+    rows = searcher.ask(num).genes
+    if len(rows) < num:
+        raise NasrayError(f"random-{num}: the space within the budget has {len(rows)} architectures. Ask for fewer")
+    return [searcher.space.to_architecture(row) for row in rows]

@@ -1,0 +1,402 @@
+"""The stages of a run: what is refused, that each is done once, and that a killed run ends as one that was not."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from nasray.checkpoint import Checkpoint
+from nasray.cluster import Resources, RunFolder, ray_session, training
+from nasray.configuration import read_mapping
+from nasray.experiment import describe_experiment, experiment_of_run, load_experiment, parse_experiment
+from nasray.parts import trial_resources
+from nasray.rank import rank_run
+from nasray.searching import resume_experiment, search_experiment
+from nasray.spaces import NasrayError
+from nasray.stages import (
+    check_stages,
+    make_stages,
+    plan,
+    read_recipes,
+    records,
+    resolve_recipes,
+    site_of,
+    winner_stages,
+    without,
+    write_recipes,
+)
+from nasray.stages import run as run_module
+from nasray.stages.records import Records
+from nasray.training.folder import read_description
+
+TINY = "detnas-300m-tiny"
+CLASSIFY = """
+task: classification
+batch_size: 32
+classifier: {width: 32, dropout: 0.1}
+augmentation: {square: 32}
+loader: {processes: 0, cache: true}
+optimizer: {name: adamw, learning_rate: 0.004, clip: 10}
+schedule: {name: cosine, epochs: 0.4, milestones: [], warmup_iterations: 2}
+resources: {workers: 1, gpus: 0}
+"""
+DETECT = """
+backbone: basic-tiny
+batch_size: 8
+detector: {name: fcos, channels: 16, num_convs: 1}
+augmentation: {short_side: [64], long_side: 64}
+loader: {processes: 0, cache: true}
+optimizer: {name: adamw, learning_rate: 0.004, clip: 10}
+schedule: {name: cosine, epochs: 1, milestones: [], warmup_iterations: 2}
+resources: {workers: 1, gpus: 0}
+"""
+SPACE = {
+    "name": "shufflenet", "stem_width": 8, "widths": [16, 24, 32, 48], "depths": [1, 1, 1, 1], "image_hw": [64, 64],
+}  # fmt: skip
+
+
+@pytest.fixture
+def experiment(tmp_path):
+    """All five stages, a few iterations each."""
+    (tmp_path / "classify.yaml").write_text(CLASSIFY)
+    (tmp_path / "detect.yaml").write_text(DETECT)
+    classify, detect = str(tmp_path / "classify.yaml"), str(tmp_path / "detect.yaml")
+    content = {
+        "name": "stages", "evaluations": 6, "batch_size": 1, "in_flight": 1, "data": "shapes", "images": "shapes",
+        "holdout": 16, "recipe": detect, "space": SPACE,
+        "searcher": {"name": "evolution", "population_size": 4, "parents": 2, "mutation": 0.5, "crossover": 0.5,
+                     "initial": 4},
+        "evaluator": {"name": "path", "supernet": "supernet-train", "images": 32},
+        "stages": {
+            "supernet-pretrain": {"kind": "train", "of": "supernet", "recipe": classify},
+            "supernet-train": {"kind": "train", "of": "supernet", "weights": "supernet-pretrain"},
+            "search": {"kind": "search"},
+            "pretrain": {"kind": "train", "of": "search", "recipe": classify},
+            "train": {"kind": "train", "of": "search", "weights": "pretrain"},
+        },
+    }  # fmt: skip
+    return parse_experiment(content, "test")
+
+
+def changed(experiment, **stages):
+    """The experiment with options of stages changed; a stage that is None is left out."""
+    content = describe_experiment(experiment)["experiment"]
+    for name, options in stages.items():
+        name = name.replace("_", "-")
+        content["stages"][name] = {**content["stages"][name], **options} if options else None
+    content["stages"] = {name: options for name, options in content["stages"].items() if options}
+    return parse_experiment(content, "test")
+
+
+def test_recipes_are_resolved_with_the_experiments_data(experiment):
+    recipes = resolve_recipes(dataclasses.replace(experiment, seed=7))
+    assert list(recipes) == ["supernet-pretrain", "supernet-train", "pretrain", "train"]
+    assert [recipe.holdout for recipe in recipes.values()] == [0, 16, 0, 0]
+    assert {recipe.seed for recipe in recipes.values()} == {7}
+    on_classes = dataclasses.replace(experiment.evaluator, supernet="supernet-pretrain")
+    recipes = resolve_recipes(dataclasses.replace(experiment, evaluator=on_classes))
+    assert [recipe.holdout for recipe in recipes.values()] == [16, 0, 0, 0]
+
+
+def test_recipes_of_a_run_stay_as_they_were(experiment, tmp_path):
+    run = RunFolder.create(tmp_path / "run", describe_experiment(experiment))
+    assert read_recipes(run, experiment) is None
+    write_recipes(run, resolve_recipes(experiment))
+    (tmp_path / "detect.yaml").write_text(DETECT.replace("fcos", "gfl"))
+    assert read_recipes(run, experiment)["train"].detector.name == "fcos"
+    assert read_recipes(run, experiment) != resolve_recipes(experiment)
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (["--stages.trian.top", "2"], "unknown stage 'trian'; did you mean 'train'?"),
+    (["--stages.train.topp", "2"], "stage 'train' has no option 'topp'; did you mean 'top'? It has: kind, of, top"),
+    (["--stages.train.kind", "tran"], "unknown stage 'tran'; did you mean 'train'? There are: train, search"),
+    (["--stages.train.of", "serch"], "stages.train.of: unknown stage or architecture 'serch'; did you mean 'search'?"),
+    (["--stages.train.weights", "pretrian"], "train.weights: unknown stage 'pretrian'; did you mean 'pretrain'?"),
+    (["--stages.pretrain.weights", "train"], "stages.pretrain.weights: stage 'train' does not come before 'pretrain'"),
+    (["--stages.train.weights", "search"], "stage 'search' gives architectures and a history; stages.train.weights "
+     "needs a checkpoint: supernet-pretrain or supernet-train or pretrain"),
+    (["--evaluator.supernet", "search"], "stages.search.evaluator.supernet: stage 'search' does not come before"),
+    (["--stages.supernet-train.top", "2"], "a supernet is trained once and alone"),
+    (["--stages.train.top", "0"], "top"),
+    (["--stages.train.of", "[]"], "of is empty"),
+])  # fmt: skip
+def test_references_and_options_that_make_no_sense_are_refused(arguments, message):
+    with pytest.raises(NasrayError) as caught:
+        load_experiment(TINY, arguments)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_experiment_has_a_stage_that_searches():
+    with pytest.raises(NasrayError, match="stages has none named 'search'"):
+        parse_experiment({"name": "x", "stages": {"first": {"kind": "search"}}}, "x.yaml")
+    with pytest.raises(NasrayError, match="a stage is named by letters"):
+        parse_experiment({"name": "x", "stages": {"search": {"kind": "search"}, "history": {"kind": "search"}}}, "x")
+    with pytest.raises(NasrayError, match=r"stage needs the key kind. There are: train, search"):
+        parse_experiment({"name": "x", "stages": {"search": {}}}, "x.yaml")
+
+
+def test_a_plan_says_what_every_stage_takes_and_gives():
+    planned = {each.name: each for each in plan(load_experiment(TINY))}
+    assert planned["train"].takes == {"of": "search", "weights": "pretrain"}
+    assert planned["search"].takes == {"evaluator.supernet": "supernet-train"}
+    assert planned["search"].gives == ("architectures", "history")
+    assert (planned["search"].work.trials, planned["search"].folder) == (12, ".")
+    assert planned["baselines"].work.trainings == 2
+    alone = plan(load_experiment("maedet-tiny"))
+    assert [each.name for each in alone] == ["search"]
+    assert alone[0].work.trials == 16
+
+
+def test_stages_can_be_left_out():
+    experiment = load_experiment(TINY)
+    assert list(without(experiment, ["baselines", "baselines-pretrain"]).stages)[-1] == "train"
+    with pytest.raises(NasrayError, match=r"--without supernet-pretrain: stages.supernet-train.weights refers to it"):
+        without(experiment, ["supernet-pretrain"])
+    with pytest.raises(NasrayError, match="unknown stage 'baseline'; did you mean 'baselines'"):
+        without(experiment, ["baseline"])
+    scratch = load_experiment(TINY, ["--stages.supernet-train.weights", "null"])
+    assert "supernet-pretrain" not in without(scratch, ["supernet-pretrain"]).stages
+
+
+def test_mistakes_show_before_anything_is_written(experiment, tmp_path):
+    folder = tmp_path / "run"
+    for broken, text in (
+        (lambda: dataclasses.replace(experiment, holdout=160), "hold out fewer"),
+        (lambda: changed(experiment, train={"recipe": "detnas-fpm-1x"}), "unknown recipe"),
+        (lambda: dataclasses.replace(experiment, recipe=None), "needs a recipe"),
+        (lambda: dataclasses.replace(experiment, data=str(tmp_path / "nowhere")), "does not exist"),
+        (lambda: dataclasses.replace(experiment, images=str(tmp_path / "nowhere")), "no folder"),
+        (lambda: changed(experiment, supernet_train={"weights": str(tmp_path / "x.pt")}), "no file at .*x.pt"),
+        (lambda: dataclasses.replace(experiment, budget=type(experiment.budget)(gmacs=1e-6)), "meets the budget"),
+    ):
+        with pytest.raises(NasrayError, match=text):
+            search_experiment(broken(), folder)
+        assert not folder.exists()
+
+
+def test_records_count_sessions_and_keep_results(tmp_path):
+    run = RunFolder.create(tmp_path / "run", {})
+    first = Records(run)
+    with pytest.raises(KeyboardInterrupt), first.timed("search", {"evaluator.supernet": "0" * 64}):
+        raise KeyboardInterrupt
+    assert not Records(run).is_done("search")
+    assert Records(run).inputs("search") == {"evaluator.supernet": "0" * 64}
+    again = Records(run)
+    with again.timed("search", {}):
+        pass
+    again.result("search", {"score": 0.5})
+    with Records(run).timed("search", {}):
+        pass
+    assert Records(run).content["search"]["sessions"] == 2
+    assert Records(run).is_done("search")
+
+
+def test_the_time_of_a_session_that_is_killed_is_known(tmp_path, monkeypatch):
+    monkeypatch.setattr(records, "INTERVAL", 0.01)
+    run = RunFolder.create(tmp_path / "run", {})
+    with Records(run).timed("search", {}):
+        begin = time.monotonic()
+        while not Records(run).content["search"]["seconds"]:  # what would be left of it
+            assert time.monotonic() < begin + 30
+            time.sleep(0.01)
+
+
+def test_shipped_experiments_with_stages_load():
+    for name in (TINY, "detnas-300m", "detnas-1.3g", "detnas-300m-scratch", "clsnas-300m", "detnas-laptop"):
+        loaded = load_experiment(name)
+        assert winner_stages(loaded) == ["pretrain", "train"]
+        assert "baselines" in loaded.stages
+        assert resolve_recipes(loaded).keys() == make_stages(loaded).keys() - {"search"}
+    tiny = load_experiment(TINY)
+    check_stages(tiny, resolve_recipes(tiny), trial_resources(tiny))
+
+
+def test_runs_of_the_former_format(tmp_path):
+    """A search alone is read as before; one with a supernet is refused with the version that can finish it."""
+    content = describe_experiment(load_experiment("maedet-tiny"))
+    del content["experiment"]["stages"], content["experiment"]["holdout"], content["experiment"]["recipe"]
+    content["experiment"] |= {"supernet": {"pretrain": None, "weights": None, "holdout": 0}, "winner": {"train": None}}
+    assert list(experiment_of_run(content, "x").stages) == ["search"]
+    content["experiment"]["supernet"]["pretrain"] = "shapes-classify"
+    with pytest.raises(NasrayError, match=r"with a supernet. Finish it with nasray "):
+        experiment_of_run(content, "x")
+
+
+# ---- whole runs --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def one_ray():
+    """Ray, started once for all that a test runs."""
+    with ray_session(Resources(local_cpus=2)):
+        yield
+
+
+@pytest.fixture
+def one_on_ray(monkeypatch):
+    """The first training runs on Ray Train, as all do; the others here, where PyTorch is imported already."""
+    on_ray, folders = training.run_training, []
+
+    def run_training(loop, config, *, folder, group):
+        folders.append(folder)
+        if len(folders) == 1:
+            on_ray(loop, config, folder=folder, group=group)
+        else:
+            loop(config, training.Worker())
+
+    monkeypatch.setattr(training, "run_training", run_training)
+    return folders
+
+
+def test_a_run_goes_through_its_stages_and_starts_another(experiment, tmp_path, one_ray, one_on_ray):
+    folder = tmp_path / "run"
+    names = list(experiment.stages)
+    done = search_experiment(experiment, folder)
+    assert list(done["stages"]) == names
+    assert all("result" in record for record in done["stages"].values())
+    assert done["evaluations"] == 6
+    assert one_on_ray == [folder / name for name in names if name != "search"]
+    winner = done["best"][0]["id"]
+    for name in names:
+        if name != "search":
+            description = read_description(folder / name)
+            assert (description.architecture.family == "supernet") == name.startswith("supernet")
+            assert name.startswith("supernet") or description.architecture.id == winner
+    assert read_description(folder / "supernet-train").recipe.weights.endswith("supernet-pretrain/checkpoints/last.pt")
+    assert read_description(folder / "train").recipe.weights.endswith("/pretrain/checkpoints/last.pt")
+    # Once more, when nothing is left to do: at once, and nothing changes; also where the run was moved.
+    before = {path: path.read_bytes() for path in folder.rglob("*.json") if "tune" not in path.parts}
+    begin = time.monotonic()
+    assert resume_experiment(folder)["best"] == done["best"]
+    assert time.monotonic() - begin < 30
+    assert before == {path: path.read_bytes() for path in before}
+    # Does the supernet rank as training does? Three random architectures, again without a second time.
+    ranked = rank_run(folder, 3)
+    assert rank_run(folder, 3) == ranked
+    rows = ranked["architectures"]
+    assert len({row["id"] for row in rows}) == 3
+    assert [row["mAP"] for row in rows] == sorted((row["mAP"] for row in rows), reverse=True)
+    assert {"supernet", "zen", "naswot", "synflow", "gmacs", "params_m"} <= rows[0].keys()
+    assert ranked["winner"]["id"] == winner
+    trained = Checkpoint.load(folder / "rank" / "trainings" / rows[0]["id"] / "train")
+    assert trained.architecture.id == rows[0]["id"]
+    assert trained.metrics["mAP"] == rows[0]["mAP"]
+    assert (folder / "rank" / "rank.json").is_file()
+    assert ranked["agreement"]["supernet"]["kendall"] == {"value": None, "low": None, "high": None}
+    with pytest.raises(NasrayError, match="was begun with --seed 0"):
+        rank_run(folder, 3, seed=1)
+    # A search that begins from this supernet, without training it: the same paths, the same scores. Then two random
+    # architectures are trained twice each, with the weights of their own trainings before.
+    checkpoint = site_of(RunFolder.open(folder), experiment).checkpoint("supernet-train")
+    content = describe_experiment(experiment)["experiment"]
+    both = {"kind": "train", "of": ["random-2"], "repeats": 2}
+    content["evaluator"]["supernet"] = str(checkpoint)
+    content["stages"] = {
+        "search": {"kind": "search"},
+        "before": {**both, "recipe": str(tmp_path / "classify.yaml")},
+        "baselines": {**both, "weights": "before"},
+    }
+    second = tmp_path / "second"
+    again = search_experiment(parse_experiment(content, "second"), second)
+    assert again["best"] == done["best"]
+    assert list(again["stages"]) == ["search", "before", "baselines"]
+    best = RunFolder(second / "baselines").read_best()
+    assert [entry["metrics"]["mAP"] for entry in best["best"]] == sorted(
+        (entry["metrics"]["mAP"] for entry in best["best"]), reverse=True
+    )
+    (each, other) = sorted((second / "baselines").glob("1-*/seed-*"))
+    assert read_description(each).recipe.weights == str(
+        second / "before" / each.parent.name / "seed-0/checkpoints/last.pt"
+    )
+    assert read_description(other).recipe.seed == read_description(each).recipe.seed + 1
+    means = [Checkpoint.load(path).metrics["mAP"] for path in (each, other)]
+    id_ = each.parent.name.partition("-")[2]
+    (found,) = [entry["metrics"]["mAP"] for entry in best["best"] if entry["id"] == id_]
+    assert found == pytest.approx(sum(means) / 2)
+
+
+def test_a_supernet_that_was_replaced_under_a_search_is_noticed(experiment, tmp_path):
+    run = RunFolder.create(tmp_path / "run", describe_experiment(experiment))
+    write_recipes(run, resolve_recipes(experiment))
+    site = site_of(run, experiment)
+    path = run.path / "supernet-train" / "checkpoints" / "last.pt"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"one")
+    inputs = run_module.inputs_of(site)
+    run_module.refuse_other_inputs(site, inputs, run_module.inputs_of(site))
+    path.write_bytes(b"two")
+    with pytest.raises(NasrayError, match=r"stage search was begun with another supernet .*move .*history and .*tune"):
+        run_module.refuse_other_inputs(site, inputs, run_module.inputs_of(site))
+
+
+def start(arguments):
+    command = [sys.executable, "-m", "nasray", *map(str, arguments)]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
+
+
+def kill_when(process, condition):
+    deadline = time.monotonic() + 240
+    while not condition():
+        assert time.monotonic() < deadline, "waited too long"
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    time.sleep(2)  # Ray's own processes follow their driver
+
+
+def last_iteration(folder):
+    """Steps that the log of a training knows of."""
+    path = folder / "log.jsonl"
+    lines = path.read_text().splitlines() if path.is_file() else []
+    return json.loads(lines[-1])["iteration"] if lines else 0
+
+
+def training_in(folder):
+    """The first training of a stage."""
+    inner = sorted(folder.glob("1-*"))
+    return inner[0] if inner else folder
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_a_run_that_is_killed_in_every_stage_finds_the_same_winner(tmp_path):
+    """The tiny experiment, as a user runs it; SIGKILL in the middle of each of its seven stages."""
+    folders = {name: tmp_path / name for name in ("whole", "killed")}
+    whole = start(["search", TINY, "--folder", folders["whole"]])
+    output, _ = whole.communicate(timeout=900)
+    assert whole.returncode == 0, output
+    folder = folders["killed"]
+    process = start(["search", TINY, "--folder", folder])
+    names = list(load_experiment(TINY).stages)
+    for stage in names:
+        parts, path = folder / "history", stage
+        if stage == "search":
+            kill_when(process, lambda parts=parts: len(list(parts.glob("*.parquet"))) >= 4)
+            assert len(list(parts.glob("*.parquet"))) < 12
+        else:
+            kill_when(process, lambda path=path: last_iteration(training_in(folder / path)) >= 40)
+            assert not (training_in(folder / path) / "summary.json").exists()
+        process = start(["resume", folder])
+    output, _ = process.communicate(timeout=900)
+    assert process.returncode == 0, output
+    summaries = [path.relative_to(folder) for path in folder.rglob("summary.json") if "tune" not in path.parts]
+    assert len(summaries) == 8
+    for name in ["best.json", "baselines/best.json", *summaries]:
+        assert json.loads((folder / name).read_text()) == json.loads((folders["whole"] / name).read_text()), name
+    histories = [
+        {path.name: path.read_bytes() for path in sorted((each / "history").glob("*"))} for each in folders.values()
+    ]
+    assert histories[0] == histories[1]
+    stages = json.loads((folder / "stages.json").read_text())
+    assert [record["sessions"] for record in stages.values()] == [2] * 7
+    assert read_mapping((folder / "recipes.yaml").read_text(), "recipes.yaml").keys() == stages.keys() - {"search"}
