@@ -37,7 +37,6 @@ from nasray.spaces.layers import LayerTable
 from nasray.spaces.ranges import (
     MAX_BLOCKS,
     MAX_KERNEL,
-    MAX_WIDTH,
     Depth,
     Range,
     Width,
@@ -47,7 +46,7 @@ from nasray.spaces.ranges import (
     shortened,
 )
 from nasray.spaces.staged_layers import staged_layers
-from nasray.spaces.staged_mutation import DEPTH_STEPS, WIDTH_STEP, scaled, settle_depths
+from nasray.spaces.staged_mutation import DEPTH_STEPS, scaled, settle_depths, width_values
 
 Ints = NDArray[np.int64]
 
@@ -98,11 +97,11 @@ class StagedSpace(Space):
         self.level_of_part = np.repeat(LEVELS, parts)
         first = np.r_[True, np.diff(self.level_of_part) > 0]
         self.is_first = first
-        self.genes = (Gene("stem.width", _multiples(max_stem_width), log=True),)
+        self.genes = (Gene("stem.width", width_values(max_stem_width), log=True),)
         for part, level in enumerate(self.level_of_part):
             place = f"c{level}.{part - int(np.flatnonzero(self.level_of_part == level)[0])}"
             kernel = Gene(f"{place}.kernel", self.kernels)
-            width = Gene(f"{place}.width", _multiples(max_width), log=True)
+            width = Gene(f"{place}.width", width_values(max_width), log=True)
             depth = Gene(f"{place}.depth", tuple(range(1 if first[part] else 0, max_depth + 1)))
             self.genes += (kernel, width, *self.mid_genes(place), depth)
 
@@ -322,13 +321,6 @@ class StagedSpace(Space):
         return staged_layers(self.block, stem.astype(np.float64), parts_t, strides, image_hw or self.image_hw)
 
 
-def _multiples(largest: int) -> tuple[int, ...]:
-    check_whole("the largest width", largest, 2 * WIDTH_STEP, MAX_WIDTH)
-    if largest % WIDTH_STEP:
-        raise NasrayError(f"widths are multiples of {WIDTH_STEP}; got a largest one of {largest}")
-    return tuple(range(WIDTH_STEP, largest + 1, WIDTH_STEP))
-
-
 class BottleneckSpace(StagedSpace):
     """Residual bottlenecks, ResNet-50-like.
 
@@ -347,7 +339,7 @@ class BottleneckSpace(StagedSpace):
 
     def mid_genes(self, place: str) -> tuple[Gene, ...]:
         """The bottleneck's width."""
-        return (Gene(f"{place}.bottleneck", _multiples(self.max_mid), log=True),)
+        return (Gene(f"{place}.bottleneck", width_values(self.max_mid), log=True),)
 
     def mutate_mid(self, target: Ints, rng: np.random.Generator) -> None:
         """The bottleneck's width times one of the width scales."""

@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nasray.spaces.base import Gene
+from nasray.spaces.errors import NasrayError
+from nasray.spaces.ranges import MAX_WIDTH, check_whole
 
 Ints = NDArray[np.int64]
 
@@ -55,3 +57,15 @@ def settle_depths(parts: Ints, stages: Sequence[Ints], max_depth: int) -> None:
                 depth[divide, part] = np.minimum((total + 1) // 2, max_depth)  # 3 blocks where 1 is allowed
                 depth[divide, where[index + 1]] = total // 2
             depth[deep & ~free, part] = max_depth
+
+
+def width_values(largest: int) -> tuple[int, ...]:
+    """Return the widths up to a largest one: multiples of `WIDTH_STEP`.
+
+    Raises:
+        NasrayError: for a largest one that is none of them.
+    """
+    check_whole("the largest width", largest, 2 * WIDTH_STEP, MAX_WIDTH)
+    if largest % WIDTH_STEP:
+        raise NasrayError(f"widths are multiples of {WIDTH_STEP}; got a largest one of {largest}")
+    return tuple(range(WIDTH_STEP, largest + 1, WIDTH_STEP))
