@@ -148,7 +148,7 @@ class _Item:
 def predict_images(
     checkpoint: Checkpoint,
     images: Sequence[Path],
-    pictures: Sequence[Path],
+    pictures: Sequence[Path] | None,
     *,
     threshold: float = 0.3,
     rules: PixelRules | None = None,
@@ -156,14 +156,14 @@ def predict_images(
     batch_size: int = 8,
     progress: Callable[[int], None] | None = None,
 ) -> list[dict[str, Any]]:
-    """Find objects in image files and draw them; images are read and resized as in validation.
+    """Find objects in image files, and draw them; images are read and resized as in validation.
 
     Images of one size after resizing make a batch, so that what is found in an image does not depend on the others.
 
     Args:
         checkpoint: Checkpoint of a trained detector.
         images: Image files.
-        pictures: File of each picture; its suffix chooses the format.
+        pictures: File of each picture, whose suffix chooses the format; None draws none.
         threshold: Least score of what is returned and drawn.
         rules: How images are read; as those of the training if left out.
         device: "auto" (a GPU where there is one), "cpu" or "cuda".
@@ -171,8 +171,9 @@ def predict_images(
         progress: Called with the number of images that are done.
 
     Returns:
-        For each image `image`, `picture`, and `detections`: `class`, `score` and `box` (xyxy in pixels of the image as
-        it is read) of each, best first. An image that cannot be read has `error` instead, if there are others.
+        For each image `image`, `picture` where one is drawn, and `detections`: `class`, `score` and `box` (xyxy in
+        pixels of the image as it is read) of each, best first. An image that cannot be read has `error` instead, if
+        there are others.
 
     Raises:
         NasrayError: if no image can be read, or a picture cannot be written.
@@ -194,7 +195,7 @@ def predict_images(
             batch = _batch(checkpoint, list(pixels.values()), detector.stride)
             found = predict(detector, [batch], device=on, channels_last=checkpoint.recipe.channels_last)
             for place, (index, one) in enumerate(pixels.items()):
-                results[index] |= _draw(checkpoint, one, found, place, threshold, pictures[index])
+                results[index] |= _draw(checkpoint, one, found, place, threshold, pictures[index] if pictures else None)
         done += len(group)
         if progress is not None:
             progress(done)
@@ -260,17 +261,24 @@ def _batch(checkpoint: Checkpoint, pixels: Sequence[Tensor], stride: int) -> Bat
 
 
 def _draw(
-    checkpoint: Checkpoint, pixels: Tensor, found: Predictions, place: int, threshold: float, picture: Path
+    checkpoint: Checkpoint,
+    pixels: Tensor,
+    found: Predictions,
+    place: int,
+    threshold: float,
+    picture: Path | None,
 ) -> dict[str, Any]:
-    """Write the picture of one image of a batch, and return what was found in it."""
+    """Return what was found in one image of a batch, and write its picture."""
     chosen = np.flatnonzero((found.image_index == place) & (found.scores >= threshold))
     boxes, labels, scores = found.boxes[chosen], found.labels[chosen].tolist(), found.scores[chosen].tolist()
+    columns = zip(labels, scores, boxes.tolist(), strict=True)
+    detections = [{"class": checkpoint.classes[label], "score": score, "box": box} for label, score, box in columns]
+    if not picture:
+        return {"detections": detections}
     drawn = draw_detections(pixels.numpy(), boxes, labels, scores, checkpoint.classes)
     with explained_disk_errors(picture):
         picture.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(picture, picture_bytes(drawn, PICTURES[picture.suffix.lower()]))
-    columns = zip(labels, scores, boxes.tolist(), strict=True)
-    detections = [{"class": checkpoint.classes[label], "score": score, "box": box} for label, score, box in columns]
     return {"picture": os.fspath(picture), "detections": detections}
 
 

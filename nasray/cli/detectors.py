@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import re
 import shlex
 import sys
 import time
@@ -164,43 +162,9 @@ def _check_slot_is_free(known: Any, recipe: Recipe) -> None:
 
 def train_recipe(known: Any) -> Recipe:
     """The recipe that a `train` command means, before the options that are its keys."""
-    from nasray.architectures import slots
-    from nasray.finding import find_architecture
-    from nasray.models.detectors import DETECTORS
-    from nasray.options import options_of
-    from nasray.recipe import SCHEDULES, Recipe, is_recipe, load_recipe
+    from nasray.training.choosing import training_recipe
 
-    if known.detector:
-        DETECTORS.check(known.detector)
-    if is_recipe(known.what):
-        if known.recipe:
-            raise NasrayError(f"{known.what} is a recipe itself: leave out --recipe, or name an architecture before it")
-        recipe = load_recipe(known.what)
-    else:
-        recipe = load_recipe(known.recipe) if known.recipe else Recipe(name="default")
-        parts = slots(find_architecture(known.what))  # before PyTorch is imported
-        detector = known.detector or recipe.detector.name
-        name = recipe.name if known.recipe else _training_name(known.what, detector)
-        named: dict[str, Any] = {"head": known.what} if set(parts) == {"head"} else {"backbone": known.what}
-        recipe = dataclasses.replace(recipe, name=name, **named)
-    if known.detector and known.detector != recipe.detector.name:
-        recipe = dataclasses.replace(recipe, detector=options_of(DETECTORS, known.detector))
-    if known.schedule:
-        if known.schedule not in SCHEDULES:
-            raise NasrayError(
-                f"unknown schedule {known.schedule!r}; there are {', '.join(SCHEDULES)}, or --schedule.epochs and "
-                "--schedule.milestones"
-            )
-        epochs, milestones = SCHEDULES[known.schedule]
-        schedule = dataclasses.replace(recipe.schedule, name="step", epochs=epochs, milestones=milestones)
-        recipe = dataclasses.replace(recipe, schedule=schedule)
-    return recipe
-
-
-def _training_name(architecture: str, detector: str) -> str:
-    """A name for the folder of a training: the architecture's, or that of its file, and the detector's."""
-    name = Path(architecture).resolve().stem if "/" in architecture else architecture
-    return f"{re.sub(r'[^A-Za-z0-9._-]+', '-', name)[:64].lstrip('._-') or 'backbone'}-{detector}"
+    return training_recipe(known.what, recipe=known.recipe, detector=known.detector, schedule=known.schedule)
 
 
 def resume_training_command(known: Any) -> None:

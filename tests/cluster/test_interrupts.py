@@ -12,7 +12,8 @@ from nasray.cluster import interrupts
 from nasray.cluster.interrupts import InterruptError, closing, exit_code, interruptible, renew_handlers
 
 CODE = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # whatever nohup made of it
 from nasray import cli
 from nasray.cluster.interrupts import closing
 

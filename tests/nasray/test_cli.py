@@ -118,7 +118,7 @@ def test_run_folders(capsys, tmp_path):
     assert "is no run" in refused(capsys, "report", "full")
     assert "is no run" in refused(capsys, "resume", "absent")
     (tmp_path / "newer").mkdir()
-    (tmp_path / "newer" / "experiment.yaml").write_text("format: 2\n")
+    (tmp_path / "newer" / "experiment.yaml").write_text("format: 3\n")
     assert "newer version of nasray" in refused(capsys, "resume", "newer")
     assert (tmp_path / "full" / "precious").read_text() == "mine"
 

@@ -5,7 +5,7 @@ import os
 import pytest
 import torch
 
-from nasray.cluster import session
+from nasray.cluster import resources
 from nasray.devices import choose_device, computing_threads
 from nasray.spaces import NasrayError
 
@@ -22,7 +22,7 @@ from nasray.spaces import NasrayError
 )
 def test_auto_is_the_device_that_ray_assigned(monkeypatch, visible, assigned, device):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: visible)
-    monkeypatch.setattr(session, "assigned_gpus", lambda: assigned)
+    monkeypatch.setattr(resources, "assigned_gpus", lambda: assigned)
     assert choose_device("auto").type == device
     assert choose_device("cpu").type == "cpu"
     if device == "cpu":
@@ -34,8 +34,8 @@ def test_auto_is_the_device_that_ray_assigned(monkeypatch, visible, assigned, de
 @pytest.mark.parametrize(("assigned", "expected"), [([], ""), (["3"], "3,4"), (None, "3,4")])
 def test_gpus_that_ray_did_not_assign_are_hidden(monkeypatch, assigned, expected):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,4")
-    monkeypatch.setattr(session, "assigned_gpus", lambda: assigned)
-    session.hide_unassigned_gpus()
+    monkeypatch.setattr(resources, "assigned_gpus", lambda: assigned)
+    resources.hide_unassigned_gpus()
     assert os.environ["CUDA_VISIBLE_DEVICES"] == expected
 
 
