@@ -35,8 +35,12 @@ def searches():
 
 
 def overrides(words):
-    """The keys among a command's options: all but the run's folder."""
+    """The keys among a command's options: all but the run's folder and the stages that are left out."""
     words = list(words)
+    if "--without" in words:
+        first = words.index("--without")
+        last = next((at for at in range(first + 1, len(words)) if words[at].startswith("--")), len(words))
+        del words[first:last]
     if "--folder" in words:
         del words[words.index("--folder") : words.index("--folder") + 2]
     return words[0], words[1:]

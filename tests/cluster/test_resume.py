@@ -47,8 +47,9 @@ def killed(killed_once):
 
 @pytest.mark.parametrize(
     ("in_flight", "more_often"),
-    [(2, False), pytest.param(1, True, marks=pytest.mark.slow), pytest.param(2, True, marks=pytest.mark.slow)],
+    [(2, False), (1, True), (2, True)],
 )
+@pytest.mark.slow
 def test_history_is_byte_identical_after_kills(tmp_path, in_flight, more_often):
     expected = common.uninterrupted(tmp_path / "expected", in_flight=in_flight)
     assert len(expected) == 20

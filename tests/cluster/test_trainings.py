@@ -94,6 +94,7 @@ def start(folder, *events):
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_killed_trainings_go_on_to_the_same_bytes(tmp_path):
     """A worker is killed, one makes a mistake, one crashes; then the whole session is killed, and begun again."""
     process = start(tmp_path, "bad", "slow")

@@ -131,6 +131,7 @@ def program(program_file):
     return torch.export.load(program_file[0])
 
 
+@pytest.mark.slow
 def test_program_loads_without_nasray(program_file):
     path, checkpoint, result = program_file
     assert result["max_difference"] <= 1e-3

@@ -255,7 +255,7 @@ def one_on_ray(monkeypatch):
     return folders
 
 
-def test_a_run_goes_through_its_stages_and_starts_another(experiment, tmp_path, one_ray, one_on_ray):
+def test_a_run_goes_through_its_stages(experiment, tmp_path, one_ray, one_on_ray):
     folder = tmp_path / "run"
     names = list(experiment.stages)
     done = search_experiment(experiment, folder)
@@ -277,6 +277,13 @@ def test_a_run_goes_through_its_stages_and_starts_another(experiment, tmp_path, 
     assert resume_experiment(folder)["best"] == done["best"]
     assert time.monotonic() - begin < 30
     assert before == {path: path.read_bytes() for path in before}
+
+
+@pytest.mark.slow
+def test_a_run_is_ranked_and_its_supernet_searched_again(experiment, tmp_path, one_ray, one_on_ray):
+    folder = tmp_path / "run"
+    done = search_experiment(experiment, folder)
+    winner = done["best"][0]["id"]
     # Does the supernet rank as training does? Three random architectures, again without a second time.
     ranked = rank_run(folder, 3)
     assert rank_run(folder, 3) == ranked
