@@ -167,7 +167,8 @@ def test_classifier():
     with torch.no_grad():
         c5 = network.eval().backbone(images)["c5"]
         expected = network.head.linear(network.head.conv(c5).mean(dim=(2, 3)))
-        torch.testing.assert_close(network(images), expected)
+        scale = expected.abs().max().item()  # means are summed in another order, which depends on the processor
+        torch.testing.assert_close(network(images), expected, rtol=0, atol=1e-4 * scale)
 
 
 @pytest.mark.parametrize("shuffle", SHUFFLES)
