@@ -165,9 +165,9 @@ def test_classifier():
     images = torch.randn(2, 3, 64, 96, generator=generator())
     assert network(images).shape == (2, 10)
     with torch.no_grad():
-        c5 = network.eval().backbone(images)["c5"]
+        c5 = network.eval().backbone(network.normalize(images))["c5"]
         expected = network.head.linear(network.head.conv(c5).mean(dim=(2, 3)))
-        scale = expected.abs().max().item()  # means are summed in another order, which depends on the processor
+        scale = expected.abs().max().item()  # they are small; sums in another order differ by a share of them
         torch.testing.assert_close(network(images), expected, rtol=0, atol=1e-4 * scale)
 
 
