@@ -17,15 +17,12 @@ from nasray.cluster.training import training_session
 from nasray.comparison import FOLDER, RANDOM, WINNER, Group, Training, architecture_name, groups_of_run, part_ids
 from nasray.experiment import Experiment, experiment_of_run, known_experiment
 from nasray.finding import find_architecture
-from nasray.parts import make_searcher
-from nasray.rank import random_experiment
+from nasray.parts import make_searcher, random_experiment
 from nasray.recipe import Recipe, load_recipe
 from nasray.spaces import Architecture, NasrayError
 from nasray.stages import read_recipes, winner_stages
-from nasray.training import begin_training, resume_training, try_out, with_absolute_paths
+from nasray.training import finish_training, try_out, with_absolute_paths
 from nasray.training.folder import (
-    drop_damaged_summary,
-    is_finished,
     is_training,
     last_checkpoint,
     read_description,
@@ -76,14 +73,14 @@ def train_alike(
     found = [find_architecture(name) for name in baselines]
     named = {architecture_name(architecture): architecture for architecture in found}
     recipes = comparison_recipes(run, recipe)
+    last = next(reversed(recipes.values()))
     for architecture in named.values():
-        try_out(dataclasses.replace(recipes["train"], weights=None), architecture)
+        try_out(dataclasses.replace(last, weights=None), architecture)
     with owned(run.path / FOLDER):
-        jobs = missing_jobs(run, recipes["train"].seed, named, num_random, repeats, seed)
+        jobs = missing_jobs(run, last.seed, named, num_random, repeats, seed)
         if not jobs:
             return
-        resources = next(reversed(recipes.values())).resources
-        with training_session(resources.address, resources.workers):
+        with training_session(last.resources.address, last.resources.workers):
             for number, job in enumerate(jobs, start=1):
                 say(f"training {number} of {len(jobs)}: {job.group} {job.architecture.id}, seed {job.seed}")
                 _train(job, recipes)
@@ -172,12 +169,5 @@ def _train(job: Job, recipes: dict[str, Recipe]) -> None:
     weights = None
     for stage, recipe in recipes.items():
         folder = job.folder / stage
-        drop_damaged_summary(folder)
-        if not is_finished(folder):
-            if is_training(folder):
-                resume_training(folder)
-            else:
-                begin_training(
-                    dataclasses.replace(recipe, seed=job.seed, weights=weights), folder, job.architecture, clear=True
-                )
+        finish_training(dataclasses.replace(recipe, seed=job.seed, weights=weights), folder, job.architecture)
         weights = str(last_checkpoint(folder))

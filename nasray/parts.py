@@ -12,7 +12,8 @@ import numpy as np
 
 from nasray.cluster.resources import Resources
 from nasray.evaluators import EVALUATORS
-from nasray.options import make_part
+from nasray.options import make_part, options_of
+from nasray.registry import SEARCHERS
 from nasray.searchers import Objective, Searcher, default_batches
 from nasray.spaces import Budget, CostFunction, NasrayError, Space
 from nasray.spaces.ranges import shortened
@@ -146,3 +147,8 @@ def with_defaults(experiment: Experiment) -> Experiment:
         in_flight=experiment.in_flight or in_flight,
         searcher=dataclasses.replace(experiment.searcher, **options),
     )
+
+
+def random_experiment(experiment: Experiment, seed: int) -> Experiment:
+    """Return the same space and budget with a random searcher, and without stages."""
+    return dataclasses.replace(experiment, seed=seed, searcher=options_of(SEARCHERS, "random"), minimize=(), stages={})

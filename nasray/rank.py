@@ -23,11 +23,10 @@ from nasray.cluster import Resources, RunFolder, owned, run_search, search_sessi
 from nasray.cluster.files import to_json
 from nasray.cluster.records import Rank, read_record
 from nasray.evaluators import EVALUATORS, PathEvaluator
-from nasray.experiment import Experiment, experiment_of_run
-from nasray.options import make_part, options_of
-from nasray.parts import make_searcher, make_space, trial_resources
+from nasray.experiment import experiment_of_run
+from nasray.options import make_part
+from nasray.parts import make_searcher, make_space, random_experiment, trial_resources
 from nasray.recipe import Recipe
-from nasray.registry import SEARCHERS
 from nasray.scores.ranking import MIN_NUM, rank_agreement
 from nasray.searchers import Metrics
 from nasray.spaces import Architecture, NasrayError, Population, Space
@@ -133,11 +132,6 @@ def read_rank(run: RunFolder) -> dict[str, Any] | None:
     """What `rank_run` found of a run; None if it was not measured."""
     path = run.path / FOLDER / "rank.json"
     return read_record(path, Rank, f"`nasray rank {run.path}` writes it anew") if path.is_file() else None
-
-
-def random_experiment(experiment: Experiment, seed: int) -> Experiment:
-    """Return the same space and budget with a random searcher, and without stages."""
-    return dataclasses.replace(experiment, seed=seed, searcher=options_of(SEARCHERS, "random"), minimize=(), stages={})
 
 
 def summarize(inner: RunFolder, run: RunFolder, training: Path) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from typing import Any
 from nasray.architectures import libraries, shufflenet, staged, supernet
 from nasray.architectures.family import SLOTS, Family, Slot
 from nasray.architectures.specs import did_you_mean
+from nasray.architectures.staged import PUBLISHED
 from nasray.cluster.reading import read_json, shown
 from nasray.registry import Registry
 from nasray.spaces import Architecture, LayerTable, NasrayError
@@ -36,15 +37,6 @@ ARCHITECTURES: dict[str, Architecture] = {
     name: architecture for family in _OURS.values() for name, architecture in family.named.items()
 }
 """nasray's own published architectures by name; those of other packages' families are found by `named_architecture`."""
-
-PUBLISHED: dict[str, dict[str, float]] = {
-    "maedet-s": {"gmacs": 48.7, "params_m": 21.2},
-    "maedet-m": {"gmacs": 89.9, "params_m": 25.8},
-    "maedet-l": {"gmacs": 152.9, "params_m": 43.9},
-    "resnet50": {"gmacs": 83.6, "params_m": 23.5},
-    "resnet101": {"gmacs": 159.5, "params_m": 42.4},
-}
-"""MAE-DET, Table 1: figures of the backbone, `gmacs` at 1280x800 pixels (the paper's "FLOPs")."""
 
 
 def family_of(architecture: Architecture) -> Family:

@@ -15,17 +15,14 @@ from nasray.cluster.progress import counted
 from nasray.experiment import Experiment
 from nasray.finding import find_architecture
 from nasray.models.supernets import supernet_architecture
-from nasray.options import options_of
-from nasray.parts import make_searcher, make_space
+from nasray.parts import make_searcher, make_space, random_experiment
 from nasray.recipe import Recipe
-from nasray.registry import SEARCHERS
 from nasray.spaces import Architecture, NasrayError
 from nasray.spaces.ranges import Range
 from nasray.spaces.references import From
 from nasray.stages.base import RANDOM, SUPERNET, Output, Site, Stage, Work, file_digest, text_digest
-from nasray.training import begin_training, resume_training, try_out
+from nasray.training import finish_training, try_out
 from nasray.training.folder import (
-    drop_damaged_summary,
     is_finished,
     is_training,
     last_checkpoint,
@@ -206,19 +203,13 @@ class TrainStage(Stage):
 
     def _train(self, site: Site, training: Training) -> dict[str, Any]:
         """Train to the end, if that is not reached yet; the content of summary.json."""
-        folder = training.folder
-        drop_damaged_summary(folder)
-        if not is_finished(folder):
-            if is_training(folder):
-                resume_training(folder)
-            else:
-                weights = self.weights and site.checkpoint(self.weights, training.architecture.id, training.repeat)
-                recipe = dataclasses.replace(
-                    site.recipe, seed=site.recipe.seed + training.repeat, weights=str(weights) if weights else None
-                )
-                folder.parent.mkdir(parents=True, exist_ok=True)
-                begin_training(recipe, folder, training.architecture, clear=True)
-        return read_summary(folder)
+        weights = None
+        if self.weights and not is_training(training.folder):  # one that is begun needs them no more
+            weights = site.checkpoint(self.weights, training.architecture.id, training.repeat)
+        recipe = dataclasses.replace(
+            site.recipe, seed=site.recipe.seed + training.repeat, weights=str(weights) if weights else None
+        )
+        return finish_training(recipe, training.folder, training.architecture)
 
     def _entries(self, site: Site, trainings: list[Training], summaries: list[dict[str, Any]]) -> list[Entry]:
         """Return each architecture with the mean of its trainings' best figures, best first."""
@@ -266,10 +257,7 @@ def _random_architectures(experiment: Experiment, num: int) -> list[Architecture
     Raises:
         NasrayError: if there are fewer.
     """
-    plain = dataclasses.replace(
-        experiment, searcher=options_of(SEARCHERS, "random"), minimize=(), seed=experiment.seed + 1, stages={}
-    )
-    searcher = make_searcher(plain)
+    searcher = make_searcher(random_experiment(experiment, experiment.seed + 1))
     rows = searcher.ask(num).genes
     if len(rows) < num:
         raise NasrayError(f"random-{num}: the space within the budget has {len(rows)} architectures. Ask for fewer")

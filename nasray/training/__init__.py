@@ -49,6 +49,28 @@ def begin_training(
         return _run(description.recipe, path)
 
 
+def finish_training(recipe: Recipe, folder: Path, architecture: Architecture) -> dict[str, Any]:
+    """Train to the end from wherever a folder's training is, and return the content of summary.json.
+
+    Args:
+        recipe: Recipe of the training, if it is not begun yet.
+        folder: Folder of the training.
+        architecture: What is trained.
+
+    Raises:
+        NasrayError: as `begin_training`.
+    """
+    from nasray.training.folder import drop_damaged_summary, is_finished, is_training, read_summary
+
+    drop_damaged_summary(folder)
+    if not is_finished(folder):
+        if is_training(folder):
+            resume_training(folder)
+        else:
+            begin_training(recipe, folder, architecture, clear=True)
+    return read_summary(folder)
+
+
 def train_here(recipe: Recipe, folder: Path, architecture: Architecture) -> dict[str, Any]:
     """Train in this process alone, on its GPU where it has one, and give the content of summary.json.
 
@@ -125,4 +147,12 @@ def _train(config: tuple[Recipe, str], worker: Worker) -> None:
     train(config[0], Path(config[1]), worker)
 
 
-__all__ = ["begin_training", "recipe_of_training", "resume_training", "train_here", "try_out", "with_absolute_paths"]
+__all__ = [
+    "begin_training",
+    "finish_training",
+    "recipe_of_training",
+    "resume_training",
+    "train_here",
+    "try_out",
+    "with_absolute_paths",
+]
