@@ -123,6 +123,12 @@ def _evaluator_registry() -> Registry:
     return EVALUATORS
 
 
+def _stage_registry() -> Registry:
+    from nasray.experiment import STAGES
+
+    return STAGES
+
+
 def _detector_registry() -> Registry:
     from nasray.models.detectors import DETECTORS
 
@@ -172,6 +178,7 @@ _REGISTRIES: dict[str, Callable[[], Registry]] = {
     "spaces": _space_registry,
     "searchers": _searcher_registry,
     "evaluators": _evaluator_registry,
+    "stages": _stage_registry,
     "detectors": _detector_registry,
     "path-samplers": _path_registry,
 }

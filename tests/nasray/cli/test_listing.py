@@ -35,6 +35,18 @@ def test_a_profile_is_of_the_options_that_are_given(capsys):
     assert profile["budget"] == "layers <= 17"
 
 
+def test_every_kind_of_part_is_listed_and_each_part_has_a_page(capsys):
+    kinds = ("spaces", "searchers", "evaluators", "stages", "detectors", "path-samplers")
+    for kind in kinds:
+        names = json.loads(printed(capsys, kind, "--json"))
+        for name, text in names.items():
+            assert text
+            assert printed(capsys, kind, name).startswith(f"{name}: {text}")
+    page = printed(capsys, "stages", "train")
+    assert "weights" in page
+    assert "Stage or checkpoint from which weights are taken" in page
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
