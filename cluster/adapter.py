@@ -63,7 +63,7 @@ class TuneSearchAlgorithm(TuneSearcher):
         self.batch_of_trial: dict[str, int] = {}
         self.stopped = False
 
-    def set_search_properties(self, metric: str | None, mode: str | None, config: dict, **spec: Any) -> bool:
+    def set_search_properties(self, metric: str | None, mode: str | None, config: dict[str, Any], **spec: Any) -> bool:
         """Nothing to take over: the experiment says it all."""
         return True
 

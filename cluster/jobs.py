@@ -68,10 +68,11 @@ def submit_job(address: str, command: Sequence[str]) -> str:
             "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_SECONDS),  # a training saves its state first
         }
         with _client(address) as client:
-            return client.submit_job(
+            job_id: str = client.submit_job(
                 entrypoint=ENTRY_POINT,
                 runtime_env={"working_dir": folder, "env_vars": environment},
             )
+    return job_id
 
 
 def _part(argument: str, folder: Path) -> tuple[str, str, str]:
@@ -155,7 +156,8 @@ def job_status(address: str, job: str) -> dict[str, Any]:
 def job_logs(address: str, job: str) -> str:
     """What the job has printed so far."""
     with _client(address) as client:
-        return client.get_job_logs(job)
+        logs: str = client.get_job_logs(job)
+    return logs
 
 
 def stop_job(address: str, job: str, *, timeout: float = STOP_SECONDS + 10.0) -> dict[str, Any]:
@@ -187,7 +189,7 @@ def follow_job(address: str, job: str, *, poll: float = 1.0) -> str:
     status = job_status(address, job)
     if status["status"] == "FAILED":
         raise NasrayError(f"job {job} failed: {status['message'].strip()}")
-    return status["status"]
+    return str(status["status"])
 
 
 @contextlib.contextmanager

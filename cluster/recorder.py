@@ -169,4 +169,4 @@ def diversity(population: Population) -> float:
     for column in population.T:
         _, counts = np.unique(column, return_counts=True)
         total += 1.0 - float(((counts / len(population)) ** 2).sum())
-    return total / population.shape[1]
+    return total / int(population.shape[1])

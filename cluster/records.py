@@ -189,7 +189,7 @@ def _read_yaml(path: Path) -> Any:
     return parse_yaml(text, shown(path))
 
 
-def read_record(path: Path, kind: Any, remedy: str) -> Any:
+def read_record(path: Path, kind: Any, remedy: str) -> dict[str, Any]:
     """Return the content of a JSON or YAML file of ours.
 
     Args:
@@ -208,12 +208,13 @@ def read_record(path: Path, kind: Any, remedy: str) -> Any:
     return check_record(content, kind, path, remedy)
 
 
-def check_record(content: Any, kind: Any, path: Path, remedy: str) -> Any:
+def check_record(content: Any, kind: Any, path: Path, remedy: str) -> dict[str, Any]:
     """Return what a file holds; the arguments and errors are those of `read_record`."""
     try:
-        return _adapter(kind).validate_python(content, strict=True)
+        record: dict[str, Any] = _adapter(kind).validate_python(content, strict=True)
     except ValidationError as error:
         raise NasrayError(f"{shown(path)} is not as nasray wrote it: {_first(error)}. {remedy}") from None
+    return record
 
 
 @cache

@@ -10,7 +10,7 @@ import warnings
 import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NotRequired
+from typing import TYPE_CHECKING, Any, NotRequired, cast
 
 from typing_extensions import TypedDict
 
@@ -147,7 +147,7 @@ class Checkpoint:
                 "chosen: name the run that searched it, whose winner is one, or a checkpoint of an architecture that "
                 "was trained, such as RUN/train"
             )
-        detector: Any = make_network(self.recipe, self.architecture, len(self.classes))
+        detector = cast("Detector", make_network(self.recipe, self.architecture, len(self.classes)))
         _load_state(detector, self.model)
         return detector.eval()
 

@@ -64,12 +64,14 @@ class Architecture:
     @property
     def family(self) -> str:
         """The network family, which names the builder in `nasray.models`."""
-        return json.loads(self.text)["family"]
+        family: str = json.loads(self.text)["family"]
+        return family
 
     @property
     def spec(self) -> dict[str, Any]:
         """The family's own description of the network (a fresh copy)."""
-        return json.loads(self.text)["spec"]
+        spec: dict[str, Any] = json.loads(self.text)["spec"]
+        return spec
 
     @property
     def id(self) -> str:

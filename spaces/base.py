@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from nasray.spaces.architecture import Architecture, text_id
 from nasray.spaces.exact import log_table
@@ -143,7 +143,8 @@ class Space(ABC):
         if not allowed.any():
             return allowed
         safe = population if allowed.all() else np.where(allowed[:, None], population, population[allowed][0])
-        return allowed & (self.repair(safe) == safe).all(axis=1)
+        unchanged: Mask = (self.repair(safe) == safe).all(axis=1)
+        return allowed & unchanged
 
     @cached_property
     def _allowed(self) -> list[Mask]:
@@ -324,11 +325,15 @@ class Space(ABC):
 
     def from_tune(self, config: Mapping[str, Any]) -> NDArray[np.int64]:
         """The valid (G,) row of a config that Ray Tune sampled from `to_tune`."""
-        return self.repair(np.array([[gene.from_tune(config[gene.name]) for gene in self.genes]], dtype=np.int64))[0]
+        return self._repaired([gene.from_tune(config[gene.name]) for gene in self.genes])
 
     def suggest(self, trial: optuna.trial.BaseTrial) -> NDArray[np.int64]:
         """A valid (G,) row from an Optuna trial, define by run."""
-        return self.repair(np.array([[gene.suggest(trial) for gene in self.genes]], dtype=np.int64))[0]
+        return self._repaired([gene.suggest(trial) for gene in self.genes])
+
+    def _repaired(self, row: ArrayLike) -> NDArray[np.int64]:
+        genes: NDArray[np.int64] = self.repair(np.array([row], dtype=np.int64))[0]
+        return genes
 
 
 def row_keys(population: Population) -> NDArray[np.uint64]:

@@ -60,17 +60,24 @@ class LayerTable:
     @cached_property
     def fan_in(self) -> Floats:
         """(L, N) inputs of one output value."""
-        return self.kernel * self.kernel * np.where(self.depthwise[:, None], 1.0, self.in_channels)
+        inputs: Floats = np.where(self.depthwise[:, None], 1.0, self.in_channels)
+        return self.kernel * self.kernel * inputs
+
+    @property
+    def _pixels(self) -> NDArray[np.int64]:
+        """(L, 1) pixels of the output maps."""
+        pixels: NDArray[np.int64] = self.out_hw.prod(axis=1, keepdims=True)
+        return pixels
 
     @property
     def macs(self) -> Floats:
         """(L, N) multiply-adds of convolutions and fully connected layers; biases and norms are not counted."""
-        return self.fan_in * self.out_channels * self.out_hw.prod(axis=1)[:, None] * self.repeats
+        return self.fan_in * self.out_channels * self._pixels * self.repeats
 
     @property
     def params(self) -> Floats:
         """(L, N) weights, and per channel 2 of batch norm (gates: 1 of bias) and 1 where there is a bias beside it."""
-        per_channel = np.where(self.role == "gate", 1.0, 2.0) + self.bias
+        per_channel: Floats = np.where(self.role == "gate", 1.0, 2.0) + self.bias
         return (self.fan_in + per_channel[:, None]) * self.out_channels * self.repeats
 
     def cost(self) -> Costs:
@@ -84,15 +91,16 @@ class LayerTable:
 
     def gmacs_mmcv(self) -> Floats:
         """(N,) gmacs as mmcv's counter counts: also 2 per batch-norm output element, 1 per pooling input element."""
-        normed = (self.role != "gate")[:, None] * self.out_channels * self.out_hw.prod(axis=1)[:, None] * self.repeats
-        return (self.macs + 2.0 * normed + self.pooled_elements * self.repeats).sum(axis=0) / 1e9
+        normed = (self.role != "gate")[:, None] * self.out_channels * self._pixels * self.repeats
+        counted: Floats = (self.macs + 2.0 * normed + self.pooled_elements * self.repeats).sum(axis=0)
+        return counted / 1e9
 
 
 @dataclass
 class LayerRows:
     """Collects rows for a `LayerTable`."""
 
-    rows: list[dict] = field(default_factory=list)
+    rows: list[dict[str, Any]] = field(default_factory=list)
 
     def add(
         self,
@@ -127,7 +135,7 @@ class LayerRows:
                 line[:] = row[name]
             return out
 
-        def per_row(name: str) -> NDArray:
+        def per_row(name: str) -> NDArray[Any]:
             return np.array([row[name] for row in self.rows])
 
         wide = ("kernel", "in_channels", "out_channels", "repeats", "pooled_elements", "skip")

@@ -260,11 +260,11 @@ class RestrictedSpace(Space):
 
     def from_tune(self, config: Mapping[str, Any]) -> NDArray[np.int64]:
         """The valid (G,) row of a config that Ray Tune sampled from `to_tune`."""
-        return self.repair(self._space_of_genes.from_tune(config)[None])[0]
+        return self._repaired(self._space_of_genes.from_tune(config))
 
     def suggest(self, trial: Any) -> NDArray[np.int64]:
         """A valid (G,) row from an Optuna trial, define by run as the space does."""
-        return self.repair(self._space_of_genes.suggest(trial)[None])[0]
+        return self._repaired(self._space_of_genes.suggest(trial))
 
     # ---- what the space itself says ---------------------------------------------------------------------------------
 

@@ -223,7 +223,8 @@ class BlockTables(NamedTuple):
     @staticmethod
     def look_up(table: Floats, population: Population) -> Floats:
         """(N,) sums over the stem and the blocks; whole numbers, and so exact in any order."""
-        return table[0, 0] + table[np.arange(1, len(table)), population].sum(axis=1)
+        sums: Floats = table[0, 0] + table[np.arange(1, len(table)), population].sum(axis=1)
+        return sums
 
 
 @lru_cache(maxsize=64)

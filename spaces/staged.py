@@ -167,7 +167,7 @@ class StagedSpace(Space):
         """(N,) whether each row is an architecture of this space."""
         _, parts = self.split(population)
         # The tables let any zero of a part that can be absent through; a part is absent as a whole or not at all.
-        whole = ((parts > 0).all(axis=2) | (parts == 0).all(axis=2)).all(axis=1)
+        whole: Mask = ((parts > 0).all(axis=2) | (parts == 0).all(axis=2)).all(axis=1)
         return super().is_valid(population) & whole
 
     def sample(self, num: int, rng: np.random.Generator) -> Population:
@@ -185,7 +185,7 @@ class StagedSpace(Space):
             *others, depth_gene = self.genes[start : start + self._genes_per_part]
             depth = depth_gene.suggest(trial)
             row += [*(gene.suggest(trial) if depth else 0 for gene in others), depth]
-        return self.repair(np.array([row], dtype=np.int64))[0]
+        return self._repaired(row)
 
     # ---- variation ----------------------------------------------------------------------------------------------
 
@@ -307,7 +307,8 @@ class StagedSpace(Space):
                 raise ValueError(f"not an architecture of space {self.family!r}: C{level} has too many parts")
             mid = [stage[self.mid_kind]] if self.mid_kind else []
             parts[0, index] = [stage["kernel"], stage["width"], *mid, stage["depth"]]
-        return row[0]
+        genes: Ints = row[0]
+        return genes
 
     def cost(self, population: Population) -> Costs:
         """`gmacs`, `params_m` and `layers` of the backbone at `image_hw`, each (N,)."""

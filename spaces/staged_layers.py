@@ -156,4 +156,5 @@ def _inverted(rows: LayerRows, *, block: int, level: int, width: Floats, kernel:
 
 def gate_width(hidden: Floats) -> Floats:
     """Channels of the squeezed vector: a quarter of the hidden width, a multiple of 8, at least 8 (MobileNetV3)."""
-    return np.maximum(8.0, np.floor(hidden / 4 / 8 + 0.5) * 8)
+    multiples: Floats = np.floor(hidden / 4 / 8 + 0.5) * 8
+    return np.maximum(8.0, multiples)

@@ -27,7 +27,8 @@ def scaled(widths: Ints, rng: np.random.Generator, gene: Gene) -> Ints:
     """Return (N,) widths, each times a random scale, to the nearest multiple of 8 within the gene's bounds."""
     scale = WIDTH_SCALES[rng.integers(len(WIDTH_SCALES), size=len(widths))]
     steps = np.floor(widths * scale / WIDTH_STEP + 0.5).astype(np.int64)
-    return (steps * WIDTH_STEP).clip(gene.values[0], gene.values[-1])
+    bounded: Ints = (steps * WIDTH_STEP).clip(gene.values[0], gene.values[-1])
+    return bounded
 
 
 def settle_depths(parts: Ints, stages: Sequence[Ints], max_depth: int) -> None:

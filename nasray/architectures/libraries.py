@@ -8,8 +8,8 @@ from functools import partial
 from typing import Any
 
 from nasray.architectures.family import Family
-from nasray.architectures.specs import check_keys
-from nasray.configuration import did_you_mean, install_command
+from nasray.architectures.specs import check_keys, did_you_mean
+from nasray.configuration import install_command
 from nasray.spaces import Architecture, NasrayError
 from nasray.spaces.ranges import shortened
 

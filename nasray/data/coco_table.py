@@ -94,9 +94,10 @@ def _without_collections() -> Iterator[None]:
             gc.enable()
 
 
-def _load(content: bytes, source: str) -> dict[str, Any]:
-    file = parse_json(content, source, each=_compact, finite=False)
-    missing = [key for key in LISTS if not isinstance(file, dict) or not isinstance(file.get(key), list)]
+def _load(text: bytes, source: str) -> dict[str, Any]:
+    content = parse_json(text, source, each=_compact, finite=False)
+    file: dict[str, Any] = content if isinstance(content, dict) else {}
+    missing = [key for key in LISTS if not isinstance(file.get(key), list)]
     if missing:
         raise NasrayError(
             f"{source} is not of COCO's form: it needs lists {', '.join(LISTS)} and lacks {', '.join(missing)}"

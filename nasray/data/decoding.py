@@ -268,7 +268,9 @@ def _decode_jpeg(content: bytes) -> NDArray[np.uint8]:
     import torch
     from torchvision.io import ImageReadMode, decode_jpeg
 
-    return decode_jpeg(torch.frombuffer(bytearray(content), dtype=torch.uint8), mode=ImageReadMode.RGB).numpy()
+    encoded = torch.frombuffer(bytearray(content), dtype=torch.uint8)
+    pixels: NDArray[np.uint8] = decode_jpeg(encoded, mode=ImageReadMode.RGB).numpy()
+    return pixels
 
 
 def _channels_first(values: NDArray[np.uint8]) -> NDArray[np.uint8]:

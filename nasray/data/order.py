@@ -58,7 +58,8 @@ def _grouped(order: NDArray[np.int64], wide: NDArray[np.bool_], global_batch: in
         ends.append(batches[:, -1])
         left.append(places[count:])
     batches = np.concatenate(whole)[np.argsort(np.concatenate(ends))]
-    return order[np.concatenate([batches.ravel(), np.sort(np.concatenate(left))])]
+    places = np.concatenate([batches.ravel(), np.sort(np.concatenate(left))])
+    return np.take(order, places)
 
 
 def evaluation_batches(

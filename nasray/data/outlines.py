@@ -215,4 +215,5 @@ class Segmentations:
             value = mask.merge(mask.frPyObjects(value, height, width))
         elif isinstance(value["counts"], list):
             value = mask.frPyObjects({**value, "size": [height, width]}, height, width)
-        return mask.decode({**value, "size": [height, width]})
+        pixels: NDArray[np.uint8] = mask.decode({**value, "size": [height, width]})
+        return pixels

@@ -107,7 +107,7 @@ def to_8_bits(values: NDArray[Any], name: str, rules: PixelRules, largest: int |
             "value-range",
         )
     if values.dtype.kind == "u" and values.dtype.itemsize == 2:
-        return _scaled(np.arange(65536), low, high)[values]  # a table
+        return np.take(_scaled(np.arange(65536), low, high), values)  # a table
     flat, scaled = values.reshape(-1), np.empty(values.size, dtype=np.uint8)
     for begin in range(0, values.size, BLOCK):
         scaled[begin : begin + BLOCK] = _scaled(flat[begin : begin + BLOCK], low, high)

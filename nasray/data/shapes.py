@@ -131,7 +131,8 @@ def _ground(generator: np.random.Generator, image_hw: tuple[int, int]) -> NDArra
     y, x = np.mgrid[: image_hw[0], : image_hw[1]]
     slope_y, slope_x = generator.integers(-3, 4, size=2)
     stripes = (slope_y * y + slope_x * x) // 8 % 2 * generator.integers(-30, 31, size=(3, 1, 1))
-    return np.rint(smooth).astype(np.int64) + stripes
+    pixels: NDArray[np.int64] = np.rint(smooth).astype(np.int64) + stripes
+    return pixels
 
 
 def _fill(image: NDArray[np.int64], mask: NDArray[np.bool_], generator: np.random.Generator) -> None:
@@ -178,7 +179,8 @@ def _place(outline: Polygon, generator: np.random.Generator, image_hw: tuple[int
     """
     low, high = outline.min(axis=0), outline.max(axis=0)
     room = np.maximum(np.array(image_hw[::-1]) - (high - low), 0)
-    return np.round(outline - low + generator.random(2) * room, 2).clip(0, image_hw[::-1])
+    placed: Polygon = np.round(outline - low + generator.random(2) * room, 2).clip(0, image_hw[::-1])
+    return placed
 
 
 # ---- as a data set in memory and on disk --------------------------------------------------------------------------

@@ -192,9 +192,10 @@ class ShardImages:
 
         try:
             group = self._handle(shard).read_row_group(row // GROUP, columns=["image"], use_threads=False)
-            return group["image"][row % GROUP].as_py()
+            content: bytes = group["image"][row % GROUP].as_py()
         except (pa.ArrowException, IndexError) as error:
             raise NasrayError(f"cannot read {self.name(index)}: {error}; pack the data set again") from error
+        return content
 
     def open(self, index: int) -> BinaryIO:
         """The encoded image as a file."""
@@ -322,7 +323,8 @@ def _annotations(folder: Path, shards: list[dict[str, Any]]) -> pa.Table:
 def _lengths(table: pa.Table, column: str) -> NDArray[np.int64]:
     import pyarrow.compute as pc
 
-    return pc.list_value_length(table[column]).to_numpy().astype(np.int64)
+    lengths: NDArray[np.int64] = pc.list_value_length(table[column]).to_numpy().astype(np.int64)
+    return lengths
 
 
 def _flat(table: pa.Table, column: str) -> Any:

@@ -62,21 +62,20 @@ def resized_hw(
     return height, width
 
 
-class ResizeTo(v2.Transform):
+@dataclass(frozen=True)
+class ResizeTo:
     """Resize to the recipe's size, drawn where there are several short sides.
 
     With scale jitter, resize to a random multiple of that size, then crop or pad to it at a random place.
 
-    Args:
-        options: of the recipe.
+    Attributes:
+        options: Augmentation options of the recipe.
     """
 
-    def __init__(self, options: AugmentationOptions) -> None:
-        super().__init__()
-        self.options = options
+    options: AugmentationOptions
 
-    def forward(self, sample: Sample) -> Sample:
-        """The resized sample."""
+    def __call__(self, sample: Sample) -> Sample:
+        """Return the resized sample."""
         options = self.options
         choice = int(_draw() * len(options.short_side)) if len(options.short_side) > 1 else 0
         height, width = sample["image"].shape[-2:]
@@ -86,14 +85,16 @@ class ResizeTo(v2.Transform):
         low, high = options.scale_jitter
         factor = low + (high - low) * _draw()
         sample = resize(sample, (max(round(size[0] * factor), 1), max(round(size[1] * factor), 1)))
-        return v2.RandomCrop(size, pad_if_needed=True, fill=_fill())(sample)
+        cropped: Sample = v2.RandomCrop(size, pad_if_needed=True, fill=_fill())(sample)
+        return cropped
 
 
 def resize(sample: Sample, size: tuple[int, int]) -> Sample:
     """The sample in another size; nothing is done to one that has it."""
     if tuple(sample["image"].shape[-2:]) == size:
         return sample
-    return v2.Resize(size, antialias=True)(sample)
+    resized: Sample = v2.Resize(size, antialias=True)(sample)
+    return resized
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -111,7 +112,7 @@ def measure_detector(detector: nn.Module, image_hw: tuple[int, int], **setting: 
     return {"scope": "detector", **measure(detector, image_hw, **setting)}
 
 
-def _without_drawing(build: Any, architecture: Architecture) -> nn.Module:
+def _without_drawing(build: Callable[[Architecture], nn.Module], architecture: Architecture) -> nn.Module:
     """The network, with the user's random state left as it was."""
     import torch
 

@@ -118,10 +118,12 @@ class Residual(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to (B, C', H', W')."""
-        out = self.main(x)
+        out: Tensor = self.main(x)
         if self.shortcut is not None:
             out += self.shortcut(x)
-        return out if self.activation is None else self.activation(out)
+        if self.activation is not None:
+            out = self.activation(out)
+        return out
 
 
 class Gate(nn.Module):
@@ -137,7 +139,8 @@ class Gate(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to the same shape."""
         means = x.mean(dim=(2, 3), keepdim=True)
-        return x * self.excite(self.activation(self.squeeze(means))).sigmoid()
+        gates: Tensor = self.excite(self.activation(self.squeeze(means))).sigmoid()
+        return x * gates
 
 
 def gate_width(hidden: int) -> int:

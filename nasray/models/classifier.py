@@ -52,7 +52,7 @@ class Classifier(nn.Module):
             generator: not needed; what detectors take.
         """
         del generator
-        logits = self.head(next(reversed(self.backbone(self.normalize(images)).values())))
+        logits: Tensor = self.head(next(reversed(self.backbone(self.normalize(images)).values())))
         if targets is None:
             return logits
         return {"loss_classes": F.cross_entropy(logits, targets, label_smoothing=self.label_smoothing)}
@@ -70,4 +70,5 @@ class ClassifierHead(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to (B, num_classes) logits."""
-        return self.linear(self.dropout(self.conv(x)).mean(dim=(2, 3)))
+        logits: Tensor = self.linear(self.dropout(self.conv(x)).mean(dim=(2, 3)))
+        return logits

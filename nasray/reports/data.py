@@ -250,8 +250,9 @@ def section(description: dict[str, Any], name: str) -> dict[str, Any]:
     """Return a part of the description, which holds it under `experiment` or at its top; empty where it has none."""
     experiment = description.get("experiment")
     for owner in (experiment if isinstance(experiment, dict) else {}, description):
-        if isinstance(owner.get(name), dict):
-            return owner[name]
+        part = owner.get(name)
+        if isinstance(part, dict):
+            return part
     return {}
 
 

@@ -116,7 +116,8 @@ def log_width_score(table: LayerTable, weights: tuple[float, ...] = MULTI_SCALE)
 def narrowness(table: LayerTable) -> Floats:
     """Return the sum of 1 / width over the layers of each network, (N,); see `NARROW`."""
     rows = np.flatnonzero(table.role == "main")
-    return (table.repeats[rows] / np.maximum(table.out_channels[rows], 1.0)).sum(axis=0)
+    sums: Floats = (table.repeats[rows] / np.maximum(table.out_channels[rows], 1.0)).sum(axis=0)
+    return sums
 
 
 def level_widths(table: LayerTable) -> Floats:
@@ -234,7 +235,7 @@ def _residual_gains(table: LayerTable, rows: Ints, starts: Ints, ends: Ints, gai
         shortcut[index] += (table.repeats[row] > 0) * table.in_channels[row]
     # A stream that ends in a ReLU carries half its variance as mean square.
     shortcut *= np.where(table.relu_out[last], 0.5, 1.0)[:, None]
-    ratio = shortcut / _by_block(np.multiply, gain, starts, ends)
+    ratio: Floats = shortcut / _by_block(np.multiply, gain, starts, ends)
     return 2 * ratio / (2 + ratio)  # log1p to third order; the ratio is below 0.01
 
 

@@ -90,10 +90,12 @@ def _rank_correlations(x: Floats, y: Floats, counts: Floats) -> tuple[Floats, Fl
     sign_x, sign_y = np.sign(x[:, None] - x), np.sign(y[:, None] - y)
 
     def pairs(matrix: Floats) -> Floats:
-        return ((counts @ matrix) * counts).sum(axis=1)
+        sums: Floats = ((counts @ matrix) * counts).sum(axis=1)
+        return sums
 
     def weighted(first: Floats, second: Floats) -> Floats:
-        return (counts * first * second).sum(axis=1)
+        sums: Floats = (counts * first * second).sum(axis=1)
+        return sums
 
     rank_x, rank_y = counts @ sign_x.T / 2, counts @ sign_y.T / 2
     with np.errstate(invalid="ignore", divide="ignore"):

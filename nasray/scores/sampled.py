@@ -29,7 +29,8 @@ from torch.nn import functional as F
 
 from nasray.architectures import checked_spec, layer_table
 from nasray.architectures.staged import MID_KEYS
-from nasray.scores.entropy import MULTI_SCALE, NUM_LEVELS, SizeFactor, level_widths, weigh_levels
+from nasray.scores.borders import NUM_LEVELS
+from nasray.scores.entropy import MULTI_SCALE, SizeFactor, level_widths, weigh_levels
 from nasray.spaces import Architecture, NasrayError
 
 

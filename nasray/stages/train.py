@@ -19,8 +19,8 @@ from nasray.parts import make_searcher, make_space, random_experiment
 from nasray.recipe import Recipe
 from nasray.spaces import Architecture, NasrayError
 from nasray.spaces.ranges import Range
-from nasray.spaces.references import From
-from nasray.stages.base import RANDOM, SUPERNET, Output, Site, Stage, Work, file_digest, text_digest
+from nasray.spaces.references import From, Output
+from nasray.stages.base import RANDOM, SUPERNET, Site, Stage, Work, file_digest, text_digest
 from nasray.training import finish_training, try_out
 from nasray.training.folder import (
     is_finished,

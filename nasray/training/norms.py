@@ -63,7 +63,8 @@ class SyncedBatchNorm(nn.BatchNorm2d):
             self.running_var.lerp_(variance * total / (total - 1), self.momentum)
             self.num_batches_tracked.add_(1)
         scale = self.weight * (variance + self.eps).rsqrt()
-        return (centered * scale[:, None, None] + self.bias[:, None, None]).to(x.dtype)
+        scaled: Tensor = centered * scale[:, None, None] + self.bias[:, None, None]
+        return scaled.to(x.dtype)
 
 
 DONE = (FrozenBatchNorm, SyncedBatchNorm, nn.SyncBatchNorm)

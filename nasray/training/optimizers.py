@@ -78,7 +78,7 @@ def make_optimizer(
         raise NasrayError("everything is frozen: no parameter is left to be trained. Lower frozen_stages")
     kinds = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
     special = {"momentum": options.momentum} if options.name == "sgd" else {}
-    optimizer = kinds[options.name](
+    optimizer: torch.optim.Optimizer = kinds[options.name](
         [{"params": members, "lr": rate, "learning_rate": rate, "weight_decay": decay}
          for (rate, decay), members in groups.items()],
         fused=True,

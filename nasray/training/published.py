@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from nasray.architectures.libraries import check_model, import_library
+from nasray.architectures.specs import did_you_mean
 from nasray.cluster import write_atomic
 from nasray.cluster.progress import say
-from nasray.configuration import did_you_mean
 from nasray.spaces import NasrayError
 
 LIBRARIES = ("torchvision", "timm")

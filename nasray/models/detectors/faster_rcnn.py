@@ -98,7 +98,8 @@ class FasterRCNN(Detector):
         """
         if self.neck is None:
             return list(self.backbone(self.normalize(images)))
-        return self.neck(self.features(images, self.reductions))
+        maps: list[Tensor] = self.neck(self.features(images, self.reductions))
+        return maps
 
     @property
     def strides(self) -> tuple[int, ...]:

@@ -81,8 +81,13 @@ def _logits_of_classes(levels: Sequence[Tensor], chosen: Positives, num_classes:
 
 def _absent(levels: Sequence[Tensor], chosen: Positives, num_classes: int, present: Tensor) -> Tensor:
     """The sum over all logits of the loss of a class that is not there, but for those `present` and those ignored."""
-    total = torch.stack([_AbsentFocal.apply(level) for level in levels]).sum()
-    return total - _AbsentFocal.apply(present) - _AbsentFocal.apply(take(levels, chosen.ignored, num_classes))
+    total = torch.stack([_absent_focal(level) for level in levels]).sum()
+    return total - _absent_focal(present) - _absent_focal(take(levels, chosen.ignored, num_classes))
+
+
+def _absent_focal(logits: Tensor) -> Tensor:
+    loss: Tensor = _AbsentFocal.apply(logits)
+    return loss
 
 
 class _AbsentFocal(torch.autograd.Function):

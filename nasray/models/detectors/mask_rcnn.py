@@ -165,4 +165,5 @@ def paste_masks(masks: Tensor, boxes: Tensor, image_hw: tuple[int, int]) -> Tens
         boxes: (K, 4) in pixels of the image.
         image_hw: H and W.
     """
-    return paste_masks_in_image(masks[:, None], boxes, image_hw)[:, 0] >= 0.5
+    probabilities: Tensor = paste_masks_in_image(masks[:, None], boxes, image_hw)[:, 0]
+    return probabilities >= 0.5

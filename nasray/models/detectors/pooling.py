@@ -122,7 +122,7 @@ def _pool_everywhere(
     maps: Sequence[Tensor], regions: Tensor, level: Tensor, size: int, scales: Sequence[float]
 ) -> Tensor:
     """All regions from all levels, so that no shape depends on values."""
-    pooled = roi_align(maps[0], regions, size, scales[0], POINTS)
+    pooled: Tensor = roi_align(maps[0], regions, size, scales[0], POINTS)
     for index in range(1, len(maps)):
         other = roi_align(maps[index], regions, size, scales[index], POINTS)
         pooled = torch.where((level == index)[:, None, None, None], other, pooled)

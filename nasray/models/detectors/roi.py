@@ -145,4 +145,5 @@ def box_loss(logits: Tensor, deltas: Tensor, samples: Samples) -> dict[str, Tens
 
 def decode(deltas: Tensor, boxes: Tensor) -> Tensor:
     """The boxes of every class, (R, C, 4), from (R, C, 4) deltas and (R, 4) boxes."""
-    return CODER.decode_single(deltas.flatten(1), boxes).view_as(deltas)
+    decoded: Tensor = CODER.decode_single(deltas.flatten(1), boxes)
+    return decoded.view_as(deltas)

@@ -142,7 +142,8 @@ class DilatedBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, channels, H, W) to the same shape."""
-        return x + self.main(x)
+        change: Tensor = self.main(x)
+        return x + change
 
 
 @torch.no_grad()

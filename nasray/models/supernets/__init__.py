@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from nasray.architectures.supernet import FAMILY
@@ -33,7 +34,7 @@ def space_of_supernet(architecture: Architecture, **options: Any) -> Space:
     family = spec.pop("space", None)
     if architecture.family != FAMILY or family not in SUPERNETS:
         raise NasrayError(f"no supernet: {architecture.text}")
-    kind: Any = SPACES[family]
+    kind: Callable[..., Space] = SPACES[family]
     try:
         return kind(**spec, **options)
     except (TypeError, ValueError) as error:

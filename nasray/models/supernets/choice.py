@@ -30,7 +30,8 @@ class OneOf(nn.ModuleList):
         """Return what the chosen module makes of x."""
         if self.chosen is None:
             raise RuntimeError("no path is set: call set_path(genes) of the supernet first")
-        return self[self.chosen](x)
+        out: Tensor = self[self.chosen](x)
+        return out
 
 
 class ChoiceSupernet(Supernet):

@@ -48,7 +48,8 @@ class UniformPaths:
 
     def draw(self, iteration: int) -> NDArray[np.int64]:
         """Return the (G,) genes of the path of a step, counted from 0."""
-        return self.space.sample(1, np.random.default_rng([self.seed, 1, iteration]))[0]
+        genes: NDArray[np.int64] = self.space.sample(1, np.random.default_rng([self.seed, 1, iteration]))[0]
+        return genes
 
 
 class WindowedPaths:
@@ -101,7 +102,9 @@ class WindowedPaths:
         low, high = self.windows[int(rng.integers(len(self.windows)))]
         paths = self.space.sample(TRIES, rng)
         costs = self._costs(paths)
-        return paths[np.argmax((costs >= low) & (costs <= high))]  # the first hit; the first of all if there is none
+        first = np.argmax((costs >= low) & (costs <= high))  # the first hit; the first of all if there is none
+        genes: NDArray[np.int64] = paths[first]
+        return genes
 
     def _costs(self, paths: NDArray[np.int64]) -> NDArray[np.float64]:
         return self.cost(paths)[self.cost_name]
