@@ -66,10 +66,17 @@ def draw(num_annotations: int, seed: int = 0) -> dict[str, Any]:
     rng = np.random.default_rng(seed)
     num_images = max(num_annotations // 7, 1)
     images = [
-        {"license": 3, "file_name": f"{image:012d}.jpg", "coco_url": f"cocodataset.org/train2017/{image:012d}.jpg",
-         "height": 480, "width": 640, "date_captured": "2013-11-14 11:18:45", "id": image}
+        {
+            "license": 3,
+            "file_name": f"{image:012d}.jpg",
+            "coco_url": f"cocodataset.org/train2017/{image:012d}.jpg",
+            "height": 480,
+            "width": 640,
+            "date_captured": "2013-11-14 11:18:45",
+            "id": image,
+        }
         for image in range(1, num_images + 1)
-    ]  # fmt: skip
+    ]
     annotations = []
     for number in range(1, num_annotations + 1):
         x, y, width, height = (rng.random(4) * (320, 240, 320, 240)).round(2).tolist()
@@ -77,11 +84,17 @@ def draw(num_annotations: int, seed: int = 0) -> dict[str, Any]:
         outline: Any = [corners.round(2).ravel().tolist()]
         if number % 100 == 0:
             outline = {"size": [480, 640], "counts": [1000, 640 * 480 - 2000, 1000]}
-        annotations.append({
-            "segmentation": outline, "area": round(width * height / 2, 4), "iscrowd": int(number % 100 == 0),
-            "image_id": int(rng.integers(1, num_images + 1)), "bbox": [x, y, width + 1, height + 1],
-            "category_id": int(rng.integers(1, 81)), "id": number,
-        })  # fmt: skip
+        annotations.append(
+            {
+                "segmentation": outline,
+                "area": round(width * height / 2, 4),
+                "iscrowd": int(number % 100 == 0),
+                "image_id": int(rng.integers(1, num_images + 1)),
+                "bbox": [x, y, width + 1, height + 1],
+                "category_id": int(rng.integers(1, 81)),
+                "id": number,
+            }
+        )
     categories = [{"supercategory": "thing", "id": label, "name": f"class {label}"} for label in range(1, 81)]
     return {"images": images, "annotations": annotations, "categories": categories}
 
@@ -92,9 +105,12 @@ def measure(path: Path, how: str, cache: Path, processes: int = 2) -> list[dict[
     running, found = [], []
     for _ in range(processes):
         process = subprocess.Popen(
-            [sys.executable, "-c", PARTS, str(path), how], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            [sys.executable, "-c", PARTS, str(path), how],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
             env=environment,
-        )  # fmt: skip
+        )
         running.append(process)
         assert process.stdout is not None
         found.append({"seconds": float(process.stdout.readline().split()[1])})
@@ -125,12 +141,15 @@ def main() -> None:
             before = measure(path, "before", path.parent / "unused", processes=2)[1]
             first, second = measure(path, "now", path.parent / "cache")
             figures = {
-                "annotations": options.annotations * factor, "json_mib": path.stat().st_size / 2**20,
-                "before": before, "first": first, "second": second,
+                "annotations": options.annotations * factor,
+                "json_mib": path.stat().st_size / 2**20,
+                "before": before,
+                "first": first,
+                "second": second,
                 "seconds_ratio": before["seconds"] / second["seconds"],
                 "pss_ratio": before["pss_mib"] / second["pss_mib"],
                 "peak_ratio": before["peak_mib"] / second["peak_mib"],
-            }  # fmt: skip
+            }
             print(to_json(figures))
 
 

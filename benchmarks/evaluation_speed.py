@@ -32,12 +32,18 @@ def draw(num_images: int, num_detections: int, seed: int = 0) -> tuple[dict[str,
     owners = np.repeat(images, BOXES)
     boxes, labels = draw_boxes(rng, len(owners)), rng.integers(1, NUM_CLASSES + 1, len(owners))
     annotations = [
-        {"id": number, "image_id": int(owner), "category_id": int(label), "bbox": box,
-         "area": box[2] * box[3], "iscrowd": int(crowd)}
+        {
+            "id": number,
+            "image_id": int(owner),
+            "category_id": int(label),
+            "bbox": box,
+            "area": box[2] * box[3],
+            "iscrowd": int(crowd),
+        }
         for number, (owner, label, box, crowd) in enumerate(
             zip(owners, labels, boxes.tolist(), rng.random(len(owners)) < 0.01, strict=True), start=1
         )
-    ]  # fmt: skip
+    ]
     seen = np.concatenate([np.flatnonzero(rng.random(len(owners)) < 0.8) for _ in range(2)])  # many of them twice
     shifted = boxes[seen] + rng.normal(0, 0.08, (len(seen), 4)) * np.tile(boxes[seen, 2:], 2)
     shifted[:, 2:] = np.maximum(shifted[:, 2:], 1)
@@ -51,8 +57,9 @@ def draw(num_images: int, num_detections: int, seed: int = 0) -> tuple[dict[str,
         np.concatenate([rng.beta(3, 2, len(seen)), rng.beta(1, 6, len(invented))]).tolist(),
         strict=True,
     )
-    results = [{"image_id": owner, "category_id": label, "bbox": box, "score": score}
-               for owner, label, box, score in columns]  # fmt: skip
+    results = [
+        {"image_id": owner, "category_id": label, "bbox": box, "score": score} for owner, label, box, score in columns
+    ]
     content = {
         "images": [{"id": int(image), "height": IMAGE_HW[0], "width": IMAGE_HW[1]} for image in images],
         "categories": [{"id": label, "name": f"class {label}"} for label in range(1, NUM_CLASSES + 1)],

@@ -126,15 +126,19 @@ LANDSCAPES = {
     "small-640": (lambda: Table((8, 8, 5, 2)), lambda space, seed: Rugged(space, seed, neighbors=1), NO_BUDGET),
     "cell-15625": (lambda: Table((5,) * 6), lambda space, seed: Rugged(space, seed, neighbors=2), NO_BUDGET),
     "smooth-15625": (
-        lambda: Table((5,) * 6), lambda space, seed: Rugged(space, seed, neighbors=1, decay=0.5), NO_BUDGET
+        lambda: Table((5,) * 6),
+        lambda space, seed: Rugged(space, seed, neighbors=1, decay=0.5),
+        NO_BUDGET,
     ),
     "traps-10^6": (lambda: Table((4,) * 10, ordered=True), Traps, NO_BUDGET),
     "peaks-10^8": (lambda: Table((10,) * 8, ordered=True), Peaks, Budget(upper={"size": 36.0})),
     "blocks-10^12": (
-        lambda: Table((4,) * 20), lambda space, seed: Rugged(space, seed, neighbors=1), Budget(upper={"size": 30.0})
+        lambda: Table((4,) * 20),
+        lambda space, seed: Rugged(space, seed, neighbors=1),
+        Budget(upper={"size": 30.0}),
     ),
     "layers": (lambda: BasicSpace(image_hw=(320, 320)), Layers, Budget(upper={"gmacs": 4.0, "layers": 60})),
-}  # fmt: skip
+}
 
 
 def reference(space, landscape, budget, seed):

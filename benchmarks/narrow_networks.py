@@ -51,10 +51,12 @@ def main() -> None:
             for architecture in (divided(space.to_architecture(row), factor) for row in chosen):
                 table = layer_table(architecture, image_hw)
                 generators = (torch.Generator().manual_seed(seed) for seed in range(options.passes))
-                passes = np.array([
-                    sampled_level_entropies(architecture, generator=generator, image_hw=image_hw)[4]
-                    for generator in generators
-                ])  # fmt: skip
+                passes = np.array(
+                    [
+                        sampled_level_entropies(architecture, generator=generator, image_hw=image_hw)[4]
+                        for generator in generators
+                    ]
+                )
                 rows.append([narrowness(table)[0], level_entropies(table, image_hw=image_hw)[4, 0], passes])
     print(f"{'narrowness':12} networks  dead  mean difference  worst  of noise  sd of one pass")
     for low, high in itertools.pairwise(BOUNDS):

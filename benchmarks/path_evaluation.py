@@ -55,9 +55,14 @@ def make_checkpoint(folder: Path, options: argparse.Namespace) -> Path:
     """A supernet as a detector, trained for a few steps: times do not depend on what it has learnt."""
     recipe = load_recipe(options.recipe)
     recipe = dataclasses.replace(
-        recipe, data=options.data, holdout=options.holdout, weights=None, batch_size=options.batch_size,
-        resources=WorkerOptions(), schedule=dataclasses.replace(recipe.schedule, epochs=options.epochs),
-    )  # fmt: skip
+        recipe,
+        data=options.data,
+        holdout=options.holdout,
+        weights=None,
+        batch_size=options.batch_size,
+        resources=WorkerOptions(),
+        schedule=dataclasses.replace(recipe.schedule, epochs=options.epochs),
+    )
     train_here(recipe, folder, supernet_architecture(make_space_of(options.space)))
     return folder / "checkpoints" / "last.pt"
 
@@ -209,16 +214,20 @@ def measure(options: argparse.Namespace, checkpoint: Path) -> dict[str, Any]:
         done = subprocess.run(command(what, options, checkpoint), capture_output=True, text=True, check=True)
         memory[what] = float(done.stdout)
     return {
-        "space": options.space, "recipe": options.recipe, "data": options.data, "paths": options.paths,
+        "space": options.space,
+        "recipe": options.recipe,
+        "data": options.data,
+        "paths": options.paths,
         "images": {"statistics": evaluator.loaded.num_calibration, "compared_on": len(evaluator.loaded.dataset)},
         "seconds_per_path": {"ours": statistics.mean(ours), "plain": statistics.mean(theirs)},
         "seconds_of_the_first": ours[0],
         "ratio": statistics.mean(theirs) / statistics.mean(ours),
         "ratio_of_medians": statistics.median(theirs) / statistics.median(ours),
         "split": split,
-        "peak_mib": memory, "peak_ratio": memory["supernet"] / memory["standalone"],
+        "peak_mib": memory,
+        "peak_ratio": memory["supernet"] / memory["standalone"],
         "checkpoint_pages_mib": sharing(options, checkpoint),
-    }  # fmt: skip
+    }
 
 
 def describe(result: dict[str, Any]) -> str:

@@ -92,10 +92,16 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             seconds[name] += [trainee.step() for _ in range(options.steps)]
     speed = {name: options.batch_size / statistics.median(values) for name, values in seconds.items()}
     return {
-        "space": options.space, "recipe": options.recipe, "image_size": options.image_size,
-        "batch_size": options.batch_size, "precision": options.precision, "device": describe_device(whole.device),
-        "paths": options.rounds, "images_per_s": speed, "ratio": speed["supernet"] / speed["standalone"],
-    }  # fmt: skip
+        "space": options.space,
+        "recipe": options.recipe,
+        "image_size": options.image_size,
+        "batch_size": options.batch_size,
+        "precision": options.precision,
+        "device": describe_device(whole.device),
+        "paths": options.rounds,
+        "images_per_s": speed,
+        "ratio": speed["supernet"] / speed["standalone"],
+    }
 
 
 def describe_device(device: torch.device) -> str:

@@ -150,13 +150,18 @@ def main() -> None:
             for whose, values in peaks.items():
                 values.append(peak_mib(whose, name, options))
         memory = {whose: statistics.median(values) for whose, values in peaks.items()}
-        rows.append({
-            "detector": name, "images_per_s": speed, "peak_mib": memory, "peaks_mib": peaks,
-            "speed_ratio": speed["ours"] / speed["torchvision"],
-            "speed_ratio_nchw": speed["ours-nchw"] / speed["torchvision"],
-            "memory_ratio": memory["ours"] / memory["torchvision"],
-            "params_m": {whose: params for whose, (_, params) in steps.items()},
-        })  # fmt: skip
+        rows.append(
+            {
+                "detector": name,
+                "images_per_s": speed,
+                "peak_mib": memory,
+                "peaks_mib": peaks,
+                "speed_ratio": speed["ours"] / speed["torchvision"],
+                "speed_ratio_nchw": speed["ours-nchw"] / speed["torchvision"],
+                "memory_ratio": memory["ours"] / memory["torchvision"],
+                "params_m": {whose: params for whose, (_, params) in steps.items()},
+            }
+        )
     setting = {"image_size": options.image_size, "batch_size": options.batch_size, "threads": torch.get_num_threads()}
     if options.json:
         print(to_json({**setting, "detectors": rows}, indent=1))

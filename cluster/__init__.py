@@ -9,5 +9,15 @@ from nasray.cluster.run import run_search, search_session
 from nasray.cluster.run_folder import RunFolder
 from nasray.cluster.session import ray_session
 
-__all__ = ["OrderedSearch", "Resources", "RunFolder", "check_reachable", "owned", "ray_session", "refuse_owned",
-           "run_search", "search_session", "write_atomic"]  # fmt: skip
+__all__ = [
+    "OrderedSearch",
+    "Resources",
+    "RunFolder",
+    "check_reachable",
+    "owned",
+    "ray_session",
+    "refuse_owned",
+    "run_search",
+    "search_session",
+    "write_atomic",
+]

@@ -86,9 +86,13 @@ def read_mapping(text: str, source: str) -> dict[str, Any]:
 
 
 def overridden(
-    adapter: TypeAdapter[T], owner: type[T], content: dict[str, Any], arguments: Sequence[str], source: str,
+    adapter: TypeAdapter[T],
+    owner: type[T],
+    content: dict[str, Any],
+    arguments: Sequence[str],
+    source: str,
     declared: Iterable[str] = (),
-) -> T:  # fmt: skip
+) -> T:
     """Return the configuration that nested mappings describe, with what the command line changes.
 
     What is left out since another part is named is said on stderr; see `nasray.overrides.override`.

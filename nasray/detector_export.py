@@ -212,9 +212,15 @@ def _to_onnx(module: nn.Module, outputs: dict[str, str], checkpoint: Checkpoint,
     inputs, shapes = _traced(module, raw)
     with _quietly(), tempfile.TemporaryDirectory(prefix="nasray-onnx-") as folder:
         program = torch.onnx.export(
-            module, inputs, dynamo=True, dynamic_shapes=shapes, opset_version=OPSET, input_names=["images"],
-            output_names=list(outputs), verbose=False,
-        )  # fmt: skip
+            module,
+            inputs,
+            dynamo=True,
+            dynamic_shapes=shapes,
+            opset_version=OPSET,
+            input_names=["images"],
+            output_names=list(outputs),
+            verbose=False,
+        )
         assert program is not None
         program.model.metadata_props.update(file_description(checkpoint, outputs, raw))
         program.save(str(Path(folder) / "model.onnx"), external_data=False)

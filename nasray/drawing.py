@@ -11,9 +11,12 @@ from numpy.typing import NDArray
 
 
 def draw_detections(
-    image: NDArray[np.uint8], boxes: NDArray[np.floating], labels: Sequence[int], scores: Sequence[float] | None,
+    image: NDArray[np.uint8],
+    boxes: NDArray[np.floating],
+    labels: Sequence[int],
+    scores: Sequence[float] | None,
     classes: Sequence[str],
-) -> NDArray[np.uint8]:  # fmt: skip
+) -> NDArray[np.uint8]:
     """An image with boxes, each with its class and score; the best lie on top.
 
     Args:

@@ -174,9 +174,7 @@ def experiment_names() -> list[str]:
     return shipped_names(PACKAGE)
 
 
-def load_experiment(
-    name_or_path: str, arguments: Sequence[str] = (), *, declared: Iterable[str] = ()
-) -> Experiment:  # fmt: skip
+def load_experiment(name_or_path: str, arguments: Sequence[str] = (), *, declared: Iterable[str] = ()) -> Experiment:
     """An experiment that comes with nasray, or one from a YAML file, with what the command line changes.
 
     Args:
@@ -188,9 +186,7 @@ def load_experiment(
         NasrayError: if there is none, or it is not valid; the message names the key and what is allowed.
     """
     content = load_content(name_or_path, PACKAGE, "experiment")
-    return overridden(
-        _ADAPTER, Experiment, content, arguments, shown(name_or_path), declared=declared
-    )  # fmt: skip
+    return overridden(_ADAPTER, Experiment, content, arguments, shown(name_or_path), declared=declared)
 
 
 def override_resources(

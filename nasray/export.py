@@ -116,16 +116,22 @@ def export_backbone(what: str, path: Path, budget: Budget | None = None) -> dict
     made = "build" if state is None else "load"
     text = (
         _HEAD.format(
-            id=architecture.id, module=path.stem, version=__version__, made=made,
+            id=architecture.id,
+            module=path.stem,
+            version=__version__,
+            made=made,
             weights="" if state is None else f" Its trained weights are in {weights.name}.",
         )
         + body
         + _TAIL.format(
-            spec=pprint.pformat(checked_spec(architecture), sort_dicts=False, width=110), kind=kind, made=made,
+            spec=pprint.pformat(checked_spec(architecture), sort_dicts=False, width=110),
+            kind=kind,
+            made=made,
             load="" if state is None else _LOAD.format(kind=kind, weights=weights.name),
-            mean=PIXEL_MEAN, std=PIXEL_STD,
+            mean=PIXEL_MEAN,
+            std=PIXEL_STD,
         )
-    )  # fmt: skip
+    )
     difference = _difference(network, text, path)
     if state is not None:
         _write_weights(weights, network)

@@ -178,9 +178,13 @@ def _options_type(registry: Registry, name: str, part: type) -> Any:
         fields.append((option, kind, dataclasses.field(**default)))
         lines.append(f"    {option}: {keyword.text}")
     made = dataclasses.make_dataclass(
-        f"{part.__name__}Options", fields, bases=(PartOptions,), frozen=True, kw_only=True,
+        f"{part.__name__}Options",
+        fields,
+        bases=(PartOptions,),
+        frozen=True,
+        kw_only=True,
         namespace={"registry": registry, "__module__": part.__module__},
-    )  # fmt: skip
+    )
     try:
         options: Any = checked(made)
     except PydanticSchemaGenerationError as error:

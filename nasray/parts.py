@@ -38,9 +38,14 @@ def make_searcher(experiment: Experiment, space: Space | None = None) -> Searche
     space = space or make_space(experiment)
     objectives = (Objective("score"), *(Objective(name, "min") for name in _minimized(experiment, space)))
     searcher: Searcher = make_part(
-        experiment.searcher, space=space, budget=make_budget(experiment), cost=_make_cost(experiment, space),
-        objectives=objectives, seed=experiment.seed, evaluations=experiment.evaluations,
-    )  # fmt: skip
+        experiment.searcher,
+        space=space,
+        budget=make_budget(experiment),
+        cost=_make_cost(experiment, space),
+        objectives=objectives,
+        seed=experiment.seed,
+        evaluations=experiment.evaluations,
+    )
     return searcher
 
 

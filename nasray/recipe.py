@@ -325,9 +325,7 @@ def override_workers(given: WorkerOptions, arguments: Sequence[str], *, declared
     Raises:
         NasrayError: if an option is unknown, or a value out of range.
     """
-    return overridden(
-        TypeAdapter(WorkerOptions), WorkerOptions, vars(given), arguments, "resources", declared=declared
-    )  # fmt: skip
+    return overridden(TypeAdapter(WorkerOptions), WorkerOptions, vars(given), arguments, "resources", declared=declared)
 
 
 def is_recipe(name: str) -> bool:
@@ -380,7 +378,7 @@ def tiny(recipe: Recipe) -> Recipe:
             warmup_iterations=min(schedule.warmup_iterations, 20),
         ),
         resources=WorkerOptions(workers=1, gpus=0),
-    )  # fmt: skip
+    )
 
 
 def _tiny_detector(options: Any) -> Any:

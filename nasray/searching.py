@@ -81,9 +81,12 @@ def search(
     }
     searcher.check_feasible()
     options: dict[str, Any] = {
-        "evaluations": evaluations, "batch_size": batch_size, "in_flight": in_flight, "resources": resources,
+        "evaluations": evaluations,
+        "batch_size": batch_size,
+        "in_flight": in_flight,
+        "resources": resources,
         "from_history": from_history,
-    }  # fmt: skip
+    }
     run = RunFolder(folder)
     # A session that was killed before it began anything leaves nothing but its sign of ownership.
     if resume and (run.is_run() or not run.path.is_dir() or not is_empty(run.path)):

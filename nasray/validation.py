@@ -15,9 +15,7 @@ from nasray.spaces.errors import did_you_mean
 from nasray.spaces.ranges import shortened
 
 T = TypeVar("T")
-FORMER_KEYS = {
-    "optimiser": "optimizer", "colour": "color", "minimise": "minimize", "image_size": "image_hw",
-}  # fmt: skip
+FORMER_KEYS = {"optimiser": "optimizer", "colour": "color", "minimise": "minimize", "image_size": "image_hw"}
 """Keys of runs, trainings and checkpoints of earlier versions, and what they are called now."""
 MOST_ERRORS = 5
 """Mistakes that one message names."""

@@ -30,9 +30,13 @@ class Listed(Searcher):
     max_objectives = 8
 
     def __init__(
-        self, space: Space, *, rows: Sequence[Sequence[int]] | Population | None = None, top: Count | None = None,
+        self,
+        space: Space,
+        *,
+        rows: Sequence[Sequence[int]] | Population | None = None,
+        top: Count | None = None,
         **options: Any,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__(space, **options)
         if rows is None or not len(rows):
             raise NasrayError("searcher 'listed' needs rows: the genes of at least one architecture")

@@ -159,8 +159,14 @@ class ShuffleNetSpace(Space):
             "layers": tables.look_up(tables.layers, population),
         }
 
-    def classifier_cost(self, population: Population, image_hw: tuple[int, int] | None = None, *,
-                        width: int | None = None, num_classes: int = 1000) -> Costs:  # fmt: skip
+    def classifier_cost(
+        self,
+        population: Population,
+        image_hw: tuple[int, int] | None = None,
+        *,
+        width: int | None = None,
+        num_classes: int = 1000,
+    ) -> Costs:
         """Return `cost` of the backbone with its classifier: a 1x1 convolution and a linear layer.
 
         Args:
@@ -243,8 +249,18 @@ def block_tables(size: Size, image_hw: tuple[int, int]) -> BlockTables:
 def shufflenet_layers(size: Size, population: Population, image_hw: tuple[int, int]) -> LayerTable:
     """The layer table of a population of (N, G) choices; block positions are the blocks, the stem's is 0."""
     rows, hw = LayerRows(), halved(image_hw)
-    rows.add(block=0, level=1, kernel=3.0, in_channels=3.0, out_channels=float(size.stem_width), repeats=1.0,
-             out_hw=hw, stride=2, relu_in=False, bias=True)  # fmt: skip
+    rows.add(
+        block=0,
+        level=1,
+        kernel=3.0,
+        in_channels=3.0,
+        out_channels=float(size.stem_width),
+        repeats=1.0,
+        out_hw=hw,
+        stride=2,
+        relu_in=False,
+        bias=True,
+    )
     for block, (level, stride, width_in, width_out) in enumerate(block_shapes(size)):
         in_hw, hw = hw, halved(hw) if stride == 2 else hw
         choice = population[:, block]
@@ -259,13 +275,21 @@ def shufflenet_layers(size: Size, population: Population, image_hw: tuple[int, i
         separable = [(inner, mid, stride), (mid, mid, 1), (mid, outer, 1)]
         once: dict[str, Any] = {**common, "repeats": is_xception, "out_hw": hw}
         for channels_in, channels_out, step in separable:
-            rows.add(**once, kernel=3.0, in_channels=channels_in, out_channels=channels_in, stride=step,
-                     depthwise=True, relu_out=False)  # fmt: skip
+            rows.add(
+                **once,
+                kernel=3.0,
+                in_channels=channels_in,
+                out_channels=channels_in,
+                stride=step,
+                depthwise=True,
+                relu_out=False,
+            )
             rows.add(**once, kernel=1.0, in_channels=channels_in, out_channels=channels_out, relu_in=False)
         once["repeats"] = 1.0 - is_xception
         rows.add(**once | {"out_hw": in_hw}, kernel=1.0, in_channels=inner, out_channels=mid)
-        rows.add(**once, kernel=kernel, in_channels=mid, out_channels=mid, stride=stride, depthwise=True,
-                 relu_out=False)  # fmt: skip
+        rows.add(
+            **once, kernel=kernel, in_channels=mid, out_channels=mid, stride=stride, depthwise=True, relu_out=False
+        )
         rows.add(**once, kernel=1.0, in_channels=mid, out_channels=outer, relu_in=False)
     return rows.table(len(population))
 

@@ -42,8 +42,13 @@ def add_commands(commands: Any) -> None:
         help=f"classes of the detector (default: those it was trained on, else {NUM_CLASSES})",
     )
 
-    sub = command(commands, "latency", _latency, "measured latency of a backbone or a detector on this machine",
-                  takes_overrides=True)  # fmt: skip
+    sub = command(
+        commands,
+        "latency",
+        _latency,
+        "measured latency of a backbone or a detector on this machine",
+        takes_overrides=True,
+    )
     sub.add_argument("architecture", help=f"{ARCHITECTURE}; or {CHECKPOINT}; {WITHIN}")
     sub.add_argument("--image-size", type=image_hw, default="800x1280", help=f"{IMAGE_SIZE} (default 800x1280)")
     sub.add_argument("--detector", help="measure a whole detector of this name around the architecture")
@@ -121,9 +126,7 @@ def _detector_cost(known: Any) -> None:
     for name in architectures:
         options, num_trained = _trained_detector(name, known.detector)
         classes[name] = known.classes or num_trained or NUM_CLASSES
-        costs[name] = detector_cost(
-            known.detector, architectures[name], size, num_classes=classes[name], **options
-        )  # fmt: skip
+        costs[name] = detector_cost(known.detector, architectures[name], size, num_classes=classes[name], **options)
     published = [
         compare_published(one)
         for one in PUBLISHED_PARTS

@@ -59,8 +59,13 @@ def add_commands(commands: Any) -> None:
     sub.add_argument("--folder", help="the training's folder; RUN/train of a run, else runs/NAME")
     sub.add_argument("--options", action="store_true", help="print the options of the recipe and stop")
 
-    sub = command(commands, "evaluate", _evaluate, "COCO's twelve numbers, AP of every class, and VOC's AP50",
-                  takes_overrides=True)  # fmt: skip
+    sub = command(
+        commands,
+        "evaluate",
+        _evaluate,
+        "COCO's twelve numbers, AP of every class, and VOC's AP50",
+        takes_overrides=True,
+    )
     sub.add_argument("checkpoint", help=f"{CHECKPOINT}; {WITHIN}")
     sub.add_argument("--data", help=f"{SOURCE}; the training's own if left out")
     text = "held: images of the training set that a search compared paths on"
@@ -210,9 +215,13 @@ def _evaluate(known: Any) -> None:
         check_output(known.to, [".parquet"])
     file = trained_checkpoint(known.checkpoint, read_budget(known.overrides, known.declared))
     result = evaluate_checkpoint(
-        Checkpoint.load(file), data=known.data, split=known.split,
-        batch_size=known.batch_size, device=known.device, to=Path(known.to) if known.to else None,
-    )  # fmt: skip
+        Checkpoint.load(file),
+        data=known.data,
+        split=known.split,
+        batch_size=known.batch_size,
+        device=known.device,
+        to=Path(known.to) if known.to else None,
+    )
     if known.json:
         print_json(result)
         return
@@ -249,10 +258,15 @@ def _predict(known: Any) -> None:
     rules = PixelRules(known.orientation or trained.orientation, value_range or trained.value_range)
     line = ProgressLine("predict", len(images)) if len(images) > 1 else None
     results = predict_images(
-        checkpoint, images, pictures, threshold=known.threshold, rules=rules, device=known.device,
+        checkpoint,
+        images,
+        pictures,
+        threshold=known.threshold,
+        rules=rules,
+        device=known.device,
         batch_size=known.batch_size,
         progress=(lambda done: line.update(done, final=done == len(images))) if line else None,
-    )  # fmt: skip
+    )
     if known.json:
         print_json({"images": results})
     else:

@@ -88,11 +88,17 @@ def _print_plan(experiment: Any, as_json: bool) -> None:
         work = stage.work
         counts = [(work.trials, "trial"), (work.trainings, "training")]
         takes = ", ".join(f"{option} {value}" for option, value in stage.takes.items())
-        rows.append([
-            stage.name, stage.kind, takes or "-", ", ".join(stage.gives) or "-",
-            ", ".join(counted(num, what) for num, what in counts if num) or "-",
-            "-" if work.gib is None else f"{work.gib:.2g} GiB", work.text,
-        ])  # fmt: skip
+        rows.append(
+            [
+                stage.name,
+                stage.kind,
+                takes or "-",
+                ", ".join(stage.gives) or "-",
+                ", ".join(counted(num, what) for num, what in counts if num) or "-",
+                "-" if work.gib is None else f"{work.gib:.2g} GiB",
+                work.text,
+            ]
+        )
     print_table(["stage", "kind", "takes", "gives", "runs", "disk", "what"], rows, is_text=True)
 
 
@@ -170,10 +176,15 @@ def _agreement(known: Any) -> None:
     upper = {"gmacs": most, **({"layers": experiment.budget.layers} if experiment.budget.layers else {})}
     line = ProgressLine("agreement", known.architectures)
     result = agreement_report(
-        space, Budget(upper, {"gmacs": least}), num=known.architectures, repeats=known.repeats,
-        seed=known.seed, workers=known.workers, **_entropy_options(make_evaluator(experiment)),
+        space,
+        Budget(upper, {"gmacs": least}),
+        num=known.architectures,
+        repeats=known.repeats,
+        seed=known.seed,
+        workers=known.workers,
+        **_entropy_options(make_evaluator(experiment)),
         progress=lambda done, total: line.update(done, final=done == total),
-    )  # fmt: skip
+    )
     if known.json:
         print_json(result)
         return

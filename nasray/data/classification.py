@@ -14,14 +14,7 @@ from numpy.typing import NDArray
 
 from nasray.cluster.reading import shown
 from nasray.data.decoding import IMAGE_SUFFIXES, is_image_name
-from nasray.data.images import (
-    ImageFiles,
-    ImagesInMemory,
-    ImageSource,
-    SelectedImages,
-    encode_png,
-    load_image,
-)  # fmt: skip
+from nasray.data.images import ImageFiles, ImagesInMemory, ImageSource, SelectedImages, encode_png, load_image
 from nasray.data.mapped import Texts
 from nasray.data.order import SAMPLE, epoch_batches, seed_sequence
 from nasray.data.pixels import DEFAULT_RULES, PixelRules
@@ -217,9 +210,16 @@ class ClassificationLoader:
     """
 
     def __init__(
-        self, dataset: ClassificationSet, *, image_size: int, batch_size: int, seed: int | None, rank: int = 0,
-        world: int = 1, options: LoaderOptions | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        dataset: ClassificationSet,
+        *,
+        image_size: int,
+        batch_size: int,
+        seed: int | None,
+        rank: int = 0,
+        world: int = 1,
+        options: LoaderOptions | None = None,
+    ) -> None:
         from nasray.data.loader import Feed
 
         self.num_images, self.batch_size, self.seed, self.rank, self.world = len(dataset), batch_size, seed, rank, world

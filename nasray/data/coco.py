@@ -26,9 +26,13 @@ TRIED = 200
 
 
 def read_coco(
-    annotations: Path, folders: Sequence[Path], *, name: str, classes: Sequence[str] | None = None,
+    annotations: Path,
+    folders: Sequence[Path],
+    *,
+    name: str,
+    classes: Sequence[str] | None = None,
     rules: PixelRules = DEFAULT_RULES,
-) -> DetectionSet:  # fmt: skip
+) -> DetectionSet:
     """Read one split.
 
     Category ids may have gaps; labels follow the order of the ids. Crowds are kept as ignored boxes. A large file is

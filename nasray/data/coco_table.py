@@ -210,9 +210,13 @@ def _outline(
 
 
 def _table(
-    images: Images, rows: _Rows, category_ids: tuple[int, ...], classes: tuple[str, ...], defects: list[Message],
+    images: Images,
+    rows: _Rows,
+    category_ids: tuple[int, ...],
+    classes: tuple[str, ...],
+    defects: list[Message],
     sized: bool,
-) -> CocoTable:  # fmt: skip
+) -> CocoTable:
     """The arrays, without boxes that are none."""
     owners = np.array(rows.images, dtype=np.int64)
     image_hw = np.array(images.sizes, dtype=np.int64).reshape(-1, 2)

@@ -226,19 +226,36 @@ class DetectionSet:
         """
         heights, widths = self.image_hw.T.tolist() if len(self) else ([], [])
         images = [
-            {"id": int(self.image_ids[index]), "file_name": shown(self.files.name(index)),
-             "height": heights[index], "width": widths[index]}
+            {
+                "id": int(self.image_ids[index]),
+                "file_name": shown(self.files.name(index)),
+                "height": heights[index],
+                "width": widths[index],
+            }
             for index in range(len(self))
-        ]  # fmt: skip
+        ]
         owners = np.repeat(self.image_ids, np.diff(self.offsets))
         wholes = np.concatenate([self.boxes[:, :2], self.boxes[:, 2:] - self.boxes[:, :2]], axis=1)
-        columns = zip(owners.tolist(), self.labels.tolist(), wholes.tolist(), self.areas.tolist(),
-                      self.ignored.tolist(), strict=True)  # fmt: skip
+        columns = zip(
+            owners.tolist(),
+            self.labels.tolist(),
+            wholes.tolist(),
+            self.areas.tolist(),
+            self.ignored.tolist(),
+            strict=True,
+        )
         annotations = [
-            {"id": number, "image_id": image_id, "category_id": self.category_ids[label], "bbox": box,
-             "area": area, "iscrowd": int(ignored), "ignore": int(ignored)}
+            {
+                "id": number,
+                "image_id": image_id,
+                "category_id": self.category_ids[label],
+                "bbox": box,
+                "area": area,
+                "iscrowd": int(ignored),
+                "ignore": int(ignored),
+            }
             for number, (image_id, label, box, area, ignored) in enumerate(columns, start=1)
-        ]  # fmt: skip
+        ]
         if self.segmentations is not None:
             for index, annotation in enumerate(annotations):
                 if (value := self.segmentations.value(index)) is not None:

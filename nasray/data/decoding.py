@@ -39,8 +39,9 @@ if TYPE_CHECKING:
 FORMATS = ("BMP", "DIB", "GIF", "JPEG", "MPO", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP", "AVIF", "TGA", "QOI")
 """What is read, by Pillow's names. None of them starts another program, as EPS would."""
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".jp2", ".j2k", ".pgm", ".ppm",
-                  ".pnm", ".pbm", ".pfm", ".avif", ".jfif", ".jpe", ".mpo", ".tga", ".qoi")  # fmt: skip
+_USUAL = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".jp2", ".j2k", ".pgm", ".ppm")
+_RARE = (".pnm", ".pbm", ".pfm", ".avif", ".jfif", ".jpe", ".mpo", ".tga", ".qoi")
+IMAGE_SUFFIXES = (*_USUAL, *_RARE)
 """Suffixes of image files in a folder, in any case; of several files with one stem the first in this order counts."""
 
 MAX_PIXELS = 178_956_970

@@ -91,11 +91,13 @@ def describe_orientation(rules: PixelRules, turned: Counter[str]) -> str | None:
     sizes = ", ".join(
         f"{turned[key]:,} {text}"
         for key, text in (
-            ("upright", "fit upright only"), ("stored", "fit as stored only"), ("both", "fit both ways"),
+            ("upright", "fit upright only"),
+            ("stored", "fit as stored only"),
+            ("both", "fit both ways"),
             ("neither", "fit neither way"),
         )
         if turned[key]
-    )  # fmt: skip
+    )
     text = f"{number:,} images are turned by EXIF, read {rules.orientation} ({origin}); by their annotated size {sizes}"
     if turned["both"] and not turned["upright"] + turned["stored"]:
         text += (

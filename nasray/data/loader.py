@@ -94,15 +94,23 @@ class TrainLoader:
     """
 
     def __init__(
-        self, dataset: DetectionSet, augmentation: AugmentationOptions, *, batch_size: int, stride: int, seed: int,
-        rank: int = 0, world: int = 1, options: LoaderOptions | None = None, with_masks: bool = False,
-    ) -> None:  # fmt: skip
+        self,
+        dataset: DetectionSet,
+        augmentation: AugmentationOptions,
+        *,
+        batch_size: int,
+        stride: int,
+        seed: int,
+        rank: int = 0,
+        world: int = 1,
+        options: LoaderOptions | None = None,
+        with_masks: bool = False,
+    ) -> None:
         if with_masks:
             dataset.require_outlines()
         options = options or LoaderOptions()
-        self.num_images, self.batch_size, self.seed, self.rank, self.world = (
-            len(dataset), batch_size, seed, rank, world
-        )  # fmt: skip
+        self.num_images, self.batch_size, self.seed = len(dataset), batch_size, seed
+        self.rank, self.world = rank, world
         self.wide = dataset.image_hw[:, 1] > dataset.image_hw[:, 0] if options.group_aspect else None
         self.work = _TrainWork(dataset, augmentation, stride, seed, options.cache, with_masks)
         self.feed = Feed(self.work, options.processes)
@@ -127,9 +135,14 @@ class _TrainWork:
     """Makes batches for training from (epoch, indices)."""
 
     def __init__(
-        self, dataset: DetectionSet, augmentation: AugmentationOptions, stride: int, seed: int, cache: bool,
+        self,
+        dataset: DetectionSet,
+        augmentation: AugmentationOptions,
+        stride: int,
+        seed: int,
+        cache: bool,
         with_masks: bool,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.dataset, self.stride, self.seed, self.with_masks = dataset, stride, seed, with_masks
         self.mosaic = augmentation.mosaic
         self.transform = TrainTransform(augmentation)
@@ -205,9 +218,16 @@ class EvaluationLoader:
     """
 
     def __init__(
-        self, dataset: DetectionSet, augmentation: AugmentationOptions, *, batch_size: int, stride: int,
-        rank: int = 0, world: int = 1, options: LoaderOptions | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        dataset: DetectionSet,
+        augmentation: AugmentationOptions,
+        *,
+        batch_size: int,
+        stride: int,
+        rank: int = 0,
+        world: int = 1,
+        options: LoaderOptions | None = None,
+    ) -> None:
         options = options or LoaderOptions()
         self.batches = evaluation_batches(dataset.image_hw, batch_size, rank, world, options.group_aspect)
         self.feed = Feed(_EvaluationWork(dataset, augmentation, stride, options.cache), options.processes)

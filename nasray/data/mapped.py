@@ -77,8 +77,10 @@ def shared_arrays(kind: str, name: str, make: Callable[[], Arrays | None]) -> Ar
             except (NasrayError, OSError) as error:
                 failure = error
     if failure is not None:
-        say(f"every process reads {kind} by itself, which takes time and memory: cannot write the cache {path.parent} "
-            f"({failure}). Set NASRAY_CACHE to a folder that can be written")  # fmt: skip
+        say(
+            f"every process reads {kind} by itself, which takes time and memory: cannot write the cache {path.parent} "
+            f"({failure}). Set NASRAY_CACHE to a folder that can be written"
+        )
         return made
     return found if (found := _mapped(path)) is not None else made
 

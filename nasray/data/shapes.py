@@ -33,9 +33,12 @@ Polygon = NDArray[np.float64]
 
 
 def draw_image(
-    generator: np.random.Generator, image_hw: tuple[int, int], *, classes: Sequence[str] = CLASSES,
+    generator: np.random.Generator,
+    image_hw: tuple[int, int],
+    *,
+    classes: Sequence[str] = CLASSES,
     with_masks: bool = False,
-) -> tuple[Any, ...]:  # fmt: skip
+) -> tuple[Any, ...]:
     """An image with one to six shapes.
 
     Args:
@@ -168,8 +171,9 @@ def _rectangle(width: float, height: float) -> Polygon:
 
 def _rotate(corners: Polygon, turns: float) -> Polygon:
     cosine, sine = math.cos(2 * math.pi * turns), math.sin(2 * math.pi * turns)
-    return np.stack([corners[:, 0] * cosine - corners[:, 1] * sine,
-                     corners[:, 0] * sine + corners[:, 1] * cosine], axis=1)  # fmt: skip
+    return np.stack(
+        [corners[:, 0] * cosine - corners[:, 1] * sine, corners[:, 0] * sine + corners[:, 1] * cosine], axis=1
+    )
 
 
 def _place(outline: Polygon, generator: np.random.Generator, image_hw: tuple[int, int]) -> Polygon:
@@ -257,8 +261,12 @@ def _write_split(folder: Path, indices: range, seed: int, image_hw: tuple[int, i
         for polygon, label in zip(polygons, labels, strict=True):
             annotations.append(_annotation(len(annotations) + 1, index + 1, int(label) + 1, polygon))
     categories = [{"id": label + 1, "name": name, "supercategory": "shape"} for label, name in enumerate(CLASSES)]
-    return {"info": {"description": f"nasray shapes, seed {seed}"}, "images": images, "annotations": annotations,
-            "categories": categories}  # fmt: skip
+    return {
+        "info": {"description": f"nasray shapes, seed {seed}"},
+        "images": images,
+        "annotations": annotations,
+        "categories": categories,
+    }
 
 
 def _annotation(annotation_id: int, image_id: int, category_id: int, polygon: Polygon) -> dict[str, Any]:

@@ -314,8 +314,10 @@ def _annotations(folder: Path, shards: list[dict[str, Any]]) -> pa.Table:
     for shard in shards:
         file = _open_shard(folder / shard["file"])
         if file.metadata.num_rows != shard["images"]:
-            raise NasrayError(f"shard {folder / shard['file']} has {file.metadata.num_rows} images, "
-                              f"the index says {shard['images']}; pack the data set again")  # fmt: skip
+            raise NasrayError(
+                f"shard {folder / shard['file']} has {file.metadata.num_rows} images, "
+                f"the index says {shard['images']}; pack the data set again"
+            )
         tables.append(file.read(columns=columns))
     return pa.concat_tables(tables).combine_chunks()
 

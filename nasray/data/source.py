@@ -176,8 +176,9 @@ def category_difference(one: DetectionSet, other: DetectionSet) -> str | None:
     differing = sorted(
         number for number in tables[0].keys() | tables[1].keys() if tables[0].get(number) != tables[1].get(number)
     )
-    shown = ", ".join(f"id {number}: {tables[0].get(number)!r} and {tables[1].get(number)!r}"
-                      for number in differing[:5])  # fmt: skip
+    shown = ", ".join(
+        f"id {number}: {tables[0].get(number)!r} and {tables[1].get(number)!r}" for number in differing[:5]
+    )
     return (
         f"the categories of {one.name!r} and {other.name!r} differ in {len(differing)} ids "
         f"({shown}); write the same categories into both files, or choose `classes` in a YAML file"
@@ -188,9 +189,10 @@ def overlap(one: DetectionSet, other: DetectionSet) -> Defect | None:
     """The images that two splits share, or None; packed images are not compared."""
     files = [_image_paths(dataset) for dataset in (one, other)]
     shared = [
-        f"{folder}/{name}" for folder in sorted(files[0].keys() & files[1].keys())
+        f"{folder}/{name}"
+        for folder in sorted(files[0].keys() & files[1].keys())
         for name in sorted(files[0][folder] & files[1][folder])
-    ]  # fmt: skip
+    ]
     if not shared:
         return None
     message = (
@@ -299,8 +301,11 @@ def _from_folder(source: str, root: Path) -> DataSource:
         return _from_shards(source, root)
     if readers := _coco_layout(root):
         return DataSource(source, readers)
-    years = [folder for folder in (root, *sorted(root.glob("VOC20*")), *sorted(root.glob("VOCdevkit/VOC20*")))
-             if _voc_layout(folder)]  # fmt: skip
+    years = [
+        folder
+        for folder in (root, *sorted(root.glob("VOC20*")), *sorted(root.glob("VOCdevkit/VOC20*")))
+        if _voc_layout(folder)
+    ]
     if len(years) > 1:
         raise NasrayError(
             f"folder {source} holds several VOC sets: {', '.join(map(str, years))}. Name one of them, or write a YAML "
@@ -343,16 +348,24 @@ def _voc_layout(root: Path) -> dict[str, Reader]:
 
 
 def _coco(
-    name: str, annotations: Path, folders: tuple[Path, ...], chosen: Sequence[str] | None, rules: PixelRules,
+    name: str,
+    annotations: Path,
+    folders: tuple[Path, ...],
+    chosen: Sequence[str] | None,
+    rules: PixelRules,
     _: Sequence[str] | None,
-) -> DetectionSet:  # fmt: skip
+) -> DetectionSet:
     return read_coco(annotations, folders, name=name, classes=chosen, rules=rules)
 
 
 def _voc(
-    name: str, lists: list[Path], chosen: Sequence[str] | None, folders: dict[str, Path], rules: PixelRules,
+    name: str,
+    lists: list[Path],
+    chosen: Sequence[str] | None,
+    folders: dict[str, Path],
+    rules: PixelRules,
     train: Sequence[str] | None,
-) -> DetectionSet:  # fmt: skip
+) -> DetectionSet:
     subset = chosen is not None
     return read_voc(lists, name=name, classes=chosen or train, subset=subset, rules=rules, **folders)
 

@@ -181,8 +181,12 @@ def mosaic(samples: Sequence[Sample], generator: np.random.Generator) -> Sample:
     """
     height, width = samples[0]["image"].shape[-2:]
     middle_y, middle_x = (round(edge * (0.25 + generator.random() / 2)) for edge in (height, width))
-    corners = [(0, 0, middle_y, middle_x), (0, middle_x, middle_y, width),
-               (middle_y, 0, height, middle_x), (middle_y, middle_x, height, width)]  # fmt: skip
+    corners = [
+        (0, 0, middle_y, middle_x),
+        (0, middle_x, middle_y, width),
+        (middle_y, 0, height, middle_x),
+        (middle_y, middle_x, height, width),
+    ]
     image = torch.empty((3, height, width), dtype=torch.uint8)
     boxes, labels, masks = [], [], []
     for sample, (top, left, bottom, right) in zip(samples, corners, strict=True):

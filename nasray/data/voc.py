@@ -45,9 +45,15 @@ class _Picture:
 
 
 def read_voc(
-    lists: Sequence[Path], *, name: str, classes: Sequence[str] | None = None, subset: bool = False,
-    images: Path | None = None, annotations: Path | None = None, rules: PixelRules = DEFAULT_RULES,
-) -> DetectionSet:  # fmt: skip
+    lists: Sequence[Path],
+    *,
+    name: str,
+    classes: Sequence[str] | None = None,
+    subset: bool = False,
+    images: Path | None = None,
+    annotations: Path | None = None,
+    rules: PixelRules = DEFAULT_RULES,
+) -> DetectionSet:
     """Read one split.
 
     VOC's pixels count from 1 and its boxes include their last pixel: xyxy is (xmin - 1, ymin - 1, xmax, ymax).
@@ -238,9 +244,15 @@ class _Reader:
     defects: list[Defect]
 
     def take(
-        self, item: ElementTree.Element, path: str, read: Callable[[str], Any], where: str, *, default: Any = None,
+        self,
+        item: ElementTree.Element,
+        path: str,
+        read: Callable[[str], Any],
+        where: str,
+        *,
+        default: Any = None,
         kind: str = "bad-field",
-    ) -> Any:  # fmt: skip
+    ) -> Any:
         """The value of an element, None if it cannot be read; a default makes it one that may be left out or empty."""
         found = item.findall(path)
         text = (found[0].text or "").strip() if found else ""

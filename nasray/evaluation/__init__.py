@@ -159,7 +159,7 @@ def refuse_other_classes(trained: tuple[str, ...], given: tuple[str, ...], sourc
         f"{text}: {', '.join(names[:5])}{', ...' if len(names) > 5 else ''}"
         for text, names in (("only in the data", foreign), ("only in the checkpoint", missing))
         if names
-    )  # fmt: skip
+    )
     raise NasrayError(
         f"the checkpoint has {len(trained)} classes, {source} has {len(given)} ({difference or 'in another order'}). "
         "Evaluate on data with the same classes; `classes:` in its YAML file chooses and orders them"

@@ -12,9 +12,12 @@ from nasray.data.classification import ClassificationBatch
 
 @torch.inference_mode()
 def accuracy(
-    classifier: nn.Module, batches: Iterable[ClassificationBatch], *, device: torch.device | str = "cpu",
+    classifier: nn.Module,
+    batches: Iterable[ClassificationBatch],
+    *,
+    device: torch.device | str = "cpu",
     channels_last: bool = False,
-) -> dict[str, float]:  # fmt: skip
+) -> dict[str, float]:
     """`top1` and `top5` in [0, 1] over all images of all workers; NaN without any.
 
     `top5` is how often the right class is among the five most probable, or among all where there are fewer.

@@ -26,10 +26,9 @@ if TYPE_CHECKING:
 Library = tuple[Any, Any]
 """The classes `COCO` and `COCOeval` of pycocotools, or of a library that has its interface."""
 
-NAMES = (
-    "mAP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large",
-    "AR_1", "AR_10", "AR_100", "AR_small", "AR_medium", "AR_large",
-)  # fmt: skip
+AP_NAMES = ("mAP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large")
+AR_NAMES = ("AR_1", "AR_10", "AR_100", "AR_small", "AR_medium", "AR_large")
+NAMES = (*AP_NAMES, *AR_NAMES)
 """COCO's twelve numbers in COCO's order. mAP is the mean over IoU .50:.05:.95 (COCO's "AP"); small is below 32 x 32
 pixels of area, large above 96 x 96; AR_n is the recall with n detections an image."""
 
@@ -57,7 +56,7 @@ class CocoMetrics:
 
 def coco_metrics(
     dataset: DetectionSet, predictions: Predictions, *, iou_type: str = "bbox", library: Library | None = None
-) -> CocoMetrics:  # fmt: skip
+) -> CocoMetrics:
     """Compare predictions with a data set. Ignored boxes count as neither right nor wrong.
 
     Args:
@@ -108,10 +107,12 @@ def evaluate_coco(
     # Ranks in place of ids: hotcoco takes no negative ones. Their order decides between detections of equal scores.
     images, categories = (_ranks(annotations[name]) for name in ("images", "categories"))
     objects, found_objects = (
-        [{**item, "image_id": images[item["image_id"]], "category_id": categories[item["category_id"]]}
-         for item in items]
+        [
+            {**item, "image_id": images[item["image_id"]], "category_id": categories[item["category_id"]]}
+            for item in items
+        ]
         for items in (annotations["annotations"], results)
-    )  # fmt: skip
+    )
     if iou_type == "segm":
         for item in objects:
             item.setdefault("segmentation", [_corners(*item["bbox"])])

@@ -84,13 +84,15 @@ class Predictions:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        table = pa.table({
-            "image_id": dataset.image_ids[self.image_index],
-            "file": [dataset.files.name(index) for index in self.image_index.tolist()],
-            "class": [dataset.classes[label] for label in self.labels.tolist()],
-            "score": self.scores,
-            **{name: self.boxes[:, column] for column, name in enumerate(("x_min", "y_min", "x_max", "y_max"))},
-        })  # fmt: skip
+        table = pa.table(
+            {
+                "image_id": dataset.image_ids[self.image_index],
+                "file": [dataset.files.name(index) for index in self.image_index.tolist()],
+                "class": [dataset.classes[label] for label in self.labels.tolist()],
+                "score": self.scores,
+                **{name: self.boxes[:, column] for column, name in enumerate(("x_min", "y_min", "x_max", "y_max"))},
+            }
+        )
         sink = io.BytesIO()
         pq.write_table(table, sink, compression="zstd")
         write_atomic(path, sink.getvalue())

@@ -51,22 +51,34 @@ def voc_metrics(dataset: DetectionSet, predictions: Predictions, *, iou_threshol
         if not num_boxes:
             continue
         right, counts = matched(
-            owners[truth], dataset.boxes[truth], dataset.ignored[truth],
-            predictions.image_index[found], predictions.boxes[found], predictions.scores[found], iou_threshold,
-        )  # fmt: skip
+            owners[truth],
+            dataset.boxes[truth],
+            dataset.ignored[truth],
+            predictions.image_index[found],
+            predictions.boxes[found],
+            predictions.scores[found],
+            iou_threshold,
+        )
         recall, precision = precision_curve(right[counts], num_boxes)
         ap07[label], ap12[label] = eleven_point_ap(recall, precision), area_ap(recall, precision)
     any_class = np.isfinite(ap07).any()
     return VocMetrics(
-        ap07, ap12, float(np.nanmean(ap07)) if any_class else float("nan"),
+        ap07,
+        ap12,
+        float(np.nanmean(ap07)) if any_class else float("nan"),
         float(np.nanmean(ap12)) if any_class else float("nan"),
-    )  # fmt: skip
+    )
 
 
 def matched(
-    owners: NDArray[np.int64], boxes: NDArray[np.floating], ignored: NDArray[np.bool_],
-    image_index: NDArray[np.int64], found: NDArray[np.floating], scores: NDArray[np.floating], iou_threshold: float,
-) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:  # fmt: skip
+    owners: NDArray[np.int64],
+    boxes: NDArray[np.floating],
+    ignored: NDArray[np.bool_],
+    image_index: NDArray[np.int64],
+    found: NDArray[np.floating],
+    scores: NDArray[np.floating],
+    iou_threshold: float,
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Which detections of one class are right, and which count at all; both (D,), by falling score.
 
     A detection belongs to the box of its image that it overlaps most. It is right if the overlap reaches the

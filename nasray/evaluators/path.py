@@ -205,7 +205,6 @@ class LoadedSupernet:
         from nasray.data.classification import ClassificationLoader
 
         images = ClassificationLoader(
-            dataset, image_size=recipe.augmentation.square or 0, batch_size=batch_size, seed=None,
-            options=recipe.loader,
-        )  # fmt: skip
+            dataset, image_size=recipe.augmentation.square or 0, batch_size=batch_size, seed=None, options=recipe.loader
+        )
         return images.epoch

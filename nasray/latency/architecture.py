@@ -18,9 +18,14 @@ if TYPE_CHECKING:
 
 
 def table_error(
-    space: StagedSpace, table: LatencyTable, num: int = 20, seed: int = 0, *, budget: Budget | None = None,
+    space: StagedSpace,
+    table: LatencyTable,
+    num: int = 20,
+    seed: int = 0,
+    *,
+    budget: Budget | None = None,
     repeats: int = 10,
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """Hold a table's predictions against whole networks, measured: random architectures of a space.
 
     Args:
@@ -48,11 +53,16 @@ def table_error(
     predicted_ms = table.predict(layers)
     results = [
         measure(
-            _without_drawing(build, space.to_architecture(row)), setting.image_hw, batch_size=setting.batch_size,
-            device=setting.device, dtype=setting.dtype, channels_last=setting.channels_last, repeats=repeats,
+            _without_drawing(build, space.to_architecture(row)),
+            setting.image_hw,
+            batch_size=setting.batch_size,
+            device=setting.device,
+            dtype=setting.dtype,
+            channels_last=setting.channels_last,
+            repeats=repeats,
         )
         for row in genes
-    ]  # fmt: skip
+    ]
     measured_ms = np.array([result["median_ms"] for result in results])
     error = 100 * (predicted_ms / measured_ms - 1)
     min_ms = np.array([result["min_ms"] for result in results])
@@ -77,9 +87,14 @@ def table_error(
 
 
 def measure_architecture(
-    architecture: Architecture, *, image_hw: tuple[int, int], batch_size: int = 1, device: str = "auto",
-    dtype: str = "float32", with_table: bool = False,
-) -> dict[str, Any]:  # fmt: skip
+    architecture: Architecture,
+    *,
+    image_hw: tuple[int, int],
+    batch_size: int = 1,
+    device: str = "auto",
+    dtype: str = "float32",
+    with_table: bool = False,
+) -> dict[str, Any]:
     """What `measure` gives for an architecture's backbone, as one flat JSON-serializable dictionary.
 
     `with_table` adds `predicted_ms` from the device's block table (whose missing entries for this architecture are

@@ -50,9 +50,7 @@ def measure(
     """
     if warmup < 1 or repeats < 1:
         raise NasrayError(f"warmup and repeats are at least 1; got {warmup} and {repeats}")
-    setting = Setting.here(
-        image_hw, batch_size=batch_size, device=device, dtype=dtype, channels_last=channels_last
-    )  # fmt: skip
+    setting = Setting.here(image_hw, batch_size=batch_size, device=device, dtype=dtype, channels_last=channels_last)
     network = placed(copy.deepcopy(network), setting)
     images = random_images(setting, (batch_size, 3, *setting.image_hw))
     try:
@@ -76,9 +74,14 @@ def measure(
 
 
 def timed_ms(
-    module: nn.Module, inputs: tuple[torch.Tensor, ...], setting: Setting, *, warmup: int, repeats: int,
+    module: nn.Module,
+    inputs: tuple[torch.Tensor, ...],
+    setting: Setting,
+    *,
+    warmup: int,
+    repeats: int,
     back_to_back: bool = False,
-) -> list[float]:  # fmt: skip
+) -> list[float]:
     """Milliseconds of every pass; `back_to_back` lets a GPU begin one before the last is waited for."""
     import torch
 

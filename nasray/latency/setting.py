@@ -136,18 +136,29 @@ def random_images(setting: Setting, shape: tuple[int, ...]) -> torch.Tensor:
 
 
 def convolution(
-    setting: Setting, in_channels: int, out_channels: int, *, kernel: int = 1, stride: int = 1,
-    depthwise: bool = False, norm: bool = True,
-) -> nn.Sequential:  # fmt: skip
+    setting: Setting,
+    in_channels: int,
+    out_channels: int,
+    *,
+    kernel: int = 1,
+    stride: int = 1,
+    depthwise: bool = False,
+    norm: bool = True,
+) -> nn.Sequential:
     """A convolution and its norm. Made without drawing weights: the global random state is the user's."""
     import torch
     from torch import nn
 
     with torch.device("meta"):
         conv = nn.Conv2d(
-            in_channels, out_channels, kernel, stride=stride, padding=kernel // 2,
-            groups=out_channels if depthwise else 1, bias=not norm,
-        )  # fmt: skip
+            in_channels,
+            out_channels,
+            kernel,
+            stride=stride,
+            padding=kernel // 2,
+            groups=out_channels if depthwise else 1,
+            bias=not norm,
+        )
         module = nn.Sequential(conv, nn.BatchNorm2d(out_channels)) if norm else nn.Sequential(conv)
     module = module.to_empty(device="cpu").requires_grad_(False)
     for tensor in [*module.parameters(), *module.buffers()]:

@@ -54,9 +54,14 @@ class LatencyCost:
     """
 
     def __init__(
-        self, space: StagedSpace, *, batch_size: int = 1, device: str = "cpu", dtype: str = "float32",
+        self,
+        space: StagedSpace,
+        *,
+        batch_size: int = 1,
+        device: str = "cpu",
+        dtype: str = "float32",
         resources: Resources | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         if device not in ("cpu", "cuda"):
             raise NasrayError(f"the device of latency_ms is cpu or cuda, got {device!r}")
         if not hasattr(space, "layers"):
@@ -77,8 +82,10 @@ class LatencyCost:
             self.table = self._measured(self.space.layers(_corners(self.space), self.space.image_hw))
             setting = self.table.setting
             threads = f", {setting.threads} thread{'s' * (setting.threads != 1)}" if setting.threads else ""
-            say(f"latency_ms: backbone on {setting.device_name} ({setting.device}), {setting.dtype}, batch "
-                f"{setting.batch_size}{threads}")  # fmt: skip
+            say(
+                f"latency_ms: backbone on {setting.device_name} ({setting.device}), {setting.dtype}, batch "
+                f"{setting.batch_size}{threads}"
+            )
         layers = self.space.layers(population)
         latency_ms = self.table.predict(layers)
         if np.isnan(latency_ms).any():  # a space of its own kind, whose corners were not all found
@@ -89,8 +96,11 @@ class LatencyCost:
     def _measured(self, layers: LayerTable) -> LatencyTable:
         """The table with all entries that these layers need, beside those that it has."""
         setting: dict[str, Any] = {
-            "image_hw": self.space.image_hw, "batch_size": self.batch_size, "device": self.device, "dtype": self.dtype,
-        }  # fmt: skip
+            "image_hw": self.space.image_hw,
+            "batch_size": self.batch_size,
+            "device": self.device,
+            "dtype": self.dtype,
+        }
         if self.device == "cuda":
             from nasray.latency.gpu import table_on_gpu
 

@@ -211,10 +211,8 @@ def _needed(layers: LayerTable) -> list[tuple[Block, int, int]]:
     needed = []
     for block, ((low_in, low_out), (high_in, high_out)) in ranges.items():
         pairs = [
-            (i, j)
-            for i in CHANNELS[low_in : high_in + 1].tolist()
-            for j in CHANNELS[low_out : high_out + 1].tolist()
-        ]  # fmt: skip
+            (i, j) for i in CHANNELS[low_in : high_in + 1].tolist() for j in CHANNELS[low_out : high_out + 1].tolist()
+        ]
         needed += [(block, i, j) for i, j in sorted(pairs, key=lambda pair: (pair[0] * pair[1], pair))]
     return needed
 

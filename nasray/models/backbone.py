@@ -151,9 +151,7 @@ def gate_width(hidden: int) -> int:
 def _stage(block: str, width: int, stage: Mapping[str, int], shortcut: str) -> nn.Sequential:
     """`depth` blocks, of which the first has the stage's stride and takes `width` channels."""
     blocks = [_block(block, width, stage, stage["stride"], shortcut, is_first=True)]
-    blocks += [
-        _block(block, stage["width"], stage, 1, shortcut, is_first=False) for _ in range(stage["depth"] - 1)
-    ]  # fmt: skip
+    blocks += [_block(block, stage["width"], stage, 1, shortcut, is_first=False) for _ in range(stage["depth"] - 1)]
     return nn.Sequential(*blocks)
 
 
@@ -174,17 +172,18 @@ def _block(block: str, width: int, stage: Mapping[str, int], stride: int, shortc
 
 def _bottleneck(width: int, out: int, kernel: int, stride: int, mid: int) -> nn.Sequential:
     return nn.Sequential(
-        *_conv_norm(width, mid, 1), nn.ReLU(inplace=True),
-        *_conv_norm(mid, mid, kernel, stride=stride), nn.ReLU(inplace=True),
+        *_conv_norm(width, mid, 1),
+        nn.ReLU(inplace=True),
+        *_conv_norm(mid, mid, kernel, stride=stride),
+        nn.ReLU(inplace=True),
         *_conv_norm(mid, out, 1),
-    )  # fmt: skip
+    )
 
 
 def _basic(width: int, out: int, kernel: int, stride: int) -> nn.Sequential:
     return nn.Sequential(
-        *_conv_norm(width, out, kernel, stride=stride), nn.ReLU(inplace=True),
-        *_conv_norm(out, out, kernel),
-    )  # fmt: skip
+        *_conv_norm(width, out, kernel, stride=stride), nn.ReLU(inplace=True), *_conv_norm(out, out, kernel)
+    )
 
 
 def _inverted(width: int, out: int, kernel: int, stride: int, expansion: int, *, gated: bool) -> nn.Sequential:

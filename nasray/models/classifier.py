@@ -32,9 +32,14 @@ class Classifier(nn.Module):
     slots: ClassVar[Mapping[str, str]] = {"backbone": "backbone"}
 
     def __init__(
-        self, backbone: nn.Module, num_classes: int = 1000, *, width: int = 1024, dropout: float = 0.2,
+        self,
+        backbone: nn.Module,
+        num_classes: int = 1000,
+        *,
+        width: int = 1024,
+        dropout: float = 0.2,
         label_smoothing: float = 0.0,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__()
         self.normalize = Normalize()
         self.backbone, self.label_smoothing = backbone, label_smoothing

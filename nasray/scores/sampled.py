@@ -65,11 +65,9 @@ def sampled_entropy(
     if repeats < 1:
         raise ValueError(f"repeats is at least 1, got {repeats}")
     passes = [
-        sampled_level_entropies(
-            architecture, generator=generator, residual=residual, image_hw=image_hw, device=device
-        )
+        sampled_level_entropies(architecture, generator=generator, residual=residual, image_hw=image_hw, device=device)
         for _ in range(repeats)
-    ]  # fmt: skip
+    ]
     return float(weigh_sampled(architecture, np.stack(passes), weights, size_factor, image_hw).mean())
 
 

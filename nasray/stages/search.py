@@ -44,9 +44,14 @@ class SearchStage(Stage):
         minimize: tuple[str, ...] | None = None,
     ) -> None:
         given: dict[str, Any] = {
-            "evaluations": evaluations, "batch_size": batch_size, "in_flight": in_flight, "searcher": searcher,
-            "evaluator": evaluator, "budget": budget, "minimize": minimize,
-        }  # fmt: skip
+            "evaluations": evaluations,
+            "batch_size": batch_size,
+            "in_flight": in_flight,
+            "searcher": searcher,
+            "evaluator": evaluator,
+            "budget": budget,
+            "minimize": minimize,
+        }
         self.changes = {name: value for name, value in given.items() if value is not None}
 
     def experiment(self, experiment: Experiment) -> Experiment:
@@ -81,9 +86,15 @@ class SearchStage(Stage):
         if site.name != SEARCH:
             run = RunFolder.open(run.path) if run.is_run() else RunFolder.create(run.path, describe_experiment(own))
         best = run_search(
-            make_searcher(own), make_evaluator(own), run, evaluations=own.evaluations, batch_size=own.batch_size,
-            in_flight=own.in_flight, resources=site.resources, from_history=site.from_history,
-        )  # fmt: skip
+            make_searcher(own),
+            make_evaluator(own),
+            run,
+            evaluations=own.evaluations,
+            batch_size=own.batch_size,
+            in_flight=own.in_flight,
+            resources=site.resources,
+            from_history=site.from_history,
+        )
         winner = best["best"][0]
         return {"id": winner["id"], **winner["metrics"], "evaluations": best["evaluations"]}
 

@@ -121,10 +121,15 @@ class TrainStage(Stage):
         if not self._is_single(site):
             entries = self._entries(site, trainings, summaries)
             name = next(iter(entries[0].metrics), "mAP")
-            RunFolder(site.folder).write_best({
-                "evaluations": len(trainings), "finished": True, "ended_early": None,
-                "objectives": [{"name": name, "direction": "max"}], "best": [entry.to_json() for entry in entries],
-            })  # fmt: skip
+            RunFolder(site.folder).write_best(
+                {
+                    "evaluations": len(trainings),
+                    "finished": True,
+                    "ended_early": None,
+                    "objectives": [{"name": name, "direction": "max"}],
+                    "best": [entry.to_json() for entry in entries],
+                }
+            )
             return {"trainings": len(trainings), "workers": workers, "id": entries[0].id, **entries[0].metrics}
         best = {name: summaries[0]["best"][name] for name in FIGURES if name in summaries[0]["best"]}
         return {"iterations": summaries[0]["iterations"], "workers": workers, **best}

@@ -234,14 +234,16 @@ class Loop:
             seconds = time.perf_counter() - self.clock
             num_images = (self.iteration - self.clock_iteration) * self.recipe.batch_size
             losses = (self.window / self.num_in_window).tolist()
-            self.recorder.step(Step(
-                iteration=self.iteration,
-                epoch=self._epoch(),
-                losses=dict(zip(self.result.names, losses, strict=True)),
-                learning_rate=self.recipe.optimizer.learning_rate * self.result.factor,
-                grad_norm=self.result.grad_norm.item(),
-                images_per_s=num_images / seconds if seconds > 0 else 0.0,
-            ))  # fmt: skip
+            self.recorder.step(
+                Step(
+                    iteration=self.iteration,
+                    epoch=self._epoch(),
+                    losses=dict(zip(self.result.names, losses, strict=True)),
+                    learning_rate=self.recipe.optimizer.learning_rate * self.result.factor,
+                    grad_norm=self.result.grad_norm.item(),
+                    images_per_s=num_images / seconds if seconds > 0 else 0.0,
+                )
+            )
         self.window, self.num_in_window = torch.zeros_like(self.window), 0
         self._restart_clock()
 
@@ -286,17 +288,19 @@ class Loop:
             "per_epoch": self.per_epoch,
             "log_size": self.recorder.log.size,
         }
-        self.files.save(Checkpoint(
-            recipe=self.recipe,
-            architecture=description.architecture,
-            classes=description.classes,
-            category_ids=description.category_ids,
-            pixel_rules=description.pixel_rules,
-            model=self._evaluated().state_dict(),
-            metrics=self.metrics,
-            iteration=self.iteration,
-            training=training,
-        ))  # fmt: skip
+        self.files.save(
+            Checkpoint(
+                recipe=self.recipe,
+                architecture=description.architecture,
+                classes=description.classes,
+                category_ids=description.category_ids,
+                pixel_rules=description.pixel_rules,
+                model=self._evaluated().state_dict(),
+                metrics=self.metrics,
+                iteration=self.iteration,
+                training=training,
+            )
+        )
 
     def _restore(self, checkpoint: Checkpoint) -> None:
         training = checkpoint.training

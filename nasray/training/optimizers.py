@@ -57,8 +57,12 @@ def make_optimizer(
     Raises:
         NasrayError: If no parameter has a gradient.
     """
-    norms = {id(parameter) for module in network.modules() if isinstance(module, NORMS)
-             for parameter in module.parameters(recurse=False)}  # fmt: skip
+    norms = {
+        id(parameter)
+        for module in network.modules()
+        if isinstance(module, NORMS)
+        for parameter in module.parameters(recurse=False)
+    }
     places: Mapping[str, str] = getattr(network, "slots", {"backbone": "backbone"})
     factors = {
         f"{place}.": options.head_factor if slot == "head" else options.backbone_factor
@@ -79,11 +83,13 @@ def make_optimizer(
     kinds = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
     special = {"momentum": options.momentum} if options.name == "sgd" else {}
     optimizer: torch.optim.Optimizer = kinds[options.name](
-        [{"params": members, "lr": rate, "learning_rate": rate, "weight_decay": decay}
-         for (rate, decay), members in groups.items()],
+        [
+            {"params": members, "lr": rate, "learning_rate": rate, "weight_decay": decay}
+            for (rate, decay), members in groups.items()
+        ],
         fused=True,
         **special,
-    )  # fmt: skip
+    )
     if special:
         # Fused steps cannot begin some momenta beside others, as paths of supernets do; from 0 it is the same.
         for group in optimizer.param_groups:

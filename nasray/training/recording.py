@@ -59,10 +59,17 @@ class Recorder:
         """
         loss = sum(step.losses.values())
         self.loss_text = f"loss {loss:.3f}  lr {step.learning_rate:.2g}"
-        self.log.write({
-            "iteration": step.iteration, "epoch": step.epoch, "loss": loss, "losses": step.losses,
-            "lr": step.learning_rate, "grad_norm": step.grad_norm, "images_per_s": round(step.images_per_s, 2),
-        })  # fmt: skip
+        self.log.write(
+            {
+                "iteration": step.iteration,
+                "epoch": step.epoch,
+                "loss": loss,
+                "losses": step.losses,
+                "lr": step.learning_rate,
+                "grad_norm": step.grad_norm,
+                "images_per_s": round(step.images_per_s, 2),
+            }
+        )
         values = {f"loss/{name}": value for name, value in step.losses.items()}
         values |= {"loss": loss, "train/lr": step.learning_rate, "train/grad_norm": step.grad_norm}
         if step.images_per_s:
@@ -87,9 +94,7 @@ class Recorder:
         for name in ("mAP", "top1"):
             if name in metrics:
                 self.metric_text = f"{name} {metrics[name]:.3f}"
-        self.log.write(
-            {"iteration": iteration, "epoch": epoch, "metrics": metrics, "seconds": round(seconds, 2)}
-        )  # fmt: skip
+        self.log.write({"iteration": iteration, "epoch": epoch, "metrics": metrics, "seconds": round(seconds, 2)})
         finite = {f"val/{name}": value for name, value in metrics.items() if math.isfinite(value)}
         self.events.scalars(iteration, finite)
         for title, png in pictures.items():

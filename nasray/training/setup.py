@@ -89,8 +89,9 @@ def load_alike(files: CheckpointFiles) -> tuple[Checkpoint | None, list[str]]:
             return checkpoint, lines
         if pause is not None:
             time.sleep(pause)
-    seen = ", ".join(f"worker {rank} iteration {iteration} ({digest[:8]})" for rank, (iteration, digest)
-                     in enumerate(found))  # fmt: skip
+    seen = ", ".join(
+        f"worker {rank} iteration {iteration} ({digest[:8]})" for rank, (iteration, digest) in enumerate(found)
+    )
     raise NasrayError(
         f"the workers see different checkpoints in {shown(files.folder)}: {seen}. Put the folder where all machines "
         "see the same files, or resume once its file system has caught up"
@@ -218,15 +219,27 @@ def _loaders(recipe: Recipe, sets: Sets, network: nn.Module, worker: Worker) -> 
         assert isinstance(sets.train, DetectionSet)
         assert isinstance(sets.source, DataSource)
         batches = TrainLoader(
-            sets.train, recipe.augmentation, batch_size=batch_size, stride=network.stride, seed=recipe.seed,
-            rank=worker.rank, world=worker.world, options=recipe.loader, with_masks=network.learns_masks,
-        )  # fmt: skip
+            sets.train,
+            recipe.augmentation,
+            batch_size=batch_size,
+            stride=network.stride,
+            seed=recipe.seed,
+            rank=worker.rank,
+            world=worker.world,
+            options=recipe.loader,
+            with_masks=network.learns_masks,
+        )
         return batches, make_validation(sets.source, recipe, network.stride, worker)
     assert isinstance(sets.train, ClassificationSet)
     loader = ClassificationLoader(
-        sets.train, image_size=recipe.augmentation.square or 0, batch_size=batch_size, seed=recipe.seed,
-        rank=worker.rank, world=worker.world, options=recipe.loader,
-    )  # fmt: skip
+        sets.train,
+        image_size=recipe.augmentation.square or 0,
+        batch_size=batch_size,
+        seed=recipe.seed,
+        rank=worker.rank,
+        world=worker.world,
+        options=recipe.loader,
+    )
     held_against = sets.validation()
     assert not isinstance(held_against, DetectionSet)
     return loader, make_accuracy(held_against, recipe, worker)

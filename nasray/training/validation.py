@@ -39,9 +39,14 @@ def make_validation(
     dataset = source.split("val")
     batch_size = recipe.batch_size // (worker.world * recipe.optimizer.accumulate)
     batches = EvaluationLoader(
-        dataset, recipe.augmentation, batch_size=batch_size, stride=stride, rank=worker.rank, world=worker.world,
+        dataset,
+        recipe.augmentation,
+        batch_size=batch_size,
+        stride=stride,
+        rank=worker.rank,
+        world=worker.world,
         options=recipe.loader,
-    )  # fmt: skip
+    )
 
     def validate(detector: nn.Module) -> Validation:
         found = gather(predict(detector, batches, device=worker.device, channels_last=recipe.channels_last))
@@ -66,9 +71,14 @@ def make_accuracy(
     if dataset is None:
         return None
     batches = ClassificationLoader(
-        dataset, image_size=recipe.augmentation.square or 0, batch_size=recipe.batch_size // worker.world, seed=None,
-        rank=worker.rank, world=worker.world, options=recipe.loader,
-    )  # fmt: skip
+        dataset,
+        image_size=recipe.augmentation.square or 0,
+        batch_size=recipe.batch_size // worker.world,
+        seed=None,
+        rank=worker.rank,
+        world=worker.world,
+        options=recipe.loader,
+    )
 
     def validate(classifier: nn.Module) -> Validation:
         return Validation(accuracy(classifier, batches.epoch(), device=worker.device), {})
@@ -82,8 +92,11 @@ def _draw(dataset: DetectionSet, found: Predictions) -> dict[str, bytes]:
     for index in range(min(NUM_PICTURES, len(dataset))):
         chosen = (found.image_index == index) & (found.scores >= THRESHOLD)
         drawn = draw_detections(
-            dataset.read_image(index).numpy(), found.boxes[chosen], found.labels[chosen].tolist(),
-            found.scores[chosen].tolist(), dataset.classes,
-        )  # fmt: skip
+            dataset.read_image(index).numpy(),
+            found.boxes[chosen],
+            found.labels[chosen].tolist(),
+            found.scores[chosen].tolist(),
+            dataset.classes,
+        )
         pictures[f"image {dataset.image_ids[index]}"] = picture_bytes(drawn)
     return pictures

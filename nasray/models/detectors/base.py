@@ -114,9 +114,12 @@ class Detector(nn.Module):
         return [maps[index] for index in map_indices(self.backbone, reductions)]
 
     def forward(
-        self, images: Tensor, targets: Sequence[Target] | None = None, image_hw: Tensor | None = None,
+        self,
+        images: Tensor,
+        targets: Sequence[Target] | None = None,
+        image_hw: Tensor | None = None,
         generator: torch.Generator | None = None,
-    ) -> dict[str, Tensor] | Detections:  # fmt: skip
+    ) -> dict[str, Tensor] | Detections:
         """Losses if there are targets, else detections.
 
         Args:
@@ -159,8 +162,9 @@ def map_indices(backbone: nn.Module, reductions: Sequence[int]) -> list[int]:
     """
     found = [info["reduction"] for info in backbone.feature_info]  # type: ignore[union-attr]
     if missing := [reduction for reduction in reductions if reduction not in found]:
-        raise ValueError(f"the detector needs maps of reduction {list(reductions)}; the backbone lacks {missing}, "
-                         f"it has {found}")  # fmt: skip
+        raise ValueError(
+            f"the detector needs maps of reduction {list(reductions)}; the backbone lacks {missing}, it has {found}"
+        )
     return [found.index(reduction) for reduction in reductions]
 
 

@@ -75,9 +75,17 @@ class MaskRCNN(FasterRCNN):
         max_detections: NumDetections = 100,
     ) -> None:
         super().__init__(
-            backbone, num_classes, channels=channels, box_head=box_head, norm=norm, base_size=base_size,
-            first_level=first_level, score_threshold=score_threshold, nms_iou=nms_iou, max_detections=max_detections,
-        )  # fmt: skip
+            backbone,
+            num_classes,
+            channels=channels,
+            box_head=box_head,
+            norm=norm,
+            base_size=base_size,
+            first_level=first_level,
+            score_threshold=score_threshold,
+            nms_iou=nms_iou,
+            max_detections=max_detections,
+        )
         trunk, width = _mask_trunk(head, channels)
         self.mask_head = nn.Sequential(trunk, MaskRCNNPredictor(width, channels, num_classes))
 

@@ -80,9 +80,13 @@ def region_groups(boxes: Tensor, first: int, num: int) -> Tensor:
 
 
 def apply_to_boxes(
-    head: Callable[[Tensor], tuple[Tensor, ...]], maps: Sequence[Tensor], boxes: Tensor, valid: Tensor, size: int,
+    head: Callable[[Tensor], tuple[Tensor, ...]],
+    maps: Sequence[Tensor],
+    boxes: Tensor,
+    valid: Tensor,
+    size: int,
     groups: Groups,
-) -> tuple[Tensor, ...]:  # fmt: skip
+) -> tuple[Tensor, ...]:
     """What a head says of boxes: tensors (B, P, ...), 0 for boxes that are padding.
 
     Args:

@@ -95,9 +95,13 @@ class Samples(NamedTuple):
 
 @torch.no_grad()
 def sample_regions(
-    proposals: Tensor, scores: Tensor, targets: Sequence[Target], num_classes: int, num: int,
+    proposals: Tensor,
+    scores: Tensor,
+    targets: Sequence[Target],
+    num_classes: int,
+    num: int,
     generator: torch.Generator | None = None,
-) -> Samples:  # fmt: skip
+) -> Samples:
     """Proposals and annotated boxes to learn from, matched to the boxes.
 
     Args:
@@ -116,12 +120,14 @@ def sample_regions(
         positive, negative = sample(matched, num, POSITIVE_SHARE, generator)
         index, boxes = matched[positive], boxes[torch.cat([positive, negative])]
         pad = len(negative)
-        images.append((
-            F.pad(boxes, (1, 0), value=image),
-            F.pad(labels[index], (0, pad), value=num_classes),
-            F.pad(index, (0, pad)),
-            F.pad(truth[index], (0, 0, 0, pad)),
-        ))  # fmt: skip
+        images.append(
+            (
+                F.pad(boxes, (1, 0), value=image),
+                F.pad(labels[index], (0, pad), value=num_classes),
+                F.pad(index, (0, pad)),
+                F.pad(truth[index], (0, 0, 0, pad)),
+            )
+        )
     return Samples(*(torch.cat(parts) for parts in zip(*images, strict=True)))
 
 

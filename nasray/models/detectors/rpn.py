@@ -40,9 +40,13 @@ CODER = BoxCoder((1.0, 1.0, 1.0, 1.0))
 
 @torch.no_grad()
 def propose(
-    logits: Sequence[Tensor], deltas: Sequence[Tensor], anchors: Sequence[Tensor], image_hw: Sequence[int],
-    num_before: int, num: int,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
+    logits: Sequence[Tensor],
+    deltas: Sequence[Tensor],
+    anchors: Sequence[Tensor],
+    image_hw: Sequence[int],
+    num_before: int,
+    num: int,
+) -> tuple[Tensor, Tensor]:
     """The boxes that are most likely to hold something.
 
     Args:
@@ -80,9 +84,12 @@ def ranks(logits: Tensor) -> Tensor:
 
 
 def rpn_loss(
-    logits: Sequence[Tensor], deltas: Sequence[Tensor], anchors: Sequence[Tensor], targets: Sequence[Target],
+    logits: Sequence[Tensor],
+    deltas: Sequence[Tensor],
+    anchors: Sequence[Tensor],
+    targets: Sequence[Target],
     generator: torch.Generator | None = None,
-) -> dict[str, Tensor]:  # fmt: skip
+) -> dict[str, Tensor]:
     """Binary cross entropy of the objectness, smooth L1 of the deltas; both over the number of sampled anchors.
 
     Args:

@@ -190,9 +190,10 @@ def _half(in_channels: int, out_channels: int) -> nn.Sequential:
     """What halves height and width, rounded up."""
     mid = out_channels // 2
     return nn.Sequential(
-        *_conv_norm(in_channels, mid, 1), *_conv_norm(mid, mid, 3, stride=2, groups=mid),
+        *_conv_norm(in_channels, mid, 1),
+        *_conv_norm(mid, mid, 3, stride=2, groups=mid),
         *_conv_norm(mid, out_channels, 1),
-    )  # fmt: skip
+    )
 
 
 def _predictor(in_channels: int, out_channels: int) -> nn.Sequential:

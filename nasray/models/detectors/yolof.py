@@ -135,10 +135,13 @@ class DilatedBlock(nn.Module):
         super().__init__()
         mid = channels // 4
         self.main = nn.Sequential(
-            *_conv_norm(channels, mid, 1), nn.ReLU(inplace=True),
-            *_conv_norm(mid, mid, 3, dilation), nn.ReLU(inplace=True),
-            *_conv_norm(mid, channels, 1), nn.ReLU(inplace=True),
-        )  # fmt: skip
+            *_conv_norm(channels, mid, 1),
+            nn.ReLU(inplace=True),
+            *_conv_norm(mid, mid, 3, dilation),
+            nn.ReLU(inplace=True),
+            *_conv_norm(mid, channels, 1),
+            nn.ReLU(inplace=True),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, channels, H, W) to the same shape."""
