@@ -17,13 +17,14 @@ from nasray.cluster import Resources, RunFolder, write_atomic
 from nasray.cluster.progress import say
 from nasray.cluster.records import read_record, yaml_record
 from nasray.cluster.session import ray_session
-from nasray.options import PartOptions, make_part
+from nasray.options import PartOptions, keywords, make_part
 from nasray.recipe import RECIPE, Recipe, load_recipe
 from nasray.spaces import NasrayError
 from nasray.spaces.errors import did_you_mean
 from nasray.stages.base import (
     SEARCH,
     SUPERNET,
+    Reference,
     Site,
     Stage,
     Work,
@@ -84,10 +85,12 @@ def check_order(experiment: Experiment) -> None:
 
 
 def without(experiment: Experiment, names: Sequence[str]) -> Experiment:
-    """Return an experiment without some of its stages.
+    """Return an experiment without some of its stages, and without the options that referred to them.
+
+    An option that need not be given, such as `weights`, is left out with the stage, and a line says so.
 
     Raises:
-        NasrayError: for a stage that there is not, or that another one refers to.
+        NasrayError: for a stage that there is not, or that an option refers to which must be given.
     """
     for name in names:
         if name not in experiment.stages:
@@ -95,16 +98,27 @@ def without(experiment: Experiment, names: Sequence[str]) -> Experiment:
                 f"--without: unknown stage {name!r}{did_you_mean(name, experiment.stages)} There are: "
                 f"{_names(experiment)}"
             )
-    left = {name: options for name, options in experiment.stages.items() if name not in names}
     stages = make_stages(experiment)
+    left = {name: options for name, options in experiment.stages.items() if name not in names}
     for name in left:
         for reference in stage_references(experiment, name, stages[name]):
             if reference.is_of_stage(names):
-                raise NasrayError(
-                    f"--without {reference.value}: stages.{name}.{reference.option} refers to it. Leave {name} out "
-                    f"too, or set --stages.{name}.{reference.option} to another one, or to null"
-                )
+                left[name] = _without_option(name, left[name], reference)
     return dataclasses.replace(experiment, stages=left)
+
+
+def _without_option(stage: str, options: PartOptions, reference: Reference) -> PartOptions:
+    """Return the options of a stage without one that refers to a stage that is left out."""
+    option, dropped = reference.option, reference.value
+    known = keywords(options.registry.part(options.part_name), options.registry.given)
+    if option not in known or known[option].default is not None:
+        raise NasrayError(
+            f"--without {dropped}: stages.{stage}.{option} refers to it. Leave {stage} out too, or set "
+            f"--stages.{stage}.{option} to another one"
+        )
+    say(f"stages.{stage}.{option} was {dropped}: left out")
+    changed: PartOptions = dataclasses.replace(cast(Any, options), **{option: None})
+    return changed
 
 
 def with_absolute_references(experiment: Experiment) -> Experiment:

@@ -154,15 +154,21 @@ def test_a_plan_says_what_every_stage_takes_and_gives():
     assert alone[0].work.trials == 16
 
 
-def test_stages_can_be_left_out():
+def test_stages_can_be_left_out(capsys):
     experiment = load_experiment(TINY)
     assert list(without(experiment, ["baselines", "baselines-pretrain"]).stages)[-1] == "train"
-    with pytest.raises(NasrayError, match=r"--without supernet-pretrain: stages.supernet-train.weights refers to it"):
-        without(experiment, ["supernet-pretrain"])
+    with pytest.raises(NasrayError, match=r"--without supernet-train: stages.search.evaluator.supernet refers to it"):
+        without(experiment, ["supernet-train"])
+    with pytest.raises(NasrayError, match=r"--without search: stages.pretrain.of refers to it. Leave pretrain out too"):
+        without(experiment, ["search"])
+    capsys.readouterr()
+    scratch = without(experiment, ["supernet-pretrain"])
+    assert capsys.readouterr().err == "stages.supernet-train.weights was supernet-pretrain: left out\n"
+    assert "supernet-pretrain" not in scratch.stages
+    assert scratch.stages["supernet-train"].weights is None
+    assert resolve_recipes(scratch)["supernet-train"].weights is None
     with pytest.raises(NasrayError, match="unknown stage 'baseline'; did you mean 'baselines'"):
         without(experiment, ["baseline"])
-    scratch = load_experiment(TINY, ["--stages.supernet-train.weights", "null"])
-    assert "supernet-pretrain" not in without(scratch, ["supernet-pretrain"]).stages
 
 
 def test_mistakes_show_before_anything_is_written(experiment, tmp_path):
