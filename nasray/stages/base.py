@@ -46,11 +46,14 @@ class Reference:
         option: Dotted name of the option within the stage, such as `evaluator.supernet`.
         what: What is taken.
         value: Name of a stage, or path of a file.
+        key: Key of the option in the experiment, such as `evaluator.supernet` where the stage takes the experiment's
+            own evaluator, `stages.search.evaluator.supernet` where it has one of its own.
     """
 
     option: str
     what: Output
     value: str
+    key: str
 
     def is_of_stage(self, stages: Container[str]) -> bool:
         """Return whether the value names one of the stages; what is trained may be the supernet itself."""
@@ -217,13 +220,13 @@ class Stage(ABC):
         return text_digest("\n".join(entry.architecture.text for entry in self.entries(site)))
 
 
-def references(options: PartOptions, prefix: str = "") -> Iterator[Reference]:
-    """Return the references among the options of a part; `prefix` is put before their names."""
+def references(options: PartOptions, prefix: str = "", *, keys: str = "") -> Iterator[Reference]:
+    """Return the references among the options of a part, `prefix` before their names and `keys` before their keys."""
     for name, keyword in keywords(options.registry.part(options.part_name), options.registry.given).items():
         value = getattr(options, name)
         if value and (mark := _mark(keyword.kind)):
             for item in (value,) if isinstance(value, str) else value:
-                yield Reference(prefix + name, mark.what, item)
+                yield Reference(prefix + name, mark.what, item, keys + name)
 
 
 def _mark(kind: Any) -> From | None:
@@ -237,9 +240,11 @@ def _mark(kind: Any) -> From | None:
 
 def stage_references(experiment: Experiment, name: str, stage: Stage) -> list[Reference]:
     """Return the references among the options of a stage and of the parts that it uses."""
-    found = list(references(experiment.stages[name]))
+    own, place = experiment.stages[name], f"stages.{name}."
+    found = list(references(own, keys=place))
     for section, options in stage.parts(experiment).items():
-        found += references(options, f"{section}.")
+        is_own = getattr(own, section, None) is not None
+        found += references(options, f"{section}.", keys=f"{place if is_own else ''}{section}.")
     return found
 
 
@@ -259,7 +264,7 @@ def check_references(experiment: Experiment, stages: Mapping[str, Stage]) -> Non
 
 def _check_references(name: str, found: list[Reference], earlier: list[str], stages: Mapping[str, Stage]) -> None:
     for reference in found:
-        value, option = reference.value, f"stages.{name}.{reference.option}"
+        value, option = reference.value, reference.key
         if reference.is_of_stage(stages):
             if value not in earlier:
                 raise NasrayError(f"{option}: stage {value!r} does not come before {name!r}. Move it, or name another")

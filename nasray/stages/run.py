@@ -109,14 +109,13 @@ def without(experiment: Experiment, names: Sequence[str]) -> Experiment:
 
 def _without_option(stage: str, options: PartOptions, reference: Reference) -> PartOptions:
     """Return the options of a stage without one that refers to a stage that is left out."""
-    option, dropped = reference.option, reference.value
+    option, dropped, key = reference.option, reference.value, reference.key
     known = keywords(options.registry.part(options.part_name), options.registry.given)
     if option not in known or known[option].default is not None:
         raise NasrayError(
-            f"--without {dropped}: stages.{stage}.{option} refers to it. Leave {stage} out too, or set "
-            f"--stages.{stage}.{option} to another one"
+            f"--without {dropped}: {key} refers to it. Leave {stage} out too, or set --{key} to another one"
         )
-    say(f"stages.{stage}.{option} was {dropped}: left out")
+    say(f"{key} was {dropped}: left out")
     changed: PartOptions = dataclasses.replace(cast(Any, options), **{option: None})
     return changed
 

@@ -121,7 +121,7 @@ def test_recipes_of_a_run_stay_as_they_were(experiment, tmp_path):
     (["--stages.pretrain.weights", "train"], "stages.pretrain.weights: stage 'train' does not come before 'pretrain'"),
     (["--stages.train.weights", "search"], "stage 'search' gives architectures and a history; stages.train.weights "
      "needs a checkpoint: supernet-pretrain or supernet-train or pretrain"),
-    (["--evaluator.supernet", "search"], "stages.search.evaluator.supernet: stage 'search' does not come before"),
+    (["--evaluator.supernet", "search"], "evaluator.supernet: stage 'search' does not come before"),
     (["--stages.supernet-train.top", "2"], "a supernet is trained once and alone"),
     (["--stages.train.top", "0"], "top"),
     (["--stages.train.of", "[]"], "of is empty"),
@@ -157,7 +157,7 @@ def test_a_plan_says_what_every_stage_takes_and_gives():
 def test_stages_can_be_left_out(capsys):
     experiment = load_experiment(TINY)
     assert list(without(experiment, ["baselines", "baselines-pretrain"]).stages)[-1] == "train"
-    with pytest.raises(NasrayError, match=r"--without supernet-train: stages.search.evaluator.supernet refers to it"):
+    with pytest.raises(NasrayError, match=r"--without supernet-train: evaluator.supernet refers to it"):
         without(experiment, ["supernet-train"])
     with pytest.raises(NasrayError, match=r"--without search: stages.pretrain.of refers to it. Leave pretrain out too"):
         without(experiment, ["search"])
