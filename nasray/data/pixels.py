@@ -164,4 +164,5 @@ def turned(pixels: NDArray[np.uint8], orientation: int, *, back: bool = False) -
         pixels = pixels[:, :, ::-1]
     if orientation in (3, 4, 7, 8):
         pixels = pixels[:, ::-1]
-    return pixels
+    # A view that runs backwards counts as contiguous where that side is one pixel long, but PyTorch takes none.
+    return pixels if orientation == 1 else pixels.copy()

@@ -5,7 +5,7 @@ import zlib
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -65,6 +65,8 @@ def test_every_mode_in_every_container_that_holds_it(form):
     height=st.integers(1, 9), width=st.integers(1, 9), seed=st.integers(0, 2**32 - 1), orientation=st.integers(1, 8),
     gray=st.booleans(), deep=st.booleans(), container=st.sampled_from(["png", "tiff", "deflated tiff"]),
 )  # fmt: skip
+@example(height=1, width=1, seed=0, orientation=2, gray=False, deep=True, container="png")
+@example(height=1, width=7, seed=0, orientation=4, gray=True, deep=False, container="tiff")
 def test_any_picture_any_orientation(height, width, seed, orientation, gray, deep, container):
     pixels = np.random.default_rng(seed).integers(0, 256, (height, width) if gray else (height, width, 3))
     stored = as_stored(pixels.astype(np.uint8), orientation)

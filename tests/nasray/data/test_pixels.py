@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import torch
 
 from nasray.data.pixels import ImageError, PixelRules, to_8_bits, turned
 from nasray.spaces import NasrayError
@@ -55,6 +56,15 @@ def test_rules_survive_json():
     for rules in (PixelRules(), PixelRules("stored", (-1.5, 4095))):
         assert PixelRules.from_json(rules.to_json()) == rules
     assert PixelRules.from_json(None) == PixelRules()
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("image_hw", [(1, 1), (1, 5), (5, 1)])
+def test_pictures_one_pixel_wide_or_high_become_tensors(image_hw, orientation):
+    """Numpy counts a view that runs backwards over a single pixel as contiguous."""
+    pixels = np.arange(3 * image_hw[0] * image_hw[1], dtype=np.uint8).reshape(3, *image_hw)
+    tensor = torch.from_numpy(np.ascontiguousarray(turned(pixels, orientation)))
+    assert sorted(tensor.flatten().tolist()) == pixels.ravel().tolist()
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

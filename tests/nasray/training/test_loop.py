@@ -78,7 +78,9 @@ def test_what_a_training_leaves_behind(uninterrupted, begin, log_of):
     assert Checkpoint.load(folder).iteration == best
     assert Checkpoint.load(folder).metrics == {"mAP": maps[best]}
     detector = Checkpoint.load(folder).detector()
-    assert next(detector.parameters()).abs().mean().item() == maps[best]
+    # The sum of weights depends on how they lie in memory, by a rounding.
+    assert next(detector.parameters()).abs().mean().item() == pytest.approx(maps[best], rel=1e-6)
+    assert len({round(value, 6) for value in maps.values()}) == len(maps)
 
 
 def test_tensorboard_holds_the_curves(uninterrupted, begin):
