@@ -1,6 +1,6 @@
 """The options that parts own.
 
-A part's options are the keyword parameters of its constructor, their texts the lines of its docstring: `keywords`.
+A part's options are the keyword parameters of its constructor (`nasray.signatures`), here as a frozen dataclass.
 `Chosen(SEARCHERS)` annotates a field of an experiment or a recipe that holds the options of whatever searcher is named.
 """
 
@@ -9,12 +9,10 @@ from __future__ import annotations
 import collections.abc
 import dataclasses
 import functools
-import inspect
 import operator
 import re
 import types
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
@@ -24,103 +22,12 @@ from pydantic_core import CoreSchema, core_schema
 from typing_extensions import TypedDict
 
 from nasray.registry import REGISTRIES, Registry
+from nasray.signatures import REQUIRED, keywords, parameters
 from nasray.spaces import NasrayError
 from nasray.spaces.errors import did_you_mean
 from nasray.spaces.ranges import MAX_SEED, Range, shortened
 from nasray.validation import CompleteError, checked
 from nasray.values import Flag, ImageSize, Text, number
-
-REQUIRED: Any = inspect.Parameter.empty
-
-# ---- what a part takes -------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Keyword:
-    """One option of a part.
-
-    Attributes:
-        kind: Declared type.
-        default: Default, or `REQUIRED`.
-        text: Line of the docstring.
-    """
-
-    kind: Any
-    default: Any
-    text: str
-
-
-@functools.cache
-def keywords(part: type, given: frozenset[str] = frozenset()) -> dict[str, Keyword]:
-    """Return the options of a part: its constructor's parameters, and its bases' as far as `**options` hands them on.
-
-    Args:
-        part: Class.
-        given: Parameters that are no options.
-
-    Raises:
-        NasrayError: for a parameter without a type, or of a type that is not known where the part is defined.
-    """
-    texts = _texts(part)
-    return {
-        name: Keyword(_declared_type(part, construct, parameter), parameter.default, texts.get(name, ""))
-        for name, (construct, parameter) in _parameters(part).items()
-        if name not in given
-    }
-
-
-@functools.cache
-def _parameters(part: type) -> dict[str, tuple[Any, inspect.Parameter]]:
-    """The parameters that a constructor takes by name, each with the constructor that declares it."""
-    found: dict[str, tuple[Any, inspect.Parameter]] = {}
-    for owner in part.__mro__:
-        construct = vars(owner).get("__init__")
-        if construct is None or owner is object:
-            continue
-        _, *parameters = inspect.signature(construct).parameters.values()
-        for parameter in parameters:
-            if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
-                found.setdefault(parameter.name, (construct, parameter))
-        if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
-            break
-    return found
-
-
-def _texts(part: type) -> dict[str, str]:
-    """What the docstrings of a class and its bases say about its arguments; the class itself comes first."""
-    texts: dict[str, str] = {}
-    for owner in reversed(part.__mro__):
-        texts |= attribute_texts(owner)
-    return texts
-
-
-def _declared_type(part: type, construct: Any, parameter: inspect.Parameter) -> Any:
-    if parameter.annotation is parameter.empty:
-        raise NasrayError(f"parameter {parameter.name!r} of {part.__qualname__} has no type. Annotate it")
-    holder = types.SimpleNamespace(__annotations__={parameter.name: parameter.annotation})
-    try:
-        return get_type_hints(holder, globalns=construct.__globals__, include_extras=True)[parameter.name]
-    except NameError as error:
-        raise NasrayError(
-            f"the type of parameter {parameter.name!r} of {part.__qualname__} is not known at run time: {error}. "
-            "Import it outside of TYPE_CHECKING"
-        ) from None
-
-
-def attribute_texts(owner: type) -> dict[str, str]:
-    """Return what the docstring of a class says about each of its arguments and attributes."""
-    found: dict[str, str] = {}
-    is_inside, name = False, ""
-    for line in inspect.cleandoc(vars(owner).get("__doc__") or "").splitlines():
-        if line and not line.startswith(" "):
-            is_inside, name = line in ("Args:", "Attributes:"), ""
-        elif is_inside and (item := re.match(r" {4}(\w+): (.*)", line)):
-            name = item[1] if item[1] not in found else ""
-            found.setdefault(item[1], item[2].strip())
-        elif name and line.startswith(" " * 5):
-            found[name] = f"{found[name]} {line.strip()}".strip()
-    return found
-
 
 # ---- options of a part as a dataclass ----------------------------------------------------------------------------
 
@@ -433,9 +340,9 @@ def make_part(options: Any, **given: Any) -> Any:
     """
     registry: Registry = options.registry
     part = registry.part(options.part_name)
-    parameters = _parameters(part)
-    handed = {name: value for name, value in given.items() if name in parameters}
-    values = {name: value for name, value in vars(options).items() if name in parameters and name not in given}
+    names = parameters(part)
+    handed = {name: value for name, value in given.items() if name in names}
+    values = {name: value for name, value in vars(options).items() if name in names and name not in given}
     try:
         return part(**handed, **values)
     except ValueError as error:

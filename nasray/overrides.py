@@ -14,8 +14,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from nasray.cluster.reading import parse_yaml
-from nasray.options import Chosen, ChosenEach, allows_none, attribute_texts, mapped_by, options_type
+from nasray.options import Chosen, ChosenEach, allows_none, mapped_by, options_type
 from nasray.registry import Registry
+from nasray.signatures import attribute_texts
 from nasray.spaces import NasrayError
 from nasray.spaces.errors import did_you_mean
 from nasray.spaces.ranges import shortened

@@ -11,10 +11,11 @@ from nasray.evaluators import EVALUATORS
 from nasray.experiment import STAGES, Experiment
 from nasray.models.detectors import DETECTORS
 from nasray.models.supernets import PATHS
-from nasray.options import Chosen, ChosenEach, attribute_texts, mapped_by
+from nasray.options import Chosen, ChosenEach, mapped_by
 from nasray.overrides import part_rows, section_type
 from nasray.recipe import Recipe
 from nasray.registry import SEARCHERS, SPACES, Registry
+from nasray.signatures import attribute_texts
 
 DOCS = Path(__file__).parents[1] / "docs"
 MARK = re.compile(

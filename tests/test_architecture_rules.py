@@ -27,6 +27,51 @@ UNGATED = {
     "nasray/latency/setting.py": {"read_text"},  # /proc/cpuinfo
 }
 
+MAX_LINES = 400
+MAX_UNTESTED_LINES = 100  # of a module without a test of its own name
+# Modules that are tested by name elsewhere: where the whole is that they are a piece of.
+TESTED_ELSEWHERE = {
+    "cluster/board.py": "tests/cluster/test_training.py",
+    "cluster/records.py": "tests/nasray/test_damaged_files.py",
+    "cluster/resources.py": "tests/cluster/test_session.py",
+    "cluster/trial.py": "tests/cluster/test_run.py",
+    "nasray/cli/common.py": "tests/nasray/cli/test_results.py",
+    "nasray/cli/parsing.py": "tests/test_bad_inputs.py",
+    "nasray/configuration.py": "tests/nasray/test_overrides.py",
+    "nasray/data/coco_images.py": "tests/nasray/data/test_coco.py",
+    "nasray/data/coco_table.py": "tests/nasray/data/test_coco.py",
+    "nasray/evaluation/__init__.py": "tests/nasray/evaluation/test_predictions.py",
+    "nasray/export_check.py": "tests/nasray/test_detector_export.py",
+    "nasray/models/detectors/base.py": "tests/nasray/models/detectors/test_conformance.py",
+    "nasray/models/supernets/base.py": "tests/nasray/models/supernets/test_testing.py",
+    "nasray/rank.py": "tests/nasray/stages/test_run.py",
+    "nasray/scores/borders.py": "tests/nasray/scores/test_entropy.py",
+    "nasray/stages/base.py": "tests/nasray/stages/test_run.py",
+    "nasray/stages/search.py": "tests/nasray/stages/test_run.py",
+    "nasray/stages/train.py": "tests/nasray/stages/test_run.py",
+    "nasray/training/recording.py": "tests/nasray/training/test_loop.py",
+    "nasray/training/watch.py": "tests/nasray/training/test_learner.py",
+    "searchers/newcomers.py": "tests/searchers/test_base.py",
+    "searchers/testing.py": "tests/searchers/test_conformance.py",
+    "spaces/staged_layers.py": "tests/spaces/test_staged.py",
+    "spaces/testing.py": "tests/spaces/test_conformance.py",
+}
+# Tests of what no single module has.
+CROSS_CUTTING = {
+    "tests/cluster/test_nodes.py": "a node is lost during a search or a training",
+    "tests/nasray/architectures/test_entry_points.py": "architectures of another package",
+    "tests/nasray/models/detectors/test_conformance.py": "what holds for every detector",
+    "tests/nasray/scores/test_proxies.py": "what holds for every score by a forward pass",
+    "tests/nasray/test_damaged_files.py": "damaged files of runs and trainings",
+    "tests/nasray/test_goldens.py": "histories from run to run",
+    "tests/nasray/test_processors.py": "searches on other processors",
+    "tests/nasray/training/test_devices.py": "trainings on CPU and GPU",
+    "tests/nasray/training/test_workers.py": "trainings of several workers",
+    "tests/searchers/test_conformance.py": "what holds for every searcher",
+    "tests/searchers/test_landscapes.py": "how good searchers are",
+    "tests/spaces/test_conformance.py": "what holds for every space",
+}
+
 
 def tree_of(path):
     return ast.parse((ROOT / path).read_text(), filename=str(path))
@@ -189,3 +234,37 @@ def test_every_package_is_installed():
         if path.name == "__init__.py"
     }
     assert sorted(listed) == sorted(found)
+
+
+def place_of_test(path):
+    """Where the test of a module stands: at its path under tests/, a package's under the name of the package."""
+    name = path.parent.name if path.name == "__init__.py" else path.stem
+    return Path("tests", path.parent, f"test_{name}.py")
+
+
+@each_file
+def test_files_can_be_read_in_a_sitting(path):
+    num_lines = len((ROOT / path).read_text().splitlines())
+    assert num_lines <= MAX_LINES, f"{path} has {num_lines} lines; divide it"
+
+
+@each_file
+def test_every_module_has_a_test_at_its_path(path):
+    own, elsewhere = place_of_test(path), TESTED_ELSEWHERE.get(path.as_posix())
+    if (ROOT / own).exists():
+        assert elsewhere is None, f"{path} has a test of its own, {own}; strike it from TESTED_ELSEWHERE"
+    elif elsewhere is not None:
+        assert (ROOT / elsewhere).exists(), f"there is no {elsewhere}"
+    else:
+        num_lines = len((ROOT / path).read_text().splitlines())
+        assert num_lines <= MAX_UNTESTED_LINES, f"write {own}, or name in TESTED_ELSEWHERE what tests {path}"
+
+
+def test_every_test_is_that_of_a_module():
+    """Those directly under tests/ are of the whole: examples, README, rules."""
+    mirrored = {place_of_test(path) for path in FILES}
+    found = {path.relative_to(ROOT) for room in ROOMS for path in (ROOT / "tests" / room).rglob("test_*.py")}
+    strange = sorted(path.as_posix() for path in found - mirrored if path.as_posix() not in CROSS_CUTTING)
+    assert not strange, f"{', '.join(strange)}: of which module? Move it to the module's path, or to CROSS_CUTTING"
+    gone = sorted(CROSS_CUTTING.keys() - {path.as_posix() for path in found - mirrored})
+    assert not gone, f"strike {', '.join(gone)} from CROSS_CUTTING"

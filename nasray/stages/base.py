@@ -19,8 +19,9 @@ from nasray.architectures import ARCHITECTURES, named_architecture
 from nasray.cluster import Resources, RunFolder
 from nasray.cluster.leaders import Entry
 from nasray.cluster.reading import shown
-from nasray.options import PartOptions, keywords
+from nasray.options import PartOptions
 from nasray.recipe import Recipe
+from nasray.signatures import keywords
 from nasray.spaces import NasrayError
 from nasray.spaces.errors import did_you_mean
 from nasray.spaces.references import From, Output

@@ -17,8 +17,9 @@ from nasray.cluster import Resources, RunFolder, write_atomic
 from nasray.cluster.progress import say
 from nasray.cluster.records import read_record, yaml_record
 from nasray.cluster.session import ray_session
-from nasray.options import PartOptions, keywords, make_part
+from nasray.options import PartOptions, make_part
 from nasray.recipe import RECIPE, Recipe, load_recipe
+from nasray.signatures import keywords
 from nasray.spaces import NasrayError
 from nasray.spaces.errors import did_you_mean
 from nasray.stages.base import (

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import nasray
+import nasray.searching
 from nasray.cluster import Resources, ray_session
 from nasray.drawing import picture_bytes
 
@@ -99,3 +100,9 @@ def test_the_way_from_a_run_to_an_export(tmp_path):
     assert Path(drawn["picture"]).is_file()
     assert 0 <= loaded.evaluate()["coco"]["mAP"] <= 1
     assert loaded.export(tmp_path / "model.pt2")["file"] == str(tmp_path / "model.pt2")
+
+
+def test_search_is_a_function_every_time():
+    assert callable(nasray.search)
+    assert nasray.search is nasray.search
+    assert nasray.search is nasray.searching.search

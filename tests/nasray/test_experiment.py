@@ -2,9 +2,11 @@
 
 import pytest
 
+from nasray.architectures import ARCHITECTURES
 from nasray.cluster.reading import to_yaml
-from nasray.experiment import experiment_names, load_experiment
+from nasray.experiment import experiment_names, load_experiment, parse_experiment
 from nasray.options import PartOptions
+from nasray.parts import make_searcher
 from nasray.spaces import NasrayError
 
 
@@ -81,3 +83,17 @@ def test_a_shipped_experiment_is_what_its_file_says(name, tmp_path):
     assert from_file(tmp_path, to_yaml(content).encode()) == experiment
     for part in (experiment.space, experiment.searcher, experiment.evaluator):
         assert isinstance(part, PartOptions)
+
+
+@pytest.mark.parametrize("name", experiment_names())
+def test_every_shipped_experiment_loads_and_is_feasible(name):
+    experiment = load_experiment(name)
+    make_searcher(experiment).check_feasible()
+    assert experiment.reference is None or experiment.reference in ARCHITECTURES
+
+
+def test_overrides_reach_the_experiment():
+    experiment = load_experiment("maedet-m", ["--budget.gmacs", "60", "--seed", "3"])
+    assert (experiment.budget.gmacs, experiment.seed, experiment.budget.layers) == (60.0, 3, 91.0)
+    with pytest.raises(NasrayError, match="sed"):
+        parse_experiment({"name": "x", "sed": 1}, "x")

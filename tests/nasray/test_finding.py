@@ -9,7 +9,7 @@ from nasray.finding import find_architecture, find_part, recipe_architecture
 from nasray.recipe import Recipe
 from nasray.spaces import NasrayError
 from nasray.training.folder import Description, create_folder
-from tests.nasray.detectors.toys import HEAD, PYRAMID, toys  # noqa: F401
+from tests.nasray.models.detectors.toys import HEAD, PYRAMID, toys  # noqa: F401
 
 TINY = ARCHITECTURES["basic-tiny"]
 

@@ -13,7 +13,7 @@ from pydantic import TypeAdapter
 from nasray.evaluators import EVALUATORS
 from nasray.experiment import describe_experiment, experiment_of_run, load_experiment, parse_experiment
 from nasray.models.detectors import DETECTORS
-from nasray.options import REQUIRED, Chosen, attribute_texts, keywords, make_part, options_of, options_type
+from nasray.options import Chosen, make_part, options_of, options_type
 from nasray.overrides import dotted_keys, option_texts, override, part_rows
 from nasray.registry import REGISTRIES, SEARCHERS, SPACES, Registry
 from nasray.spaces import NasrayError
@@ -105,24 +105,6 @@ class Box:
 def read(_content=None, **tool):
     tool = _content or tool
     return validate(TypeAdapter(Box), Box, {"tool": tool}, "test").tool
-
-
-def test_keywords_go_through_the_bases_as_far_as_options_are_handed_on():
-    assert list(keywords(Tool)) == ["place", "size", "color"]
-    drill = keywords(Drill, TOOLS.given)
-    assert list(drill) == ["bits", "warming", "label", "is_loud", "image_hw", "size", "color"]
-    assert drill["size"].default is REQUIRED
-    assert drill["size"].text == "Its size, in two lines."
-    assert drill["color"].text == "Color of the drill."
-    assert list(keywords(Closed, TOOLS.given)) == ["weight"]
-
-
-def test_texts_of_a_docstring():
-    assert attribute_texts(Tool) == {
-        "size": "Its size, in two lines.", "color": "Its color.", "extra": "See below.",
-        "used": "How often it was used.",
-    }  # fmt: skip
-    assert attribute_texts(Closed) == {}
 
 
 def test_values_are_read_as_what_they_are():

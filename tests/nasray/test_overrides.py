@@ -5,10 +5,10 @@ import dataclasses
 import pytest
 
 from nasray.experiment import Experiment, load_experiment
-from nasray.options import attribute_texts
 from nasray.overrides import dotted_keys, option_texts, override, part_rows
 from nasray.recipe import Recipe, load_recipe, override_recipe
 from nasray.registry import SEARCHERS
+from nasray.signatures import attribute_texts
 from nasray.spaces import NasrayError
 
 

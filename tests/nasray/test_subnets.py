@@ -31,7 +31,7 @@ from nasray.spaces import NasrayError, ShuffleNetSpace
 from nasray.subnets import extract_network, fingerprint, subnet, trained_checkpoint
 from nasray.training import train_here
 from nasray.training.folder import Description
-from tests.nasray.supernets.toy import ToySpace, register
+from tests.nasray.models.supernets.toy import ToySpace, register
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

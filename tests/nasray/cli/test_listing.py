@@ -3,16 +3,12 @@ import json
 import pytest
 
 from nasray.cli import main
+from tests.nasray.cli.common import figures, refused
 
 
 def printed(capsys, *words):
     assert main(["list", *words]) == 0
     return capsys.readouterr().out
-
-
-def refused(capsys, *words):
-    assert main(["list", *words]) != 0
-    return capsys.readouterr().err
 
 
 def test_the_page_of_a_space_says_what_a_budget_leaves_of_it(capsys):
@@ -59,6 +55,29 @@ def test_every_kind_of_part_is_listed_and_each_part_has_a_page(capsys):
     ],
 )
 def test_what_does_not_belong_to_a_list_is_refused(words, message, capsys):
-    error = refused(capsys, *words)
+    error = refused(capsys, "list", *words)
     assert message in error
     assert len(error.splitlines()) == 1
+
+
+@pytest.mark.parametrize("what", ["spaces", "searchers", "evaluators", "detectors", "experiments", "architectures"])
+def test_list(capsys, what):
+    assert len(figures(capsys, "list", what)) >= 4
+    assert main(["list", what]) == 0
+
+
+def test_list_of_a_parts_options(capsys):
+    shown = figures(capsys, "list", "searchers", "evolution")
+    assert shown["name"] == "evolution"
+    assert shown["options"]["mutations_per_child"]["default"] == 1
+    assert shown["options"]["parents"] == {
+        "default": None, "required": False,
+        "text": "Number of the best that may breed; a fifth of the population if left out.",
+    }  # fmt: skip
+    assert main(["list", "evaluators", "sampled-entropy"]) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("sampled-entropy: Multi-scale entropy by forward passes")
+    assert '\nsize_factor "log-channels"\n    How the size of a feature map' in printed
+    assert "One of log-channels, map-size, none." in printed
+    assert "unknown searcher 'evolutoin'; did you mean 'evolution'" in refused(capsys, "list", "searchers", "evolutoin")
+    assert "NAME is for spaces, searchers, evaluators, stages, detectors" in refused(capsys, "list", "recipes", "x")

@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from nasray.architectures import ARCHITECTURES
 from nasray.cli import main
+from nasray.scores.ranking import rank_agreement
 from nasray.searchers import Objective, ParetoEvolution, RandomSearch
 from nasray.spaces import ShuffleNetSpace
 from tests.nasray.reports.common import SCORE, write_run, write_training
@@ -109,3 +111,47 @@ def test_trainings_are_compared_as_they_are(tmp_path, capsys):
     assert (tmp_path / "picture.png").is_file()
     assert "are for a run" in refused(capsys, "compare", *folders, "--repeats", 2)
     assert "are one group" in refused(capsys, "compare", *folders[:3])
+
+
+RANKED = {
+    "architectures": [{"id": f"{n}", "mAP": n / 10, "supernet": n / 5} for n in range(3)],
+    "agreement": {"supernet": rank_agreement(range(3), range(3))},
+    "random": {"mean": 0.1, "sd": 0.1, "num": 3},
+}
+
+
+@pytest.fixture
+def ranked(tmp_path, monkeypatch):
+    (tmp_path / "runs" / "x" / "rank").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("nasray.rank.rank_run", lambda *_, **__: RANKED)
+
+
+@pytest.mark.usefixtures("ranked")
+def test_rank_measures_where_matplotlib_is_missing(capsys, monkeypatch):
+    for name in [name for name in sys.modules if name.partition(".")[0] == "matplotlib"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert main(["rank", "runs/x", "--architectures", "3"]) == 0
+    printed = capsys.readouterr()
+    assert "random architectures: mAP 0.1000 (sd 0.1000, 3 of them)" in printed.out
+    assert "nasray: no pictures: a report's figures need matplotlib" in printed.err
+
+
+@pytest.mark.usefixtures("ranked")
+def test_rank_claims_nothing_of_three(capsys, monkeypatch):
+    assert main(["rank", "runs/x", "--architectures", "3"]) == 0
+    printed = capsys.readouterr().out
+    assert "3 architectures are too few to say how predictors agree with training; at least 8 are needed" in printed
+    assert "1.000" not in printed
+    assert str(Path("runs/x/rank/rank.png")) in printed
+    assert "agreement.png" not in printed
+    many = {**RANKED, "architectures": RANKED["architectures"] * 4, "agreement": {
+        "supernet": rank_agreement(range(12), range(12)), "zen": rank_agreement(range(5), range(5)),
+    }}  # fmt: skip
+    monkeypatch.setattr("nasray.rank.rank_run", lambda *_, **__: many)
+    assert main(["rank", "runs/x"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert str(Path("runs/x/rank/agreement.png")) in lines
+    assert any(line.split() == ["supernet", "1.000", "0.818", "to", "1.000", "1.000"] for line in lines)
+    assert any(line.split() == ["zen", "-", "too", "few:", "5,", "at", "least", "8", "-"] for line in lines)

@@ -13,8 +13,8 @@ from nasray.models import build
 from nasray.models.cost import backbone_cost, detector_cost
 from nasray.models.detectors import assemble_detector
 from nasray.spaces import Architecture, NasrayError
-from tests.nasray.detectors.common import EndToEnd, export, framed, overfit, run, shapes_batch
-from tests.nasray.detectors.toys import exported
+from tests.nasray.models.detectors.common import EndToEnd, export, framed, overfit, run, shapes_batch
+from tests.nasray.models.detectors.toys import exported
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 needs_timm = pytest.mark.skipif(not importlib.util.find_spec("timm"), reason="timm is not installed")

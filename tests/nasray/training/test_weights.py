@@ -11,7 +11,7 @@ from nasray.options import options_of
 from nasray.recipe import Recipe
 from nasray.spaces import NasrayError
 from nasray.training.weights import check_fits, load_weights
-from tests.nasray.detectors.toys import HEAD, TWIN, toys  # noqa: F401
+from tests.nasray.models.detectors.toys import HEAD, TWIN, toys  # noqa: F401
 
 RECIPE = Recipe(name="x", backbone="basic-tiny", detector=options_of(DETECTORS, "fcos", channels=16, num_convs=1))
 TINY = ARCHITECTURES["basic-tiny"]

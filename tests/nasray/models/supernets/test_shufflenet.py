@@ -18,7 +18,7 @@ from nasray.recipe import OptimizerOptions
 from nasray.spaces import BasicSpace, NasrayError, ShuffleNetSpace
 from nasray.spaces.shufflenet import SIZES
 from nasray.training.optimizers import make_optimizer
-from tests.nasray.detectors.common import OPTIONS, shapes_batch, total_loss
+from tests.nasray.models.detectors.common import OPTIONS, shapes_batch, total_loss
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

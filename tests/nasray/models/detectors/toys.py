@@ -9,7 +9,7 @@ from nasray.models.backbone import Backbone
 from nasray.models.detectors.heads import TwinTowers
 from nasray.models.detectors.necks import FPN
 from nasray.spaces import Architecture
-from tests.nasray.detectors.common import TINY
+from tests.nasray.models.detectors.common import TINY
 
 HEAD = Architecture.create("toy-head", {"width": 24})
 TWIN = Architecture.create("toy-twin", {"num_convs": 1, "norm": "group"})

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nasray.models.detectors.centernet import draw_peaks, peak_loss, peak_radius
-from tests.nasray.detectors.common import tiny_detector
+from tests.nasray.models.detectors.common import tiny_detector
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 HEIGHT, WIDTH = 24, 32  # of the maps

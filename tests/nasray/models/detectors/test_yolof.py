@@ -5,7 +5,7 @@ from torchvision.ops import box_iou
 from nasray.models.detectors.anchors import BACKGROUND, IGNORED
 from nasray.models.detectors.heads import flatten_level
 from nasray.models.detectors.yolof import STRIDE, match
-from tests.nasray.detectors.common import tiny_detector
+from tests.nasray.models.detectors.common import tiny_detector
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 IMAGE_HW = (256, 320)

@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from nasray.models.supernets.testing import check_supernet
 from nasray.spaces import ShuffleNetSpace
-from tests.nasray.supernets.toy import ElasticConv2d, ToySpace, ToySupernet, register
+from tests.nasray.models.supernets.toy import ElasticConv2d, ToySpace, ToySupernet, register
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

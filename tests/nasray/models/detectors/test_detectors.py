@@ -10,8 +10,16 @@ from nasray.models.detectors import DETECTORS, assemble_detector, build_detector
 from nasray.options import options_of
 from nasray.recipe import Recipe
 from nasray.spaces import NasrayError
-from tests.nasray.detectors.common import TINY, EndToEnd, detect, overfit, shapes_batch, tiny_detector, total_loss
-from tests.nasray.detectors.toys import FPN_PYRAMID, HEAD, PYRAMID, TWIN, exported, toys  # noqa: F401
+from tests.nasray.models.detectors.common import (
+    TINY,
+    EndToEnd,
+    detect,
+    overfit,
+    shapes_batch,
+    tiny_detector,
+    total_loss,
+)
+from tests.nasray.models.detectors.toys import FPN_PYRAMID, HEAD, PYRAMID, TWIN, exported, toys  # noqa: F401
 
 pytestmark = pytest.mark.usefixtures("one_thread", "toys")
 SMALL = {"fcos": {}, "retinanet": {"base_size": 16}, "gfl": {}, "mask-rcnn": {}}

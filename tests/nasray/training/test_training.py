@@ -20,7 +20,7 @@ from nasray.spaces import NasrayError
 from nasray.training import begin_training, recipe_of_training, resume_training
 from nasray.training.folder import read_description
 from nasray.training.loop import StoppedError
-from tests.nasray.detectors.toys import HEAD, toys  # noqa: F401
+from tests.nasray.models.detectors.toys import HEAD, toys  # noqa: F401
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from nasray.detector_export import RawOutputs
 from nasray.export_check import detection_differences
 from nasray.models.detectors import DETECTORS, build_detector
 from nasray.spaces import NasrayError
-from tests.nasray.detectors.common import (
+from tests.nasray.models.detectors.common import (
     IMAGE_HW,
     STEPS,
     EndToEnd,

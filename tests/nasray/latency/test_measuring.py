@@ -1,0 +1,20 @@
+import pytest
+import torch
+
+from nasray.latency import (
+    measure,
+)
+from tests.nasray.latency.common import HW
+
+
+def test_measures_a_network_and_leaves_it_and_the_random_state_alone():
+    network = torch.nn.Conv2d(3, 8, 3)
+    weight, state = network.weight.clone(), torch.get_rng_state()
+    result = measure(network, HW, batch_size=2, device="cpu", dtype="bfloat16", repeats=5, channels_last=True)
+    assert 0 < result["min_ms"] <= result["median_ms"]
+    assert result["fps"] == pytest.approx(2000 / result["median_ms"])
+    assert (result["device"], result["dtype"], result["batch_size"]) == ("cpu", "bfloat16", 2)
+    assert network.training
+    assert network.weight.dtype == torch.float32
+    assert torch.equal(network.weight, weight)
+    assert torch.equal(torch.get_rng_state(), state)

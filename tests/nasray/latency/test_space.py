@@ -1,0 +1,80 @@
+import pickle
+import re
+
+import numpy as np
+import pytest
+
+from nasray.experiment import parse_experiment
+from nasray.latency import (
+    LatencyCost,
+)
+from nasray.parts import make_searcher
+from nasray.searchers import Evolution
+from nasray.spaces import Budget, NasrayError
+from tests.nasray.latency.common import HW, small_space
+
+
+def test_cost_builds_nothing_before_it_is_asked_and_survives_pickling(cache):
+    space = small_space()
+    cost = pickle.loads(pickle.dumps(LatencyCost(space, device="cpu")))
+    empty = cost(np.empty((0, space.num_genes), dtype=np.int64))
+    assert empty["latency_ms"].shape == (0,)
+    assert not list(cache.rglob("*.json"))
+    population = space.sample(20, np.random.default_rng(0))
+    costs = cost(population)
+    assert set(costs) == {*space.cost(population), "latency_ms"}
+    assert len(list(cache.rglob("*.json"))) == 1
+    copy = pickle.loads(pickle.dumps(cost))
+    np.testing.assert_array_equal(copy(population)["latency_ms"], costs["latency_ms"])
+
+
+def test_evolution_keeps_a_latency_budget(cache):
+    space = small_space()
+    cost = LatencyCost(space, device="cpu")
+    bound = float(np.median(cost(space.sample(200, np.random.default_rng(0)))["latency_ms"]))
+
+    def run():
+        searcher = Evolution(space, budget=Budget({"latency_ms": bound}), cost=LatencyCost(space, device="cpu"))
+        asked = []
+        for _ in range(4):
+            genes = searcher.ask(50).genes
+            searcher.tell(genes, {"score": space.cost(genes)["gmacs"]})
+            asked.append(genes)
+        return np.concatenate(asked)
+
+    genes = run()
+    assert (cost(genes)["latency_ms"] <= bound).all()
+    np.testing.assert_array_equal(run(), genes)
+
+
+def test_experiment_with_a_latency_budget(cache):
+    searcher = make_searcher(parse_experiment(LATENCY, "test"))
+    assert not list(cache.rglob("*.json"))
+    genes = searcher.ask(50).genes
+    assert (searcher.cost(genes)["latency_ms"] <= 1.0).all()
+
+
+LATENCY = {
+    "name": "fast", "evaluations": 50, "searcher": {"name": "evolution"}, "budget": {"latency_ms": 1.0},
+    "space": {"name": "inverted", "image_hw": list(HW), "kernels": [3], "max_width": 64},
+}  # fmt: skip
+
+
+def test_options_of_latency():
+    options = {"device": "cuda", "dtype": "float16", "batch_size": 4}
+    cost = make_searcher(parse_experiment(LATENCY | {"latency": options}, "test")).cost
+    assert (cost.device, cost.dtype, cost.batch_size) == ("cuda", "float16", 4)
+    with pytest.raises(NasrayError, match=r"latency\.device is for searches with a bound on latency_ms"):
+        parse_experiment(LATENCY | {"budget": {}, "latency": {"device": "cuda"}}, "test")
+    with pytest.raises(NasrayError, match="device"):
+        parse_experiment(LATENCY | {"latency": {"device": "auto"}}, "test")
+
+
+def test_says_where_it_was_measured(cache, capsys):
+    LatencyCost(small_space())(small_space().sample(3, np.random.default_rng(0)))
+    assert re.search(r"latency_ms: backbone on .+ \(cpu\), float32, batch 1, \d+ thread", capsys.readouterr().err)
+
+
+def test_says_that_a_space_has_no_layers():
+    with pytest.raises(NasrayError, match="has none"):
+        LatencyCost(object())
