@@ -14,6 +14,7 @@ from nasray.cluster.interrupts import InterruptError, closing, exit_code, interr
 CODE = """
 import signal, sys, time
 signal.signal(signal.SIGHUP, signal.SIG_DFL)  # whatever nohup made of it
+signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever a shell's & made of it
 from nasray import cli
 from nasray.cluster.interrupts import closing
 
