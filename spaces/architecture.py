@@ -80,5 +80,5 @@ class Architecture:
 
 
 def text_id(text: str) -> str:
-    """The `Architecture.id` of a canonical JSON text."""
+    """Return the `Architecture.id` of a canonical JSON text."""
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -64,7 +64,7 @@ class Gene:
         return log_table(len(self.values) + 2)[1:]
 
     def draw(self, num: int, rng: np.random.Generator) -> NDArray[np.int64]:
-        """(num,) allowed values, uniform, or uniform in the logarithm where `log` is set."""
+        """Return (num,) allowed values, uniform, or uniform in the logarithm where `log` is set."""
         if not self.log:
             return np.asarray(self.values, dtype=np.int64)[rng.integers(len(self.values), size=num)]
         # The value i * step stands for the interval [i, i + 1), so that every value has a share. Its bounds are looked
@@ -74,7 +74,7 @@ class Gene:
         return index.clip(1, len(self.values)) * self.values[0]
 
     def to_tune(self) -> Any:
-        """The gene as a Ray Tune search domain with the same values."""
+        """Return the gene as a Ray Tune search domain with the same values."""
         from ray import tune
 
         if not self.ordered or not (self.log or self.step == 1):
@@ -86,11 +86,11 @@ class Gene:
         return tune.randint(self.values[0], self.values[-1] + 1)
 
     def from_tune(self, value: int) -> int:
-        """The gene's value from a sampled value of `to_tune`'s domain."""
+        """Return the gene's value from a sampled value of `to_tune`'s domain."""
         return int(value) * self.values[0] if self.log else int(value)
 
     def suggest(self, trial: optuna.trial.BaseTrial) -> int:
-        """The gene as an Optuna suggestion with the same values."""
+        """Return the gene as an Optuna suggestion with the same values."""
         if self.step is None or not self.ordered:
             return int(trial.suggest_categorical(self.name, self.values))
         if self.log:
@@ -98,7 +98,7 @@ class Gene:
         return trial.suggest_int(self.name, self.values[0], self.values[-1], step=self.step)
 
     def to_param(self, value: int) -> int:
-        """The parameter of an Optuna trial for which `suggest` returns the value."""
+        """Return the parameter of an Optuna trial for which `suggest` returns the value."""
         return value // self.values[0] if self.log and self.ordered else value
 
 
@@ -136,7 +136,7 @@ class Space(ABC):
         return population
 
     def is_valid(self, population: Population) -> Mask:
-        """(N,) whether each row is an architecture of this space. Budgets are not the space's business."""
+        """Return (N,) whether each row is an architecture of this space. Budgets are not the space's business."""
         lookup, offsets, largest = self._lookup
         places: Population = population.clip(-1, largest) + offsets
         allowed: Mask = np.logical_and.reduce(lookup[places], axis=1)
@@ -185,7 +185,7 @@ class Space(ABC):
         return count_settings(self)
 
     def sample(self, num: int, rng: np.random.Generator) -> Population:
-        """(num, G) valid rows, independent of each other, and groups of each other within a row.
+        """Return (num, G) valid rows, independent of each other, and groups of each other within a row.
 
         Uniform over distinct architectures, unless the docstring of the space says otherwise. Here each gene is drawn
         by itself and the row repaired: uniform where `repair` is the identity and no gene is logarithmic.
@@ -201,7 +201,7 @@ class Space(ABC):
         cost: CostFunction | None = None,
         max_tries: int = MAX_TRIES,
     ) -> Population:
-        """(K, G) valid rows within a budget, distributed as `sample`'s are, in the order drawn; K <= num.
+        """Return (K, G) valid rows within a budget, distributed as `sample`'s are, in the order drawn; K <= num.
 
         By default samples that are over the budget are thrown away, and `max_tries` bounds how many are drawn: K is
         less than `num` where they do not suffice, and 0 where none of them is within the budget. A space that can draw
@@ -228,7 +228,7 @@ class Space(ABC):
         return np.concatenate(found)
 
     def mutate(self, population: Population, rng: np.random.Generator) -> Population:
-        """(N, G) valid rows, each a mutant of its row: one gene, chosen uniformly, is drawn anew.
+        """Return (N, G) valid rows, each a mutant of its row: one gene, chosen uniformly, is drawn anew.
 
         A mutant can equal its parent.
         """
@@ -240,43 +240,43 @@ class Space(ABC):
         return self.repair(mutants)
 
     def mutate_finely(self, population: Population, rng: np.random.Generator) -> Population:
-        """(N, G) valid rows, each a mutant of its row by a small step; by default steps are `mutate`'s."""
+        """Return (N, G) valid rows, each a mutant of its row by a small step; by default steps are `mutate`'s."""
         return self.mutate(population, rng)
 
     def crossover(self, first: Population, second: Population, rng: np.random.Generator) -> Population:
-        """(N, G) valid rows: every gene comes from either parent with probability 1/2."""
+        """Return (N, G) valid rows: every gene comes from either parent with probability 1/2."""
         return self.repair(np.where(rng.random(first.shape) < 0.5, first, second))
 
     def cost(self, population: Population) -> Costs:
-        """Exact costs, each an (N,) float array, at `image_hw`. A space without costs returns none."""
+        """Return exact costs, each an (N,) float array, at `image_hw`. A space without costs returns none."""
         del population
         return {}
 
     def start(self) -> Population:
-        """(K, G) rows from which an evolution starts; none (K = 0) means: from a random sample."""
+        """Return (K, G) rows from which an evolution starts; none (K = 0) means: from a random sample."""
         return np.empty((0, self.num_genes), dtype=np.int64)
 
     def tokens(self, population: Population) -> Tokens:
-        """The rows as sequences of tokens, which a path filter reads; by default one token for each gene."""
+        """Return the rows as sequences of tokens, which a path filter reads; by default one token for each gene."""
         from nasray.spaces.tokens import gene_tokens
 
         return gene_tokens(self, population)
 
     def network_options(self) -> dict[str, Any]:
-        """What the networks of all architectures have in common and no gene says, as the space's own keywords.
+        """Return what the networks of all architectures have in common and no gene says, as the space's own keywords.
 
         Nothing that is about costs alone belongs here. `type(space)(**space.network_options())` has the same networks.
         """
         return {}
 
     def to_architecture(self, row: NDArray[np.int64]) -> Architecture:
-        """The architecture of one valid (G,) row."""
+        """Return the architecture of one valid (G,) row."""
         return Architecture.create(
             self.family, {gene.name: int(value) for gene, value in zip(self.genes, row, strict=True)}
         )
 
     def from_architecture(self, architecture: Architecture) -> NDArray[np.int64]:
-        """The (G,) row of an architecture of this space.
+        """Return the (G,) row of an architecture of this space.
 
         Raises:
             ValueError: if the architecture is of another family or not in this space.
@@ -298,7 +298,7 @@ class Space(ABC):
         return row
 
     def checked_row(self, row: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The row itself if it is valid; else a ValueError that names the offending genes."""
+        """Return the row itself if it is valid; else a ValueError that names the offending genes."""
         if not self.is_valid(row[None])[0]:
             bad = [
                 f"{gene.name}={value}"
@@ -312,23 +312,23 @@ class Space(ABC):
         return row
 
     def texts(self, population: Population) -> list[str]:
-        """The canonical JSON text of every row's architecture."""
+        """Return the canonical JSON text of every row's architecture."""
         return [self.to_architecture(row).text for row in population]
 
     def ids(self, population: Population) -> list[str]:
-        """The `Architecture.id` of every row."""
+        """Return the `Architecture.id` of every row."""
         return [text_id(text) for text in self.texts(population)]
 
     def to_tune(self) -> dict[str, Any]:
-        """A Ray Tune `param_space`; `from_tune` maps a sampled config to a row."""
+        """Return a Ray Tune `param_space`; `from_tune` maps a sampled config to a row."""
         return {gene.name: gene.to_tune() for gene in self.genes}
 
     def from_tune(self, config: Mapping[str, Any]) -> NDArray[np.int64]:
-        """The valid (G,) row of a config that Ray Tune sampled from `to_tune`."""
+        """Return the valid (G,) row of a config that Ray Tune sampled from `to_tune`."""
         return self._repaired([gene.from_tune(config[gene.name]) for gene in self.genes])
 
     def suggest(self, trial: optuna.trial.BaseTrial) -> NDArray[np.int64]:
-        """A valid (G,) row from an Optuna trial, define by run."""
+        """Return a valid (G,) row from an Optuna trial, define by run."""
         return self._repaired([gene.suggest(trial) for gene in self.genes])
 
     def _repaired(self, row: ArrayLike) -> NDArray[np.int64]:
@@ -337,14 +337,14 @@ class Space(ABC):
 
 
 def row_keys(population: Population) -> NDArray[np.uint64]:
-    """(N,) 64-bit keys that are equal for equal rows and, but with a probability of about 2^-64, differ otherwise."""
+    """Return (N,) 64-bit keys, equal for equal rows, different for others but with a probability of about 2^-64."""
     num_genes = population.shape[1]
     key = (population.astype(np.uint64) * _mix(np.arange(1, num_genes + 1, dtype=np.uint64))).sum(axis=1)
     return _mix(key)
 
 
 def _mix(value: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """The finalizer of the generator splitmix64, a bijection of 64-bit numbers."""
+    """Return the finalizer of the generator splitmix64, a bijection of 64-bit numbers."""
     value = value * np.uint64(0x9E3779B97F4A7C15)
     value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

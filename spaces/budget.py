@@ -46,7 +46,7 @@ class Budget:
         return list(dict.fromkeys([*self.upper, *self.lower]))
 
     def violations(self, costs: Costs) -> NDArray[np.float64]:
-        """(N, B) how far each bound is overstepped, relative to the bound; 0 where it is met.
+        """Return (N, B) how far each bound is overstepped, relative to the bound; 0 where it is met.
 
         The columns are the upper bounds, then the lower bounds, in the order they were given. A NaN cost violates
         its bounds infinitely.
@@ -58,7 +58,7 @@ class Budget:
         return np.nan_to_num(np.maximum(np.stack(columns, axis=1), 0.0), nan=np.inf, posinf=np.inf)
 
     def admits(self, costs: Costs, num: int) -> Mask:
-        """(num,) whether all bounds are met by each of `num` architectures with these costs."""
+        """Return (num,) whether all bounds are met by each of `num` architectures with these costs."""
         admitted = np.ones(num, dtype=bool)
         for name, bound in self.upper.items():
             admitted &= costs[name] <= bound

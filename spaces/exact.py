@@ -53,13 +53,13 @@ def arccos(x: float) -> float:
 
 
 def _angle(x: float) -> int:
-    """The arc cosine of x in [0, 1] in units of 2^-128: twice the angle whose tangent is sqrt((1 - x) / (1 + x))."""
+    """Return the arc cosine of x in [0, 1] in units of 2^-128: twice the arc tangent of sqrt((1 - x) / (1 + x))."""
     above, below = x.as_integer_ratio()
     return 2 * _arctan(math.isqrt(((below - above) << 2 * _BITS) // (below + above)))
 
 
 def _arctan(tangent: int) -> int:
-    """The angle of a tangent in [0, 1], both in units of 2^-128."""
+    """Return the angle of a tangent in [0, 1], both in units of 2^-128."""
     halvings = 4
     for _ in range(halvings):  # tan(a / 2) = tan(a) / (1 + sqrt(1 + tan(a)^2))
         tangent = (tangent << _BITS) // (_ONE + math.isqrt((_ONE << _BITS) + tangent * tangent))
@@ -71,7 +71,7 @@ def _arctan(tangent: int) -> int:
 
 
 def _twice_artanh(above: int, below: int) -> int:
-    """log((1 + r) / (1 - r)) for r = above / below, in units of 2^-128."""
+    """Return log((1 + r) / (1 - r)) for r = above / below, in units of 2^-128."""
     power, above_squared, below_squared = (above << _BITS + 1) // below, above * above, below * below
     total, divisor = power, 1
     while power:
@@ -82,7 +82,7 @@ def _twice_artanh(above: int, below: int) -> int:
 
 @lru_cache(maxsize=8)
 def _whole_logs(size: int) -> list[int]:
-    """Logarithms of 1 to size - 1 in units of 2^-128; those of powers of two are exact multiples of that of 2."""
+    """Return the logarithms of 1 to size - 1 in units of 2^-128; powers of two are exact multiples of that of 2."""
     logs = [0, _twice_artanh(1, 3)]
     for n in range(3, size):
         even = n % 2 == 0

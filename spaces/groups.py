@@ -22,7 +22,7 @@ CHUNK = 16_384
 
 
 def group_settings(space: Space, columns: Sequence[int]) -> Population | None:
-    """(K, C) the distinct settings of a group in lexicographic order; None of more than `MAX_SETTINGS` combinations.
+    """Return the (K, C) distinct settings of a group, sorted; None if more than `MAX_SETTINGS` combinations.
 
     Args:
         space: Space to which the group belongs.
@@ -48,7 +48,7 @@ def _chunks(combinations: Iterator[tuple[int, ...]]) -> Iterator[Population]:
 
 
 def count_settings(space: Space) -> int | None:
-    """The number of architectures: the product of the groups' settings; None where one is too large to be listed."""
+    """Return the number of architectures: the product of the groups' settings; None if a group is too large to list."""
     total = 1
     for columns in space.groups:
         settings = group_settings(space, columns)
@@ -59,7 +59,7 @@ def count_settings(space: Space) -> int | None:
 
 
 def merge_groups(space: Space, together: Sequence[Sequence[int]]) -> tuple[tuple[int, ...], ...]:
-    """The groups of a space, those united that share a collection of columns in `together`; by their first columns."""
+    """Return the groups of a space, united if they share a set of columns in `together`; by their first columns."""
     groups = [set(columns) for columns in space.groups]
     for columns in together:
         touched = [group for group in groups if group & set(columns)]

@@ -81,7 +81,7 @@ class LayerTable:
         return (self.fan_in + per_channel[:, None]) * self.out_channels * self.repeats
 
     def cost(self) -> Costs:
-        """`gmacs`, `params_m` and `layers` (main-branch layers, the stem included), each (N,)."""
+        """Return `gmacs`, `params_m` and `layers` (main-branch layers, the stem included), each (N,)."""
         main = self.role == "main"
         return {
             "gmacs": self.macs.sum(axis=0) / 1e9,
@@ -90,7 +90,7 @@ class LayerTable:
         }
 
     def gmacs_mmcv(self) -> Floats:
-        """(N,) gmacs as mmcv's counter counts: also 2 per batch-norm output element, 1 per pooling input element."""
+        """Return (N,) gmacs as mmcv counts them: also 2 per batch-norm output element, 1 per pooling input element."""
         normed = (self.role != "gate")[:, None] * self.out_channels * self._pixels * self.repeats
         counted: Floats = (self.macs + 2.0 * normed + self.pooled_elements * self.repeats).sum(axis=0)
         return counted / 1e9
@@ -127,7 +127,7 @@ class LayerRows:
         self.rows.append(fields)
 
     def table(self, num: int) -> LayerTable:
-        """The rows as a table of `num` architectures."""
+        """Return the rows as a table of `num` architectures."""
 
         def per_architecture(name: str) -> Floats:
             out = np.empty((len(self.rows), num))

@@ -98,7 +98,7 @@ def profile_space(space: Space, budget: Budget | None = None, *, seed: int = 0, 
 
 
 def _list(space: Space, most: int) -> Population | None:
-    """(N, G) all architectures; None of more than `most`."""
+    """Return (N, G) all architectures; None of more than `most`."""
     settings = []
     for group in space.groups:
         found = group_settings(space, group)
@@ -116,7 +116,7 @@ def _list(space: Space, most: int) -> Population | None:
 
 
 def _end(space: Space, name: str, row: Population, sign: float) -> float:
-    """The end of a cost's range, gene by gene from a row; +1 for the upper end."""
+    """Return the end of a cost's range, gene by gene from a row; +1 for the upper end."""
     best = float(space.cost(row[None])[name][0])
     for _ in range(MAX_ROUNDS):
         before = best

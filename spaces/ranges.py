@@ -85,7 +85,7 @@ def check_finite(name: str, value: Any, minimum: float = -math.inf) -> float:
 
 
 def _real(value: Any) -> float:
-    """A number as a float; NaN for what is none."""
+    """Return a number as a float; NaN for what is none."""
     try:
         return float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan
     except OverflowError:  # an integer of hundreds of digits

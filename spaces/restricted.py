@@ -75,7 +75,7 @@ class RestrictedSpace(Space):
         self._allowed_settings = {group: self._list(group) for group in self._touched}
 
     def __getattr__(self, name: str) -> Any:
-        """What only this family of spaces has, such as `layers` or the width of a stem."""
+        """Return what only this family of spaces has, such as `layers` or the width of a stem."""
         if name.startswith("_") or name == "space":
             raise AttributeError(name)
         return getattr(self.space, name)
@@ -83,7 +83,7 @@ class RestrictedSpace(Space):
     # ---- what is allowed --------------------------------------------------------------------------------------------
 
     def _narrowed(self, column: int, gene: Gene) -> Gene:
-        """The gene without the values that are forbidden by themselves."""
+        """Return the gene without the values that are forbidden by themselves."""
         gone = self._patterns.get((column,), np.empty((0, 1))).ravel()
         values = tuple(value for value in gene.values if value not in gone)
         if not values:
@@ -99,7 +99,7 @@ class RestrictedSpace(Space):
         return merge_groups(self.space, list(self._patterns))
 
     def _list(self, group: tuple[int, ...]) -> Population | None:
-        """(K, C) the allowed settings of a group; None of one that is too large to be listed."""
+        """Return (K, C) the allowed settings of a group; None of one that is too large to be listed."""
         settings = group_settings(self._space_of_genes, group)
         if settings is None:
             tied = [key for key in self._patterns if len(key) > 1 and set(key) <= set(group)]
@@ -119,7 +119,7 @@ class RestrictedSpace(Space):
         return allowed
 
     def _has_pattern(self, population: Population, group: Sequence[int] | None = None) -> Mask:
-        """(N,) whether a row has a forbidden combination, of the genes of a group or of any."""
+        """Return (N,) whether a row has a forbidden combination, of the genes of a group or of any."""
         found = np.zeros(len(population), dtype=bool)
         for columns, values in self._patterns.items():
             if group is None or set(columns) <= set(group):
@@ -127,7 +127,7 @@ class RestrictedSpace(Space):
         return found
 
     def is_valid(self, population: Population) -> Mask:
-        """(N,) whether each row is an architecture of the space without a forbidden combination."""
+        """Return (N,) whether each row is an architecture of the space without a forbidden combination."""
         valid: Mask = self.space.is_valid(population) & ~self._has_pattern(population)
         return valid
 
@@ -162,7 +162,7 @@ class RestrictedSpace(Space):
         )
 
     def _with_values(self, rows: Population, group: tuple[int, ...]) -> Population:
-        """Rows whose forbidden values of single genes became the nearest allowed ones."""
+        """Return rows whose forbidden values of single genes became the nearest allowed ones."""
         rows = rows.copy()
         for column in group:
             own, allowed = self.space.genes[column].values, np.asarray(self.genes[column].values)
@@ -172,7 +172,7 @@ class RestrictedSpace(Space):
         return rows
 
     def _nearest(self, rows: Population, group: tuple[int, ...], allowed: Population) -> Population:
-        """Rows whose settings of a group became the nearest allowed ones."""
+        """Return rows whose settings of a group became the nearest allowed ones."""
         columns = list(group)
         wrong = np.flatnonzero(~np.isin(row_keys(rows[:, columns]), row_keys(allowed)))
         if not len(wrong):
@@ -190,14 +190,14 @@ class RestrictedSpace(Space):
         return rows
 
     def _places(self, settings: Population, group: tuple[int, ...]) -> NDArray[np.int64]:
-        """(K, C) the place of each value among its gene's values."""
+        """Return (K, C) the place of each value among its gene's values."""
         values = [self.space.genes[column].values for column in group]
         return np.stack([np.searchsorted(own, settings[:, i]) for i, own in enumerate(values)], axis=1)
 
     # ---- drawing ----------------------------------------------------------------------------------------------------
 
     def sample(self, num: int, rng: np.random.Generator) -> Population:
-        """(num, G) valid rows; uniform where the space's own samples are, and in whatever the restriction touches.
+        """Return (num, G) valid rows; uniform where the space's samples are, and in what the restriction touches.
 
         Raises:
             InfeasibleError: if a group that is too large to be listed is never found as it is allowed.
@@ -211,7 +211,7 @@ class RestrictedSpace(Space):
         return rows
 
     def _found_settings(self, rows: Population, group: tuple[int, ...], rng: np.random.Generator) -> Population:
-        """(N, C) allowed settings of a group, from samples of the space, beginning with the rows themselves."""
+        """Return (N, C) allowed settings of a group, from samples of the space, beginning with the rows themselves."""
         columns, found, missing, tried = list(group), [], len(rows), 0
         while missing > 0:
             good = rows[:, columns][~self._has_pattern(rows, group)][:missing]
@@ -228,19 +228,19 @@ class RestrictedSpace(Space):
         return np.concatenate([np.empty((0, len(group)), dtype=np.int64), *found])
 
     def mutate(self, population: Population, rng: np.random.Generator) -> Population:
-        """(N, G) valid rows, mutated as the space does."""
+        """Return (N, G) valid rows, mutated as the space does."""
         return self._varied(lambda index: self._space_of_genes.mutate(population[index], rng), len(population))
 
     def mutate_finely(self, population: Population, rng: np.random.Generator) -> Population:
-        """(N, G) valid rows, mutated by small steps as the space does."""
+        """Return (N, G) valid rows, mutated by small steps as the space does."""
         return self._varied(lambda index: self._space_of_genes.mutate_finely(population[index], rng), len(population))
 
     def crossover(self, first: Population, second: Population, rng: np.random.Generator) -> Population:
-        """(N, G) valid rows, crossed as the space does."""
+        """Return (N, G) valid rows, crossed as the space does."""
         return self._varied(lambda index: self.space.crossover(first[index], second[index], rng), len(first))
 
     def _varied(self, vary: Any, num: int) -> Population:
-        """Children of an operation of the space: drawn anew where they are not allowed, at last brought back."""
+        """Return children of an operation of the space: drawn anew where they are not allowed, at last brought back."""
         left = np.arange(num)
         children: Population = vary(left)
         for _ in range(MUTATION_TRIES):
@@ -251,45 +251,45 @@ class RestrictedSpace(Space):
         return self.repair(children)
 
     def start(self) -> Population:
-        """(K, G) the space's start, or what is allowed nearest to it."""
+        """Return (K, G) the space's start, or what is allowed nearest to it."""
         return self.repair(self.space.start())
 
     def to_tune(self) -> dict[str, Any]:
-        """A Ray Tune `param_space` without the forbidden values of single genes; `from_tune` sees to the rest."""
+        """Return a Ray Tune `param_space` without forbidden values of single genes; `from_tune` handles the others."""
         return self._space_of_genes.to_tune()
 
     def from_tune(self, config: Mapping[str, Any]) -> NDArray[np.int64]:
-        """The valid (G,) row of a config that Ray Tune sampled from `to_tune`."""
+        """Return the valid (G,) row of a config that Ray Tune sampled from `to_tune`."""
         return self._repaired(self._space_of_genes.from_tune(config))
 
     def suggest(self, trial: Any) -> NDArray[np.int64]:
-        """A valid (G,) row from an Optuna trial, define by run as the space does."""
+        """Return a valid (G,) row from an Optuna trial, define by run as the space does."""
         return self._repaired(self._space_of_genes.suggest(trial))
 
     # ---- what the space itself says ---------------------------------------------------------------------------------
 
     def cost(self, population: Population) -> Costs:
-        """The space's costs."""
+        """Return the space's costs."""
         return self.space.cost(population)
 
     def tokens(self, population: Population) -> Tokens:
-        """The space's tokens, so that one path filter serves both."""
+        """Return the space's tokens, so that one path filter serves both."""
         return self.space.tokens(population)
 
     def network_options(self) -> dict[str, Any]:
-        """The space's, so that one supernet serves both."""
+        """Return the space's, so that one supernet serves both."""
         return self.space.network_options()
 
     def to_architecture(self, row: NDArray[np.int64]) -> Architecture:
-        """The architecture of one valid (G,) row."""
+        """Return the architecture of one valid (G,) row."""
         return self.space.to_architecture(row)
 
     def texts(self, population: Population) -> list[str]:
-        """The canonical JSON text of every row's architecture."""
+        """Return the canonical JSON text of every row's architecture."""
         return self.space.texts(population)
 
     def from_architecture(self, architecture: Architecture) -> NDArray[np.int64]:
-        """The (G,) row of an architecture; ValueError where it is not in the space or has a forbidden combination."""
+        """Return the (G,) row of an architecture; ValueError if not in the space, or with a forbidden combination."""
         row = self.space.from_architecture(architecture)
         for columns, values in self._patterns.items():
             if (values == row[list(columns)]).all(axis=1).any():
@@ -301,7 +301,7 @@ class RestrictedSpace(Space):
 def _in_order(
     combination: Sequence[tuple[str, int]], space: Space, columns: Mapping[str, int]
 ) -> tuple[tuple[str, int], ...]:
-    """A combination in the order of the genes.
+    """Return a combination in the order of the genes.
 
     Raises:
         NasrayError: for none, an unknown gene, one that is named twice, or a value that it does not have.

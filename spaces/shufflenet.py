@@ -115,19 +115,19 @@ class ShuffleNetSpace(Space):
         )
 
     def network_options(self) -> dict[str, Any]:
-        """What the networks of this space follow from: its arguments but for those that are about costs."""
+        """Return what the networks of this space follow from: its arguments but for those that are about costs."""
         stem_width, widths, depths = self.size
         return {"stem_width": stem_width, "widths": list(widths), "depths": list(depths), "shuffle": self.shuffle}
 
     def mutate(self, population: Population, rng: np.random.Generator) -> Population:
-        """(N, G) mutants: every block's choice is drawn anew with probability 0.1, and may be drawn as it was."""
+        """Return (N, G) mutants: each block's choice is drawn anew with probability 0.1, and may stay as it was."""
         fresh = rng.integers(len(CHOICES), size=population.shape)
         return np.where(rng.random(population.shape) < MUTATION_PROBABILITY, fresh, population)
 
     # ---- architectures ----------------------------------------------------------------------------------------------
 
     def to_architecture(self, row: Ints) -> Architecture:
-        """The architecture of one valid (G,) row."""
+        """Return the architecture of one valid (G,) row."""
         parts = np.split(np.asarray(row), np.cumsum(self.size.depths)[:-1])
         stages = [
             {"width": width, "blocks": [CHOICES[choice] for choice in part]}
@@ -137,7 +137,7 @@ class ShuffleNetSpace(Space):
         return Architecture.create(self.family, spec)
 
     def from_architecture(self, architecture: Architecture) -> Ints:
-        """The (G,) row of an architecture; ValueError where it is not in this space."""
+        """Return the (G,) row of an architecture; ValueError where it is not in this space."""
         spec = self._own_spec(architecture)
         try:
             names = [name for stage in spec["stages"] for name in stage["blocks"]]
@@ -151,7 +151,7 @@ class ShuffleNetSpace(Space):
     # ---- costs ------------------------------------------------------------------------------------------------------
 
     def cost(self, population: Population, image_hw: tuple[int, int] | None = None) -> Costs:
-        """`gmacs`, `params_m` and `layers` of the backbone at `image_hw`, each (N,): one look-up for each block."""
+        """Return `gmacs`, `params_m`, `layers` of the backbone at `image_hw`, each (N,), by one look-up per block."""
         tables = block_tables(self.size, image_hw or self.image_hw)
         return {
             "gmacs": tables.look_up(tables.macs, population) / 1e9,
@@ -190,7 +190,7 @@ class ShuffleNetSpace(Space):
         }
 
     def layers(self, population: Population, image_hw: tuple[int, int] | None = None) -> LayerTable:
-        """The layers of the whole population."""
+        """Return the layers of the whole population."""
         return shufflenet_layers(self.size, population, image_hw or self.image_hw)
 
 
@@ -228,14 +228,14 @@ class BlockTables(NamedTuple):
 
     @staticmethod
     def look_up(table: Floats, population: Population) -> Floats:
-        """(N,) sums over the stem and the blocks; whole numbers, and so exact in any order."""
+        """Return (N,) sums over the stem and the blocks; whole numbers, and so exact in any order."""
         sums: Floats = table[0, 0] + table[np.arange(1, len(table)), population].sum(axis=1)
         return sums
 
 
 @lru_cache(maxsize=64)
 def block_tables(size: Size, image_hw: tuple[int, int]) -> BlockTables:
-    """The costs of blocks, from the layers of the four networks in which all blocks are alike."""
+    """Return the costs of blocks, from the layers of the four networks in which all blocks are alike."""
     num_blocks = sum(size.depths)
     layers = shufflenet_layers(size, np.tile(np.arange(len(CHOICES))[:, None], num_blocks), image_hw)
     tables = BlockTables(*(np.zeros((num_blocks + 1, len(CHOICES))) for _ in BlockTables._fields))
@@ -247,7 +247,7 @@ def block_tables(size: Size, image_hw: tuple[int, int]) -> BlockTables:
 
 
 def shufflenet_layers(size: Size, population: Population, image_hw: tuple[int, int]) -> LayerTable:
-    """The layer table of a population of (N, G) choices; block positions are the blocks, the stem's is 0."""
+    """Return the layer table of a population of (N, G) choices; block positions are the blocks, the stem's is 0."""
     rows, hw = LayerRows(), halved(image_hw)
     rows.add(
         block=0,
@@ -295,7 +295,7 @@ def shufflenet_layers(size: Size, population: Population, image_hw: tuple[int, i
 
 
 def block_shapes(size: Size) -> Iterator[tuple[int, int, int, int]]:
-    """Level, stride, channels in and channels out of every block."""
+    """Yield level, stride, channels in and channels out of every block."""
     width_in = size.stem_width
     for level, (width, depth) in enumerate(zip(size.widths, size.depths, strict=True), start=2):
         for index in range(depth):
@@ -304,5 +304,5 @@ def block_shapes(size: Size) -> Iterator[tuple[int, int, int, int]]:
 
 
 def halved(hw: tuple[int, int]) -> tuple[int, int]:
-    """The size of a map behind a layer of stride 2."""
+    """Return the size of a map behind a layer of stride 2."""
     return (hw[0] + 1) // 2, (hw[1] + 1) // 2

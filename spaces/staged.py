@@ -106,7 +106,7 @@ class StagedSpace(Space):
             self.genes += (kernel, width, *self.mid_genes(place), depth)
 
     def mid_genes(self, place: str) -> tuple[Gene, ...]:
-        """The genes of a part that only this kind of block has."""
+        """Return the genes of a part that only this kind of block has."""
         del place
         return ()
 
@@ -115,14 +115,14 @@ class StagedSpace(Space):
         return (self.num_genes - 1) // len(self.level_of_part)
 
     def split(self, population: Population) -> tuple[Ints, Ints]:
-        """(N,) stem widths and (N, S, P) parts: kernel, width, [mid,] depth. Views into the population."""
+        """Return (N,) stem widths and (N, S, P) parts: kernel, width, [mid,] depth. Views into the population."""
         return population[:, 0], population[:, 1:].reshape(
             len(population), len(self.level_of_part), self._genes_per_part
         )
 
     @staticmethod
     def join(stem: Ints, parts: Ints) -> Population:
-        """The inverse of `split`."""
+        """Return the inverse of `split`."""
         return np.concatenate([stem[:, None], parts.reshape(len(parts), parts.shape[1] * parts.shape[2])], axis=1)
 
     # ---- the set of architectures -------------------------------------------------------------------------------
@@ -143,7 +143,7 @@ class StagedSpace(Space):
         return total
 
     def repair(self, population: Population) -> Population:
-        """Absent parts become all zeros and move behind the present ones of their stage."""
+        """Set absent parts to zeros and move them behind the present ones of their stage."""
         stem, parts = self.split(population)
         parts = parts * (parts[:, :, -1:] > 0)
         for level in LEVELS:
@@ -164,21 +164,21 @@ class StagedSpace(Space):
         return tables
 
     def is_valid(self, population: Population) -> Mask:
-        """(N,) whether each row is an architecture of this space."""
+        """Return (N,) whether each row is an architecture of this space."""
         _, parts = self.split(population)
         # The tables let any zero of a part that can be absent through; a part is absent as a whole or not at all.
         whole: Mask = ((parts > 0).all(axis=2) | (parts == 0).all(axis=2)).all(axis=1)
         return super().is_valid(population) & whole
 
     def sample(self, num: int, rng: np.random.Generator) -> Population:
-        """(num, G) valid rows: widths log-uniform, further parts of a stage present with probability 1/10."""
+        """Return (num, G) valid rows: widths log-uniform, further parts of a stage present with probability 1/10."""
         population = super().sample(num, rng)
         stem, parts = self.split(population)
         parts[(rng.random(parts.shape[:2]) >= 0.1) & ~self.is_first] = 0
         return self.repair(self.join(stem, parts))
 
     def suggest(self, trial: Any) -> Ints:
-        """A valid row, define by run: an absent part's other genes are not suggested."""
+        """Return a valid row, define by run: an absent part's other genes are not suggested."""
         row = [self.genes[0].suggest(trial)]
         for part in range(len(self.level_of_part)):
             start = 1 + part * self._genes_per_part
@@ -190,7 +190,7 @@ class StagedSpace(Space):
     # ---- variation ----------------------------------------------------------------------------------------------
 
     def mutate(self, population: Population, rng: np.random.Generator) -> Population:
-        """One block position, chosen uniformly, gets a new kernel, widths times a scale, and a new depth.
+        """Give one block position, chosen uniformly, a new kernel, widths times a scale, and a new depth.
 
         Algorithm 2 with the ranges of Appendix A: kernel uniform over the allowed ones, widths times one of
         {1/1.5, 1/1.25, 1, 1.25, 1.5, 2}, depth plus one of {-2, -1, 1, 2}.
@@ -229,7 +229,7 @@ class StagedSpace(Space):
         """Mutate in place what only this kind of block has; `target` is (M, P)."""
 
     def crossover(self, first: Population, second: Population, rng: np.random.Generator) -> Population:
-        """Stem and whole stages come from either parent with probability 1/2 each."""
+        """Take stem and whole stages from either parent with probability 1/2 each."""
         pick = rng.random((len(first), 1 + len(LEVELS))) < 0.5
         stage = np.searchsorted(LEVELS, self.level_of_part) + 1
         column_stage = np.r_[0, np.repeat(stage, self._genes_per_part)]
@@ -238,7 +238,7 @@ class StagedSpace(Space):
     # ---- architectures and costs --------------------------------------------------------------------------------
 
     def start(self) -> Population:
-        """(1, G) the paper's initial structure; what this space does not allow of it becomes the nearest allowed."""
+        """Return (1, G) the paper's initial structure; what this space does not allow becomes the nearest allowed."""
         row = np.zeros((1, self.num_genes), dtype=np.int64)
         _, parts = self.split(row)
         stem_width, stages = self.initial_stages()
@@ -253,14 +253,14 @@ class StagedSpace(Space):
 
     @abstractmethod
     def initial_stages(self) -> tuple[int, list[tuple[int, ...]]]:
-        """The stem's width and the genes of the first part of C2 to C5 from which a search starts."""
+        """Return the stem's width and the genes of the first part of C2 to C5 from which a search starts."""
 
     def to_architecture(self, row: Ints) -> Architecture:
-        """The architecture of one valid (G,) row."""
+        """Return the architecture of one valid (G,) row."""
         return Architecture(self.texts(row[None])[0])
 
     def texts(self, population: Population) -> list[str]:
-        """The canonical JSON text of every row's architecture.
+        """Return the canonical JSON text of every row's architecture.
 
         Written out by hand, since 100,000 of them are made in a search; a test holds it against `json.dumps`.
         """
@@ -287,7 +287,7 @@ class StagedSpace(Space):
         ]
 
     def from_architecture(self, architecture: Architecture) -> Ints:
-        """The (G,) row of an architecture; ValueError where it is not in this space."""
+        """Return the (G,) row of an architecture; ValueError where it is not in this space."""
         spec = self._own_spec(architecture)
         try:
             row = self._row(spec)
@@ -311,11 +311,11 @@ class StagedSpace(Space):
         return genes
 
     def cost(self, population: Population) -> Costs:
-        """`gmacs`, `params_m` and `layers` of the backbone at `image_hw`, each (N,)."""
+        """Return `gmacs`, `params_m` and `layers` of the backbone at `image_hw`, each (N,)."""
         return self.layers(population).cost()
 
     def layers(self, population: Population, image_hw: tuple[int, int] | None = None) -> LayerTable:
-        """The layers of the whole population."""
+        """Return the layers of the whole population."""
         stem, parts = self.split(population)
         parts_t = parts.transpose(1, 2, 0).astype(np.float64)
         strides = np.where(self.is_first, 2, 1)
@@ -339,15 +339,15 @@ class BottleneckSpace(StagedSpace):
         super().__init__(**options)
 
     def mid_genes(self, place: str) -> tuple[Gene, ...]:
-        """The bottleneck's width."""
+        """Return the bottleneck's width."""
         return (Gene(f"{place}.bottleneck", width_values(self.max_mid), log=True),)
 
     def mutate_mid(self, target: Ints, rng: np.random.Generator) -> None:
-        """The bottleneck's width times one of the width scales."""
+        """Multiply the bottleneck's width by one of the width scales."""
         target[:, 2] = scaled(target[:, 2], rng, self.genes[3])
 
     def initial_stages(self) -> tuple[int, list[tuple[int, ...]]]:
-        """Table 15."""
+        """Return the stages of Table 15."""
         return 64, [(3, 256, 64, 2), (3, 512, 128, 2), (3, 1024, 256, 2), (3, 2048, 512, 2)]
 
 
@@ -362,7 +362,7 @@ class BasicSpace(StagedSpace):
         super().__init__(max_width=max_width, **options)
 
     def initial_stages(self) -> tuple[int, list[tuple[int, ...]]]:
-        """One block a stage, ResNet-18's widths."""
+        """Return one block a stage with ResNet-18's widths."""
         return 64, [(3, 64, 1), (3, 128, 1), (3, 256, 1), (3, 512, 1)]
 
 
@@ -378,15 +378,15 @@ class InvertedSpace(StagedSpace):
         super().__init__(max_width=max_width, max_stem_width=max_stem_width, **options)
 
     def mid_genes(self, place: str) -> tuple[Gene, ...]:
-        """The expansion ratio."""
+        """Return the expansion ratio."""
         return (Gene(f"{place}.expansion", self.expansions),)
 
     def mutate_mid(self, target: Ints, rng: np.random.Generator) -> None:
-        """A new expansion ratio, uniform."""
+        """Draw a new expansion ratio uniformly."""
         target[:, 2] = np.asarray(self.expansions)[rng.integers(len(self.expansions), size=len(target))]
 
     def initial_stages(self) -> tuple[int, list[tuple[int, ...]]]:
-        """MobileNetV2's narrow widths, one block a stage."""
+        """Return one block a stage with MobileNetV2's narrow widths."""
         return 32, [(3, 24, 6, 1), (3, 32, 6, 1), (3, 96, 6, 1), (3, 160, 6, 1)]
 
 

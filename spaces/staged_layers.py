@@ -29,7 +29,7 @@ def staged_layers(
     stem_pool: bool = False,
     shortcut: str = "pool",
 ) -> LayerTable:
-    """The layer table of staged networks.
+    """Return the layer table of staged networks.
 
     Args:
         block: "bottleneck", "basic", "inverted" or "inverted-se".
@@ -203,6 +203,6 @@ BLOCKS: dict[str, Callable[[LayerRows, _Position], None]] = {
 
 
 def gate_width(hidden: Floats) -> Floats:
-    """Channels of the squeezed vector: a quarter of the hidden width, a multiple of 8, at least 8 (MobileNetV3)."""
+    """Return the squeezed channels: a quarter of the hidden width, a multiple of 8, at least 8 (MobileNetV3)."""
     multiples: Floats = np.floor(hidden / 4 / 8 + 0.5) * 8
     return np.maximum(8.0, multiples)

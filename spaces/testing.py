@@ -43,7 +43,7 @@ def check_space(space: Space, *, seed: int = 0, num: int = 256) -> None:
 
 
 def check_genes(space: Space, rng: np.random.Generator, num: int) -> None:
-    """Genes have distinct names, and as many as there are columns."""
+    """Check that genes have distinct names, and as many as there are columns."""
     del rng, num
     names = [gene.name for gene in space.genes]
     assert len(names) == len(set(names)), f"gene names are not unique: {names}"
@@ -82,7 +82,7 @@ def check_mutate(space: Space, rng: np.random.Generator, num: int) -> None:
 
 
 def check_crossover(space: Space, rng: np.random.Generator, num: int) -> None:
-    """`crossover` gives one valid row for each pair; a row crossed with itself is itself."""
+    """Check that `crossover` returns one valid row for each pair; a row crossed with itself is itself."""
     first, second = space.sample(num, rng), space.sample(num, rng)
     before = first.copy(), second.copy()
     _assert_population(space, space.crossover(first, second, rng), num, "crossover")
@@ -106,7 +106,7 @@ def check_repair(space: Space, rng: np.random.Generator, num: int) -> None:
 
 
 def check_is_valid(space: Space, rng: np.random.Generator, num: int) -> None:
-    """`is_valid` is an (N,) mask, judges every row by itself, and rejects what is not among a gene's values."""
+    """Check `is_valid`: an (N,) mask that judges every row by itself and rejects what no gene has as a value."""
     rows = space.sample(num, rng)
     mask = space.is_valid(rows[:0])
     assert mask.shape == (0,), f"is_valid of no rows has shape {mask.shape}, not (0,)"
@@ -130,7 +130,7 @@ def check_is_valid(space: Space, rng: np.random.Generator, num: int) -> None:
 
 
 def check_cost(space: Space, rng: np.random.Generator, num: int) -> None:
-    """Costs are finite, (N,), and the same to the last bit whatever population a row stands in."""
+    """Check that costs are finite, (N,), and the same to the last bit whatever population a row stands in."""
     rows = space.sample(num, rng)
     costs = space.cost(rows)
     for name, values in costs.items():
@@ -147,7 +147,7 @@ def check_cost(space: Space, rng: np.random.Generator, num: int) -> None:
 
 
 def check_architectures(space: Space, rng: np.random.Generator, num: int) -> None:
-    """Rows and architectures are one to one, through JSON as well; texts are canonical JSON, ids their hash."""
+    """Check that rows and architectures are one to one, also through JSON; texts are canonical, ids their hash."""
     rows = np.unique(np.concatenate([space.start(), space.sample(num, rng)]), axis=0)
     texts, ids = space.texts(rows), space.ids(rows)
     assert len(set(ids)) == len(rows), f"{len(rows)} different rows have {len(set(ids))} different ids"
@@ -168,7 +168,7 @@ def check_architectures(space: Space, rng: np.random.Generator, num: int) -> Non
 
 
 def check_foreign_architectures(space: Space, rng: np.random.Generator, num: int) -> None:
-    """`from_architecture` raises ValueError for other families, lacking or additional keys."""
+    """Check that `from_architecture` raises ValueError for other families, lacking or additional keys."""
     del num
     own = space.to_architecture(space.sample(1, rng)[0])
     foreign = {
@@ -185,7 +185,7 @@ def check_foreign_architectures(space: Space, rng: np.random.Generator, num: int
 
 
 def check_tune(space: Space, rng: np.random.Generator, num: int) -> None:
-    """Ray Tune draws valid rows from `to_tune`, and every valid row is in its domains."""
+    """Check that Ray Tune draws valid rows from `to_tune`, and every valid row is in its domains."""
     domains = space.to_tune()
     assert set(domains) == {gene.name for gene in space.genes}, f"to_tune names {sorted(domains)}"
     drawn = {name: np.ravel(domain.sample(size=num, random_state=rng)) for name, domain in domains.items()}
@@ -199,7 +199,7 @@ def check_tune(space: Space, rng: np.random.Generator, num: int) -> None:
 
 
 def check_suggest(space: Space, rng: np.random.Generator, num: int) -> None:
-    """Optuna suggests valid rows, and can suggest every valid row."""
+    """Check that Optuna suggests valid rows, and can suggest every valid row."""
     import optuna
 
     verbosity = optuna.logging.get_verbosity()
@@ -220,7 +220,7 @@ def check_suggest(space: Space, rng: np.random.Generator, num: int) -> None:
 
 
 def check_groups(space: Space, rng: np.random.Generator, num: int) -> None:
-    """`groups` divides the columns; whatever settings groups have fits; `num_architectures` counts what there is."""
+    """Check that `groups` divides the columns, any settings of groups fit, and `num_architectures` counts them."""
     columns = sorted(column for group in space.groups for column in group)
     assert columns == list(range(space.num_genes)), f"groups {space.groups} are no division of the columns"
     rows = np.concatenate([space.start(), space.sample(num, rng)])
@@ -234,7 +234,7 @@ def check_groups(space: Space, rng: np.random.Generator, num: int) -> None:
 
 
 def check_sample_within(space: Space, rng: np.random.Generator, num: int) -> None:
-    """`sample_within` gives valid rows within the budget, as many as asked for where there are; none of a vain one."""
+    """Check that `sample_within` returns valid rows within the budget, as many as asked for where there are any."""
     costs = space.cost(space.sample(num, rng))
     for name, values in costs.items():
         middle = float(np.median(values))
@@ -249,7 +249,7 @@ def check_sample_within(space: Space, rng: np.random.Generator, num: int) -> Non
 
 
 def check_tokens(space: Space, rng: np.random.Generator, num: int) -> None:
-    """`tokens` are in the vocabulary, a sequence for each row, and different for different architectures."""
+    """Check that `tokens` are in the vocabulary, a sequence for each row, and different for different architectures."""
     rows = np.unique(space.sample(num, rng), axis=0)
     tokens = space.tokens(rows)
     length = len(tokens.layer)
@@ -265,7 +265,7 @@ def check_tokens(space: Space, rng: np.random.Generator, num: int) -> None:
 
 
 def check_texts_about_itself(space: Space, rng: np.random.Generator, num: int) -> None:
-    """`cost_scope` is a word, and `network_options` are JSON."""
+    """Check that `cost_scope` is a word, and `network_options` are JSON."""
     del rng, num
     assert isinstance(space.cost_scope, str), f"cost_scope must be a string, got {space.cost_scope!r}"
     assert space.cost_scope, "cost_scope must not be empty"
@@ -274,7 +274,7 @@ def check_texts_about_itself(space: Space, rng: np.random.Generator, num: int) -
 
 
 def check_same_seed(space: Space, rng: np.random.Generator, num: int) -> None:
-    """The same generator state gives the same results; nothing else is drawn from."""
+    """Check that the same generator state leads to the same results; nothing else is drawn from."""
     seed = int(rng.integers(2**31))
 
     def everything() -> list[Population]:
@@ -315,7 +315,7 @@ SPACE_CHECKS: tuple[Check, ...] = (
 
 
 def all_rows(space: Space) -> Population:
-    """(N, G) every valid row of a small space: what `repair` makes of all combinations of gene values.
+    """Return (N, G) every valid row of a small space: what `repair` makes of all combinations of gene values.
 
     Raises:
         ValueError: if there are more than `MAX_ENUMERATED` combinations.
@@ -328,7 +328,7 @@ def all_rows(space: Space) -> Population:
 
 
 def _all_or_some_rows(space: Space, rng: np.random.Generator, num: int) -> Population:
-    """Every valid row of a small space; else start rows, samples, mutants, and repaired extremes."""
+    """Return every valid row of a small space; else start rows, samples, mutants, and repaired extremes."""
     if math.prod(len(gene.values) for gene in space.genes) <= MAX_ENUMERATED:
         return all_rows(space)
     sampled = space.sample(num, rng)
@@ -338,24 +338,24 @@ def _all_or_some_rows(space: Space, rng: np.random.Generator, num: int) -> Popul
 
 
 def _any_rows(space: Space, rng: np.random.Generator, num: int) -> Population:
-    """(num, G) independent uniform draws of the allowed values, which need not fit each other."""
+    """Return (num, G) independent uniform draws of the allowed values, which need not fit each other."""
     columns = [np.asarray(gene.values)[rng.integers(len(gene.values), size=num)] for gene in space.genes]
     return np.stack(columns, axis=1).astype(np.int64)
 
 
 def _carried(gene: Gene, value: int) -> int:
-    """A gene's value as Tune and Optuna carry it; what `repair` put there is no allowed value, so any will do."""
+    """Return a gene's value as Tune and Optuna carry it; any value for what `repair` put there and is not allowed."""
     allowed = int(value) if int(value) in gene.values else gene.values[0]
     return allowed // gene.values[0] if gene.log else allowed
 
 
 def _carried_values(space: Space, row: NDArray[np.int64]) -> dict[str, int]:
-    """A Tune config or Optuna's parameters of a row; the two carry genes alike."""
+    """Return a Tune config or Optuna's parameters of a row; the two carry genes alike."""
     return {gene.name: _carried(gene, value) for gene, value in zip(space.genes, row, strict=True)}
 
 
 def _draws(domain: Any, value: int) -> bool:
-    """Whether a Tune domain, which may check less strictly than it draws, has the value."""
+    """Return whether a Tune domain, which may check less strictly than it draws, has the value."""
     if hasattr(domain, "categories"):
         return value in domain.categories
     quantum = getattr(domain.get_sampler(), "q", 1) or 1

@@ -34,7 +34,7 @@ class Tokens(NamedTuple):
 
 
 def gene_tokens(space: Space, population: Population) -> Tokens:
-    """One token for each gene; genes of the same kind and values share their tokens.
+    """Return one token for each gene; genes of the same kind and values share their tokens.
 
     The kind of a gene is the last word of its name ("c3.1.width": width) unless that is a number. A gene is a layer of
     its own, and its group a block.
