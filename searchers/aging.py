@@ -49,7 +49,7 @@ class AgingEvolution(Breeding):
         return {**super().options(), "tournament": self.tournament}
 
     def population(self) -> Population:
-        """(P, G) the living, best first; ties go to the older."""
+        """Return (P, G) the living, best first; ties go to the older."""
         return self.genes[np.lexsort((self.numbers, -self.values[:, 0]))]
 
     def _pick(self, num: int) -> NDArray[np.int64]:

@@ -130,7 +130,7 @@ class Searcher(ABC):
     # ---- the contract -------------------------------------------------------------------------------------------
 
     def ask(self, num: int) -> Proposal:
-        """Up to `num` new architectures; fewer only if none can be found at present, and `shortfall` says why.
+        """Return up to `num` new architectures; fewer only if none can be found at present, and `shortfall` says why.
 
         Raises:
             InfeasibleError: if no architecture within the budget was ever found.
@@ -158,7 +158,7 @@ class Searcher(ABC):
         return Proposal(genes[~missing], parents[~missing])
 
     def _selected(self, kind: int, num: int) -> Proposal:
-        """Up to `num` new architectures of a kind: those that the predictor guesses to be best, where there is one."""
+        """Return up to `num` new architectures of a kind: the best by the predictor's guess, where there is one."""
         proposal = self._find(kind, num if self.predictor is None else self.oversample * num, enough=num)
         if self.predictor is None or len(proposal) <= num:
             return proposal
@@ -171,7 +171,7 @@ class Searcher(ABC):
         return Proposal(proposal.genes[kept], proposal.parents[kept])
 
     def _find(self, kind: int, num: int, *, enough: int) -> Proposal:
-        """Up to `num` new architectures of a kind; no more than `enough` if more are hard to find."""
+        """Return up to `num` new architectures of a kind; no more than `enough` if more are hard to find."""
         genes = [np.empty((0, self.space.num_genes), dtype=np.int64)]
         parents = [np.empty((0, 2), dtype=np.int64)]
         found, tried, refused = 0, 0, 0
@@ -205,7 +205,7 @@ class Searcher(ABC):
         return Proposal(np.concatenate(genes), np.concatenate(parents))
 
     def _candidates(self, kind: int, num: int) -> tuple[Population, NDArray[np.int64]]:
-        """About `num` candidates of a kind and their parents; newcomers are of the budget, but perhaps known."""
+        """Return about `num` candidates of a kind and their parents; newcomers are of the budget, but perhaps known."""
         if kind != NEWCOMER:
             return self._propose(num, kind)
         left = self.newcomers.left(self.seen, self.max_tries) if self.is_stuck else None
@@ -237,7 +237,7 @@ class Searcher(ABC):
             self.rng.bit_generator.state = state
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that influences what comes next, picklable."""
+        """Return everything that influences what comes next, picklable."""
         return {
             "rng": self.rng.bit_generator.state,
             "num_told": self.num_told,
@@ -260,29 +260,29 @@ class Searcher(ABC):
         self._load_state(state)
 
     def population(self) -> Population:
-        """(P, G) what the searcher holds at present, best first where it ranks; for reports."""
+        """Return (P, G) what the searcher holds at present, best first where it ranks; for reports."""
         return np.empty((0, self.space.num_genes), dtype=np.int64)
 
     def niches(self, genes: Population) -> NDArray[np.int64]:
-        """(N,) the niche of each row, such as an interval of a cost; scores of different niches do not compare.
+        """Return (N,) the niche of each row, such as an interval of a cost; scores of different niches do not compare.
 
         `best.json` holds the best of every niche.
         """
         return np.zeros(len(genes), dtype=np.int64)
 
     def options(self) -> dict[str, Any]:
-        """The searcher's own options as they are in force, those that were left out included."""
+        """Return the searcher's own options as they are in force, those that were left out included."""
         return {}
 
     # ---- for subclasses -----------------------------------------------------------------------------------------
 
     def _kinds(self, num: int) -> NDArray[np.int64]:
-        """(num,) the kinds of the next children: `NEWCOMER`, or numbers from 1 that `_propose` knows."""
+        """Return (num,) the kinds of the next children: `NEWCOMER`, or numbers from 1 that `_propose` knows."""
         return np.full(num, OWN)
 
     @abstractmethod
     def _propose(self, num: int, kind: int) -> tuple[Population, NDArray[np.int64]]:
-        """About `num` valid candidates (M, G) of a kind but newcomers, and their parents (M, 2), good or not.
+        """Return about `num` valid candidates (M, G) of a kind but newcomers, and their parents (M, 2), good or not.
 
         No candidate at all means that there are no more, and newcomers do not take their place.
         """
@@ -300,7 +300,7 @@ class Searcher(ABC):
             setattr(self, name, value)
 
     def objective_values(self, genes: Population, metrics: Metrics) -> NDArray[np.float64]:
-        """(N, O) objectives with signs so that larger is better; minus infinity for NaN."""
+        """Return (N, O) objectives with signs so that larger is better; minus infinity for NaN."""
         costs: Costs | None = None
         columns = []
         for objective in self.objectives:
@@ -319,7 +319,7 @@ class Searcher(ABC):
         return np.stack(columns, axis=1)
 
     def _admissible(self, candidates: Population, most: int) -> NDArray[np.int64]:
-        """Indices of the first `most` candidates that are new, valid and within the budget."""
+        """Return the indices of the first `most` candidates that are new, valid and within the budget."""
         keys = row_keys(candidates).tolist()
         fresh: dict[int, int] = {}
         for index, key in enumerate(keys):
@@ -329,7 +329,7 @@ class Searcher(ABC):
         return indices[self.newcomers.is_admissible(candidates[indices])][:most]
 
     def _mark_seen(self, rows: Population) -> None:
-        """Never ask for these rows again."""
+        """Mark rows that are never asked for again."""
         keys = row_keys(rows).tolist()
         self.seen.update(keys)
         self.newcomers.mark(keys, is_left=False)

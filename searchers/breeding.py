@@ -133,11 +133,11 @@ class Breeding(Searcher):
 
     @abstractmethod
     def _pick(self, num: int) -> NDArray[np.int64]:
-        """(num,) members of the population that breed, some perhaps several times."""
+        """Return (num,) members of the population that breed, some perhaps several times."""
 
     @abstractmethod
     def _survivors(self) -> NDArray[np.int64]:
-        """Members that stay, at most `population_size`, in the order in which they are kept."""
+        """Return the members that stay, at most `population_size`, in the order in which they are kept."""
 
     def _learn(self, genes: Population, values: NDArray[np.float64], numbers: NDArray[np.int64]) -> None:
         self.genes = np.concatenate([self.genes, genes])

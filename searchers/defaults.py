@@ -13,7 +13,7 @@ IN_FLIGHT = 2
 
 
 def default_batches(evaluations: int) -> tuple[int, int]:
-    """`batch_size` and `in_flight`: about 64 batches, so that a thirtieth of the search is asked for in advance.
+    """Return `batch_size` and `in_flight`: about 64 batches, so that a thirtieth of the search is asked for in advance.
 
     Larger than 1,024 a batch gains nothing: what Ray Tune takes for a trial is by then spread over enough.
     """
@@ -21,6 +21,6 @@ def default_batches(evaluations: int) -> tuple[int, int]:
 
 
 def default_population_size(evaluations: int | None) -> int:
-    """Survivors of an evolution: a sixth of the evaluations, from 8 to 50; more from some thousands on, up to 256."""
+    """Return the survivors of an evolution: a sixth of the evaluations, 8 to 50; more from some thousands on."""
     evaluations = evaluations or UNKNOWN_EVALUATIONS
     return min(max(evaluations // 6, 8), max(50, min(evaluations // 100, 256)))

@@ -49,7 +49,7 @@ class Evolution(Breeding):
         return {**super().options(), "parents": self.num_parents}
 
     def population(self) -> Population:
-        """(P, G) the survivors, best first."""
+        """Return (P, G) the survivors, best first."""
         return self.genes
 
     def _pick(self, num: int) -> NDArray[np.int64]:
@@ -59,5 +59,5 @@ class Evolution(Breeding):
         return self._ranking()[: self.population_size]
 
     def _ranking(self) -> NDArray[np.int64]:
-        """Indices of the population, best first; ties go to the earlier evaluation."""
+        """Return the indices of the population, best first; ties go to the earlier evaluation."""
         return np.lexsort((self.numbers, -self.values[:, 0]))

@@ -48,14 +48,14 @@ class Newcomers:
         self._listing: _Listing | None = None
 
     def is_admissible(self, rows: Population) -> NDArray[np.bool_]:
-        """(N,) whether each row is valid and within the budget."""
+        """Return (N,) whether each row is valid and within the budget."""
         good = self.space.is_valid(rows)
         if self.budget.names:
             good &= self.budget.admits(self.cost(rows), len(rows))
         return good
 
     def draw(self, num: int, *, max_samples: int, max_tries: int) -> Population:
-        """(K, G) rows, K <= num, known ones among them; 0 only if no architecture within the budget is found.
+        """Return (K, G) rows, K <= num, known ones among them; 0 only if no architecture within the budget is found.
 
         Args:
             num: Number of rows to return.
@@ -91,7 +91,7 @@ class Newcomers:
             self._listing.is_left[[self._listing.places[key] for key in keys if key in self._listing.places]] = is_left
 
     def left(self, seen: Collection[int], max_listed: int) -> Population | None:
-        """(K, G) what is left of a space of few architectures, in a fixed order; None of a larger space."""
+        """Return (K, G) what is left of a space of few architectures, in a fixed order; None of a larger space."""
         if self._listing is None:
             if math.prod(len(gene.values) for gene in self.space.genes) > min(MAX_LISTED, max_listed):
                 return None
@@ -105,7 +105,7 @@ class Newcomers:
         return self._listing.rows[self._listing.is_left]
 
     def seeds(self, num: int, max_tries: int) -> Population:
-        """(K, G) architectures within the budget from which to start; K in [1, num].
+        """Return (K, G) architectures within the budget from which to start; K in [1, num].
 
         The space's own start where it fits the budget; otherwise descendants of it, or of a random sample, found by
         mutating towards the budget.
@@ -130,7 +130,7 @@ class Newcomers:
         raise self.infeasible(tried, rows)
 
     def infeasible(self, tried: int, rows: Population | None = None) -> InfeasibleError:
-        """The error that says how near to the budget an architecture came."""
+        """Return the error that says how near to the budget an architecture came."""
         rows = self.space.sample(4096, self.rng) if rows is None else rows
         costs = self.cost(rows)
         nearest = int(self.budget.violations(costs).sum(axis=1).argmin())

@@ -87,7 +87,7 @@ class OptunaSearch(Searcher):
         return Proposal(rows, np.full((len(rows), 2), NO_PARENT))
 
     def _suggest(self) -> tuple[NDArray[np.int64], str | None]:
-        """The sampler's next row, and why it is not evaluated: it is known, or too costly; None if it is."""
+        """Return the sampler's next row, and why it is not evaluated: it is known, or too costly; None if it is."""
         trial = self.study.ask()
         row = self.space.suggest(trial)
         self.suggested = row[None]
@@ -120,7 +120,7 @@ class OptunaSearch(Searcher):
             self._fail(trial)
 
     def _worst(self) -> list[float]:
-        """What an architecture is told to be worth that has no value, one number for each objective."""
+        """Return what an architecture is told to be worth that has no value, one number for each objective."""
         return [_WORST] * len(self.objectives)
 
     def _fail(self, trial: optuna.Trial) -> None:
@@ -129,7 +129,7 @@ class OptunaSearch(Searcher):
         self.study.tell(trial, state=optuna.trial.TrialState.FAIL)
 
     def _kinds(self, num: int) -> NDArray[np.int64]:
-        """Mutants of the last suggestion, for what the sampler leaves open; newcomers where these are used up."""
+        """Return mutants of the last suggestion for what the sampler leaves open; newcomers if these are used up."""
         return np.full(num, OWN if len(self.suggested) else NEWCOMER)
 
     def _propose(self, num: int, kind: int) -> tuple[Population, NDArray[np.int64]]:

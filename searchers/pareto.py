@@ -24,7 +24,7 @@ class ParetoEvolution(Evolution):
     max_objectives = 8
 
     def _ranking(self) -> NDArray[np.int64]:
-        """Indices by front, then by crowding distance, then by age."""
+        """Return the indices by front, then by crowding distance, then by age."""
         fronts = front_numbers(self.values, enough=self.population_size)
         crowding = np.zeros(len(self.values))
         for front in range(fronts.max(initial=-1) + 1):
@@ -34,7 +34,7 @@ class ParetoEvolution(Evolution):
 
 
 def pareto_front(values: Values) -> NDArray[np.bool_]:
-    """(N,) whether no point is better in one objective and at least as good in all others.
+    """Return (N,) whether no point is better in one objective and at least as good in all others.
 
     Equal points are all on the front or all off it. A point with minus infinity anywhere can be on the front.
     """
@@ -65,7 +65,7 @@ def pareto_front(values: Values) -> NDArray[np.bool_]:
 
 
 def front_numbers(values: Values, *, enough: int | None = None) -> NDArray[np.int64]:
-    """(N,) 0 for the Pareto front, 1 for the front of the rest, and so on.
+    """Return (N,) 0 for the Pareto front, 1 for the front of the rest, and so on.
 
     Args:
         values: (N, O), larger is better.
@@ -86,7 +86,7 @@ def front_numbers(values: Values, *, enough: int | None = None) -> NDArray[np.in
 
 
 def crowding_distances(values: Values) -> NDArray[np.float64]:
-    """(N,) NSGA-II's crowding distance of points of one front; infinite at either end of every objective."""
+    """Return (N,) NSGA-II's crowding distance of points of one front; infinite at either end of every objective."""
     distances = np.zeros(len(values))
     if not len(values):
         return distances

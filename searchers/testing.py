@@ -47,14 +47,14 @@ class ToySpace(Space):
         )
 
     def repair(self, population: Population) -> Population:
-        """No layer, no kind."""
+        """Set the kind of an absent layer to none."""
         repaired = population.copy()
         repaired[:, 1] *= repaired[:, 0] > 0
         repaired[:, 3] *= repaired[:, 2] > 0
         return repaired
 
     def cost(self, population: Population) -> Costs:
-        """`gmacs`: what the widths times one more than the kinds add up to."""
+        """Return `gmacs`: what the widths times one more than the kinds add up to."""
         layers = population.reshape(-1, 2, 2).astype(np.float64)
         return {"gmacs": (layers[:, :, 0] * (1 + layers[:, :, 1])).sum(axis=1)}
 
@@ -89,7 +89,7 @@ def check_searcher(
 
 
 def toy_metrics(space: Space, genes: Population, objectives: tuple[Objective, ...] = SCORE) -> Metrics:
-    """A smooth metric for every objective: how near the genes, scaled to [0, 1], are to a point of their own."""
+    """Return a smooth metric for every objective: how near the genes, scaled to [0, 1], are to a point of their own."""
     low = np.array([gene.values[0] for gene in space.genes], dtype=np.float64)
     high = np.array([gene.values[-1] for gene in space.genes], dtype=np.float64)
     scaled = (genes - low) / np.maximum(high - low, 1.0)
@@ -119,7 +119,7 @@ def run_search(
 
 
 def check_proposals(make_searcher: MakeSearcher, space: Space, num: int) -> None:
-    """Proposals are valid, within the budget, new, as many as asked for; parents were told before."""
+    """Check that proposals are valid, within the budget, new, as many as asked for; parents were told before."""
     searcher = make_searcher(space, seed=1, **_median_budget(space))
     seen: set[int] = set()
     for batch in (1, 7, 2, num):
@@ -148,7 +148,7 @@ def check_proposals(make_searcher: MakeSearcher, space: Space, num: int) -> None
 
 
 def check_lower_bounds(make_searcher: MakeSearcher, space: Space, num: int) -> None:
-    """Lower bounds are met as well."""
+    """Check that lower bounds are met too."""
     options = _median_budget(space)
     budget = Budget(lower=options.pop("budget").upper)
     searcher = make_searcher(space, seed=2, budget=budget, **options)
@@ -158,7 +158,7 @@ def check_lower_bounds(make_searcher: MakeSearcher, space: Space, num: int) -> N
 
 
 def check_unknown_cost(make_searcher: MakeSearcher, space: Space, num: int) -> None:
-    """A budget on a cost that nothing measures is a `NasrayError` that names it."""
+    """Check that a budget on a cost that nothing measures is a `NasrayError` that names it."""
     del num
     error = _error_of(lambda: make_searcher(space, budget=Budget(upper={"no-such-cost": 1.0})))
     assert error is not None, "a budget on no-such-cost was taken without a word"
@@ -166,7 +166,7 @@ def check_unknown_cost(make_searcher: MakeSearcher, space: Space, num: int) -> N
 
 
 def check_objectives(make_searcher: MakeSearcher, space: Space, num: int) -> None:
-    """As many objectives as the searcher says work, in both directions; none, or one more, is a `NasrayError`."""
+    """Check the number of objectives that the searcher states, in both directions; none, or one more, is an error."""
     most = make_searcher(space).max_objectives
     many = tuple(Objective(f"metric-{i}", "min" if i % 2 else "max") for i in range(most + 1))
     for objectives in ((), many):
@@ -183,7 +183,7 @@ def check_objectives(make_searcher: MakeSearcher, space: Space, num: int) -> Non
 
 
 def check_nan_is_worst(make_searcher: MakeSearcher, space: Space, num: int) -> None:
-    """A search that is told NaN goes on like one that is told the worst value there is."""
+    """Check that a search that is told NaN goes on like one that is told the worst value there is."""
     for objective in (Objective("score", "max"), Objective("score", "min")):
         objectives, worst = (objective,), -np.inf * objective.sign
         asked = []
@@ -195,7 +195,7 @@ def check_nan_is_worst(make_searcher: MakeSearcher, space: Space, num: int) -> N
 
 
 def check_same_seed(make_searcher: MakeSearcher, space: Space, num: int) -> None:
-    """Same seed, same search; another seed, another search; numpy's global generator has no say."""
+    """Check that the seed alone decides the search; numpy's global generator has no say."""
     options = _median_budget(space)
     first = _genes(run_search(make_searcher(space, seed=5, **options), num))
     np.random.random(3)  # noqa: NPY002  the generator that a searcher must not use
@@ -205,7 +205,7 @@ def check_same_seed(make_searcher: MakeSearcher, space: Space, num: int) -> None
 
 
 def check_save_and_load(make_searcher: MakeSearcher, space: Space, num: int) -> None:
-    """State saved at any moment and loaded into a fresh searcher: the search ends as the uninterrupted one does.
+    """Check that state saved at any moment and loaded into a fresh searcher ends as the uninterrupted search does.
 
     Batches are asked for two ahead of what is told, so that every save but the first and the last has some pending.
     """
@@ -233,7 +233,7 @@ def check_save_and_load(make_searcher: MakeSearcher, space: Space, num: int) -> 
 
 
 def check_saving_changes_nothing(make_searcher: MakeSearcher, space: Space, num: int) -> None:
-    """`state_dict` and `check_feasible` leave the searcher as it was; a kept state is a snapshot."""
+    """Check that `state_dict` and `check_feasible` leave the searcher as it was; a kept state is a snapshot."""
     options = {"seed": 9, **_median_budget(space)}
     searcher, other = make_searcher(space, **options), make_searcher(space, **options)
     searcher.check_feasible()
@@ -247,7 +247,7 @@ def check_saving_changes_nothing(make_searcher: MakeSearcher, space: Space, num:
 
 
 def check_infeasible(make_searcher: MakeSearcher, space: Space, num: int) -> None:
-    """A budget that nothing meets is an `InfeasibleError`, from `ask` and `check_feasible`, after bounded work."""
+    """Check that a budget that nothing meets is an `InfeasibleError` of `ask` and `check_feasible`, in bounded work."""
     del num
     for act in (lambda searcher: searcher.ask(4), lambda searcher: searcher.check_feasible()):
         counter = _CountingCost()
@@ -274,7 +274,7 @@ SEARCHER_CHECKS: tuple[Check, ...] = (
 
 
 def check_tiny_space(make_searcher: MakeSearcher, *, exhaustive: bool = True) -> None:
-    """In a space of 49 architectures none is asked for twice, and no batch is short before all were; then it ends.
+    """Check that none of 49 architectures is asked for twice, and no batch is short before all were; then it ends.
 
     Args:
         make_searcher: see `check_searcher`.
@@ -297,7 +297,7 @@ def check_tiny_space(make_searcher: MakeSearcher, *, exhaustive: bool = True) ->
 
 
 def check_fresh_process(make_searcher: MakeSearcher, num: int = 48) -> None:
-    """A new Python process, where strings hash differently, asks for the same; `make_searcher` must be picklable."""
+    """Check that a new Python process, where strings hash differently, asks for the same."""
     job = pickle.dumps((make_searcher, num))
     # "-P" keeps the working directory off the path, as an installed program has it.
     command = [sys.executable, "-P", "-c", f"from {__name__} import _search_from_stdin as search; search()"]
@@ -321,7 +321,7 @@ def _seeded_search(make_searcher: MakeSearcher, num: int) -> Population:
 
 
 def _error_of(act: Callable[[], Any]) -> NasrayError | None:
-    """The user's error that `act` raises, or None; other exceptions pass."""
+    """Return the user's error that `act` raises, or None; other exceptions pass."""
     try:
         act()
     except NasrayError as error:
@@ -345,7 +345,7 @@ def _gene_total(population: Population) -> Costs:
 
 
 def _median_budget(space: Space) -> dict[str, Any]:
-    """Options `budget` (the median of the space's first cost) and, where it has none, `cost`."""
+    """Return options `budget` (the median of the space's first cost) and, where it has none, `cost`."""
     rows = space.sample(257, np.random.default_rng(0))
     own: CostFunction = space.cost
     cost = own if own(rows) else _gene_total
