@@ -64,11 +64,11 @@ class TuneSearchAlgorithm(TuneSearcher):
         self.stopped = False
 
     def set_search_properties(self, metric: str | None, mode: str | None, config: dict[str, Any], **spec: Any) -> bool:
-        """Nothing to take over: the experiment says it all."""
+        """Return False: the experiment says it all."""
         return True
 
     def suggest(self, trial_id: str) -> Any:
-        """The next batch; None while all that are due are being evaluated; FINISHED when none can come any more."""
+        """Return the next batch; None while all that are due are in evaluation; FINISHED when none can follow."""
         SESSION.recorder = self.recorder
         if self.stopped or self.search.is_finished:
             return TuneSearcher.FINISHED

@@ -29,7 +29,7 @@ def main() -> None:
 
 
 def _resolve(part: list[str], here: Path) -> str:
-    """An argument on the cluster.
+    """Return an argument on the cluster.
 
     Args:
         part: What it begins with, such as `--data=`; and kind and text of the rest: a word, a path in the cluster's

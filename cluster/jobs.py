@@ -76,7 +76,7 @@ def submit_job(address: str, command: Sequence[str]) -> str:
 
 
 def _part(argument: str, folder: Path) -> tuple[str, str, str]:
-    """An argument for `nasray.cluster.job`: beginning, kind, text. Files are put into the job's folder.
+    """Return an argument for `nasray.cluster.job`: beginning, kind, text. Files are put into the job's folder.
 
     Raises:
         NasrayError: if it names what the cluster cannot see.
@@ -114,7 +114,7 @@ def _refuse_references(path: Path) -> None:
 
 
 def _is_path(base: Path, text: str) -> bool:
-    """Whether a text is the path of a file or folder rather than a name that something here happens to have, too."""
+    """Return whether a text is a path of a file or folder rather than a name that something here happens to have."""
     try:
         return bool({"/", "."} & set(text)) and (base / text).resolve() != base.resolve() and (base / text).exists()
     except (OSError, ValueError):
@@ -122,7 +122,7 @@ def _is_path(base: Path, text: str) -> bool:
 
 
 def _texts(value: Any) -> Iterator[str]:
-    """All words in nested lists and mappings."""
+    """Yield all words in nested lists and mappings."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict):
@@ -147,14 +147,14 @@ def _folder_of(package: Any) -> Path:
 
 
 def job_status(address: str, job: str) -> dict[str, Any]:
-    """`job`, `status` (PENDING, RUNNING, SUCCEEDED, FAILED, STOPPED) and Ray's `message`."""
+    """Return `job`, `status` (PENDING, RUNNING, SUCCEEDED, FAILED, STOPPED) and Ray's `message`."""
     with _client(address) as client:
         info = client.get_job_info(job)
         return {"job": job, "status": str(info.status.value), "message": info.message or ""}
 
 
 def job_logs(address: str, job: str) -> str:
-    """What the job has printed so far."""
+    """Return what the job has printed so far."""
     with _client(address) as client:
         logs: str = client.get_job_logs(job)
     return logs
@@ -194,7 +194,7 @@ def follow_job(address: str, job: str, *, poll: float = 1.0) -> str:
 
 @contextlib.contextmanager
 def _client(address: str) -> Iterator[Any]:
-    """A client of the cluster at `address`; what goes wrong with it becomes a NasrayError."""
+    """Connect to the cluster at `address` for a while; raise what goes wrong with it as a NasrayError."""
     from ray.dashboard.modules.job.sdk import JobSubmissionClient
     from ray.exceptions import RayError
 

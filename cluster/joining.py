@@ -89,7 +89,7 @@ def _leave() -> None:
 
 
 def _explained(address: str, error: BaseException) -> NasrayError:
-    """The message of a cluster that could not be joined, by its real cause."""
+    """Return the message of a cluster that could not be joined, by its real cause."""
     text, cause = "", error
     while cause is not None:
         text, cause = f"{text}\n{cause}", cause.__cause__ or cause.__context__  # type: ignore[assignment]
@@ -136,7 +136,7 @@ def find_token() -> tuple[str | None, str]:
 
 
 def wants_token(address: str, reason: str) -> NasrayError:
-    """The message of a cluster that wants another token than the one that was sent, or any."""
+    """Return the message of a cluster that wants another token than the one that was sent, or any."""
     token, source = find_token()
     sent = f"the token of {source} is not the cluster's" if token else f"no token was found here (looked at {source})"
     return NasrayError(

@@ -118,7 +118,7 @@ def refuse_owned(folder: Path | str) -> None:
 
 
 def is_empty(folder: Path) -> bool:
-    """Whether a folder holds nothing but what belongs to its ownership."""
+    """Return whether a folder holds nothing but what belongs to its ownership."""
     return all(path.name.startswith(OWNER) for path in folder.iterdir())
 
 
@@ -139,7 +139,7 @@ def _make(path: Path) -> list[Path]:
 
 
 def _take(path: Path, deadline: float) -> tuple[Owner, int | None]:
-    """Become the owner; gives the open file that holds the `flock`, where there are any."""
+    """Become the owner; return the open file that holds the `flock`, where there are any."""
     owner = _myself()
     lock, aside = path / OWNER, path / f"{OWNER}.{owner.key}"
     try:
@@ -277,7 +277,7 @@ def _judge_file(lock: Path, found: os.stat_result) -> Judgment:
 
 
 def _age(path: Path) -> float:
-    """Seconds since a file was touched, by the clock of the file system that it lies on."""
+    """Return the seconds since a file was touched, by the clock of the file system that it lies on."""
     probe = path.with_name(f"{OWNER}.clock-{secrets.token_hex(4)}")
     try:
         probe.touch()
@@ -293,7 +293,7 @@ def _age(path: Path) -> float:
 
 
 def _is_flocked(path: Path) -> bool:
-    """Whether somebody holds the file's `flock`, as far as this machine can see."""
+    """Return whether somebody holds the file's `flock`, as far as this machine can see."""
     try:
         import fcntl
 
@@ -337,7 +337,7 @@ def _beat(lock: Path, owner: Owner, lost: threading.Event) -> float | None:  # p
 
 
 def _is_mine(lock: Path, owner: Owner) -> bool | None:
-    """Whether the file is still this owner's; None if that cannot be found out."""
+    """Return whether the file is still this owner's; None if that cannot be found out."""
     try:
         content: Any = read_json(lock)
         return bool(content["key"] == owner.key)

@@ -32,7 +32,7 @@ def started(process: int) -> str | None:
 
 
 def is_running(process: int, start: str | None) -> bool:
-    """Whether the process of this machine that was started then still runs.
+    """Return whether the process of this machine that was started then still runs.
 
     Args:
         process: Its number.

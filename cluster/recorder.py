@@ -73,7 +73,7 @@ class Recorder:
         self._live.show(batch)
 
     def describe(self) -> dict[str, Any]:
-        """The content of best.json."""
+        """Return the content of best.json."""
         return {
             "objectives": [{"name": o.name, "direction": o.direction} for o in self.searcher.objectives],
             "evaluations": self.searcher.num_told,
@@ -84,7 +84,7 @@ class Recorder:
         }
 
     def _cost_scope(self) -> dict[str, Any]:
-        """What the costs are of, at what input size, and which they are."""
+        """Return what the costs are of, at what input size, and which they are."""
         space = self.searcher.space
         image_hw = None if space.image_hw is None else list(space.image_hw)
         costs = {name: COSTS.get(name, "as the space counts it") for name in self.leaders.costs}
@@ -162,7 +162,7 @@ class _Live:
 
 
 def diversity(population: Population) -> float:
-    """Mean probability, over the genes, that two members drawn at random differ; 0 for clones, below 1."""
+    """Return the mean probability, over the genes, that two members drawn at random differ; 0 for clones, below 1."""
     if not len(population):
         return 0.0
     total = 0.0

@@ -73,7 +73,7 @@ def cluster_address(resources: Resources) -> str | None:
 
 
 def is_connected() -> bool:
-    """Whether this process is connected to Ray; a process that has not imported it is not."""
+    """Return whether this process is connected to Ray; a process that has not imported it is not."""
     return "ray" in sys.modules and importlib.import_module("ray").is_initialized()
 
 

@@ -141,7 +141,7 @@ def _tuner(
 
 
 def _missing(folder: RunFolder, resources: Resources) -> str | None:
-    """What is waited for, as long as no batch is finished; None while batches are."""
+    """Return what is waited for, as long as no batch is finished; None while batches are."""
     import ray
 
     quiet = time.time() - folder.history.stat().st_mtime

@@ -81,7 +81,7 @@ class RunFolder:
 
     @classmethod
     def open(cls, path: Path | str) -> RunFolder:
-        """A run that was begun before.
+        """Return a run that was begun before.
 
         Raises:
             NasrayError: if the folder is no run, or was written by a newer version.
@@ -109,7 +109,7 @@ class RunFolder:
             )
 
     def is_run(self) -> bool:
-        """Whether the folder holds a run."""
+        """Return whether the folder holds a run."""
         return (self.path / "experiment.yaml").is_file()
 
     @property
@@ -162,12 +162,12 @@ class RunFolder:
         write_atomic(self.trials / f"{index:06d}.json", to_json(record).encode())
 
     def read_trials(self) -> list[dict[str, Any]]:
-        """The records of `write_trial`, by batch."""
+        """Return the records of `write_trial`, by batch."""
         remedy = "Remove it: a report then does not say when this batch was evaluated"
         return [read_record(path, Trial, remedy) for path in sorted(self.trials.glob("*.json"))]
 
     def read_batches(self) -> Iterator[HistoryBatch]:
-        """All batches in order.
+        """Yield all batches in order.
 
         Raises:
             NasrayError: if a part file is corrupt or missing.
@@ -194,7 +194,7 @@ class RunFolder:
             yield batch
 
     def read_history(self) -> HistoryBatch:
-        """All batches as one, with index -1."""
+        """Return all batches as one, with index -1."""
         batches = list(self.read_batches())
         if not batches:
             raise NasrayError(f"{self.path} has no finished batch yet. `nasray resume` continues the search")
@@ -232,7 +232,7 @@ class RunFolder:
         return [Entry.from_json(entry) for entry in self.read_best()["best"]]
 
     def is_finished(self) -> bool:
-        """Whether the search has come to its end, as far as best.json says; resuming finds out what it really is."""
+        """Return whether the search has ended, as far as best.json says; resuming finds out what it really is."""
         try:
             return bool(self.read_best()["finished"])
         except NasrayError:

@@ -76,13 +76,13 @@ def _locked(path: Path, *, create: bool = True) -> int:
 
 
 def _root() -> Path:
-    """The folder for temporary files with a short path."""
+    """Return the folder for temporary files with a short path."""
     root = Path("/tmp")
     return root if root.is_dir() and os.access(root, os.W_OK) else Path(tempfile.gettempdir())
 
 
 def _private_parent() -> Path:
-    """The folder of this user's sessions. One of this name that somebody else made is left alone: another is used."""
+    """Return the folder of this user's sessions; another one where somebody else made a folder of this name."""
     parent = _root() / f"nasray-{os.getuid()}"
     with contextlib.suppress(FileExistsError):
         parent.mkdir(mode=0o700)

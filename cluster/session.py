@@ -145,7 +145,7 @@ _session_token = secrets.token_hex(32)
 
 
 def _own_token() -> dict[str, str]:
-    """Environment of a session that nobody else can join: a token of its own, unless the user has decided otherwise.
+    """Return the environment of a session that nobody else can join: its own token, unless the user decided otherwise.
 
     Ray itself would leave one in the user's home, where it changes what later clusters ask for.
     """

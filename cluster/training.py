@@ -141,7 +141,7 @@ def _fit_to_cluster(
 
 
 def largest_fitted(group: Group, nodes: list[dict[str, float]]) -> Group:
-    """The group, as `fitted`, with fewer workers where there is no room for all: the most that divide their work.
+    """Return the group, as `fitted`, with fewer workers if not all fit: the maximum that divides their work.
 
     Args:
         group: as asked for.
@@ -158,7 +158,7 @@ def largest_fitted(group: Group, nodes: list[dict[str, float]]) -> Group:
 
 
 def fitted(group: Group, nodes: list[dict[str, float]]) -> Group:
-    """The group with its resources decided.
+    """Return the group with its resources decided.
 
     Args:
         group: as asked for.
@@ -199,7 +199,7 @@ def _nodes() -> list[dict[str, float]]:
 
 
 def _answering_nodes() -> list[dict[str, float]]:
-    """The machines that answer: Ray takes a lost one for alive for half a minute."""
+    """Return the machines that answer: Ray takes a lost one for alive for half a minute."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -289,7 +289,7 @@ class TrainWorker:
 
 
 def _work_in_group(work: Callable[[Worker], object]) -> None:
-    """In a worker of several."""
+    """Run the loop in a worker of several."""
     from ray import train
     from ray.train.torch import get_device
 
@@ -298,7 +298,7 @@ def _work_in_group(work: Callable[[Worker], object]) -> None:
 
 
 def _work(loop: Callable[[Any, Worker], object], config: Any, board: Board, group: Group, worker: Worker) -> None:
-    """In a worker: run the loop."""
+    """Run the loop in a worker."""
     import torch
 
     hide_unassigned_gpus()
@@ -315,18 +315,18 @@ def _work(loop: Callable[[Any, Worker], object], config: Any, board: Board, grou
 
 
 def _failures(error: BaseException) -> list[BaseException]:
-    """What went wrong in workers, in the order of their ranks, or else in Ray."""
+    """Return what went wrong in workers, in the order of their ranks, or else in Ray."""
     failures: dict[int, BaseException] = getattr(error, "worker_failures", {})
     return [failures[rank] for rank in sorted(failures)] or [getattr(error, "controller_failure", error)]
 
 
 def _cause(failure: BaseException) -> BaseException:
-    """What a worker raised, of what Ray (`cause`) or Ray Train made of it."""
+    """Return what a worker raised, of what Ray (`cause`) or Ray Train made of it."""
     return getattr(failure, "_base_exc", None) or getattr(failure, "cause", None) or failure
 
 
 def _reason(failures: list[BaseException]) -> str:
-    """A line about what went wrong first, as far as one can tell: when a process dies, others fail for want of it."""
+    """Return a one-line description of the likely root failure; other workers usually fail only as a consequence."""
     import ray
 
     for failure in failures:

@@ -57,7 +57,7 @@ class TrainingTrial(tune.Trainable):
         )
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
-        """Nothing to save: the training's folder holds its checkpoints."""
+        """Save nothing: the training's folder holds its checkpoints."""
 
     def load_checkpoint(self, checkpoint: Any) -> None:
-        """Nothing to load."""
+        """Load nothing."""

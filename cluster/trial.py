@@ -28,7 +28,7 @@ class Evaluator(Protocol):
     """
 
     def __call__(self, genes: Population) -> Metrics:
-        """Metrics of (N, G) valid rows: each an (N,) float array. NaN means that there is no value."""
+        """Return metrics of (N, G) valid rows: each an (N,) float array. NaN means that there is no value."""
         ...
 
 
@@ -57,13 +57,13 @@ def unpack(text: str) -> dict[str, NDArray[Any]]:
 
 
 def pack_genes(genes: Population) -> str:
-    """(N, G) rows as a short text."""
+    """Return (N, G) rows as a short text."""
     small = len(genes) == 0 or genes.max() < 2**15
     return pack({"genes": genes.astype(np.int16 if small else np.int64)})
 
 
 def checked_metrics(metrics: Any, num: int) -> Metrics:
-    """What an evaluator returned, as (num,) float arrays.
+    """Return what an evaluator returned, as (num,) float arrays.
 
     Raises:
         TypeError, ValueError: if it is something else; the message is for the evaluator's author.
@@ -108,7 +108,7 @@ class BatchTrial(tune.Trainable):
         }
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
-        """Nothing to save: a batch is evaluated whole or again."""
+        """Save nothing: a batch is evaluated whole or again."""
 
     def load_checkpoint(self, checkpoint: Any) -> None:
-        """Nothing to load."""
+        """Load nothing."""

@@ -170,7 +170,7 @@ def _is_mine(status: os.stat_result) -> bool:
 
 
 def _is_shared(status: os.stat_result) -> bool:
-    """Whether somebody else may write; a group of one's own, as many systems give every user, is nobody else."""
+    """Return whether somebody else may write; a group of one's own, as many systems give every user, is nobody else."""
     return bool(status.st_mode & stat.S_IWOTH or (status.st_mode & stat.S_IWGRP and not _is_own_group(status.st_gid)))
 
 
