@@ -318,7 +318,7 @@ def _runs() -> Path:
 
 
 def _arguments(changes: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """Keys and values as options of the command line, so that they mean and are refused as there."""
+    """Yield keys and values as options of the command line, so that they mean and are refused as there."""
     for key, value in changes.items():
         option = f"{prefix}{key}"
         if isinstance(value, Mapping):

@@ -131,7 +131,7 @@ class Checkpoint:
         )
 
     def detector(self) -> Detector:
-        """The trained detector, on the CPU, in inference mode.
+        """Return the trained detector, on the CPU, in inference mode.
 
         Raises:
             NasrayError: if it is of a classifier, or of a supernet.
@@ -152,7 +152,7 @@ class Checkpoint:
         return detector.eval()
 
     def network(self) -> nn.Module:
-        """Whatever was trained, on the CPU, in inference mode: a detector or a classifier, perhaps around a supernet.
+        """Return what was trained, on the CPU, in inference mode: a detector or a classifier, or a supernet in one.
 
         It takes the checkpoint's own tensors, without copying them: with `load(..., shared=True)`, the file's.
         """
@@ -210,7 +210,7 @@ def check_sums(path: Path) -> None:
 
 
 def read_tensors(path: Path, *, shared: bool = False) -> Any:
-    """What a file of tensors and plain values holds, on the CPU; no code of it is run.
+    """Return what a file of tensors and plain values holds, on the CPU; no code of it is run.
 
     Args:
         path: of the file.
@@ -233,7 +233,7 @@ def read_tensors(path: Path, *, shared: bool = False) -> Any:
 
 
 def _reason_of(error: Exception) -> str:
-    """Why a file could not be read, without PyTorch's advice to read it unprotected."""
+    """Return why a file could not be read, without PyTorch's advice to read it unprotected."""
     text = str(error)
     if named := re.search(r"GLOBAL ([\w.]+)", text):
         return f"it holds {named[1]} beside tensors and plain values, which would run code"
@@ -243,7 +243,7 @@ def _reason_of(error: Exception) -> str:
 
 
 def checkpoint_path(path: Path) -> Path:
-    """The checkpoint that a path means: a file itself, or of a training's folder (or a run's) the best, else the last.
+    """Return the checkpoint that a path means: a file itself, or the best of a training or run folder, else the last.
 
     Raises:
         NasrayError: if there is none.
@@ -263,7 +263,7 @@ def checkpoint_path(path: Path) -> Path:
 def make_network(
     recipe: Recipe, architecture: Architecture, num_classes: int, *, on_meta: bool = False
 ) -> Detector | Classifier:
-    """A recipe's network for its task, with fresh weights from the global random state.
+    """Return a recipe's network for its task, with fresh weights from the global random state.
 
     Args:
         recipe: of the training.
@@ -298,7 +298,7 @@ def _classifier(recipe: Recipe, architecture: Architecture, num_classes: int, on
 
 
 def _current_names(recipe: Recipe, state: dict[str, Any]) -> dict[str, Any]:
-    """A network's state with the parameter names of this version."""
+    """Return a network's state with the parameter names of this version."""
     if recipe.task != "detection":
         return state
     from nasray.models.detectors import DETECTORS

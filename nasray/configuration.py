@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 
 def shipped_names(package: str) -> list[str]:
-    """Names of the YAML files that come in a package, such as "nasray.experiments"."""
+    """Return the names of the YAML files that come in a package, such as "nasray.experiments"."""
     files = (item.name for item in package_files.files(package).iterdir())
     return sorted(name.removesuffix(".yaml") for name in files if name.endswith(".yaml"))
 
@@ -41,12 +41,12 @@ def _shipped(package: str, name: str) -> str:
 
 
 def is_path(name: str) -> bool:
-    """Whether a name means a YAML file rather than one that comes with nasray."""
+    """Return whether a name means a YAML file rather than one that comes with nasray."""
     return name.endswith((".yaml", ".yml")) or "/" in name
 
 
 def load_content(name_or_path: str, package: str, what: str) -> dict[str, Any]:
-    """The mapping in a YAML file, or in one that comes in `package`; its `name` defaults to the file's.
+    """Return the mapping in a YAML file, or in one that comes in `package`; its `name` defaults to the file's.
 
     Raises:
         NasrayError: if there is none, or it holds no mapping; `what` names the kind of thing, such as "experiment".
@@ -73,7 +73,7 @@ def load_content(name_or_path: str, package: str, what: str) -> dict[str, Any]:
 
 
 def read_mapping(text: str, source: str) -> dict[str, Any]:
-    """The mapping that a YAML text holds.
+    """Return the mapping that a YAML text holds.
 
     Raises:
         NasrayError: if it is no YAML, or no mapping of words.
@@ -115,13 +115,13 @@ def install_command(extra: str) -> str:
 
 
 def describe_versions() -> dict[str, str]:
-    """Versions of nasray, Python and what they compute with."""
+    """Return the versions of nasray, Python and what they compute with."""
     others = {name: version(name) for name in ("ray", "torch", "torchvision", "numpy", "optuna")}
     return {"nasray": __version__, "python": platform.python_version(), **others}
 
 
 def git_revision() -> str | None:
-    """The revision of the checkout that this code is in; None if it is in none."""
+    """Return the revision of the checkout that this code is in; None if it is in none."""
     try:
         here = Path(__file__).parent
         done = subprocess.run(

@@ -54,7 +54,7 @@ class EndToEnd(nn.Module):
         self.detector.register_buffer("score_threshold", threshold)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Detections as the contract has them, without the masks if there are none."""
+        """Return detections as the contract has them, without the masks if there are none."""
         return tuple(part for part in self.detector(images) if part is not None)
 
 
@@ -66,12 +66,12 @@ class RawOutputs(nn.Module):
         self.detector = detector
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """All tensors in order."""
+        """Return all tensors in order."""
         return tuple(tensor for _, tensor in named_outputs(self.detector.forward_raw(images)))
 
 
 def named_outputs(raw: Any) -> list[tuple[str, Tensor]]:
-    """Names and tensors: `logits_0`, `logits_1`, ... for a list."""
+    """Return names and tensors: `logits_0`, `logits_1`, ... for a list."""
     flat: list[tuple[str, Tensor]] = []
     for name, value in raw.items():
         parts = [(name, value)] if isinstance(value, Tensor) else [(f"{name}_{i}", x) for i, x in enumerate(value)]
@@ -163,7 +163,7 @@ def file_description(checkpoint: Checkpoint, outputs: dict[str, str], raw: bool)
 
 
 def evaluation_hw(checkpoint: Checkpoint) -> tuple[int, int]:
-    """The size to which the recipe's evaluation brings an image of 480x640 pixels."""
+    """Return the size to which the recipe's evaluation brings an image of 480x640 pixels."""
     resized = EvaluationTransform(checkpoint.recipe.augmentation)(torch.zeros(3, 480, 640, dtype=torch.uint8))
     return int(resized.shape[-2]), int(resized.shape[-1])
 
@@ -188,7 +188,7 @@ def _outputs(module: nn.Module) -> dict[str, str]:
 
 
 def _traced(module: nn.Module, raw: bool) -> tuple[tuple[Tensor], tuple[dict[int, Any]]]:
-    """Example inputs, and which of their dimensions are free."""
+    """Return example inputs, and which of their dimensions are free."""
     free = torch.export.Dim.DYNAMIC
     axes = {2: free, 3: free} | ({0: free} if raw else {})
     return (torch.zeros(2 if raw else 1, 3, *TRACED_HW),), (axes,)
@@ -196,7 +196,7 @@ def _traced(module: nn.Module, raw: bool) -> tuple[tuple[Tensor], tuple[dict[int
 
 @contextlib.contextmanager
 def _quietly() -> Iterator[None]:
-    """Without the warnings and logs of exporters, which the user can do nothing about."""
+    """Silence the warnings and logs of exporters, which the user can do nothing about."""
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -208,7 +208,7 @@ def _quietly() -> Iterator[None]:
 
 
 def _to_onnx(module: nn.Module, outputs: dict[str, str], checkpoint: Checkpoint, raw: bool) -> tuple[bytes, Run]:
-    """The content of the file, and what runs it."""
+    """Return the content of the file, and what runs it."""
     inputs, shapes = _traced(module, raw)
     with _quietly(), tempfile.TemporaryDirectory(prefix="nasray-onnx-") as folder:
         program = torch.onnx.export(

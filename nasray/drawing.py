@@ -17,7 +17,7 @@ def draw_detections(
     scores: Sequence[float] | None,
     classes: Sequence[str],
 ) -> NDArray[np.uint8]:
-    """An image with boxes, each with its class and score; the best lie on top.
+    """Return an image with boxes, each with its class and score; the best lie on top.
 
     Args:
         image: (3, H, W) RGB.
@@ -51,14 +51,14 @@ def draw_detections(
 
 
 def class_color(label: int) -> tuple[int, int, int]:
-    """A color of a class, dark enough for white letters; neighboring labels differ clearly."""
+    """Return a color of a class, dark enough for white letters; neighboring labels differ clearly."""
     hue = (0.02 + label * 0.618033988749895) % 1.0
     red, green, blue = colorsys.hls_to_rgb(hue, 0.38, 0.85)
     return round(255 * red), round(255 * green), round(255 * blue)
 
 
 def picture_bytes(image: NDArray[np.uint8], file_format: str = "PNG") -> bytes:
-    """The content of an image file of (3, H, W) uint8 RGB."""
+    """Return the content of an image file of (3, H, W) uint8 RGB."""
     from PIL import Image
 
     sink = io.BytesIO()

@@ -170,12 +170,12 @@ _ADAPTER: TypeAdapter[Experiment] = TypeAdapter(Experiment)
 
 
 def experiment_names() -> list[str]:
-    """The experiments that come with nasray."""
+    """Return the experiments that come with nasray."""
     return shipped_names(PACKAGE)
 
 
 def load_experiment(name_or_path: str, arguments: Sequence[str] = (), *, declared: Iterable[str] = ()) -> Experiment:
-    """An experiment that comes with nasray, or one from a YAML file, with what the command line changes.
+    """Return an experiment that comes with nasray, or one from a YAML file, with what the command line changes.
 
     Args:
         name_or_path: of the experiment.
@@ -192,7 +192,7 @@ def load_experiment(name_or_path: str, arguments: Sequence[str] = (), *, declare
 def override_resources(
     given: ResourceOptions, arguments: Sequence[str], *, declared: Iterable[str] = ()
 ) -> ResourceOptions:
-    """The resources of a run with what the command line changes.
+    """Return the resources of a run with what the command line changes.
 
     Raises:
         NasrayError: if an option is unknown, or a value out of range.
@@ -202,12 +202,12 @@ def override_resources(
 
 
 def parse_experiment(content: dict[str, Any], source: str) -> Experiment:
-    """An experiment from nested dicts; `source` names them in errors."""
+    """Return an experiment from nested dicts; `source` names them in errors."""
     return validate(_ADAPTER, Experiment, content, source)
 
 
 def describe_experiment(experiment: Experiment) -> dict[str, Any]:
-    """The content of a run's experiment.yaml."""
+    """Return the content of a run's experiment.yaml."""
     return {
         "experiment": _ADAPTER.dump_python(experiment, mode="json"),
         "versions": describe_versions(),
@@ -216,7 +216,7 @@ def describe_experiment(experiment: Experiment) -> dict[str, Any]:
 
 
 def version_changes(description: dict[str, Any]) -> list[str]:
-    """What differs between the code that began a run and this code; each a line for the user who continues it."""
+    """Return what differs between the code that began a run and this code, each a line for the user."""
     before, now = description.get("versions", {}), describe_versions()
     lines = [
         f"the run was begun with {name} {before.get(name)}, this is {now[name]}"
@@ -240,7 +240,7 @@ def known_experiment(description: dict[str, Any], source: str) -> Experiment | N
 
 
 def experiment_of_run(description: dict[str, Any], source: str) -> Experiment:
-    """The experiment that a run's experiment.yaml holds."""
+    """Return the experiment that a run's experiment.yaml holds."""
     content = description.get("experiment")
     if not isinstance(content, dict):
         raise NasrayError(

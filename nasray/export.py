@@ -174,7 +174,7 @@ def _trained(what: str, budget: Budget | None) -> tuple[Architecture, dict[str, 
 
 
 def _difference(network: nn.Module, text: str, path: Path) -> float:
-    """The largest difference between a network's outputs and those of the file's network with its weights."""
+    """Return the largest difference between a network's outputs and those of the file's network with its weights."""
     import torch
 
     names: dict[str, Any] = {"__name__": path.stem, "__file__": str(path)}

@@ -68,7 +68,7 @@ class Difference(NamedTuple):
 
 
 def _compare(module: nn.Module, run: Run, number: int, image_hw: tuple[int, int]) -> Difference:
-    """On the first image that is decided.
+    """Return the difference on the first image that is decided.
 
     Two overlapping boxes of a class whose scores are equal but for rounding are a toss-up: which of them suppresses the
     other differs between PyTorch's own devices. A detector that has learnt little has many. So an image on which most
@@ -100,7 +100,7 @@ def _drawn(numbers: list[int], image_hw: tuple[int, int]) -> Tensor:
 
 
 def _computed(module: nn.Module, images: Tensor, threshold: float | None = None) -> Outputs:
-    """What the original gives, with this threshold instead of its own if there is one."""
+    """Return the outputs of the original, with this threshold instead of its own if there is one."""
     if threshold is None:
         with torch.no_grad():
             return list(module(images))
@@ -114,7 +114,7 @@ def _computed(module: nn.Module, images: Tensor, threshold: float | None = None)
 
 
 def _telling_threshold(module: nn.Module, images: Tensor) -> float:
-    """The detector's own threshold, or a lower one that `NUM_COMPARED` detections exceed, in a gap between scores."""
+    """Return the detector's own threshold, or a lower one, between scores, that `NUM_COMPARED` detections exceed."""
     own = float(module.get_buffer(THRESHOLD))
     scores = _computed(module, images, 0.0)[1][0]
     window = scores[min(NUM_COMPARED, len(scores)) - 1 : 2 * NUM_COMPARED]
@@ -125,7 +125,7 @@ def _telling_threshold(module: nn.Module, images: Tensor) -> float:
 
 
 def detection_differences(ours: Outputs, theirs: Outputs) -> tuple[Tensor, float]:
-    """How far boxes are apart, (D,) pixels, and the largest difference of scores and masks.
+    """Return how far boxes are apart, (D,) pixels, and the largest difference of scores and masks.
 
     Detections of (nearly) equal score may stand in another order, so each of ours is held against the one of theirs,
     of its class and within the tolerance of its score, whose box is closest; infinity if there is none. The weakest

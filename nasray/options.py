@@ -106,7 +106,7 @@ def _frozen(value: Any) -> Any:
 
 
 def _value_type(kind: Any, name: str) -> Any:
-    """The type by which a value is checked: numbers are read as what they are, lists become tuples."""
+    """Return the type by which a value is checked: numbers are read as what they are, lists become tuples."""
     origin, inner = get_origin(kind), get_args(kind)
     if origin is Annotated:
         bounds = [item for item in inner[1:] if isinstance(item, Range)]

@@ -64,7 +64,7 @@ def override(
 
 
 def _options(arguments: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
-    """Options without their dashes, and the values that follow each."""
+    """Yield options without their dashes, and the values that follow each."""
     groups: list[tuple[str, list[str]]] = []
     for argument in arguments:
         is_option = argument.startswith("-") and not re.match(r"-\.?[0-9]|-\.?inf", argument)
@@ -110,7 +110,7 @@ def _choose(content: dict[str, Any], owner: type, section: str, tag: str, name: 
 def _read_option(
     owner: type, option: str, values: list[str], content: dict[str, Any], declared: Iterable[str]
 ) -> tuple[str, Any]:
-    """The dotted key and the value of one option."""
+    """Return the dotted key and the value of one option."""
     key = option.replace("-", "_")
     *sections, last = key.split(".")
     holder, inside = _declared(owner, sections, content)
@@ -138,7 +138,7 @@ def _read_option(
 
 
 def _unknown(owner: type, option: str, content: Mapping[str, Any], declared: Iterable[str]) -> NasrayError:
-    """What to say of an option that there is not."""
+    """Return what to say of an option that there is not."""
     *sections, last = option.replace("-", "_").split(".")
     if sections:
         holder, inside = _declared(owner, sections[:-1], content)
@@ -185,7 +185,7 @@ def _read_value(option: str, kind: Any, text: str) -> Any:
 
 
 def _declared(owner: Any, sections: Sequence[str], content: Any) -> tuple[Any, Any]:
-    """The dataclass of a section and what a mapping holds there; None for a section that there is not."""
+    """Return the dataclass of a section and what a mapping holds there; None for a section that there is not."""
     for section in sections:
         inside = content.get(key_in(content, section)) if isinstance(content, Mapping) else None
         owner, content = section_type(_kind(owner, section), inside), inside
@@ -199,7 +199,7 @@ def key_in(content: Any, name: str) -> str:
 
 
 def _kind(owner: Any, name: str) -> Any:
-    """The declared type of a field of a dataclass; None where there is none."""
+    """Return the declared type of a field of a dataclass; None where there is none."""
     return get_type_hints(owner, include_extras=True).get(name) if dataclasses.is_dataclass(owner) else None
 
 

@@ -64,7 +64,7 @@ def make_bounds(options: BudgetOptions) -> Budget:
 
 
 def _make_cost(experiment: Experiment, space: Any) -> CostFunction:
-    """The costs of the space, with measured latency where the experiment asks for it."""
+    """Return the costs of the space, with measured latency where the experiment asks for it."""
     given = {name: value for name, value in vars(experiment.latency).items() if value is not None}
     if experiment.budget.latency_ms is not None or "latency_ms" in experiment.minimize:
         from nasray.latency import LatencyCost

@@ -67,7 +67,7 @@ class Comparison:
         return {TRAINED: np.array(trained), **metrics}
 
     def train(self, architecture: Architecture) -> float:
-        """The best validation mAP of one architecture; goes on from where its training was."""
+        """Train one architecture, from where its training was, and return its best validation mAP."""
         weights = None
         for stage, recipe in self.recipes.items():
             folder = self.folder / architecture.id / stage
@@ -77,7 +77,7 @@ class Comparison:
 
 
 def _image_hw(space: Space) -> tuple[int, int]:
-    """For the zero-shot scores: as large as costs are counted for, but at most 224 pixels, which they were made for."""
+    """Return the size for zero-shot scores: that of the costs, but at most 224 pixels, which they were made for."""
     height, width = space.image_hw or (224, 224)
     return min(height, 224), min(width, 224)
 
@@ -129,7 +129,7 @@ def rank_run(folder: str | Path, num: int, *, seed: int = 0, resources: Resource
 
 
 def read_rank(run: RunFolder) -> dict[str, Any] | None:
-    """What `rank_run` found of a run; None if it was not measured."""
+    """Return what `rank_run` found of a run; None if it was not measured."""
     path = run.path / FOLDER / "rank.json"
     return read_record(path, Rank, f"`nasray rank {run.path}` writes it anew") if path.is_file() else None
 

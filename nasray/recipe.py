@@ -283,7 +283,7 @@ def recipe_texts() -> dict[str, str]:
 
 
 def load_recipe(name_or_path: str) -> Recipe:
-    """A recipe that comes with nasray, its tiny twin, or one from a YAML file.
+    """Return a recipe that comes with nasray, its tiny twin, or one from a YAML file.
 
     Raises:
         NasrayError: if there is none, or it is not valid; the message names the key and what is allowed.
@@ -303,7 +303,7 @@ def load_recipe(name_or_path: str) -> Recipe:
 
 
 def override_recipe(recipe: Recipe, arguments: Sequence[str], *, declared: Iterable[str] = ()) -> Recipe:
-    """The recipe with what the command line changes.
+    """Return the recipe with what the command line changes.
 
     Args:
         recipe: to change.
@@ -320,7 +320,7 @@ def override_recipe(recipe: Recipe, arguments: Sequence[str], *, declared: Itera
 
 
 def override_workers(given: WorkerOptions, arguments: Sequence[str], *, declared: Iterable[str] = ()) -> WorkerOptions:
-    """The workers of a training with what the command line changes.
+    """Return the workers of a training with what the command line changes.
 
     Raises:
         NasrayError: if an option is unknown, or a value out of range.
@@ -329,12 +329,12 @@ def override_workers(given: WorkerOptions, arguments: Sequence[str], *, declared
 
 
 def is_recipe(name: str) -> bool:
-    """Whether a name means a recipe rather than an architecture."""
+    """Return whether a name means a recipe rather than an architecture."""
     return name.endswith((".yaml", ".yml")) or name.removesuffix(TINY) in shipped_names(PACKAGE)
 
 
 def tiny(recipe: Recipe) -> Recipe:
-    """The same training in small: the embedded data set, a tiny backbone, narrow heads, a few epochs.
+    """Return the same training in small: the embedded data set, a tiny backbone, narrow heads, a few epochs.
 
     Detector, optimizer, form of the schedule and kinds of augmentation stay; sizes and lengths shrink in proportion.
     """
@@ -382,7 +382,7 @@ def tiny(recipe: Recipe) -> Recipe:
 
 
 def _tiny_detector(options: Any) -> Any:
-    """The same detector with narrow convolutions, and small anchors where the recipe chose their size."""
+    """Return the same detector with narrow convolutions, and small anchors where the recipe chose their size."""
     default, changes = options_of(DETECTORS, options.name), {}
     if hasattr(options, "channels"):
         changes["channels"] = 32

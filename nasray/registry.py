@@ -127,7 +127,7 @@ class Registry(MutableMapping[str, Any]):
 
 
 def _document(target: str) -> str | None:
-    """The docstring of "module:Class" from the module's source; None where there is none."""
+    """Return the docstring of "module:Class" from the module's source; None where there is none."""
     module, _, name = target.partition(":")
     try:
         spec = importlib.util.find_spec(module)

@@ -88,7 +88,7 @@ def reasons(error: ValidationError, owner: Any) -> str:
 
 
 def _explain(item: Any, owner: Any) -> str:
-    """One mistake in our words, without what pydantic says for programmers."""
+    """Return one mistake in our words, without what pydantic says for programmers."""
     path = [str(part) for part in item["loc"] if part != getattr(owner, "__name__", None)]
     where, given, kind = ".".join(path), shortened(item.get("input")), item["type"]
     if isinstance(inner := item.get("ctx", {}).get("error"), NasrayError):

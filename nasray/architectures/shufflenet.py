@@ -59,7 +59,7 @@ def _size(spec: dict[str, Any]) -> Size:
 
 
 def _named(size: SizeName, genes: str) -> Architecture:
-    """From the digits of the released encodings; retrained networks take the shuffle "even-odd"."""
+    """Return the architecture of a released encoding's digits; retrained networks take the shuffle "even-odd"."""
     space = ShuffleNetSpace(size, shuffle="even-odd")
     return space.to_architecture(np.array([int(digit) for digit in genes.replace(" ", "")]))
 

@@ -88,7 +88,7 @@ def layers(spec: dict[str, Any], image_hw: tuple[int, int]) -> LayerTable:
 
 
 def _bottlenecks(stem: int, stages: list[tuple[int, int, int, int, int]]) -> Architecture:
-    """From rows as MAE-DET's tables have them: kernel, out, stride, bottleneck, depth in blocks."""
+    """Return the architecture of rows as in MAE-DET's tables: kernel, out, stride, bottleneck, depth in blocks."""
     names = ("kernel", "width", "stride", "bottleneck", "depth")
     rows = [dict(zip(names, stage, strict=True)) for stage in stages]
     return Architecture.create("bottleneck", {"stem": {"kernel": 3, "width": stem}, "stages": rows})

@@ -60,7 +60,7 @@ def one_line(text: str) -> str:
 
 
 def make_parser() -> Parser:
-    """The parser of all commands; each sets `run`, the function that carries it out."""
+    """Return the parser of all commands; each sets `run`, the function that carries it out."""
     parser = Parser(prog="nasray", description="Neural architecture search for object detectors.")
     parser.add_argument("--version", action="version", version=f"nasray {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")

@@ -105,7 +105,7 @@ def _cost(known: Any) -> None:
 
 
 def _backbone_cost(architecture: Architecture, image_hw: tuple[int, int]) -> dict[str, float | None]:
-    """Costs of a backbone; None for those that only a layer table tells."""
+    """Return the costs of a backbone; None for those that only a layer table tells."""
     from nasray.architectures import FAMILIES, has_layers, layer_table
 
     if architecture.family in FAMILIES and not has_layers(architecture):
@@ -158,7 +158,7 @@ def _check_head(known: Any) -> None:
 
 
 def _with_head(name: str, head: str | None) -> Architecture:
-    """The architecture of a name, and a head in its slot if one is named."""
+    """Return the architecture of a name, and a head in its slot if one is named."""
     from nasray.architectures import compose, slots
     from nasray.finding import find_architecture, find_part
 
@@ -167,7 +167,7 @@ def _with_head(name: str, head: str | None) -> Architecture:
 
 
 def _trained_detector(name: str, detector: str) -> tuple[dict[str, Any], int | None]:
-    """Options and number of classes of the trained detector that a path means; none where it is none of this name."""
+    """Return options and number of classes of the trained detector at a path; none if it is of another name."""
     recipe, num_classes = _trained_recipe(Path(name))
     if recipe is None or recipe.task != "detection" or recipe.detector.name != detector:
         return {}, None
@@ -175,7 +175,7 @@ def _trained_detector(name: str, detector: str) -> tuple[dict[str, Any], int | N
 
 
 def _trained_recipe(path: Path) -> tuple[Recipe | None, int]:
-    """The recipe of a checkpoint, a training, or the training of a run's winner, and its number of classes."""
+    """Return the recipe of a checkpoint, a training, or the training of a run's winner, and its number of classes."""
     from nasray.training.folder import is_training, read_description
 
     if path.suffix == ".pt" and path.is_file():
@@ -221,7 +221,7 @@ def _latency(known: Any) -> None:
 
 
 def _detector_of(known: Any) -> Any:
-    """The trained detector that is meant, or a fresh one of `--detector`; None for a backbone alone."""
+    """Return the trained detector that is meant, or a fresh one of `--detector`; None for a backbone alone."""
     path = Path(known.architecture)
     if known.detector:
         from nasray.models.detectors import DETECTORS, assemble_detector

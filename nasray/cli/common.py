@@ -57,7 +57,7 @@ def resume_hint(known: Any) -> str | None:
 
 
 def run_folder(name: str) -> str:
-    """Where a run of this name goes unless its user says otherwise."""
+    """Return where a run of this name goes unless its user says otherwise."""
     return str(Path(os.environ.get("NASRAY_RUNS", "runs")).expanduser() / name)
 
 
@@ -128,7 +128,7 @@ def number_text(value: float | None, spec: str = ".3f") -> str:
 
 
 def print_table(head: list[str], rows: list[list[str]], *, is_text: bool = False) -> None:
-    """Columns of text: the first to the left, the others to the right (all to the left where it is text, or two)."""
+    """Print columns: the first to the left, the others to the right (all to the left where it is text, or two)."""
     widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
     for row in [head, *rows]:
         left = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
@@ -137,7 +137,7 @@ def print_table(head: list[str], rows: list[list[str]], *, is_text: bool = False
 
 
 def print_values(values: dict[str, Any], indent: str = "") -> None:
-    """Nested figures, a line each; long lists are left out."""
+    """Print nested figures, a line each; leave long lists out."""
     for name, value in values.items():
         if isinstance(value, dict):
             print(f"{indent}{name}")

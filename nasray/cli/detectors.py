@@ -166,14 +166,14 @@ def _check_slot_is_free(known: Any, recipe: Recipe) -> None:
 
 
 def train_recipe(known: Any) -> Recipe:
-    """The recipe that a `train` command means, before the options that are its keys."""
+    """Return the recipe that a `train` command means, before the options that are its keys."""
     from nasray.training.choosing import training_recipe
 
     return training_recipe(known.what, recipe=known.recipe, detector=known.detector, schedule=known.schedule)
 
 
 def resume_training_command(known: Any) -> None:
-    """`nasray resume` of a training."""
+    """Run `nasray resume` of a training."""
     from nasray.recipe import override_workers
     from nasray.training import recipe_of_training, resume_training
 

@@ -70,7 +70,7 @@ def _list_options(known: Any) -> None:
 
 
 def _profile(known: Any) -> dict[str, Any]:
-    """The figures of a space, and what a budget leaves of it."""
+    """Return the figures of a space, and what a budget leaves of it."""
     from nasray.profiling import profile_named_space
 
     space, budget, profile = profile_named_space(known.name, known.overrides, declared=known.declared)
@@ -142,7 +142,7 @@ def _path_registry() -> Registry:
 
 
 def _parts(registry: Callable[[], Registry]) -> Callable[[], dict[str, str]]:
-    """What gives the names of a registry, each with a line about it."""
+    """Return what gives the names of a registry, each with a line about it."""
     return lambda: {name: registry().text(name) for name in registry()}
 
 

@@ -98,7 +98,7 @@ def unexpected(argument: str, declared: Iterable[str], program: str) -> NasrayEr
 
 
 def _argument_type(read: Callable[[str], Any]) -> Callable[[str], Any]:
-    """A function for `type` of an argument: argparse shows the message of this error alone."""
+    """Return a function for `type` of an argument: argparse shows the message of this error alone."""
 
     def convert(text: str) -> Any:
         try:

@@ -248,7 +248,7 @@ def _print_pictures(to: Path, make: Callable[[], Iterable[Any]]) -> None:
 
 
 def _agreement_cells(found: dict[str, Any]) -> list[str]:
-    """Cells of `rank_agreement`: tau, its interval, rho."""
+    """Return cells of `rank_agreement`: tau, its interval, rho."""
     from nasray.scores.ranking import MIN_NUM
 
     if found["num"] < MIN_NUM:

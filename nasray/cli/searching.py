@@ -149,7 +149,7 @@ def _tell_winner(best: dict[str, Any], known: Any, seconds: float, span: str) ->
 
 
 def _entropy_options(evaluator: Any) -> dict[str, Any]:
-    """Options of an entropy that the report takes; its own defaults hold where the evaluator is no entropy."""
+    """Return options of an entropy that the report takes; its own defaults hold where the evaluator is no entropy."""
     names = ("image_hw", "weights", "size_factor", "residual")
     return {name: getattr(evaluator, name) for name in names} if hasattr(evaluator, "size_factor") else {}
 

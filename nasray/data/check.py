@@ -57,7 +57,7 @@ def check_data(source: str, *, decode: bool = False) -> dict[str, Any]:
 
 
 def _read_or_empty(data: DataSource, name: str, first: DetectionSet) -> DetectionSet:
-    """A split, or one without images that says why it cannot be read."""
+    """Return a split, or one without images that says why it cannot be read."""
     try:
         return data.read(name)
     except NasrayError as error:
@@ -99,7 +99,7 @@ def _describe(dataset: DetectionSet, first: DetectionSet, earlier: list[Detectio
 
 
 def _headers(dataset: DetectionSet, decode: bool) -> Headers:
-    """What the image files say, with progress on standard error."""
+    """Return what the image files say, with progress on standard error."""
     from nasray.cluster.progress import ProgressLine
 
     if not decode and len(dataset) <= QUICK:
@@ -126,7 +126,7 @@ def _group(defects: Iterable[Defect]) -> dict[str, dict[str, Any]]:
 
 
 def describe_check(report: dict[str, Any], *, examples: int = 3) -> str:
-    """A report of `check_data` as text.
+    """Return a report of `check_data` as text.
 
     Args:
         report: to be shown.

@@ -56,11 +56,11 @@ class ClassificationSet:
         return DEFAULT_RULES
 
     def describe(self, index: int) -> str:
-        """The file of an image, for messages."""
+        """Return the file of an image, for messages."""
         return shown(self.files.name(index))
 
     def select(self, indices: NDArray[np.int64]) -> ClassificationSet:
-        """Some of the images, (J,) positions."""
+        """Return some of the images, (J,) positions."""
         return dataclasses.replace(self, files=SelectedImages(self.files, indices), labels=self.labels[indices])
 
     def read_image(self, index: int) -> Tensor:
@@ -86,7 +86,7 @@ class ClassificationSource:
     _read: dict[str, ClassificationSet] = field(default_factory=dict, repr=False)
 
     def split(self, name: str) -> ClassificationSet:
-        """A split to use.
+        """Return a split to use.
 
         Raises:
             NasrayError: if there is none of this name, or as `read_image_folder`.
@@ -100,7 +100,7 @@ class ClassificationSource:
 
 
 def open_images(source: str) -> ClassificationSource:
-    """Images by class: a folder with train/CLASS/*.jpg (and val/CLASS/*.jpg), or "shapes" for the embedded set.
+    """Return images by class: a folder with train/CLASS/*.jpg (and val/CLASS/*.jpg), or "shapes" for the embedded set.
 
     Raises:
         NasrayError: if there is no such folder.
@@ -117,7 +117,7 @@ SINGLE_SHAPES = {"train": range(480), "val": range(480, 600)}
 
 
 def shapes_by_class(split: str) -> ClassificationSet:
-    """The embedded set: images of 48 x 48 pixels with one shape each, as many of every class."""
+    """Return the embedded set: images of 48 x 48 pixels with one shape each, as many of every class."""
     labels = np.array(SINGLE_SHAPES[split], dtype=np.int64) % len(CLASSES)
     drawn = [
         encode_png(draw_shape(image_generator(1, index), (48, 48), CLASSES[label]))
@@ -127,7 +127,7 @@ def shapes_by_class(split: str) -> ClassificationSet:
 
 
 def read_image_folder(root: Path, split: str) -> ClassificationSet:
-    """The images of a split; classes are the sorted names of the folders in train.
+    """Return the images of a split; classes are the sorted names of the folders in train.
 
     Raises:
         NasrayError: if there is no such folder, a class has no image in train, or the split has one that train lacks.
@@ -227,13 +227,13 @@ class ClassificationLoader:
         self.feed = Feed(_Work(dataset, image_size, seed, options.cache), options.processes)
 
     def __len__(self) -> int:
-        """Batches of an epoch."""
+        """Return the batches of an epoch."""
         if self.seed is None:
             return -(-len(range(self.rank, self.num_images, self.world)) // self.batch_size)
         return -(-self.num_images // (self.batch_size * self.world))
 
     def epoch(self, epoch: int = 0, first_batch: int = 0) -> Iterator[ClassificationBatch]:
-        """The batches of an epoch from `first_batch` on.
+        """Yield the batches of an epoch from `first_batch` on.
 
         Raises:
             NasrayError: if an image cannot be read.

@@ -88,7 +88,7 @@ def read_coco(
 
 
 def _read_table(path: Path, folders: Sequence[Path], rules: PixelRules) -> CocoTable:
-    """What the file says, from the cache where it is large."""
+    """Return what the file says, from the cache where it is large."""
 
     def find_sizes(names: Sequence[str]) -> Iterator[tuple[int, int] | None]:
         folder = _folder(folders, names)
@@ -115,7 +115,7 @@ def _read_table(path: Path, folders: Sequence[Path], rules: PixelRules) -> CocoT
 
 
 def _folder(folders: Sequence[Path], names: Sequence[str]) -> Path:
-    """The folder that holds most of the images, going by some of them; the first of several."""
+    """Return the folder that holds most of the images, going by some of them; the first of several."""
     if len(folders) == 1 or not len(names):
         return folders[0]
     step = -(-len(names) // TRIED)
@@ -131,7 +131,7 @@ def _is_file(path: Path) -> bool:
 
 
 def _choose(table: CocoTable, classes: Sequence[str], where: str) -> tuple[CocoTable, list[Defect]]:
-    """The boxes of some classes, in their order, and what is left out."""
+    """Return the boxes of some classes, in their order, and what is left out."""
     positions = {one: label for label, one in enumerate(classes)}
     new_labels = np.array([positions.get(one, -1) for one in table.classes] or [0], dtype=np.int64)
     labels = new_labels[table.labels]

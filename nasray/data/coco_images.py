@@ -21,7 +21,7 @@ class Fields:
         self.problems: list[str] = []
 
     def take(self, record: dict[str, Any], key: str, read: Callable[..., Any], default: Any = None) -> Any:
-        """The value of a field, or None and a problem; a default makes it one that may be left out or null."""
+        """Return the value of a field, or None and a problem; with a default it may be left out or null."""
         value = record.get(key)
         if value is None and default is not None:
             return default
@@ -32,14 +32,14 @@ class Fields:
             return None
 
     def told(self, kind: str, where: str) -> list[Message]:
-        """The problems since the last time, as messages."""
+        """Return the problems since the last time, as messages."""
         told = [(kind, f"{where}: {problem}", 1) for problem in self.problems]
         self.problems.clear()
         return told
 
 
 def read_categories(records: list[dict[str, Any]], defects: list[Message]) -> tuple[tuple[int, ...], tuple[str, ...]]:
-    """Ids and names in the order of ids."""
+    """Return the ids and names in the order of ids."""
     table: dict[int, str] = {}
     reader = Fields()
     for position, record in enumerate(records):
@@ -64,7 +64,7 @@ class Images:
     positions: dict[int, int] = field(default_factory=dict)
 
     def describe(self, position: int) -> str:
-        """File and id."""
+        """Return the file and id."""
         return f"image {self.names[position]} (id {self.ids[position]})"
 
 
@@ -73,7 +73,7 @@ def _side(value: Any) -> int:
 
 
 def read_images(records: list[dict[str, Any]], defects: list[Message]) -> Images:
-    """The images; sizes that are 0 or left out are (0, 0)."""
+    """Return the images; sizes that are 0 or left out are (0, 0)."""
     images, reader = Images(), Fields()
     files: dict[str, int] = {}
     for position, record in enumerate(records):
@@ -102,7 +102,7 @@ def read_images(records: list[dict[str, Any]], defects: list[Message]) -> Images
 
 
 def find_missing_sizes(images: Images, find_sizes: FindSizes, defects: list[Message]) -> bool:
-    """Whether all sizes were annotated; those that were not are read from the files."""
+    """Return whether all sizes were annotated; those that were not are read from the files."""
     unknown = [position for position, size in enumerate(images.sizes) if size == (0, 0)]
     if not unknown:
         return True

@@ -84,7 +84,7 @@ def parse_coco(content: bytes, source: str, find_sizes: FindSizes) -> CocoTable:
 
 @contextlib.contextmanager
 def _without_collections() -> Iterator[None]:
-    """Millions of new objects without a cycle among them: looking for cycles would take longer than reading them."""
+    """Disable garbage collection: to look for cycles among millions of new objects takes longer than to read them."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -110,7 +110,7 @@ def _load(text: bytes, source: str) -> dict[str, Any]:
 
 
 def _compact(record: dict[str, Any]) -> dict[str, Any]:
-    """An annotation with its outline as text, and without what is not used: a tenth of the memory."""
+    """Return an annotation with its outline as text, and without what is not used: a tenth of the memory."""
     if "image_id" in record and "segmentation" in record:
         record = {key: record[key] for key in USED if key in record}
         try:
@@ -196,7 +196,7 @@ def _annotations(
 def _outline(
     record: dict[str, Any], image_hw: tuple[int, int], where: str, defects: list[Message]
 ) -> Outline | FieldError | None:
-    """The segmentation of an annotation, None where it has none, an error where it is wrong."""
+    """Return the segmentation of an annotation, None where it has none, an error where it is wrong."""
     found = record.get("segmentation")
     try:
         if isinstance(found, FieldError):
@@ -217,7 +217,7 @@ def _table(
     defects: list[Message],
     sized: bool,
 ) -> CocoTable:
-    """The arrays, without boxes that are none."""
+    """Return the arrays, without boxes that are none."""
     owners = np.array(rows.images, dtype=np.int64)
     image_hw = np.array(images.sizes, dtype=np.int64).reshape(-1, 2)
     boxes = np.array(rows.boxes, dtype=np.float64).reshape(-1, 4)
@@ -268,7 +268,7 @@ MANY = 10
 
 
 def _other_format(boxes: NDArray[np.float64], image_hw: NDArray[np.int64]) -> str | None:
-    """What (N, 4) boxes look like that should be x, y, width and height in pixels; None if they look like that."""
+    """Return what (N, 4) boxes that should be x, y, width, height in pixels look like; None if like that."""
     if len(boxes) < MANY:
         return None
     if boxes.max() <= 1:
@@ -290,7 +290,7 @@ COLUMNS = ("image_ids", "image_hw", "offsets", "boxes", "labels", "areas", "igno
 
 
 def table_to_arrays(table: CocoTable) -> Arrays:
-    """A table as arrays alone."""
+    """Return a table as arrays alone."""
     arrays: Arrays = {name: getattr(table, name) for name in COLUMNS}
     arrays |= {"names": table.names.content, "name_offsets": table.names.offsets}
     if table.segmentations is not None:
@@ -300,7 +300,7 @@ def table_to_arrays(table: CocoTable) -> Arrays:
 
 
 def table_from_arrays(arrays: Arrays) -> CocoTable:
-    """The table that was made into arrays."""
+    """Return the table that was made into arrays."""
     rest = parse_json(arrays["rest"].tobytes(), "annotations in the cache")
     outlines = Segmentations(arrays["outlines"], arrays["outline_bounds"]) if "outlines" in arrays else None
     columns: Any = {name: arrays[name] for name in COLUMNS}

@@ -118,7 +118,7 @@ class DetectionSet:
         return len(self.image_ids)
 
     def describe(self, index: int) -> str:
-        """File and id of an image, for messages."""
+        """Return the file and id of an image, for messages."""
         return f"{shown(self.files.name(index))} (image id {self.image_ids[index]})"
 
     def read_image(self, index: int) -> Tensor:
@@ -139,7 +139,7 @@ class DetectionSet:
         return load_header(self.files, index, self.describe(index))
 
     def target(self, index: int, *, with_masks: bool = False) -> dict[str, Tensor]:
-        """What is to be learnt of an image: without ignored boxes.
+        """Return the training target of an image: its boxes without ignored ones.
 
         Returns:
             `boxes` (n, 4) float32 xyxy, `labels` (n,) int64, and `masks` (n, H, W) uint8 if they are asked for.
@@ -160,7 +160,7 @@ class DetectionSet:
         return target
 
     def select(self, indices: NDArray[np.int64]) -> DetectionSet:
-        """Some of the images, (J,) positions, with their boxes. Defects stay behind, but for what bars masks."""
+        """Return some of the images, (J,) positions, with their boxes. Defects stay behind, but for what bars masks."""
         counts = np.diff(self.offsets)[indices]
         first = np.repeat(self.offsets[indices] - np.r_[0, counts.cumsum()[:-1]], counts)
         rows = first + np.arange(counts.sum())
@@ -219,7 +219,7 @@ class DetectionSet:
         return masks
 
     def to_coco(self) -> dict[str, Any]:
-        """The set as COCO's JSON, for pycocotools.
+        """Return the set as COCO's JSON, for pycocotools.
 
         Image and category ids are the data set's own. Annotations are numbered from 1: pycocotools takes a match with
         annotation 0 for none. Difficult objects of VOC have `iscrowd` too, since it ignores no others.
@@ -302,7 +302,7 @@ def mend_boxes(
 
 
 def emptiness(name: str, num_images: int, ignored: NDArray[np.bool_], where: object) -> list[Defect]:
-    """The defect of a set from which nothing can be learnt."""
+    """Return the defect of a set that nothing can be trained on."""
     if not num_images:
         return [Defect("empty", f"{where}: the {name!r} split has no images")]
     if ignored.all():
@@ -311,7 +311,7 @@ def emptiness(name: str, num_images: int, ignored: NDArray[np.bool_], where: obj
 
 
 def class_defects(classes: Sequence[str], where: object) -> list[Defect]:
-    """Names that a person takes for one class, but a program for two."""
+    """Return the names that a person takes for one class, but a program for two."""
     alike: dict[str, list[str]] = {}
     for name in classes:
         alike.setdefault("".join(name.casefold().split()), []).append(name)
@@ -343,7 +343,7 @@ def refuse_errors(dataset: DetectionSet, source: str) -> None:
 
 
 def summary(defects: Sequence[Defect]) -> str:
-    """Counts by kind."""
+    """Return the counts by kind."""
     kinds: dict[str, list[Defect]] = {}
     for defect in defects:
         kinds.setdefault(defect.kind, []).append(defect)
@@ -351,12 +351,12 @@ def summary(defects: Sequence[Defect]) -> str:
 
 
 def kind_summary(kind: str, found: Sequence[Defect]) -> str:
-    """What a kind is, and how many images or annotations it is about."""
+    """Return what a kind is, and how many images or annotations it is about."""
     count = sum(defect.count for defect in found)
     classes = f" of {len(found):,} class{'es' * (len(found) > 1)}" if kind == "class-left-out" else ""
     return f"{DEFECTS[kind][1]}: {count:,}{classes}"
 
 
 def first_of_each_kind(defects: Sequence[Defect]) -> list[str]:
-    """The message of the first defect of every kind, in order of appearance."""
+    """Return the message of the first defect of every kind, in order of appearance."""
     return list({defect.kind: defect.message for defect in reversed(defects)}.values())[::-1]

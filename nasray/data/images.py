@@ -27,15 +27,15 @@ class ImageSource(Protocol):
     """Encoded images by position. Small when pickled: data stay where they are."""
 
     def name(self, index: int) -> str:
-        """What to call an image in a message: its path, or file and row."""
+        """Return what to call an image in a message: its path, or file and row."""
         ...
 
     def read(self, index: int) -> bytes:
-        """The encoded image."""
+        """Return the encoded image."""
         ...
 
     def open(self, index: int) -> BinaryIO:
-        """The encoded image as a file, for those who need only its beginning."""
+        """Return the encoded image as a file, for those who need only its beginning."""
         ...
 
 
@@ -52,20 +52,20 @@ class ImageFiles:
     names: Sequence[str]
 
     def name(self, index: int) -> str:
-        """The path."""
+        """Return the path."""
         return str(self.folder / str(self.names[index]))
 
     def read(self, index: int) -> bytes:
-        """The file's content."""
+        """Return the file's content."""
         with self.open(index) as file:
             return file.read()
 
     def open(self, index: int) -> BinaryIO:
-        """The file."""
+        """Return the file."""
         return open_image_file(Path(self.name(index)))
 
     def missing(self) -> NDArray[np.intp]:
-        """Positions of files that are not there; a folder is listed once, which is quick on network disks."""
+        """Return the positions of files that are not there; list each folder once, which is quick on network disks."""
         listings: dict[str, set[str]] = {}
         missing = []
         for position, path in enumerate(map(self.name, range(len(self.names)))):
@@ -78,7 +78,7 @@ class ImageFiles:
 
 
 def _listing(folder: str) -> set[str]:
-    """Names of what is in a folder and no folder itself."""
+    """Return the names of what is in a folder and no folder itself."""
     try:
         with os.scandir(folder or ".") as entries:
             return {entry.name for entry in entries if not entry.is_dir()}
@@ -99,15 +99,15 @@ class SelectedImages:
     indices: NDArray[np.int64]
 
     def name(self, index: int) -> str:
-        """As the other source says."""
+        """Return the name in the other source."""
         return self.images.name(int(self.indices[index]))
 
     def read(self, index: int) -> bytes:
-        """The encoded image."""
+        """Return the encoded image."""
         return self.images.read(int(self.indices[index]))
 
     def open(self, index: int) -> BinaryIO:
-        """The encoded image as a file."""
+        """Return the encoded image as a file."""
         return self.images.open(int(self.indices[index]))
 
 
@@ -127,20 +127,20 @@ class ImagesInMemory:
 
     @classmethod
     def of(cls, title: str, images: Sequence[bytes]) -> ImagesInMemory:
-        """From encoded images."""
+        """Make a source of encoded images."""
         offsets = np.cumsum([0, *map(len, images)])
         return cls(title, np.frombuffer(b"".join(images), dtype=np.uint8), offsets)
 
     def name(self, index: int) -> str:
-        """Title and position."""
+        """Return the title and position."""
         return f"{self.title}, image {index}"
 
     def read(self, index: int) -> bytes:
-        """The encoded image."""
+        """Return the encoded image."""
         return self.content[self.offsets[index] : self.offsets[index + 1]].tobytes()
 
     def open(self, index: int) -> BinaryIO:
-        """The encoded image as a file."""
+        """Return the encoded image as a file."""
         return io.BytesIO(self.read(index))
 
 
@@ -214,7 +214,7 @@ def no_file(name: str, error: Exception) -> ImageError:
 
 
 def encode_png(pixels: NDArray[np.uint8]) -> bytes:
-    """A (3, H, W) image as PNG."""
+    """Return a (3, H, W) image as PNG."""
     from PIL import Image
 
     encoded = io.BytesIO()

@@ -19,7 +19,7 @@ EXPORT = "Export it as COCO: annotation tools can, and FiftyOne and supervision 
 
 
 def is_yolo(content: Any) -> bool:
-    """Whether a YAML file's content is that of a YOLO data set."""
+    """Return whether a YAML file's content is that of a YOLO data set."""
     if not isinstance(content, dict):
         return False
     if "format" in content:
@@ -28,7 +28,7 @@ def is_yolo(content: Any) -> bool:
 
 
 def yolo_message(source: str | Path) -> str:
-    """What to say of a YOLO data set."""
+    """Return what to say of a YOLO data set."""
     return (
         f"{shown(source)} is a YOLO data set (labels in .txt files, class names in a YAML file), which nasray does not "
         f"read yet; {READ}. {EXPORT} it; then pass the folder with annotations/train.json and images/"
@@ -36,7 +36,7 @@ def yolo_message(source: str | Path) -> str:
 
 
 def recognized_file(path: Path) -> str | None:
-    """What a file is that was passed as a data set, and what to pass instead; None if that cannot be told."""
+    """Return what a file is that was passed as a data set, and what to pass instead; None if that cannot be told."""
     suffix = path.suffix.lower()
     if suffix in ARCHIVES:
         return f"{shown(path)} is an archive. Unpack it and pass the folder"
@@ -54,7 +54,7 @@ def recognized_file(path: Path) -> str | None:
 
 
 def recognized_folder(root: Path) -> str | None:
-    """What a folder is that has none of the layouts that are read, and what to do; None if that cannot be told."""
+    """Return what a folder without a layout that is read is, and what to do; None if that cannot be told."""
     files = list(itertools.islice(_walk(root, 3), LOOKED_AT))
     if not files:
         return f"{shown(root)} is empty: it holds no files. Pass the folder with images and annotations"
@@ -96,7 +96,7 @@ def _only_images(root: Path, images: list[Path]) -> str:
 
 
 def _has_yolo_labels(texts: list[Path]) -> bool:
-    """Whether one of these files holds lines of a class and four shares of the image, or of a polygon."""
+    """Return whether one of these files holds lines of a class and four shares of the image, or of a polygon."""
     for path in [*(path for path in texts if "labels" in path.parts), *texts][:20]:
         lines = _head(path).strip().split("\n")
         if re.fullmatch(r"\d+(\s+[-+]?(\d*\.)?\d+([eE][-+]?\d+)?){4,}", lines[0].strip()):
@@ -132,7 +132,7 @@ def _head(path: Path) -> str:
 
 
 def _walk(folder: Path, depth: int) -> Iterator[Path]:
-    """The files of a folder and of those below it, each folder's own first."""
+    """Yield the files of a folder and of those below it, each folder's own first."""
     try:
         entries = sorted(folder.iterdir())
     except OSError:

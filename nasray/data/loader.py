@@ -55,12 +55,12 @@ class Work(Protocol):
     """What makes a batch of keys, in whichever process."""
 
     def __call__(self, keys: Any) -> Packed:
-        """The packed batch."""
+        """Return the packed batch."""
         ...
 
 
 def pad_images(images: Sequence[Tensor], stride: int) -> Tensor:
-    """(B, 3, H, W) of images (3, h, w): the largest height and width, rounded up to multiples of `stride`."""
+    """Return (B, 3, H, W) of images (3, h, w): the largest height and width, rounded up to multiples of `stride`."""
     height, width = (-(-max(edges) // stride) * stride for edges in zip(*(i.shape[-2:] for i in images), strict=True))
     batch = torch.empty((len(images), 3, height, width), dtype=torch.uint8)
     batch[:] = torch.tensor(FILL, dtype=torch.uint8).view(3, 1, 1)
@@ -116,11 +116,11 @@ class TrainLoader:
         self.feed = Feed(self.work, options.processes)
 
     def __len__(self) -> int:
-        """Batches of an epoch."""
+        """Return the batches of an epoch."""
         return -(-self.num_images // (self.batch_size * self.world))
 
     def epoch(self, epoch: int, first_batch: int = 0) -> Iterator[Batch]:
-        """The batches of an epoch from `first_batch` on; earlier ones are not loaded.
+        """Yield the batches of an epoch from `first_batch` on; earlier ones are not loaded.
 
         Raises:
             NasrayError: if an image cannot be read.
@@ -191,7 +191,7 @@ def _pack(dataset: DetectionSet, indices: NDArray[np.int64], samples: Sequence[S
 
 
 def unpack(packed: Packed) -> Batch:
-    """The batch of what came from a loader process."""
+    """Return the batch of what came from a loader process."""
     if "counts" in packed:
         counts = packed["counts"].tolist()
         columns = {key: packed[key].split(counts) for key in packed if key in ("boxes", "labels", "masks")}
@@ -308,7 +308,7 @@ class Feed:
         )
 
     def __call__(self, keys: Sequence[Any]) -> Iterator[Packed]:
-        """The results of these keys.
+        """Yield the results of these keys.
 
         Raises:
             NasrayError: that the work raised, in whichever process; or if a process was ended from outside.
@@ -357,7 +357,7 @@ class Described(Protocol):
     """A data set whose images have names."""
 
     def describe(self, index: int) -> str:
-        """File and id of an image, for messages."""
+        """Return the file and id of an image, for messages."""
         ...
 
 
@@ -365,7 +365,7 @@ class Images(Protocol):
     """A data set of images."""
 
     def read_image(self, index: int) -> Tensor:
-        """The (3, H, W) uint8 RGB pixels of an image."""
+        """Return the (3, H, W) uint8 RGB pixels of an image."""
         ...
 
 
@@ -395,5 +395,5 @@ def _same(value: Any) -> Any:
 
 
 def _start_method() -> str | None:
-    """Fork where the system has it (see the top of this file), but never on macOS, whose libraries forbid it."""
+    """Return fork where the system has it (see the top of this file), but never on macOS, whose libraries forbid it."""
     return "fork" if "fork" in multiprocessing.get_all_start_methods() and sys.platform != "darwin" else None

@@ -86,7 +86,7 @@ def shared_arrays(kind: str, name: str, make: Callable[[], Arrays | None]) -> Ar
 
 
 def _mapped(path: Path) -> Arrays | None:
-    """The arrays of a file; None if it is not there, or damaged."""
+    """Return the arrays of a file; None if it is not there, or damaged."""
     try:
         with open(path, "rb") as file:
             content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
@@ -176,7 +176,7 @@ class Texts(Sequence[str]):
 
     @classmethod
     def of(cls, texts: Sequence[str]) -> Texts:
-        """From texts."""
+        """Store texts."""
         parts = [text.encode("utf-8", "surrogateescape") for text in texts]
         return cls(np.frombuffer(b"".join(parts), dtype=np.uint8), np.cumsum([0, *map(len, parts)], dtype=np.int64))
 

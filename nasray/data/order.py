@@ -10,12 +10,12 @@ ORDER, SAMPLE, MOSAIC, SAMPLING, HOLDOUT, CALIBRATION = range(6)
 
 
 def seed_sequence(seed: int, purpose: int, *key: int) -> np.random.SeedSequence:
-    """The root of the random numbers for one purpose and one place, such as an epoch and an index."""
+    """Return the root of the random numbers for one purpose and one place, such as an epoch and an index."""
     return np.random.SeedSequence(seed % 2**64, spawn_key=(purpose, *key))
 
 
 def divide(seed: int, num_images: int, num_held: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The (I - H,) images to learn from and the (H,) that are kept apart, both ascending; H < I."""
+    """Return the (I - H,) images to train on and the (H,) that are kept apart, both ascending; H < I."""
     order = np.random.default_rng(seed_sequence(seed, HOLDOUT)).permutation(num_images)
     return np.sort(order[num_held:]), np.sort(order[:num_held])
 
@@ -23,7 +23,7 @@ def divide(seed: int, num_images: int, num_held: int) -> tuple[NDArray[np.int64]
 def epoch_batches(
     seed: int, epoch: int, num_images: int, global_batch: int, wide: NDArray[np.bool_] | None = None
 ) -> NDArray[np.int64]:
-    """The batches of an epoch, over all workers.
+    """Return the batches of an epoch, over all workers.
 
     Every image comes once. The last batch is filled up from the epoch's beginning, so that all are of one size and
     there is at least one.
@@ -48,7 +48,7 @@ def epoch_batches(
 
 
 def _grouped(order: NDArray[np.int64], wide: NDArray[np.bool_], global_batch: int) -> NDArray[np.int64]:
-    """The order with whole batches of one kind first, each where its last image came, then what is left over."""
+    """Return the order with whole batches of one kind first, each where its last image came, then what is left over."""
     whole, ends, left = [], [], []
     for kind in (True, False):
         places = np.flatnonzero(wide == kind)
@@ -65,7 +65,7 @@ def _grouped(order: NDArray[np.int64], wide: NDArray[np.bool_], global_batch: in
 def evaluation_batches(
     image_hw: NDArray[np.int64], batch_size: int, rank: int, world: int, group_aspect: bool
 ) -> list[NDArray[np.int64]]:
-    """The batches of one worker when every image is to come once over all workers.
+    """Return the batches of one worker when every image is to come once over all workers.
 
     Args:
         image_hw: (I, 2)

@@ -79,7 +79,7 @@ def check_outline(outline: Outline, image_hw: tuple[int, int]) -> None:
 
 
 def _steps(text: bytes) -> int:
-    """Pixels along the edges of polygons."""
+    """Return the pixels along the edges of polygons."""
     corners = [np.array(polygon).reshape(-1, 2) for polygon in parse_json(text, "an outline")]
     return sum(int(abs(one - np.roll(one, 1, axis=0)).max(axis=1).sum()) for one in corners)
 
@@ -89,7 +89,7 @@ def _json(value: Any) -> bytes:
 
 
 def _polygons(value: list[Any]) -> tuple[tuple[float, float], tuple[float, float]]:
-    """Least and greatest x and y of polygons; plain Python, which is faster than arrays of a few numbers."""
+    """Return the least and greatest x and y of polygons; plain Python, which is faster than arrays of a few numbers."""
     if {type(item) for item in value} <= NUMBERS:
         raise FieldError("is a flat list of numbers; write a list of polygons, [[x, y, ...]]")
     lows, highs = [], []
@@ -174,31 +174,31 @@ class Segmentations:
 
     @classmethod
     def of(cls, segmentations: Iterable[Any]) -> Segmentations:
-        """From what COCO's files hold; anything false is none."""
+        """Store what COCO's files hold; anything false is none."""
         return cls.of_texts([_json(item) if item else b"" for item in segmentations])
 
     @classmethod
     def of_texts(cls, texts: Sequence[bytes]) -> Segmentations:
-        """From JSON; an empty text is none."""
+        """Store JSON texts; an empty text is none."""
         ends = np.cumsum([0, *map(len, texts)])
         return cls(np.frombuffer(b"".join(texts), dtype=np.uint8), np.stack([ends[:-1], ends[1:]], axis=1))
 
     def select(self, rows: NDArray[np.int64]) -> Segmentations:
-        """Those of some boxes; the texts are shared, not copied."""
+        """Return those of some boxes; the texts are shared, not copied."""
         return Segmentations(self.content, self.bounds[rows])
 
     def text(self, index: int) -> bytes:
-        """JSON of one, empty where there is none."""
+        """Return JSON of one, empty where there is none."""
         begin, end = self.bounds[index].tolist()
         return self.content[begin:end].tobytes()
 
     def value(self, index: int) -> Any:
-        """Polygons or run lengths as in COCO's files, or None."""
+        """Return polygons or run lengths as in COCO's files, or None."""
         text = self.text(index)
         return parse_json(text, "an outline") if text else None
 
     def mask(self, index: int, image_hw: tuple[int, int]) -> NDArray[np.uint8] | None:
-        """(H, W) zeros and ones, or None.
+        """Return (H, W) zeros and ones, or None.
 
         Raises:
             FieldError: if it is no outline of an image of this size.

@@ -39,7 +39,7 @@ def draw_image(
     classes: Sequence[str] = CLASSES,
     with_masks: bool = False,
 ) -> tuple[Any, ...]:
-    """An image with one to six shapes.
+    """Return an image with one to six shapes.
 
     Args:
         generator: of everything drawn.
@@ -64,7 +64,7 @@ def draw_image(
 def draw_polygons(
     generator: np.random.Generator, image_hw: tuple[int, int], *, classes: Sequence[str] = CLASSES
 ) -> tuple[Image, list[Polygon], NDArray[np.int64]]:
-    """The image, the (P, 2) outline in pixels, x before y, and the label of each of its shapes, as `draw_image`."""
+    """Return the image, and of each shape the (P, 2) outline in pixels, x before y, and label; see `draw_image`."""
     if unknown := [name for name in classes if name not in CLASSES]:
         raise ValueError(f"cannot draw {unknown}; shapes are {CLASSES}")
     if min(image_hw) < 32:
@@ -93,7 +93,7 @@ def draw_polygons(
 
 
 def draw_shape(generator: np.random.Generator, image_hw: tuple[int, int], name: str) -> Image:
-    """An image (3, H, W) uint8 RGB with one shape of this class, twice as large as those to be detected."""
+    """Return an image (3, H, W) uint8 RGB with one shape of this class, twice as large as those to be detected."""
     image = _ground(generator, image_hw)
     polygon = _place(_outline(name, generator, 2 * min(image_hw)), generator, image_hw)
     _fill(image, polygon_mask(polygon, image_hw), generator)
@@ -101,18 +101,18 @@ def draw_shape(generator: np.random.Generator, image_hw: tuple[int, int], name: 
 
 
 def polygon_box(polygon: Polygon) -> NDArray[np.float64]:
-    """The xyxy box around a (P, 2) polygon."""
+    """Return the xyxy box around a (P, 2) polygon."""
     return np.concatenate([polygon.min(axis=0), polygon.max(axis=0)])
 
 
 def polygon_area(polygon: Polygon) -> float:
-    """The area of a (P, 2) polygon in pixels, rounded to hundredths."""
+    """Return the area of a (P, 2) polygon in pixels, rounded to hundredths."""
     x, y = polygon.T
     return round(float(abs(x @ np.roll(y, -1) - y @ np.roll(x, -1)) / 2), 2)
 
 
 def polygon_mask(polygon: Polygon, image_hw: tuple[int, int]) -> NDArray[np.bool_]:
-    """The (H, W) pixels whose center is in a convex polygon with (P, 2) corners, clockwise as seen on the screen."""
+    """Return the (H, W) pixels whose center is in a convex polygon of (P, 2) corners, clockwise on the screen."""
     mask = np.zeros(image_hw, dtype=bool)
     left, top = np.floor(polygon.min(axis=0)).astype(int).clip(0)
     right, bottom = np.ceil(polygon.max(axis=0)).astype(int)
@@ -126,7 +126,7 @@ def polygon_mask(polygon: Polygon, image_hw: tuple[int, int]) -> NDArray[np.bool
 
 
 def _ground(generator: np.random.Generator, image_hw: tuple[int, int]) -> NDArray[np.int64]:
-    """(3, H, W): a smooth change of colors with stripes across it."""
+    """Return (3, H, W): a smooth change of colors with stripes across it."""
     knots = generator.integers(40, 216, size=(3, 4, 4)).astype(np.float64)
     rows, columns = (np.linspace(0, 3, length) for length in image_hw)
     weights = [np.maximum(1 - abs(line[:, None] - np.arange(4)), 0) for line in (rows, columns)]
@@ -148,7 +148,7 @@ def _fill(image: NDArray[np.int64], mask: NDArray[np.bool_], generator: np.rando
 
 
 def _outline(name: str, generator: np.random.Generator, edge: int) -> Polygon:
-    """Corners of a shape around the origin, clockwise on the screen."""
+    """Return corners of a shape around the origin, clockwise on the screen."""
     size = edge * 0.12 * 4 ** generator.random()  # 0.12 to 0.48 of the image's shorter edge
     if name == "circle":
         turns = np.arange(24) / 24
@@ -177,7 +177,7 @@ def _rotate(corners: Polygon, turns: float) -> Polygon:
 
 
 def _place(outline: Polygon, generator: np.random.Generator, image_hw: tuple[int, int]) -> Polygon:
-    """The outline somewhere in the image, wholly inside where it fits.
+    """Return the outline somewhere in the image, wholly inside where it fits.
 
     Rounded to hundredths of a pixel: the last bits of sine and cosine differ between machines.
     """
@@ -191,12 +191,12 @@ def _place(outline: Polygon, generator: np.random.Generator, image_hw: tuple[int
 
 
 def image_generator(seed: int, index: int) -> np.random.Generator:
-    """The generator that draws image `index` of the set of this seed."""
+    """Return the generator that draws image `index` of the set of this seed."""
     return np.random.default_rng(np.random.SeedSequence([seed, index]))
 
 
 def shapes_set(split: str) -> DetectionSet:
-    """The embedded set: 160 images of 128 x 128 pixels for train, 40 for val, those of `write_shapes` with seed 0."""
+    """Return the embedded set: 160 images of 128 x 128 pixels for train, 40 for val, as `write_shapes` with seed 0."""
     image_hw, indices = (128, 128), SHAPES[split]
     drawn = [draw_polygons(image_generator(0, index), image_hw) for index in indices]
     polygons = [polygon for _, outlines, _ in drawn for polygon in outlines]

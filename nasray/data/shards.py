@@ -77,7 +77,7 @@ def pack_data(splits: Iterable[DetectionSet], folder: Path, images_per_shard: in
 
 
 def shard_splits(folder: Path) -> tuple[str, ...]:
-    """The splits of a packed set.
+    """Return the splits of a packed set.
 
     Raises:
         NasrayError: if the folder holds none, or one of a newer version.
@@ -86,7 +86,7 @@ def shard_splits(folder: Path) -> tuple[str, ...]:
 
 
 def read_shards(folder: Path, name: str) -> DetectionSet:
-    """A split of a packed set, with the content that was packed.
+    """Return a split of a packed set, with the content that was packed.
 
     Raises:
         NasrayError: if a shard is missing or torn.
@@ -176,17 +176,17 @@ class ShardImages:
         return {**self.__dict__, "_open": OrderedDict()}
 
     def _place(self, index: int) -> tuple[int, int]:
-        """Shard and row."""
+        """Return the shard and row."""
         shard = int(np.searchsorted(self.firsts, index, side="right")) - 1
         return shard, index - int(self.firsts[shard])
 
     def name(self, index: int) -> str:
-        """Shard, row, and what the image was called."""
+        """Return the shard, row, and what the image was called."""
         shard, row = self._place(index)
         return f"{self.folder / self.shards[shard]}, row {row} ({self.names[index]})"
 
     def read(self, index: int) -> bytes:
-        """The encoded image; reads its row group alone."""
+        """Return the encoded image; reads its row group alone."""
         shard, row = self._place(index)
         import pyarrow as pa
 
@@ -198,7 +198,7 @@ class ShardImages:
         return content
 
     def open(self, index: int) -> BinaryIO:
-        """The encoded image as a file."""
+        """Return the encoded image as a file."""
         return io.BytesIO(self.read(index))
 
     def _handle(self, shard: int) -> pq.ParquetFile:
@@ -269,7 +269,7 @@ def _schema() -> pa.Schema:
 
 
 def _shard(dataset: DetectionSet, indices: range) -> bytes:
-    """The content of a shard with these images."""
+    """Return the content of a shard with these images."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -306,7 +306,7 @@ def _rows(dataset: DetectionSet, indices: range) -> Iterator[dict[str, Any]]:
 
 
 def _annotations(folder: Path, shards: list[dict[str, Any]]) -> pa.Table:
-    """All columns but the images, of all shards."""
+    """Return all columns but the images, of all shards."""
     import pyarrow as pa
 
     columns = [name for name in _schema().names if name != "image"]
@@ -330,5 +330,5 @@ def _lengths(table: pa.Table, column: str) -> NDArray[np.int64]:
 
 
 def _flat(table: pa.Table, column: str) -> Any:
-    """The values of a column of lists, one after the other."""
+    """Return the values of a column of lists, one after the other."""
     return table[column].combine_chunks().flatten()

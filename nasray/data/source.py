@@ -123,11 +123,11 @@ class DataSource:
         return self.read(self.splits[0]).classes
 
     def all_splits(self) -> Iterator[DetectionSet]:
-        """Every split, as `split` gives it, when it is asked for."""
+        """Return every split, as `split` returns it, when it is asked for."""
         return map(self.split, self.splits)
 
     def split(self, name: str) -> DetectionSet:
-        """A split to use. What was wrong with it and could be mended is told on standard error, once.
+        """Return a split to use; print on standard error, once, what was wrong with it and has been fixed.
 
         Raises:
             NasrayError: if there is none of this name, if it has errors (the first of each kind is shown), or if its
@@ -151,7 +151,7 @@ class DataSource:
                 print(f"data set {self.source}: {defect.message}", file=sys.stderr)
 
     def read(self, name: str) -> DetectionSet:
-        """A split with whatever is wrong with it.
+        """Return a split with whatever is wrong with it.
 
         Raises:
             NasrayError: if there is none of this name, or its files cannot be read at all.
@@ -169,7 +169,7 @@ class DataSource:
 
 
 def category_difference(one: DetectionSet, other: DetectionSet) -> str | None:
-    """How the categories of two splits differ, or None."""
+    """Return how the categories of two splits differ, or None."""
     if (one.classes, one.category_ids) == (other.classes, other.category_ids):
         return None
     tables = [dict(zip(dataset.category_ids, dataset.classes, strict=True)) for dataset in (one, other)]
@@ -186,7 +186,7 @@ def category_difference(one: DetectionSet, other: DetectionSet) -> str | None:
 
 
 def overlap(one: DetectionSet, other: DetectionSet) -> Defect | None:
-    """The images that two splits share, or None; packed images are not compared."""
+    """Return the images that two splits share, or None; packed images are not compared."""
     files = [_image_paths(dataset) for dataset in (one, other)]
     shared = [
         f"{folder}/{name}"
@@ -203,7 +203,7 @@ def overlap(one: DetectionSet, other: DetectionSet) -> Defect | None:
 
 
 def _image_paths(dataset: DetectionSet) -> dict[str, set[str]]:
-    """Names of image files by their folder, with links followed."""
+    """Return the names of image files by their folder, with links followed."""
     folders: dict[str, set[str]] = {}
     if isinstance(dataset.files, ImageFiles):
         for path in map(dataset.files.name, range(len(dataset))):
@@ -216,7 +216,7 @@ def _image_paths(dataset: DetectionSet) -> dict[str, set[str]]:
 
 
 def open_data(source: str) -> DataSource:
-    """A data set by name.
+    """Return a data set by name.
 
     Args:
         source: "shapes" for the embedded set; a YAML file, see `DataFile`; or a folder: one with a data.yaml, packed

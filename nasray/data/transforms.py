@@ -38,7 +38,7 @@ class Sample(TypedDict, total=False):
 
 
 def make_sample(image: Tensor, target: dict[str, Tensor]) -> Sample:
-    """A sample of plain tensors: (3, H, W) uint8, and a target as `DetectionSet.target` gives."""
+    """Return a sample of plain tensors: (3, H, W) uint8, and a target as `DetectionSet.target` returns."""
     height, width = image.shape[-2:]
     boxes = tv_tensors.BoundingBoxes(target["boxes"], format="XYXY", canvas_size=(height, width))
     sample = Sample(image=tv_tensors.Image(image), boxes=boxes, labels=target["labels"])
@@ -50,7 +50,7 @@ def make_sample(image: Tensor, target: dict[str, Tensor]) -> Sample:
 def resized_hw(
     image_hw: tuple[int, int], short_side: int, long_side: int, square: int | None = None
 ) -> tuple[int, int]:
-    """Height and width after resizing, in whole pixels, at least 1.
+    """Return the height and width after resizing, in whole pixels, at least 1.
 
     Both are `square` if it is given; else the short side becomes `short_side`, unless the long one would then be
     longer than `long_side`.
@@ -90,7 +90,7 @@ class ResizeTo:
 
 
 def resize(sample: Sample, size: tuple[int, int]) -> Sample:
-    """The sample in another size; nothing is done to one that has it."""
+    """Return the sample in another size; nothing is done to one that has it."""
     if tuple(sample["image"].shape[-2:]) == size:
         return sample
     resized: Sample = v2.Resize(size, antialias=True)(sample)
@@ -108,7 +108,7 @@ class TrainTransform:
     options: AugmentationOptions
 
     def __call__(self, sample: Sample, seed: int) -> Sample:
-        """The transformed sample; boxes that vanished are left out. The same seed gives the same."""
+        """Return the transformed sample; boxes that vanished are left out. The same seed gives the same."""
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed the GPUs' generators too
             for step in self._steps(sample):
@@ -143,7 +143,7 @@ class EvaluationTransform:
     options: AugmentationOptions
 
     def __call__(self, image: Tensor) -> Tensor:
-        """The (3, H, W) uint8 image in its new size."""
+        """Return the (3, H, W) uint8 image in its new size."""
         height, width = image.shape[-2:]
         size = self.resized_hw((height, width))
         return image if size == (height, width) else F.resize(image, list(size), antialias=True)
@@ -157,7 +157,7 @@ class EvaluationTransform:
 
 
 def color_jitter(strength: float) -> v2.Transform:
-    """Random brightness, contrast, saturation and hue.
+    """Return random brightness, contrast, saturation and hue.
 
     At strength 1 the ranges are those of torchvision's photometric distortion for SSD (Liu et al., ECCV 2016).
     """
@@ -170,7 +170,7 @@ def color_jitter(strength: float) -> v2.Transform:
 
 
 def mosaic(samples: Sequence[Sample], generator: np.random.Generator) -> Sample:
-    """One sample from four, in the size of the first, as YOLOv4 (Bochkovskiy et al., 2020, section 3.4).
+    """Return one sample from four, in the size of the first, as YOLOv4 (Bochkovskiy et al., 2020, section 3.4).
 
     Differs from the paper in: each image is resized so as to just cover its quarter and cropped to it, so that there
     is no padding; boxes of which little is left are dropped.
@@ -205,7 +205,7 @@ def mosaic(samples: Sequence[Sample], generator: np.random.Generator) -> Sample:
 
 
 def _covering(sample: Sample, size: tuple[int, int], generator: np.random.Generator) -> Sample:
-    """The sample resized to cover this size, and cropped to it at a random place."""
+    """Return the sample resized to cover this size, and cropped to it at a random place."""
     image_hw = sample["image"].shape[-2:]
     scale = max(size[0] / image_hw[0], size[1] / image_hw[1])
     height, width = (max(round(edge * scale), least) for edge, least in zip(image_hw, size, strict=True))
@@ -228,7 +228,7 @@ def _areas(boxes: Tensor) -> Tensor:
 
 
 def _draw() -> float:
-    """A number in [0, 1) from the generator that was seeded for this sample."""
+    """Return a number in [0, 1) from the generator that was seeded for this sample."""
     return float(torch.rand(1, generator=torch.default_generator))
 
 

@@ -40,7 +40,7 @@ class _Picture:
     difficult: list[bool] = field(default_factory=list)
 
     def describe(self) -> str:
-        """File, and the image that it is of."""
+        """Return the file, and the image that it is of."""
         return f"{shown(self.annotation)}: image {shown(self.path)}"
 
 
@@ -133,7 +133,7 @@ def read_voc(
 
 
 def _listed(path: Path, images: Path, annotations: Path) -> list[_Picture]:
-    """The images that a list names, one a line; names may hold spaces.
+    """Return the images that a list names, one a line; names may hold spaces.
 
     Lists of one class have a second column: -1 says that the class is not there. A name that itself ends like this is
     known by its annotation file.
@@ -156,7 +156,7 @@ def _listed(path: Path, images: Path, annotations: Path) -> list[_Picture]:
 
 
 def _image_files(folder: Path) -> dict[str, str]:
-    """The image files of a folder by their names without suffix."""
+    """Return the image files of a folder by their names without suffix."""
     found: dict[str, str] = {}
     for name in sorted(_names(folder)):
         stem, suffix = os.path.splitext(name)
@@ -253,7 +253,7 @@ class _Reader:
         default: Any = None,
         kind: str = "bad-field",
     ) -> Any:
-        """The value of an element, None if it cannot be read; a default makes it one that may be left out or empty."""
+        """Return the value of an element, None if it cannot be read; with a default it may be left out or empty."""
         found = item.findall(path)
         text = (found[0].text or "").strip() if found else ""
         if len(found) > 1:
@@ -276,7 +276,7 @@ class _Reader:
 def _foreign(
     names: list[str], pictures: list[_Picture], known: tuple[str, ...], subset: bool, defects: list[Defect]
 ) -> set[int]:
-    """Rows of classes that are not known."""
+    """Return rows of classes that are not known."""
     listed = set(known)
     rows = [row for row, name in enumerate(names) if name not in listed]
     if subset:

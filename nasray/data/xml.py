@@ -83,7 +83,7 @@ def read_xml(path: Path, root: str) -> ElementTree.Element:
 
 
 def _decode(content: bytes, source: str) -> str:
-    """The text of a file, whose own declaration of an encoding counts for nothing from here on."""
+    """Return the text of a file, whose own declaration of an encoding counts for nothing from here on."""
     marked = next((name for mark, name in MARKS if content.startswith(mark)), None)
     declared = re.match(rb"\s*<\?xml[^>]*?encoding\s*=\s*[\"']([^\"'>]*)[\"']", content[:200])
     name = marked or (declared[1].decode("ascii", "replace") if declared else "utf-8")

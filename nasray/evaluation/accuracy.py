@@ -18,7 +18,7 @@ def accuracy(
     device: torch.device | str = "cpu",
     channels_last: bool = False,
 ) -> dict[str, float]:
-    """`top1` and `top5` in [0, 1] over all images of all workers; NaN without any.
+    """Return `top1` and `top5` in [0, 1] over all images of all workers; NaN without any.
 
     `top5` is how often the right class is among the five most probable, or among all where there are fewer.
 

@@ -149,12 +149,12 @@ def default_library() -> Library:
 
 
 def _ranks(records: list[dict[str, Any]]) -> dict[int, int]:
-    """Ranks from 1 of the ids of records."""
+    """Return ranks from 1 of the ids of records."""
     return {number: rank for rank, number in enumerate(sorted(record["id"] for record in records), start=1)}
 
 
 def _mean(precision: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(C,) means over IoU and recall of (IoU, recall, C); -1 stands for a class without boxes."""
+    """Return (C,) means over IoU and recall of (IoU, recall, C); -1 stands for a class without boxes."""
     absent = (precision > -1).sum(axis=(0, 1)) == 0
     means: NDArray[np.float64] = precision.mean(axis=(0, 1))
     return np.where(absent, np.nan, means)
@@ -167,5 +167,5 @@ def _filled(empty: Any, content: dict[str, Any]) -> Any:
 
 
 def _corners(x: float, y: float, width: float, height: float) -> list[float]:
-    """A box as a polygon."""
+    """Return a box as a polygon."""
     return [x, y, x + width, y, x + width, y + height, x, y + height]

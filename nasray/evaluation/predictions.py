@@ -47,7 +47,7 @@ class Predictions:
 
     @classmethod
     def join(cls, parts: Sequence[Predictions]) -> Predictions:
-        """All detections of several sets, by image; those of an image keep their order."""
+        """Return all detections of several sets, by image; those of an image keep their order."""
         if not parts:
             empty = np.empty(0, dtype=np.int64)
             return cls(empty, np.empty((0, 4), np.float32), np.empty(0, np.float32), empty)
@@ -66,7 +66,7 @@ class Predictions:
         )
 
     def to_coco(self, dataset: DetectionSet) -> list[dict[str, Any]]:
-        """The results as COCO has them: `bbox` is x, y, width, height."""
+        """Return the results as COCO has them: `bbox` is x, y, width, height."""
         image_ids = dataset.image_ids[self.image_index].tolist()
         category_ids = np.asarray(dataset.category_ids)[self.labels].tolist()
         boxes = np.concatenate([self.boxes[:, :2], self.boxes[:, 2:] - self.boxes[:, :2]], axis=1).tolist()
@@ -107,7 +107,7 @@ def predict(
     channels_last: bool = False,
     progress: Callable[[int], None] | None = None,
 ) -> Predictions:
-    """What a detector finds.
+    """Return what a detector finds.
 
     Args:
         detector: in inference mode, on the device.
@@ -136,7 +136,7 @@ def predict(
 
 
 def _kept(found: Any, batch: Batch) -> Predictions:
-    """The detections of a batch in the original images; without those that fill up."""
+    """Return the detections of a batch in the original images; without those that fill up."""
     factor = batch.original_hw / batch.image_hw  # (B, 2)
     scale = factor[:, [1, 0, 1, 0]].float()[:, None]
     limit = batch.original_hw[:, [1, 0, 1, 0]].float()[:, None]
@@ -156,7 +156,7 @@ def _kept(found: Any, batch: Batch) -> Predictions:
 
 
 def _run_lengths(masks: Tensor, boxes: Tensor, image_hw: Tensor) -> list[dict[str, Any]]:
-    """COCO's run lengths of (D, M, M) probabilities within (D, 4) boxes of images of (D, 2) pixels."""
+    """Return COCO's run lengths of (D, M, M) probabilities within (D, 4) boxes of images of (D, 2) pixels."""
     from pycocotools import mask as coco_mask
 
     from nasray.models.detectors.mask_rcnn import paste_masks
@@ -170,7 +170,7 @@ def _run_lengths(masks: Tensor, boxes: Tensor, image_hw: Tensor) -> list[dict[st
 
 
 def gather(predictions: Predictions) -> Predictions:
-    """The detections of all workers, in each of them; the predictions themselves where there is but one."""
+    """Return the detections of all workers, in each of them; the predictions themselves where there is but one."""
     from torch import distributed
 
     if not (distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1):

@@ -79,7 +79,7 @@ def matched(
     scores: NDArray[np.floating],
     iou_threshold: float,
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Which detections of one class are right, and which count at all; both (D,), by falling score.
+    """Return which detections of one class are right, and which count at all; both (D,), by falling score.
 
     A detection belongs to the box of its image that it overlaps most. It is right if the overlap reaches the
     threshold and no better detection has that box; it does not count if the box is difficult.
@@ -114,7 +114,7 @@ def matched(
 
 
 def _overlaps(box: Floats, boxes: Floats) -> Floats:
-    """(N,) IoU of a box with others."""
+    """Return (N,) IoU of a box with others."""
     shared = (np.minimum(box[2:], boxes[:, 2:]) - np.maximum(box[:2], boxes[:, :2])).clip(0).prod(axis=1)
     area = (box[2:] - box[:2]).prod()
     overlaps: Floats = shared / np.maximum(area + (boxes[:, 2:] - boxes[:, :2]).prod(axis=1) - shared, 1e-12)
@@ -122,19 +122,19 @@ def _overlaps(box: Floats, boxes: Floats) -> Floats:
 
 
 def precision_curve(right: NDArray[np.bool_], num_boxes: int) -> tuple[Floats, Floats]:
-    """Recall and precision, each (D,), after each of D detections by falling score."""
+    """Return the recall and precision, each (D,), after each of D detections by falling score."""
     hits = np.cumsum(right).astype(np.float64)
     return hits / num_boxes, hits / np.arange(1, len(right) + 1)
 
 
 def eleven_point_ap(recall: Floats, precision: Floats) -> float:
-    """Mean of the best precision at recalls of at least 0, 0.1, ..., 1 (VOC 2007)."""
+    """Return the mean of the best precision at recalls of at least 0, 0.1, ..., 1 (VOC 2007)."""
     points = [precision[recall >= point].max(initial=0.0) for point in np.arange(11) / 10]
     return float(np.mean(points))
 
 
 def area_ap(recall: Floats, precision: Floats) -> float:
-    """Area under the precision made monotone (VOC 2010 to 2012)."""
+    """Return the area under the precision made monotone (VOC 2010 to 2012)."""
     recall = np.concatenate([[0.0], recall, [1.0]])
     precision = np.concatenate([[0.0], precision, [0.0]])
     monotone = np.maximum.accumulate(precision[::-1])[::-1]

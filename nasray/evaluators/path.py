@@ -76,7 +76,7 @@ class PathEvaluator:
             check_whole("batch_size", self.batch_size, 1)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without what is loaded."""
+        """Return the state without what is loaded."""
         return {**self.__dict__, "_loaded": None}
 
     def __call__(self, genes: Population) -> Metrics:
@@ -158,7 +158,7 @@ class LoadedSupernet:
         self.annotations: dict[str, Any] = self.dataset.to_coco() if self.recipe.task == "detection" else {}
 
     def evaluate(self, row: Any) -> dict[str, float]:
-        """The metrics of one path; the network is afterwards what it was."""
+        """Return the metrics of one path; the network is afterwards what it was."""
         from nasray.models.supernets.recalibration import kept_statistics, recalibrate
 
         begin = time.perf_counter()
@@ -193,7 +193,7 @@ class LoadedSupernet:
             yield batch.images.to(self.device, memory_format=self.layout, non_blocking=True)
 
     def _loader(self, dataset: Any, batch_size: int) -> Callable[[], Iterable[Any]]:
-        """What gives all images of a data set, resized only."""
+        """Return what gives all images of a data set, resized only."""
         recipe: Recipe = self.recipe
         if recipe.task == "detection":
             from nasray.data import EvaluationLoader

@@ -95,7 +95,7 @@ def measure_architecture(
     dtype: str = "float32",
     with_table: bool = False,
 ) -> dict[str, Any]:
-    """What `measure` gives for an architecture's backbone, as one flat JSON-serializable dictionary.
+    """Measure an architecture's backbone and return a flat JSON-serializable dictionary; see `measure`.
 
     `with_table` adds `predicted_ms` from the device's block table (whose missing entries for this architecture are
     measured first) and `error_percent`, positive where the table says too much.
@@ -119,7 +119,7 @@ def measure_architecture(
 
 
 def measure_detector(detector: nn.Module, image_hw: tuple[int, int], **setting: Any) -> dict[str, Any]:
-    """What `measure` gives for a whole detector, the choice of detections included; `setting` as there.
+    """Measure a whole detector, the choice of detections included; arguments and result as of `measure`.
 
     Raises:
         NasrayError: for what the device cannot do.
@@ -128,7 +128,7 @@ def measure_detector(detector: nn.Module, image_hw: tuple[int, int], **setting: 
 
 
 def _without_drawing(build: Callable[[Architecture], nn.Module], architecture: Architecture) -> nn.Module:
-    """The network, with the user's random state left as it was."""
+    """Return the network, with the user's random state left as it was."""
     import torch
 
     with torch.random.fork_rng(devices=[]):

@@ -40,12 +40,12 @@ class Block(NamedTuple):
     width: int
 
     def macs(self, in_channels: int, out_channels: int) -> int:
-        """Multiply-adds for one image."""
+        """Return the multiply-adds for one image."""
         pixels = 1 if self.kind in ("squeeze", "excite") else self.height * self.width
         return pixels * self.kernel**2 * in_channels * out_channels
 
     def key(self, in_channels: int, out_channels: int) -> str:
-        """The entry's name in a table's file."""
+        """Return the entry's name in a table's file."""
         return (
             f"{self.kind} {self.kernel}x{self.kernel} stride {self.stride} {self.height}x{self.width} "
             f"{in_channels}-{out_channels}"
@@ -64,7 +64,7 @@ class Term(NamedTuple):
     times: NDArray[np.float64]
 
     def blocks(self) -> Iterator[tuple[Block, NDArray[np.int64]]]:
-        """The kinds of block that occur, and the indices (M,) of the architectures that have them."""
+        """Yield the kinds of block that occur, and the indices (M,) of the architectures that have them."""
         present = np.flatnonzero(self.times > 0)
         kernels = self.kernel[present]
         for kernel in np.flatnonzero(np.bincount(kernels)).tolist():
@@ -72,7 +72,7 @@ class Term(NamedTuple):
 
 
 def terms(layers: LayerTable) -> Iterator[Term]:
-    """The summands in the order in which data walks. What treats every channel alone has 1 input channel."""
+    """Yield the summands in the order in which data walks. What treats every channel alone has 1 input channel."""
     ones = np.ones(layers.kernel.shape[1], dtype=np.int64)
     map_hw, previous = (1, 1), ""
     for row, role in enumerate(layers.role.tolist()):
@@ -103,7 +103,7 @@ def terms(layers: LayerTable) -> Iterator[Term]:
 def block_latency(
     setting: Setting, block: Block, in_channels: int, out_channels: int, estimate_ms: float = 0.0
 ) -> float:
-    """Least latency of one layer block in ms over about `ENTRY_SECONDS` of passes, at least two.
+    """Return the least latency of one layer block in ms over about `ENTRY_SECONDS` of passes, at least two.
 
     The least, since a table is measured once: what other processes did at that moment must not stay in it.
 
@@ -134,7 +134,7 @@ def _block_inputs(setting: Setting, block: Block, in_channels: int, out_channels
 
 
 def _block_module(setting: Setting, block: Block, in_channels: int, out_channels: int) -> Any:
-    """The block as it stands in `nasray.models.backbone`, in eval mode."""
+    """Return the block as it stands in `nasray.models.backbone`, in eval mode."""
     from torch import nn
 
     kind, stride = block.kind, block.stride

@@ -27,7 +27,7 @@ def measure(
     repeats: int = 20,
     channels_last: bool = False,
 ) -> dict[str, Any]:
-    """Latency of one pass of a network in inference mode, each pass waited for before the next begins.
+    """Measure one pass of a network in inference mode, each pass waited for before the next begins.
 
     Timed by CUDA events on a GPU, by `time.perf_counter` on a CPU. The network itself is left as it is.
 
@@ -82,7 +82,7 @@ def timed_ms(
     repeats: int,
     back_to_back: bool = False,
 ) -> list[float]:
-    """Milliseconds of every pass; `back_to_back` lets a GPU begin one before the last is waited for."""
+    """Return the milliseconds of every pass; `back_to_back` lets a GPU begin one before the last is waited for."""
     import torch
 
     with torch.inference_mode():

@@ -59,7 +59,7 @@ class Setting:
         dtype: str = "float32",
         channels_last: bool = False,
     ) -> Setting:
-        """The setting on this machine, with what PyTorch uses at present. "auto" is a GPU where there is one.
+        """Return the setting on this machine, with what PyTorch uses at present. "auto" is a GPU where there is one.
 
         Raises:
             NasrayError: for a device or dtype that is not to be had here, or sizes below 1.
@@ -105,7 +105,7 @@ class Setting:
         return re.sub(r"[^A-Za-z0-9._+-]+", "_", text)
 
     def description(self) -> dict[str, Any]:
-        """The attributes, JSON-serializable."""
+        """Return the attributes, JSON-serializable."""
         return {**asdict(self), "image_hw": list(self.image_hw)}
 
 
@@ -119,7 +119,7 @@ def _processor() -> str:
 
 
 def placed(module: nn.Module, setting: Setting) -> nn.Module:
-    """The module itself, in inference mode, moved and converted to what a setting says."""
+    """Return the module itself, in inference mode, moved and converted to what a setting says."""
     import torch
 
     module = module.to(device=setting.device, dtype=getattr(torch, setting.dtype)).eval()
@@ -127,7 +127,7 @@ def placed(module: nn.Module, setting: Setting) -> nn.Module:
 
 
 def random_images(setting: Setting, shape: tuple[int, ...]) -> torch.Tensor:
-    """The same uniform values in [0, 1) at every call; the global random state is left alone."""
+    """Return the same uniform values in [0, 1) at every call; the global random state is left alone."""
     import torch
 
     images = torch.rand(shape, generator=torch.Generator().manual_seed(0))
@@ -145,7 +145,7 @@ def convolution(
     depthwise: bool = False,
     norm: bool = True,
 ) -> nn.Sequential:
-    """A convolution and its norm. Made without drawing weights: the global random state is the user's."""
+    """Return a convolution and its norm. Made without drawing weights: the global random state is the user's."""
     import torch
     from torch import nn
 

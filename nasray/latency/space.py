@@ -18,14 +18,14 @@ from nasray.spaces.staged import StagedSpace
 
 
 def space_table(space: StagedSpace, setting: Setting) -> LatencyTable:
-    """The table of a setting with all entries that a space can need, measured where they are missing."""
+    """Return the table of a setting with all entries that a space can need, measured where they are missing."""
     table = LatencyTable.open(setting)
     table.ensure(space.layers(_corners(space), setting.image_hw))
     return table
 
 
 def _corners(space: StagedSpace) -> Population:
-    """Rows that have every kind of block with the fewest and the most channels: the widths are the `log` genes."""
+    """Return rows with every kind of block at the fewest and the most channels; the widths are the `log` genes."""
     sample = space.sample(512, np.random.default_rng(0))
     narrow, wide = sample.copy(), sample.copy()
     for column, gene in enumerate(space.genes):
@@ -74,7 +74,7 @@ class LatencyCost:
         self.table: LatencyTable | None = None
 
     def __call__(self, population: Population) -> Costs:
-        """The space's costs and `latency_ms`, each (N,)."""
+        """Return the space's costs and `latency_ms`, each (N,)."""
         costs = self.space.cost(population)
         if not len(population):
             return {**costs, "latency_ms": np.empty(0)}
@@ -94,7 +94,7 @@ class LatencyCost:
         return {**costs, "latency_ms": latency_ms}
 
     def _measured(self, layers: LayerTable) -> LatencyTable:
-        """The table with all entries that these layers need, beside those that it has."""
+        """Return the table with all entries that these layers need, beside those that it has."""
         setting: dict[str, Any] = {
             "image_hw": self.space.image_hw,
             "batch_size": self.batch_size,

@@ -32,7 +32,7 @@ FORMAT = 1
 
 @cache
 def _positions() -> tuple[NDArray[np.int64], NDArray[np.int64], Floats]:
-    """For every number of channels the node at or below it, the node at or above it, and its place between them."""
+    """Return for every number of channels the node at or below it, the node at or above it, and its place between."""
     channels = np.arange(CHANNELS[-1] + 1)
     below = np.maximum(np.searchsorted(CHANNELS, channels, side="right") - 1, 0)
     above = np.minimum(below + (CHANNELS[below] < channels), len(CHANNELS) - 1)
@@ -60,7 +60,7 @@ class LatencyTable:
 
     @classmethod
     def open(cls, setting: Setting, folder: Path | None = None) -> LatencyTable:
-        """The table of a setting from its file; empty where there is none yet.
+        """Return the table of a setting from its file; empty where there is none yet.
 
         A file that cannot be read is set aside with a message on stderr, and the table begins anew.
 
@@ -115,7 +115,7 @@ class LatencyTable:
         progress.update(len(missing), f"{scaled}{self.path or 'in memory'}", final=True)
 
     def predict(self, layers: LayerTable) -> Floats:
-        """(N,) latency in ms of one pass of a batch; NaN where the table lacks an entry.
+        """Return (N,) latency in ms of one pass of a batch; NaN where the table lacks an entry.
 
         The result for an architecture does not depend, to the last bit, on the others in its population.
         """
@@ -134,7 +134,7 @@ class LatencyTable:
         return total
 
     def _matrix(self, block: Block) -> Floats:
-        """(C, C) logarithms of the entries of one kind of block, NaN where there is none."""
+        """Return (C, C) logarithms of the entries of one kind of block, NaN where there is none."""
         if block not in self._matrices:
             nodes = CHANNELS.tolist()
             values = [[self.entries.get(block.key(i, j), np.nan) for j in nodes] for i in nodes]
@@ -166,7 +166,7 @@ class LatencyTable:
 
 
 def cache_folder() -> Path:
-    """Where latency tables are kept."""
+    """Return where latency tables are kept."""
     return files.cache_folder("latency")
 
 
@@ -198,7 +198,7 @@ def _read_entries(path: Path, setting: Setting) -> dict[str, float]:
 
 
 def _needed(layers: LayerTable) -> list[tuple[Block, int, int]]:
-    """The entries for these layers: blocks in the order of first use, then smaller products of channels first."""
+    """Return the entries for these layers: blocks in order of first use, then smaller products of channels first."""
     below, above, _ = _positions()
     ranges: dict[Block, NDArray[np.int64]] = {}
     for term in terms(layers):
@@ -227,7 +227,7 @@ def _check_channels(*channels: NDArray[np.int64]) -> None:
 
 
 def _block_latency_or_none(setting: Setting, block: Block, i: int, j: int, estimate_ms: float) -> float | None:
-    """None for a block that does not fit the GPU, if smaller ones did."""
+    """Return the latency of a block; None for one that does not fit the GPU, if smaller ones did."""
     import torch
 
     try:

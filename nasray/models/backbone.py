@@ -144,12 +144,12 @@ class Gate(nn.Module):
 
 
 def gate_width(hidden: int) -> int:
-    """Channels of the squeezed vector: a quarter of the hidden width, a multiple of 8, at least 8 (MobileNetV3)."""
+    """Return the squeezed channels: a quarter of the hidden width, a multiple of 8, at least 8 (MobileNetV3)."""
     return max(8, math.floor(hidden / 32 + 0.5) * 8)
 
 
 def _stage(block: str, width: int, stage: Mapping[str, int], shortcut: str) -> nn.Sequential:
-    """`depth` blocks, of which the first has the stage's stride and takes `width` channels."""
+    """Return `depth` blocks, of which the first has the stage's stride and takes `width` channels."""
     blocks = [_block(block, width, stage, stage["stride"], shortcut, is_first=True)]
     blocks += [_block(block, stage["width"], stage, 1, shortcut, is_first=False) for _ in range(stage["depth"] - 1)]
     return nn.Sequential(*blocks)
@@ -187,7 +187,7 @@ def _basic(width: int, out: int, kernel: int, stride: int) -> nn.Sequential:
 
 
 def _inverted(width: int, out: int, kernel: int, stride: int, expansion: int, *, gated: bool) -> nn.Sequential:
-    """Expansion (none at ratio 1), depthwise convolution, gate where asked for, linear projection."""
+    """Return the expansion (none at ratio 1), depthwise convolution, gate where asked for, linear projection."""
     hidden = width * expansion
     layers: list[nn.Module] = []
     if expansion > 1:
@@ -199,7 +199,7 @@ def _inverted(width: int, out: int, kernel: int, stride: int, expansion: int, *,
 
 
 def _projection(width: int, out: int, stride: int, shortcut: str) -> nn.Sequential:
-    """A 1x1 convolution, strided, or behind an average pool whose last window may be cut by the border."""
+    """Return a 1x1 convolution, strided, or behind an average pool whose last window may be cut by the border."""
     if shortcut == "stride" or stride == 1:
         return nn.Sequential(*_conv_norm(width, out, 1, stride=stride))
     pool = nn.AvgPool2d(2, 2, ceil_mode=True, count_include_pad=False)
@@ -207,6 +207,6 @@ def _projection(width: int, out: int, stride: int, shortcut: str) -> nn.Sequenti
 
 
 def _conv_norm(width: int, out: int, kernel: int, *, stride: int = 1, groups: int = 1) -> list[nn.Module]:
-    """A convolution that keeps height and width but for the stride (rounded up), and its norm."""
+    """Return a convolution that keeps height and width but for the stride (rounded up), and its norm."""
     conv = nn.Conv2d(width, out, kernel, stride=stride, padding=kernel // 2, groups=groups, bias=False)
     return [conv, nn.BatchNorm2d(out)]

@@ -49,7 +49,7 @@ class Classifier(nn.Module):
     def forward(
         self, images: Tensor, targets: Tensor | None = None, generator: torch.Generator | None = None
     ) -> Tensor | dict[str, Tensor]:
-        """The loss if there are targets, else (B, num_classes) logits.
+        """Return the loss if there are targets, else (B, num_classes) logits.
 
         Args:
             images: (B, 3, H, W) RGB, 0 to 255.

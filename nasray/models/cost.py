@@ -127,7 +127,7 @@ def backbone_cost(architecture: Architecture, image_hw: tuple[int, int]) -> dict
 def detector_cost(
     name: str, architecture: Architecture, image_hw: tuple[int, int], *, num_classes: int = 80, **options: Any
 ) -> dict[str, dict[str, float]]:
-    """Costs of every part of a detector for one image.
+    """Return the costs of every part of a detector for one image.
 
     Args:
         name: of the detector.
@@ -189,7 +189,7 @@ def _hook(figures: dict[str, float]) -> Any:
 
 
 def module_macs(module: nn.Module, x: Any, output: Any) -> tuple[int, int, int]:
-    """Multiply-adds of a module's weights, additions of its biases, and what only mmcv counts."""
+    """Return the multiply-adds of a module's weights, additions of its biases, and what only mmcv counts."""
     if not isinstance(output, Tensor):
         return 0, 0, 0
     if isinstance(module, nn.ConvTranspose2d):
@@ -207,7 +207,7 @@ def module_macs(module: nn.Module, x: Any, output: Any) -> tuple[int, int, int]:
 
 
 def compare_published(published: PublishedPart) -> dict[str, Any]:
-    """Our figure beside a paper's: `gmacs`, `published_gmacs`, `difference` (relative), and so `params_m`."""
+    """Return our figure beside a paper's: `gmacs`, `published_gmacs`, `difference` (relative), and so `params_m`."""
     from nasray.architectures import ARCHITECTURES
 
     costs = detector_cost(published.detector, ARCHITECTURES[published.architecture], published.image_hw)

@@ -148,7 +148,7 @@ def _torchvision_maps(name: str) -> tuple[StageMap, ...]:
 
 @functools.lru_cache(maxsize=64)
 def _timm_maps(name: str) -> tuple[tuple[StageMap, ...], Mapping[str, str]]:
-    """The maps of a model, and the names of its parts' state in the whole model's."""
+    """Return the maps of a model, and the names of its parts' state in the whole model's."""
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
         model, whole = _timm_model(name).eval(), _timm_model(name, whole=True)
     outputs = _probe(model, f"timm:{name}")
@@ -166,7 +166,7 @@ def _timm_maps(name: str) -> tuple[tuple[StageMap, ...], Mapping[str, str]]:
 
 
 def _stage_map(module: str, output: Any) -> StageMap | None:
-    """What kind of map an output is; None if it is none."""
+    """Return what kind of map an output is; None if it is none."""
     if not isinstance(output, Tensor) or output.dim() != 4:
         return None
     for reduction in REDUCTIONS:
@@ -189,7 +189,7 @@ def _checked_maps(maps: list[StageMap], name: str) -> tuple[StageMap, ...]:
 
 @torch.no_grad()
 def _probe(model: nn.Module, name: str) -> Any:
-    """Outputs of a model on the meta device for an image of `PROBE_HW`."""
+    """Return outputs of a model on the meta device for an image of `PROBE_HW`."""
     try:
         return model(torch.empty(1, 3, *PROBE_HW, device="meta"))
     except (AssertionError, RuntimeError, ValueError) as error:

@@ -181,6 +181,6 @@ def _pointwise(width_in: int, width_out: int, momentum: float) -> list[nn.Module
 
 
 def _separable(width_in: int, width_out: int, kernel: int, stride: int, momentum: float) -> list[nn.Module]:
-    """A depthwise convolution and its norm, without ReLU; a 1x1 convolution, its norm and a ReLU."""
+    """Return a depthwise convolution and its norm, without ReLU; a 1x1 convolution, its norm and a ReLU."""
     conv = nn.Conv2d(width_in, width_in, kernel, stride=stride, padding=kernel // 2, groups=width_in, bias=False)
     return [conv, nn.BatchNorm2d(width_in, momentum=momentum), *_pointwise(width_in, width_out, momentum)]

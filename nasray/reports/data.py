@@ -96,7 +96,7 @@ class RunData:
     parents: Population | None = None
 
     def column(self, name: str) -> Floats:
-        """(N,) values of a metric, or else of a cost.
+        """Return (N,) values of a metric, or else of a cost.
 
         Raises:
             NasrayError: if the history has neither.
@@ -134,7 +134,7 @@ class RunData:
         return self.batch_ends[::-1][::step][::-1]
 
     def convergence(self, objective: Objective) -> Convergence:
-        """One objective over time."""
+        """Return one objective over time."""
         column = self.column(objective.name)
         finite = np.isfinite(column)
         starts = np.r_[0, self.points[:-1]]
@@ -148,7 +148,7 @@ class RunData:
         return Convergence(self.points, best, mean, std)
 
     def hypervolume(self) -> Floats:
-        """(T,) share of the box between the worst and the best finite values that the front covers; two objectives.
+        """Return the (T,) share of the box between worst and best finite values that the front covers; two objectives.
 
         Reference: Zitzler and Thiele, "Multiobjective evolutionary algorithms", IEEE TEVC 1999. NaN without a box.
         """
@@ -198,7 +198,7 @@ class RunData:
         return switch if switch <= len(self.ids) else None
 
     def entry(self, index: int, space: Space) -> dict[str, Any]:
-        """One evaluation, as in best.json; None in place of what is not finite."""
+        """Return one evaluation, as in best.json; None in place of what is not finite."""
         metrics = {name: values[index] for name, values in self.metrics.items()}
         costs = {name: values[index] for name, values in self.costs.items()}
         entry = make_entry(space, self.genes[index], int(index), metrics, costs).to_json()
@@ -257,7 +257,7 @@ def section(description: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def run_timing(trials: Sequence[dict[str, Any]], batch_ends: Ints) -> Timing:
-    """Where the time went, from the records of the trials and (B,) evaluations told after each batch."""
+    """Return where the time went, from the records of the trials and (B,) evaluations told after each batch."""
     trials = sorted(trials, key=lambda trial: trial["started"])
     if not trials:
         return Timing(None, None, 0, 0, None)
@@ -289,5 +289,5 @@ def run_timing(trials: Sequence[dict[str, Any]], batch_ends: Ints) -> Timing:
 
 
 def finite_or_none(value: float) -> float | None:
-    """A number that JSON can hold."""
+    """Return a number that JSON can hold."""
     return float(value) if math.isfinite(value) else None

@@ -100,7 +100,7 @@ def require_matplotlib() -> None:
 
 
 def label(name: str) -> str:
-    """A metric's or cost's name with its unit."""
+    """Return a metric's or cost's name with its unit."""
     return LABELS.get(name, name)
 
 
@@ -140,7 +140,7 @@ def draw(figure_of: Plot) -> Drawing:
 
 
 def _for_page(svg: str, name: str, alternative: str) -> str:
-    """The SVG that matplotlib made, without what a page has no use for, and with the page's colors and fonts."""
+    """Return the SVG that matplotlib made, without what a page has no use for, and with the page's colors and fonts."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>|<style[^>]*>.*?</style>", "", svg, flags=re.DOTALL)
     svg = re.sub(r"<!--.*?-->", "", svg, flags=re.DOTALL)
@@ -161,7 +161,7 @@ def _for_page(svg: str, name: str, alternative: str) -> str:
 
 
 def apart(heights: Floats, least: float) -> Floats:
-    """Heights in the same order, at least `least` apart and otherwise as near to the given ones as can be.
+    """Return heights in the same order, at least `least` apart and otherwise as near to the given ones as can be.
 
     Neighbors that are too near are pooled around their mean, as in isotonic regression, and none goes below zero.
     """
@@ -178,7 +178,7 @@ def apart(heights: Floats, least: float) -> Floats:
 
 
 def _low(pool: list[float], least: float) -> float:
-    """Where the lowest of a pool goes, so that they are spread around their mean."""
+    """Return where the lowest of a pool goes, so that they are spread around their mean."""
     return max(sum(pool) / len(pool) - (len(pool) - 1) / 2 * least, 0.0)
 
 

@@ -152,7 +152,7 @@ def agreement_report(
 
 
 def pass_seed(seed: int, architecture_id: str, repeat: int) -> int:
-    """The seed of one forward pass, in [0, 2^63), the same in every process."""
+    """Return the seed of one forward pass, in [0, 2^63), the same in every process."""
     digest = hashlib.sha256(f"{seed}:{architecture_id}:{repeat}".encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
 
@@ -167,7 +167,7 @@ def _weighed(
     size_factor: SizeFactor,
     image_hw: tuple[int, int],
 ) -> Floats:
-    """(N, R, 5) level entropies to (N, R) scores."""
+    """Map (N, R, 5) level entropies to (N, R) scores."""
     from nasray.scores.sampled import weigh_sampled
 
     rows = [
@@ -178,7 +178,7 @@ def _weighed(
 
 
 def _mapped(tasks: Iterable[_Task], workers: int) -> Iterator[Floats]:
-    """The (R, 5) level entropies of every task, in order."""
+    """Yield the (R, 5) level entropies of every task, in order."""
     if workers <= 1:
         import torch
 

@@ -22,13 +22,13 @@ NUM_LEVELS = 5
 
 
 def blocks(table: LayerTable) -> Iterator[Ints]:
-    """Row indices of each block position in order."""
+    """Yield row indices of each block position in order."""
     edges = np.flatnonzero(np.diff(table.block)) + 1
     yield from np.split(np.arange(len(table.block)), edges)
 
 
 def border_losses(table: LayerTable, image_hw: tuple[int, int]) -> Floats:
-    """(5, N) log of the mean of the variance map of each level over what it would be without borders."""
+    """Return (5, N) log of the mean of the variance map of each level over what it would be without borders."""
     losses = _profile_losses(table, image_hw[0])
     return losses * 2 if image_hw[0] == image_hw[1] else losses + _profile_losses(table, image_hw[1])
 
@@ -58,7 +58,7 @@ class _Profiles:
         self.behind: dict[tuple[int, int], NDArray[np.int32]] = {}
 
     def follow(self, before: Ints, kernel: Ints, repeats: Ints, place: tuple[int, int]) -> Ints:
-        """(N,) numbers of the profiles behind a block position; where repeats is 0 they stay as they are."""
+        """Return (N,) numbers of the profiles behind a block position; where repeats is 0 they stay as they are."""
         if place not in self.behind:
             self.behind[place] = np.zeros((len(self.log_means), self.kernels * self.repeats), dtype=np.int32)
         column = (kernel // 2) * self.repeats + repeats
@@ -106,7 +106,7 @@ class _Profiles:
 
 
 def _box_chain(profiles: Floats, kernel: int, repeats: Ints, place: tuple[int, int]) -> Floats:
-    """(positions, U) profiles behind `repeats` (U,) repetitions of a block."""
+    """Return (positions, U) profiles behind `repeats` (U,) repetitions of a block."""
     spatial, stride = place
     if stride == 2:  # such positions occur once
         profiles = _box(profiles, kernel)[::2]
@@ -129,7 +129,7 @@ _profiles_of = lru_cache(maxsize=8)(_Profiles)
 
 
 def _profile_losses(table: LayerTable, length: int) -> Floats:
-    """(5, N) log of the mean of the 1-D variance profile, for an image of `length` pixels on that axis."""
+    """Return (5, N) log of the mean of the 1-D variance profile, for an image of `length` pixels on that axis."""
     num = table.repeats.shape[1]
     kernels, repeats = int(table.kernel.max(initial=1)), int(table.repeats.max(initial=0))
     store = _profiles_of(length)

@@ -57,7 +57,7 @@ def entropy_score(
     residual: bool = True,
     image_hw: tuple[int, int] = (384, 384),
 ) -> Floats:
-    """Multi-scale entropy Z of Eq. 5, (N,).
+    """Return the multi-scale entropy Z of Eq. 5, (N,).
 
     Args:
         table: the layers of N architectures, at any image size (only kernels, strides and widths are read).
@@ -78,7 +78,7 @@ def weigh_levels(
     size_factor: SizeFactor,
     image_hw: tuple[int, int],
 ) -> Floats:
-    """Eq. 5 over (5, N) level entropies and (5, N) level widths; see `entropy_score`."""
+    """Weigh (5, N) level entropies and (5, N) level widths by Eq. 5; see `entropy_score`."""
     if len(weights) != NUM_LEVELS:
         raise ValueError(f"weights are alpha of C1 to C5, five numbers; got {len(weights)}: {weights}")
     score = np.zeros(entropies.shape[1])
@@ -98,7 +98,7 @@ def weigh_levels(
 
 
 def log_width_score(table: LayerTable, weights: tuple[float, ...] = MULTI_SCALE) -> Floats:
-    """The released code's formula, (N,): half the sum of log fan-in up to each stage, plus the log of its width.
+    """Return the released code's formula, (N,): half the sum of log fan-in up to each stage, plus the log of its width.
 
     It ignores ReLUs, borders, finite width and shortcuts. Reference: alibaba/lightweight-neural-architecture-search,
     score "madnas".
@@ -121,7 +121,7 @@ def narrowness(table: LayerTable) -> Floats:
 
 
 def level_widths(table: LayerTable) -> Floats:
-    """(5, N) output channels of C1 to C5. A level that a network skips (ResNet's C1) has those of the one before."""
+    """Return (5, N) output channels of C1 to C5; a skipped level (ResNet's C1) has those of the one before."""
     widths = np.zeros((NUM_LEVELS, table.repeats.shape[1]))
     for rows in blocks(table):
         width, level = table.out_channels[rows[-1]], table.level[rows[-1]] - 1
@@ -130,7 +130,7 @@ def level_widths(table: LayerTable) -> Floats:
 
 
 def level_entropies(table: LayerTable, *, residual: bool = True, image_hw: tuple[int, int] = (384, 384)) -> Floats:
-    """H(C1) to H(C5): (5, N) predicted half log-variances of the last pre-activation map of each level."""
+    """Return H(C1) to H(C5): (5, N) predicted half log-variances of the last pre-activation map of each level."""
     rows = np.flatnonzero(table.role == "main")  # M of them
     block = table.block[rows]
     starts = np.flatnonzero(np.r_[True, np.diff(block) > 0])  # (B,) into `rows`
@@ -186,7 +186,7 @@ def level_entropies(table: LayerTable, *, residual: bool = True, image_hw: tuple
 
 
 def _by_block(operation: np.ufunc, values: NDArray[Any], starts: Ints, ends: Ints) -> NDArray[Any]:
-    """(B, N) rows starts[b] to ends[b] of (M, N) values joined by `operation`; reduceat, several times faster."""
+    """Return (B, N) rows starts[b] to ends[b] of (M, N) values joined by `operation`; reduceat, but faster."""
     joined = values[starts]
     for offset in range(1, int((ends - starts).max()) + 1):
         longer = np.flatnonzero(starts + offset <= ends)
@@ -195,7 +195,7 @@ def _by_block(operation: np.ufunc, values: NDArray[Any], starts: Ints, ends: Int
 
 
 def _narrow(loss: Floats) -> Floats:
-    """The loss of a narrow layer from its first-order term.
+    """Return the loss of a narrow layer from its first-order term.
 
     A positive mean of n of relative variance v loses v/2 of its logarithm to first order, and log(1 + v)/2 if it is
     log-normal; here by its rational approximation, which needs no logarithm.
@@ -204,7 +204,7 @@ def _narrow(loss: Floats) -> Floats:
 
 
 def _gains(table: LayerTable, rows: Ints, here: NDArray[np.bool_]) -> tuple[Floats, Floats, NDArray[np.bool_]]:
-    """Each (M, N): log of a layer's gain of variance (0 where absent), the gain (1 where absent), a ReLU before it.
+    """Return, each (M, N): log of a layer's variance gain (0 if absent), the gain (1 if absent), a ReLU before it.
 
     The last is (M, 1) where it is the same for all architectures.
     """
@@ -227,7 +227,7 @@ def _gains(table: LayerTable, rows: Ints, here: NDArray[np.bool_]) -> tuple[Floa
 
 
 def _residual_gains(table: LayerTable, rows: Ints, starts: Ints, ends: Ints, gain: Floats) -> Floats:
-    """(B, N) log(1 + shortcut / main) of one repetition of each block."""
+    """Return (B, N) log(1 + shortcut / main) of one repetition of each block."""
     last = rows[ends]
     shortcut = table.skip[last].copy()
     for row in np.flatnonzero(table.role == "shortcut"):
@@ -248,7 +248,7 @@ _HALF_POWERS = np.array([1.0, 0.5, 0.25, 0.125])
 
 @lru_cache(maxsize=8)
 def _loss_tables(most: int) -> tuple[Floats, Floats]:
-    """Losses of log-variance times width, by kind of layer and by the number of ReLUs before it.
+    """Return the losses of log-variance times width, by kind of layer and by the number of ReLUs before it.
 
     Returns:
         (6, most) losses, and (6, 4, most + pad) their prefix sums with strides 0 (unused) to 3. The kinds are
@@ -280,5 +280,5 @@ def _log_table_of(size: int) -> Floats:
 
 
 def _log_table(largest: int) -> Floats:
-    """Natural logarithms of 0 (minus infinity) to at least `largest`."""
+    """Return the natural logarithms of 0 (minus infinity) to at least `largest`."""
     return _log_table_of(1 << (largest + 1).bit_length())

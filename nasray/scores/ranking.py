@@ -82,7 +82,7 @@ def _checked(x: ArrayLike, y: ArrayLike) -> tuple[Floats, Floats]:
 
 
 def _rank_correlations(x: Floats, y: Floats, counts: Floats) -> tuple[Floats, Floats]:
-    """Kendall's tau-b and Spearman's rho, each (B,), of B multisets in which item i occurs counts[b, i] times.
+    """Return Kendall's tau-b and Spearman's rho, each (B,), of B multisets in which item i occurs counts[b, i] times.
 
     Both follow from the (N, N) signs of differences: repeated items are tied with each other and cancel, and an
     item's centered mid-rank is half the count-weighted sum of its signs.
@@ -105,7 +105,7 @@ def _rank_correlations(x: Floats, y: Floats, counts: Floats) -> tuple[Floats, Fl
 
 
 def _interval(tau: float, deviations: Floats, num: int) -> tuple[float, float]:
-    """Lowest and highest value that a sample's tau of `num` items does not reject, by the deviation around each."""
+    """Return the range of tau that a sample's tau of `num` items does not reject, by the deviation around each."""
     values, _ = _normal_deviations(num)
     quarter_step = 1 / (num * (num - 1))  # tau moves in steps of 4 / (N (N - 1))
     held = values[np.abs(values - tau) <= _NORMAL_975 * deviations + quarter_step]
@@ -114,7 +114,7 @@ def _interval(tau: float, deviations: Floats, num: int) -> tuple[float, float]:
 
 @lru_cache(maxsize=32)
 def _normal_deviations(num: int) -> tuple[Floats, Floats]:
-    """Values of tau from -1 to 1, and the standard deviation of a sample's around each."""
+    """Return values of tau from -1 to 1, and the standard deviation of a sample's around each."""
     values = np.arange(-2000, 2001) / 2000
     half = 2 / np.pi * np.arcsin(np.sin(np.pi / 2 * values) / 2)
     variance = 2 / (num * (num - 1)) * (1 - values**2 + 2 * (num - 2) * (1 / 9 - half**2))
@@ -122,7 +122,7 @@ def _normal_deviations(num: int) -> tuple[Floats, Floats]:
 
 
 def _tie_factor(x: Floats, y: Floats) -> float:
-    """How much larger the standard deviation of tau-b is with the ties of the data, where nothing agrees."""
+    """Return how much larger the standard deviation of tau-b is with the ties of the data, where nothing agrees."""
     num = len(x)
     ties_x, ties_y = (np.unique(side, return_counts=True)[1].astype(np.float64) for side in (x, y))
 
@@ -139,7 +139,7 @@ def _tie_factor(x: Floats, y: Floats) -> float:
 
 
 def _jackknife(x: Floats, y: Floats) -> float:
-    """Standard deviation of tau from its values without one item each."""
+    """Return the standard deviation of tau from its values without one item each."""
     num = len(x)
     tau, _ = _rank_correlations(x, y, 1 - np.eye(num))
     sound = tau[~np.isnan(tau)]

@@ -45,7 +45,7 @@ def sampled_entropy(
     image_hw: tuple[int, int] = (384, 384),
     device: torch.device | str = "cpu",
 ) -> float:
-    """Multi-scale entropy Z of Eq. 5, the mean of `repeats` forward passes.
+    """Return the multi-scale entropy Z of Eq. 5, the mean of `repeats` forward passes.
 
     Args:
         architecture: of a staged family.
@@ -78,7 +78,7 @@ def weigh_sampled(
     size_factor: SizeFactor,
     image_hw: tuple[int, int],
 ) -> NDArray[np.float64]:
-    """Eq. 5 for each of R passes of one architecture: (R, 5) level entropies to (R,) scores."""
+    """Weigh R passes of one architecture by Eq. 5: (R, 5) level entropies to (R,) scores."""
     widths = np.repeat(level_widths(layer_table(architecture, image_hw)), len(entropies), axis=1)
     return weigh_levels(entropies.T, widths, weights, size_factor, image_hw)
 
@@ -92,7 +92,7 @@ def sampled_level_entropies(
     image_hw: tuple[int, int] = (384, 384),
     device: torch.device | str = "cpu",
 ) -> NDArray[np.float64]:
-    """H(C1) to H(C5) of one forward pass: (5,), natural logarithms. Arguments as in `sampled_entropy`.
+    """Return H(C1) to H(C5) of one forward pass: (5,), natural logarithms. Arguments as in `sampled_entropy`.
 
     A level that a network skips has the entropy of the one before. Minus infinity where a map is constant, which
     happens only to maps of a few pixels and channels.
@@ -146,7 +146,7 @@ def _conv(x: _Map, out: int, draw: _Draw, *, kernel: int = 1, stride: int = 1, d
 
 
 def _rescaled(before: _Map, *, relu: bool) -> _Map:
-    """Eq. 4's x = activation(h) / gamma, with log gamma added to the scale."""
+    """Return Eq. 4's x = activation(h) / gamma, with log gamma added to the scale."""
     values = before.values.relu() if relu else before.values
     gamma = torch.linalg.vector_norm(values).clamp_min(1e-30)  # a map of zeros stays one
     return _Map(values / gamma, before.log_scale + gamma.double().log())
@@ -172,7 +172,7 @@ def _block(
     shortcut: str,
     residual: bool,
 ) -> tuple[_Map, _Map]:
-    """The block's last map before shortcut and activation, and what the next block reads."""
+    """Return the block's last map before shortcut and activation, and what the next block reads."""
     is_inverted = family.startswith("inverted")
     channels, out, kernel = x.values.shape[1], stage["width"], stage["kernel"]
     if is_inverted:
@@ -198,7 +198,7 @@ def _block(
 def _shortcut(
     x: _Map, out: int, stride: int, draw: _Draw, is_first: bool, shortcut: str, is_inverted: bool
 ) -> _Map | None:
-    """The shortcut as `nasray.models.backbone` has it; None where there is none."""
+    """Return the shortcut as `nasray.models.backbone` has it; None where there is none."""
     changes = stride == 2 or x.values.shape[1] != out
     if is_inverted:
         return None if changes else x

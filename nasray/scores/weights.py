@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 
 def redrawn(module: nn.Module, generator: torch.Generator, *, unit: bool = False) -> nn.Module:
-    """A copy of `module` in training mode with fresh weights; the module itself is left alone.
+    """Return a copy of `module` in training mode with fresh weights; the module itself is left alone.
 
     Args:
         module: convolutions, fully connected layers and batch norms are set; other parameters are copied.
@@ -33,13 +33,13 @@ def redrawn(module: nn.Module, generator: torch.Generator, *, unit: bool = False
 
 
 def last_map(output: Any) -> Tensor:
-    """The deepest map of what a backbone returns: a tensor, or the last value of a dictionary or sequence."""
+    """Return the deepest map of what a backbone returns: a tensor, or the last value of a dictionary or sequence."""
     if isinstance(output, dict):
         output = list(output.values())
     return output if isinstance(output, Tensor) else output[-1]
 
 
 def random_images(module: nn.Module, generator: torch.Generator, batch_size: int, image_hw: tuple[int, int]) -> Tensor:
-    """(B, 3, H, W) images from N(0, 1), on the device of the module's parameters."""
+    """Return (B, 3, H, W) images from N(0, 1), on the device of the module's parameters."""
     device = next(module.parameters()).device
     return torch.randn((batch_size, 3, *image_hw), generator=generator, device=generator.device).to(device)

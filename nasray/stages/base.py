@@ -231,7 +231,7 @@ def references(options: PartOptions, prefix: str = "", *, keys: str = "") -> Ite
 
 
 def _mark(kind: Any) -> From | None:
-    """The mark of a declared type, at whatever depth."""
+    """Return the mark of a declared type, at whatever depth."""
     for item in (*getattr(kind, "__metadata__", ()), *getattr(kind, "__args__", ())):
         found = item if isinstance(item, From) else _mark(item)
         if found is not None:

@@ -193,7 +193,7 @@ def resolve_recipes(experiment: Experiment) -> dict[str, Recipe]:
 
 
 def _searched_supernets(experiment: Experiment) -> set[str]:
-    """The stages whose checkpoint an evaluator takes."""
+    """Return the stages whose checkpoint an evaluator takes."""
     return {
         reference.value
         for name, stage in make_stages(experiment).items()

@@ -105,5 +105,5 @@ class SearchStage(Stage):
         return Work(trials=trials, text=f"{own.evaluations:,} evaluations by {own.searcher.name}, {own.evaluator.name}")
 
     def _resolved(self, site: Site, own: Experiment) -> Experiment:
-        """The experiment with paths in place of the stages that its parts refer to."""
+        """Return the experiment with paths in place of the stages that its parts refer to."""
         return dataclasses.replace(own, searcher=site.resolved(own.searcher), evaluator=site.resolved(own.evaluator))

@@ -103,7 +103,7 @@ class TrainStage(Stage):
             try_out(recipe, architecture)
 
     def _samples(self, site: Site) -> list[Architecture]:
-        """What it trains as far as it is known before the run, one architecture of the space for what is not."""
+        """Return what it trains as far as it is known before the run, one architecture of the space for what is not."""
         if not self.is_of_supernet and any(value in site.stages for value in self.of):
             return self._architectures(site, ("random-1",))
         return self._architectures(site, self.of)
@@ -177,7 +177,7 @@ class TrainStage(Stage):
         return int(match[1]) if match else 1
 
     def _is_single(self, site: Site) -> bool:
-        """Whether its folder is that of its one training, known before the run."""
+        """Return whether its folder is that of its one training, known before the run."""
         return self.repeats == 1 and sum(self._num(site, value) for value in self.of) == 1
 
     def _trainings(self, site: Site) -> list[Training]:

@@ -121,7 +121,7 @@ def resume_training(folder: Path | str, resources: WorkerOptions | None = None) 
 
 
 def recipe_of_training(folder: Path | str) -> Recipe:
-    """The recipe that a training was begun with.
+    """Return the recipe that a training was begun with.
 
     Raises:
         NasrayError: if there is none in the folder.
@@ -141,7 +141,7 @@ def _run(recipe: Recipe, path: Path) -> dict[str, Any]:
 
 
 def _train(config: tuple[Recipe, str], worker: Worker) -> None:
-    """The loop as the workers call it."""
+    """Run the loop as the workers call it."""
     from nasray.training.setup import train
 
     train(config[0], Path(config[1]), worker)

@@ -62,6 +62,6 @@ def training_recipe(
 
 
 def _training_name(architecture: str, detector: str) -> str:
-    """A name for the folder of a training: the architecture's, or that of its file, and the detector's."""
+    """Return a name for the folder of a training: the architecture's, or that of its file, and the detector's."""
     name = Path(architecture).resolve().stem if "/" in architecture else architecture
     return f"{re.sub(r'[^A-Za-z0-9._-]+', '-', name)[:64].lstrip('._-') or 'backbone'}-{detector}"

@@ -59,12 +59,12 @@ class Description:
 
 
 def is_training(path: Path) -> bool:
-    """Whether a folder holds a training."""
+    """Return whether a folder holds a training."""
     return (path / "recipe.yaml").is_file()
 
 
 def is_finished(path: Path) -> bool:
-    """Whether the training in a folder has come to its end."""
+    """Return whether the training in a folder has come to its end."""
     return (path / "summary.json").is_file()
 
 
@@ -88,7 +88,7 @@ def drop_damaged_summary(path: Path) -> None:
 
 
 def last_checkpoint(path: Path) -> Path:
-    """The newest checkpoint of the training in a folder."""
+    """Return the newest checkpoint of the training in a folder."""
     return path / "checkpoints" / "last.pt"
 
 
@@ -137,7 +137,7 @@ def create_folder(path: Path, description: Description) -> None:
 
 
 def read_description(path: Path) -> Description:
-    """What the training in a folder is.
+    """Return what the training in a folder is.
 
     Raises:
         NasrayError: if there is none, or it was begun by a newer version.
@@ -199,7 +199,7 @@ class Log:
 
 
 def ranked(ranking: Ranking, iteration: int, metrics: dict[str, float], keep: int) -> Ranking:
-    """The ranking by mAP (of classifiers top-1) with one more validation; of equal ones the earlier is better.
+    """Return the ranking by mAP (of classifiers top-1) with one more validation; of equal ones the earlier is better.
 
     Args:
         ranking: best first.
@@ -258,7 +258,7 @@ class CheckpointFiles:
                 path.unlink(missing_ok=True)
 
     def load(self) -> tuple[Checkpoint | None, list[str]]:
-        """The newest sound checkpoint, None if there is none of any kind; and a line about each that is damaged.
+        """Return the newest sound checkpoint, None if there is none of any kind; and a line about each that is damaged.
 
         Raises:
             NasrayError: if there are checkpoints, and all are damaged.

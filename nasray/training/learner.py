@@ -162,7 +162,7 @@ class Learner:
         return names, total
 
     def _exchange(self, is_last: bool) -> contextlib.AbstractContextManager[Any]:
-        """Workers exchange gradients once a step, with the last part of the batch."""
+        """Let workers exchange gradients once a step, with the last part of the batch."""
         if isinstance(self.model, DistributedDataParallel) and not is_last:
             return self.model.no_sync()
         return contextlib.nullcontext()

@@ -48,11 +48,11 @@ class Batches(Protocol):
     """What the loop needs of a loader."""
 
     def __len__(self) -> int:
-        """Batches of an epoch."""
+        """Return the batches of an epoch."""
         ...
 
     def epoch(self, epoch: int, first_batch: int = 0) -> Iterator[Batch | ClassificationBatch]:
-        """The batches of an epoch from one on, each with this worker's images."""
+        """Return the batches of an epoch from one on, each with this worker's images."""
         ...
 
 
@@ -269,7 +269,7 @@ class Loop:
         return round(self.iteration / self.per_epoch, 4)
 
     def _evaluated(self) -> nn.Module:
-        """What is validated and exported."""
+        """Return what is validated and exported."""
         return self.network if self.average is None else self.average.model
 
     # ---- checkpoints ---------------------------------------------------------------------------------------------

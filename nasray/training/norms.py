@@ -38,7 +38,7 @@ class SyncedBatchNorm(nn.BatchNorm2d):
         self.group = group
 
     def __deepcopy__(self, memo: dict[int, Any]) -> SyncedBatchNorm:
-        """A copy in the same group, which cannot be copied."""
+        """Return a copy in the same group, which cannot be copied."""
         twin = SyncedBatchNorm(self.num_features, group=self.group, **_options(self))
         twin.load_state_dict(self.state_dict())
         return twin.train(self.training)
@@ -89,7 +89,7 @@ class _Sum(torch.autograd.Function):
 
 
 def freeze(module: nn.Module) -> nn.Module:
-    """The module without gradients and with frozen norms, for good. Weights are shared with what was given."""
+    """Return the module without gradients and with frozen norms, for good. Weights are shared with what was given."""
     return freeze_norms(module.requires_grad_(False))
 
 
@@ -132,7 +132,7 @@ def _options(norm: nn.BatchNorm2d) -> dict[str, Any]:
 
 
 def _like(norm: nn.BatchNorm2d, other: nn.BatchNorm2d) -> nn.BatchNorm2d:
-    """The other norm with weights and statistics of the first."""
+    """Return the other norm with weights and statistics of the first."""
     requires_grad = other.weight.requires_grad
     other.weight, other.bias = norm.weight, norm.bias
     other.requires_grad_(requires_grad and norm.weight.requires_grad)

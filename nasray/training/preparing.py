@@ -53,7 +53,7 @@ def try_out(recipe: Recipe, architecture: Architecture | None = None) -> Descrip
 
 
 def with_absolute_paths(recipe: Recipe) -> Recipe:
-    """Workers may run in other folders. What is no path stays as it is."""
+    """Make paths absolute: workers may run in other folders. What is no path stays as it is."""
     from nasray.training.published import is_published
 
     data = str(Path(recipe.data).absolute()) if recipe.data != "shapes" and Path(recipe.data).exists() else recipe.data

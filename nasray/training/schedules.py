@@ -12,12 +12,12 @@ from nasray.recipe import ScheduleOptions
 
 
 def total_iterations(options: ScheduleOptions, per_epoch: int) -> int:
-    """Iterations of a whole training, at least 1; `per_epoch` is the number of batches of an epoch."""
+    """Return the iterations of a whole training, at least 1; `per_epoch` is the number of batches of an epoch."""
     return max(round(options.epochs * per_epoch), 1)
 
 
 def learning_rate_factor(iteration: int, per_epoch: int, options: ScheduleOptions) -> float:
-    """What the learning rate is multiplied by at an iteration, in [0, 1].
+    """Return what the learning rate is multiplied by at an iteration, in [0, 1].
 
     The warm-up is a factor of its own, over the schedule's first iterations; it does not move what follows.
 
@@ -39,7 +39,7 @@ def learning_rate_factor(iteration: int, per_epoch: int, options: ScheduleOption
 
 
 def is_due(iteration: int, every: float) -> bool:
-    """Whether a multiple of `every` iterations, which need not be whole, is reached with this many done.
+    """Return whether a multiple of `every` iterations, which need not be whole, is reached with this many done.
 
     Of what comes every half of 5 iterations, the first is due after 3 and the second after 5.
     """

@@ -134,7 +134,7 @@ class Sets(NamedTuple):
     source: DataSource | ClassificationSource
 
     def validation(self) -> DetectionSet | ClassificationSet | None:
-        """The split val, if there is one.
+        """Return the split val, if there is one.
 
         Raises:
             NasrayError: if it is not fit to be used.
@@ -155,7 +155,7 @@ class Sets(NamedTuple):
 
 
 def open_sets(recipe: Recipe) -> Sets:
-    """The data of a recipe.
+    """Return the data of a recipe.
 
     Raises:
         NasrayError: if they cannot be used, or more images are to be held out than there are.
@@ -175,7 +175,7 @@ def open_sets(recipe: Recipe) -> Sets:
 def make_parts(
     recipe: Recipe, description: Description, worker: Worker, *, with_weights: bool = True
 ) -> tuple[Parts, list[str]]:
-    """The parts of a recipe's training for one worker, and lines that its user should know.
+    """Return the parts of a recipe's training for one worker, and lines that its user should know.
 
     Args:
         recipe: of the training.
@@ -213,7 +213,7 @@ def make_parts(
 
 
 def _loaders(recipe: Recipe, sets: Sets, network: nn.Module, worker: Worker) -> tuple[Batches, Any]:
-    """What to learn from, and what measures the network (None without a split val)."""
+    """Return the training loader, and what measures the network (None without a split val)."""
     batch_size = recipe.batch_size // worker.world
     if isinstance(network, Detector):
         assert isinstance(sets.train, DetectionSet)
@@ -273,7 +273,7 @@ def make_paths(recipe: Recipe, description: Description) -> PathSampler | None:
 
 
 def fresh_network(recipe: Recipe, description: Description) -> Detector | Classifier:
-    """The recipe's network on the CPU, with weights that follow from its seed.
+    """Return the recipe's network on the CPU, with weights that follow from its seed.
 
     Raises:
         NasrayError: if detector, backbone and options do not go together.

@@ -23,7 +23,7 @@ NUM_PICTURES, THRESHOLD = 4, 0.3
 def make_validation(
     source: DataSource, recipe: Recipe, stride: int, worker: Worker
 ) -> Callable[[nn.Module], Validation] | None:
-    """What measures a detector on the split val, or None if the data set has none.
+    """Return what measures a detector on the split val, or None if the data set has none.
 
     Args:
         source: the data set.
@@ -61,7 +61,7 @@ def make_validation(
 def make_accuracy(
     dataset: ClassificationSet | None, recipe: Recipe, worker: Worker
 ) -> Callable[[nn.Module], Validation] | None:
-    """What measures a classifier on images, or None without any.
+    """Return what measures a classifier on images, or None without any.
 
     Args:
         dataset: the images.
@@ -87,7 +87,7 @@ def make_accuracy(
 
 
 def _draw(dataset: DetectionSet, found: Predictions) -> dict[str, bytes]:
-    """PNG files of the first images with what was found in them with some confidence."""
+    """Return PNG files of the first images with what was found in them with some confidence."""
     pictures = {}
     for index in range(min(NUM_PICTURES, len(dataset))):
         chosen = (found.image_index == index) & (found.scores >= THRESHOLD)

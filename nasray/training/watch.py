@@ -61,7 +61,7 @@ class LossWatch:
             self.check()
 
     def is_sound(self) -> bool:
-        """Whether what has been added and was not looked at yet is finite; nothing is told to other workers."""
+        """Return whether what has been added and was not looked at yet is finite; nothing is told to other workers."""
         if self.waiting is None:
             return True
         is_finite, done, _ = self.waiting

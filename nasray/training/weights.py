@@ -78,7 +78,7 @@ def _another_architecture(checkpoint: Checkpoint, path: Path | str, architecture
 
 
 def _parts(architecture: Architecture) -> str:
-    """What fills each slot."""
+    """Return what fills each slot."""
     return " and ".join(f"{slot} is {part.family} {part.id}" for slot, part in slots(architecture).items())
 
 
@@ -129,7 +129,7 @@ def _load_checkpoint(
 
 
 def _other_parts(parts: Mapping[Slot, Architecture], common: Sequence[Slot]) -> str:
-    """What fills the slots that are not common to two networks."""
+    """Return what fills the slots that are not common to two networks."""
     others = [f"{slot} is {part.family} {part.id}" for slot, part in parts.items() if slot not in common]
     return ", ".join(others) or "head is the detector's own"
 
@@ -149,7 +149,7 @@ def _load_slot(network: nn.Module, checkpoint: Checkpoint, slot: Slot) -> bool:
 
 
 def _places(recipe: Recipe) -> Mapping[str, str]:
-    """Where the slots of a recipe's network are."""
+    """Return where the slots of a recipe's network are."""
     if recipe.task == "classification":
         from nasray.models.classifier import Classifier
 
@@ -179,7 +179,7 @@ def _backbone(network: nn.Module) -> nn.Module:
 
 
 def _load_backbone(network: nn.Module, tensors: dict[str, Tensor], path: str) -> tuple[str, int]:
-    """How the tensors were matched with the backbone's, and how many are left over."""
+    """Return how the tensors were matched with the backbone's, and how many are left over."""
     own = {name: value for name, value in _backbone(network).state_dict().items() if not name.endswith(COUNTER)}
     theirs = {name: value for name, value in tensors.items() if not name.endswith(COUNTER)}
     how, pairs = "name", _pairs_by_name(own, theirs, getattr(_backbone(network), "published_names", {}))
@@ -204,7 +204,7 @@ def _load_backbone(network: nn.Module, tensors: dict[str, Tensor], path: str) ->
 def _pairs_by_name(
     own: Mapping[str, Tensor], theirs: Mapping[str, Tensor], published: Mapping[str, str]
 ) -> dict[str, str] | None:
-    """From our names to the file's, which may all have one prefix; None if it lacks some.
+    """Return our names and the file's, which may all have one prefix; None if it lacks some.
 
     A backbone of a library knows the names of its state in the library's `published` weights.
     """

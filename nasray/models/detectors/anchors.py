@@ -56,7 +56,7 @@ class Anchors(nn.Module):
 
 
 def grid_points(level: Tensor, stride: int, offset: float = 0.5) -> Tensor:
-    """The points (x, y) of a level of (B, C, H, W), row by row: (H * W, 2) float32.
+    """Return the points (x, y) of a level of (B, C, H, W), row by row: (H * W, 2) float32.
 
     Args:
         level: gives height, width and device.
@@ -70,17 +70,17 @@ def grid_points(level: Tensor, stride: int, offset: float = 0.5) -> Tensor:
 
 
 def distances_to_boxes(points: Tensor, distances: Tensor) -> Tensor:
-    """The boxes (..., 4) whose left, top, right and bottom edges are (..., 4) `distances` away from (..., 2) points."""
+    """Return the boxes (..., 4) whose left, top, right, bottom edges are (..., 4) `distances` from (..., 2) points."""
     return torch.cat([points - distances[..., :2], points + distances[..., 2:]], dim=-1)
 
 
 def boxes_to_distances(points: Tensor, boxes: Tensor) -> Tensor:
-    """How far left, top, right and bottom edges of (..., 4) boxes are from (..., 2) points; negative if outside."""
+    """Return how far left, top, right, bottom edges of (..., 4) boxes are from (..., 2) points; negative if outside."""
     return torch.cat([points - boxes[..., :2], boxes[..., 2:] - points], dim=-1)
 
 
 def match(anchors: Tensor, boxes: Tensor, low: float, high: float, *, every_box: bool = True) -> Tensor:
-    """The box that each anchor is to predict: (A,) int64, its index, or `BACKGROUND` or `IGNORED`.
+    """Return the box that each anchor is to predict: (A,) int64, its index, or `BACKGROUND` or `IGNORED`.
 
     As `Matcher` of torchvision, but without waiting for a GPU, for no boxes too, and an anchor never matches a box that
     it does not touch.

@@ -109,7 +109,7 @@ class Detector(nn.Module):
         self.normalize = Normalize()
 
     def features(self, images: Tensor, reductions: Sequence[int]) -> list[Tensor]:
-        """The backbone's maps of these reductions, from (B, 3, H, W) RGB values in 0 to 255."""
+        """Return the backbone's maps of these reductions, from (B, 3, H, W) RGB values in 0 to 255."""
         maps = list(self.backbone(self.normalize(images)).values())
         return [maps[index] for index in map_indices(self.backbone, reductions)]
 
@@ -120,7 +120,7 @@ class Detector(nn.Module):
         image_hw: Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> dict[str, Tensor] | Detections:
-        """Losses if there are targets, else detections.
+        """Return losses if there are targets, else detections.
 
         Args:
             images: (B, 3, H, W) RGB, 0 to 255, padded at the bottom and on the right.
@@ -136,13 +136,13 @@ class Detector(nn.Module):
         return self.postprocess(self.forward_raw(images), image_hw)
 
     def forward_raw(self, images: Tensor) -> Raw:
-        """What the network computes from (B, 3, H, W) RGB values in 0 to 255."""
+        """Return what the network computes from (B, 3, H, W) RGB values in 0 to 255."""
         raise NotImplementedError
 
     def loss(
         self, images: Tensor, targets: Sequence[Target], generator: torch.Generator | None = None
     ) -> dict[str, Tensor]:
-        """Named losses, scalars whose sum is to be minimized. Finite for images without boxes too.
+        """Return named losses, scalars whose sum is to be minimized. Finite for images without boxes too.
 
         Sums over positives are divided by their number over all workers (`losses.mean_over_workers`), so that two
         workers compute what one does with both batches.
@@ -155,7 +155,7 @@ class Detector(nn.Module):
 
 
 def map_indices(backbone: nn.Module, reductions: Sequence[int]) -> list[int]:
-    """Which of a backbone's maps have these reductions.
+    """Return which of a backbone's maps have these reductions.
 
     Raises:
         ValueError: naming the reductions that are to be had.
@@ -169,6 +169,6 @@ def map_indices(backbone: nn.Module, reductions: Sequence[int]) -> list[int]:
 
 
 def map_channels(backbone: nn.Module, reductions: Sequence[int]) -> list[int]:
-    """Channels of the backbone's maps of these reductions."""
+    """Return the channels of the backbone's maps of these reductions."""
     info: Any = backbone.feature_info
     return [info[index]["num_chs"] for index in map_indices(backbone, reductions)]

@@ -27,7 +27,7 @@ def detect(
     iou_threshold: float,
     num: int,
 ) -> Detections:
-    """The detections of a batch from the dense scores of several levels: (B, num).
+    """Return the detections of a batch from the dense scores of several levels: (B, num).
 
     Of each level the best pairs of box and class take part in non-maximum suppression within each class.
 
@@ -53,7 +53,7 @@ def detect(
 
 
 def top_candidates(scores: Tensor, num: int) -> tuple[Tensor, Tensor]:
-    """The best `num` of (..., A) scores and their indices, both (..., num); where A is less, score and index 0 fill up.
+    """Return the best `num` of (..., A) scores and their indices, both (..., num); padded by score and index 0.
 
     The scores are padded whatever A is, so that an export does not fix whether A exceeds `num`.
     """
@@ -62,7 +62,7 @@ def top_candidates(scores: Tensor, num: int) -> tuple[Tensor, Tensor]:
 
 
 def top_class_candidates(scores: Tensor, boxes: Tensor, num: int, threshold: float) -> tuple[Tensor, Tensor, Tensor]:
-    """The best `num` pairs of box and class: boxes (num, 4), scores (num,), labels (num,).
+    """Return the best `num` pairs of box and class: boxes (num, 4), scores (num,), labels (num,).
 
     Args:
         scores: (A, C) in [0, 1].
@@ -79,7 +79,7 @@ def top_class_candidates(scores: Tensor, boxes: Tensor, num: int, threshold: flo
 def select(
     boxes: Tensor, scores: Tensor, labels: Tensor, iou_threshold: float, num: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Non-maximum suppression within each class, then the best `num`: boxes, scores, labels, best first.
+    """Suppress non-maxima within each class; return the best `num` boxes, scores, labels, best first.
 
     Args:
         boxes: (A, 4).
@@ -94,7 +94,7 @@ def select(
 
 
 def suppress(boxes: Tensor, scores: Tensor, groups: Tensor, iou_threshold: float) -> Tensor:
-    """(A,) whether each box survives non-maximum suppression within its group; scores of 0 take no part."""
+    """Return (A,) whether each box survives non-maximum suppression within its group; scores of 0 take no part."""
     if boxes.is_meta:  # where operations are counted, no box has a place
         return scores > 0
     # Groups are laid out on a grid, so that boxes of different ones do not overlap. On a line the coordinates of many
@@ -108,13 +108,13 @@ def suppress(boxes: Tensor, scores: Tensor, groups: Tensor, iou_threshold: float
 
 
 def stack(images: list[tuple[Tensor, Tensor, Tensor]]) -> Detections:
-    """The detections of several images as one batch."""
+    """Stack the detections of several images to one batch."""
     boxes, scores, labels = (torch.stack(parts) for parts in zip(*images, strict=True))
     return Detections(boxes, scores, labels)
 
 
 def clip(boxes: Tensor, height: Tensor | int, width: Tensor | int) -> Tensor:
-    """(..., 4) boxes within an image of `height` x `width` pixels."""
+    """Clip (..., 4) boxes to an image of `height` x `width` pixels."""
     x, y = _within(boxes[..., 0::2], width), _within(boxes[..., 1::2], height)
     return torch.stack([x[..., 0], y[..., 0], x[..., 1], y[..., 1]], dim=-1)
 

@@ -74,7 +74,7 @@ class CenterNet(Detector):
         self.offset = _head(channels, 2)
 
     def forward_raw(self, images: Tensor) -> Raw:
-        """`heatmap` (B, C, h, w) logits; `size` width and height, `offset` x and y, both (B, 2, h, w) in strides."""
+        """Return `heatmap` (B, C, h, w) logits, `size` (width, height) and `offset` (x, y), (B, 2, h, w), in strides."""
         (x,) = self.features(images, [32])
         x = self.neck(x)
         return {"heatmap": self.heatmap(x), "size": self.size(x), "offset": self.offset(x)}
@@ -82,7 +82,7 @@ class CenterNet(Detector):
     def loss(
         self, images: Tensor, targets: Sequence[Target], generator: torch.Generator | None = None
     ) -> dict[str, Tensor]:
-        """`loss_heatmap` (focal, less of what is near a peak), `loss_size` and `loss_offset` (L1 at the centers)."""
+        """Return `loss_heatmap` (focal, reduced near peaks), `loss_size` and `loss_offset` (L1 at the centers)."""
         logits, size, offset = _maps(self.forward_raw(images))
         height, width = logits.shape[-2:]
         boxes = torch.cat([target["boxes"] for target in targets]).float() / STRIDE
@@ -103,7 +103,7 @@ class CenterNet(Detector):
         }
 
     def postprocess(self, raw: Raw, image_hw: Tensor) -> Detections:
-        """The best peaks. A peak is no lower than its eight neighbors; nothing else is suppressed."""
+        """Return the best peaks. A peak is no lower than its eight neighbors; nothing else is suppressed."""
         logits, size, offset = _maps(raw)
         peaks = logits.sigmoid() * (logits == F.max_pool2d(logits, 3, stride=1, padding=1))
         scores = flatten_level(peaks, self.num_classes)
@@ -121,7 +121,7 @@ class CenterNet(Detector):
 
 @torch.no_grad()
 def draw_peaks(boxes: Tensor, index: Tensor, shape: Sequence[int]) -> Tensor:
-    """Heatmaps of this shape, (M, h, w): 1 at centers, Gaussians around them, and where these meet, the highest.
+    """Return heatmaps of this shape, (M, h, w): 1 at centers, Gaussians around them, and where these meet, the highest.
 
     Args:
         boxes: (N, 4) in strides.
@@ -143,7 +143,7 @@ def draw_peaks(boxes: Tensor, index: Tensor, shape: Sequence[int]) -> Tensor:
 
 
 def peak_radius(width: Tensor, height: Tensor) -> Tensor:
-    """(N,) how far, by CornerNet's code, corners of boxes may be off for an IoU of `MIN_OVERLAP`."""
+    """Return (N,) how far, by CornerNet's code, corners of boxes may be off for an IoU of `MIN_OVERLAP`."""
     total, area = width + height, width * height
     cases = (
         (1, total, area * (1 - MIN_OVERLAP) / (1 + MIN_OVERLAP)),
@@ -155,7 +155,7 @@ def peak_radius(width: Tensor, height: Tensor) -> Tensor:
 
 
 def peak_loss(logits: Tensor, heatmap: Tensor) -> Tensor:
-    """The sum of the focal loss with alpha 2 and beta 4 of (B, C, h, w) logits against a heatmap of peaks."""
+    """Return the sum of the focal loss with alpha 2 and beta 4 of (B, C, h, w) logits against a heatmap of peaks."""
     peaks = logits[heatmap == 1]
     present = F.softplus(-peaks) * (1 - peaks.sigmoid()).square()
     absent = F.softplus(logits) * logits.sigmoid().square() * (1 - heatmap).pow(4)  # which is 0 at peaks
@@ -163,7 +163,7 @@ def peak_loss(logits: Tensor, heatmap: Tensor) -> Tensor:
 
 
 def _maps(raw: Raw) -> list[Tensor]:
-    """Heatmap, size and offset in float32."""
+    """Return heatmap, size and offset in float32."""
     return [torch.as_tensor(raw[name]).float() for name in ("heatmap", "size", "offset")]
 
 

@@ -112,7 +112,7 @@ class FasterRCNN(Detector):
         return Groups(self.strides[:-1], self.first_group)
 
     def objectness(self, levels: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """Logits (B, A) and deltas (B, A, 4) of each level's A anchors, in float32."""
+        """Return logits (B, A) and deltas (B, A, 4) of each level's A anchors, in float32."""
         logits, deltas = self.rpn(list(levels))
         return (
             [flatten_level(x, 1).squeeze(-1).float() for x in logits],
@@ -120,7 +120,7 @@ class FasterRCNN(Detector):
         )
 
     def forward_raw(self, images: Tensor) -> Raw:
-        """Proposals and what the box head says of them, from (B, 3, H, W) RGB values in 0 to 255.
+        """Return the proposals and what the box head says of them, from (B, 3, H, W) RGB values in 0 to 255.
 
         Returns:
             `proposals` (B, P, 4), within the padded image; `proposal_scores` (B, P), which only rank them, 0 for
@@ -129,7 +129,7 @@ class FasterRCNN(Detector):
         return {**self.raw_boxes(self.pyramid(images), images.shape[-2:])}
 
     def raw_boxes(self, levels: Sequence[Tensor], image_hw: Sequence[int]) -> dict[str, Tensor]:
-        """What `forward_raw` gives, from the pyramid's levels and the size of the padded images."""
+        """Return what `forward_raw` returns, from the pyramid's levels and the size of the padded images."""
         proposals, scores = propose(
             *self.objectness(levels), self.anchors(levels, self.strides), image_hw, num_before=PROPOSALS, num=PROPOSALS
         )
@@ -139,7 +139,7 @@ class FasterRCNN(Detector):
     def loss(
         self, images: Tensor, targets: Sequence[Target], generator: torch.Generator | None = None
     ) -> dict[str, Tensor]:
-        """`loss_objectness` and `loss_proposals` of the proposals, `loss_classes` and `loss_boxes` of the box head."""
+        """Return `loss_objectness`, `loss_proposals` of the proposals, `loss_classes`, `loss_boxes` of the box head."""
         levels = self.pyramid(images)
         logits, deltas = self.objectness(levels)
         anchors, image_hw = self.anchors(levels, self.strides), images.shape[-2:]
@@ -151,7 +151,7 @@ class FasterRCNN(Detector):
         return losses | self.region_losses(levels[:-1], samples, targets)
 
     def region_losses(self, maps: Sequence[Tensor], samples: Samples, targets: Sequence[Target]) -> dict[str, Tensor]:
-        """Losses of the sampled regions, from the levels that they are pooled from."""
+        """Return the losses of the sampled regions, from the levels that they are pooled from."""
         logits, deltas = self.box_head(pool_regions(maps, samples.regions, BOX_SIZE, self.groups))
         return box_loss(logits, deltas, samples)
 

@@ -88,7 +88,7 @@ class FCOS(Detector):
         self.head = FCOSHead(dense_head(head, channels, num_convs, norm or "group", len(STRIDES)), num_classes)
 
     def forward_raw(self, images: Tensor) -> Raw:
-        """What the head says of each level, finest first.
+        """Return what the head says of each level, finest first.
 
         Returns:
             `logits` (B, C, H, W); `distances` (B, 4, H, W) in strides; `centerness` (B, 1, H, W) as logits.
@@ -98,7 +98,7 @@ class FCOS(Detector):
     def loss(
         self, images: Tensor, targets: Sequence[Target], generator: torch.Generator | None = None
     ) -> dict[str, Tensor]:
-        """`loss_classes` (focal), `loss_boxes` (generalized IoU, weighted by centerness), `loss_centerness`."""
+        """Return `loss_classes` (focal), `loss_boxes` (generalized IoU, weighted by centerness), `loss_centerness`."""
         raw = self.forward_raw(images)
         logits = list(raw["logits"])
         points, strides = all_points(logits)
@@ -155,7 +155,7 @@ class FCOSHead(nn.Module):
 
 
 def all_points(levels: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """The points (A, 2) of all levels and their strides (A,)."""
+    """Return the points (A, 2) of all levels and their strides (A,)."""
     points = [grid_points(level, stride) for level, stride in zip(levels, STRIDES, strict=True)]
     strides = [point.new_full((len(point),), stride) for point, stride in zip(points, STRIDES, strict=True)]
     return torch.cat(points), torch.cat(strides)
@@ -163,7 +163,7 @@ def all_points(levels: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def assign(points: Tensor, strides: Tensor, boxes: Tensor) -> Tensor:
-    """The box that each point is to predict, (A,): an index, or `BACKGROUND`.
+    """Return the box that each point is to predict, (A,): an index, or `BACKGROUND`.
 
     A point is positive if it is within a box, near its center, and of a level whose strides the box's extent from there
     is four to eight of (less on the first level, more on the last). Of several boxes it gets the smallest.
@@ -188,6 +188,6 @@ def assign(points: Tensor, strides: Tensor, boxes: Tensor) -> Tensor:
 
 
 def centerness_of(distances: Tensor) -> Tensor:
-    """The centerness (P,) of (P, 4) distances that are all more than 0: 1 in the middle of a box, 0 at its edge."""
+    """Return the centerness (P,) of (P, 4) positive distances: 1 in the middle of a box, 0 at its edge."""
     opposite = distances.view(-1, 2, 2)
     return (opposite.amin(dim=1) / opposite.amax(dim=1)).prod(dim=1).sqrt()

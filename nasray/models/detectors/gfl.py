@@ -98,7 +98,7 @@ class GFL(Detector):
         self.head = GFLHead(dense_head(head, channels, num_convs, norm or "group", len(STRIDES)), num_classes)
 
     def forward_raw(self, images: Tensor) -> Raw:
-        """What the head says of each level, finest first.
+        """Return what the head says of each level, finest first.
 
         Returns:
             `logits` (B, C, H, W) of class and quality together; `distributions` (B, 4 * D, H, W) as logits.
@@ -108,7 +108,7 @@ class GFL(Detector):
     def loss(
         self, images: Tensor, targets: Sequence[Target], generator: torch.Generator | None = None
     ) -> dict[str, Tensor]:
-        """`loss_classes` (quality focal loss), `loss_boxes` (generalized IoU), `loss_distributions`.
+        """Return `loss_classes` (quality focal loss), `loss_boxes` (generalized IoU), `loss_distributions`.
 
         The latter two are weighted by the highest score of each location.
         """
@@ -180,26 +180,26 @@ class GFLHead(nn.Module):
 
 
 def statistics(distributions: Tensor) -> Tensor:
-    """The highest probabilities of each of the four distributions, and their mean: (B, 4 * 5, H, W)."""
+    """Return the highest probabilities of each of the four distributions, and their mean: (B, 4 * 5, H, W)."""
     best = distributions.unflatten(1, (4, -1)).softmax(dim=2).topk(NUM_BEST, dim=2).values
     return torch.cat([best, best.mean(dim=2, keepdim=True)], dim=2).flatten(1, 2)
 
 
 def joint_logit(classes: Tensor, quality: Tensor) -> Tensor:
-    """The logit of the product of two probabilities that are given as logits, in float32."""
+    """Return the logit of the product of two probabilities that are given as logits, in float32."""
     # 1 / p - 1 of the product is (1 + exp(-c)) (1 + exp(-q)) - 1 = exp(-c) (1 + exp(-q)) + exp(-q).
     classes, quality = classes.float(), quality.float()
     return -torch.logaddexp(F.softplus(-quality) - classes, -quality)
 
 
 def expected_distances(distributions: Tensor) -> Tensor:
-    """The means, in strides, of (..., D) distributions given as logits."""
+    """Return the means, in strides, of (..., D) distributions given as logits."""
     steps = torch.arange(FARTHEST + 1, dtype=distributions.dtype, device=distributions.device)
     return (distributions.softmax(dim=-1) * steps).sum(dim=-1)
 
 
 def distribution_focal_loss(distributions: Tensor, distances: Tensor) -> Tensor:
-    """(P,) mean over the four edges of the cross entropy of the two steps around each distance.
+    """Return (P,) mean over the four edges of the cross entropy of the two steps around each distance.
 
     Args:
         distributions: (P, 4, D) logits.
@@ -216,7 +216,7 @@ def distribution_focal_loss(distributions: Tensor, distances: Tensor) -> Tensor:
 
 @torch.no_grad()
 def assign(anchors: Tensor, sizes: Sequence[int], boxes: Tensor) -> Tensor:
-    """The box that each anchor is to predict, (A,): an index, or `BACKGROUND` (ATSS, algorithm 1).
+    """Return the box that each anchor is to predict, (A,): an index, or `BACKGROUND` (ATSS, algorithm 1).
 
     Of the anchors whose centers are closest to a box's, nine on each level, those are positive that lie within it and
     overlap it by more than mean and deviation of the candidates' overlaps together. Of several boxes an anchor gets the

@@ -144,7 +144,7 @@ Output = TypeVar("Output")
 
 
 def each_level(function: Callable[[Tensor, int], Output], levels: Sequence[Tensor]) -> list[Output]:
-    """What a function makes of each level and its index, in the order of the levels.
+    """Return what a function makes of each level and its index, in the order of the levels.
 
     The last, coarsest level is computed first: a backward pass goes the other way and so frees the largest maps first.
     """
@@ -159,17 +159,17 @@ class Scale(nn.Module):
         self.factor = nn.Parameter(torch.ones(()))
 
     def forward(self, x: Tensor) -> Tensor:
-        """The tensor times the factor."""
+        """Return the tensor times the factor."""
         return x * self.factor
 
 
 def predictor(in_channels: int, out_channels: int, bias: float = 0.0) -> nn.Conv2d:
-    """The 3x3 convolution at the end of a head, whose biases all start at `bias`."""
+    """Return the 3x3 convolution at the end of a head, whose biases all start at `bias`."""
     return reset(nn.Conv2d(in_channels, out_channels, 3, padding=1), bias)
 
 
 def reset(conv: nn.Conv2d, bias: float = 0.0) -> nn.Conv2d:
-    """The convolution, with weights as the heads of dense detectors have at first, and all biases at `bias`.
+    """Return the convolution, with weights as the heads of dense detectors have at first, and all biases at `bias`.
 
     That is a deviation of 0.01 at 256 input channels; of more where there are fewer, so that signals are as strong.
     """
@@ -180,7 +180,7 @@ def reset(conv: nn.Conv2d, bias: float = 0.0) -> nn.Conv2d:
 
 
 def prior_bias(probability: float = PRIOR) -> float:
-    """The logit of a probability."""
+    """Return the logit of a probability."""
     return -math.log((1 - probability) / probability)
 
 
@@ -190,7 +190,7 @@ def flatten_level(level: Tensor, width: int) -> Tensor:
 
 
 def take(levels: Iterable[Tensor], where: Sequence[tuple[Tensor, Tensor]], width: int) -> Tensor:
-    """What (B, A * width, H, W) levels say of some anchors: (P, width) in float32, level by level.
+    """Return what (B, A * width, H, W) levels say of some anchors: (P, width) in float32, level by level.
 
     Picks from the maps as they lie, since to flatten all of them copies far more.
 

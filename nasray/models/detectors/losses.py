@@ -17,7 +17,7 @@ ALPHA = 0.25
 
 
 def mean_over_workers(value: Tensor) -> Tensor:
-    """The mean of a tensor over all training workers, without gradient; the tensor itself where there is but one.
+    """Return the mean of a tensor over all training workers, without gradient; the tensor itself for one worker.
 
     Gradients are averaged over workers. A sum divided by the mean count therefore gives the gradient of the sum over
     all workers divided by the count over all workers.
@@ -31,12 +31,12 @@ def mean_over_workers(value: Tensor) -> Tensor:
 
 
 def positive_count(count: Tensor | int, like: Tensor) -> Tensor:
-    """A number of positives as a divisor: its mean over workers, at least 1."""
+    """Return a number of positives as a divisor: its mean over workers, at least 1."""
     return mean_over_workers(torch.as_tensor(count, dtype=torch.float32, device=like.device)).clamp(min=1.0)
 
 
 def focal_loss(levels: Sequence[Tensor], chosen: Positives, num_classes: int, alpha: float = ALPHA) -> Tensor:
-    """The sum of the sigmoid focal loss with gamma 2 over all anchors and classes (Lin et al., ICCV 2017).
+    """Return the sum of the sigmoid focal loss with gamma 2 over all anchors and classes (Lin et al., ICCV 2017).
 
     Equal to torchvision's `sigmoid_focal_loss`, but neither targets nor anything else of the logits' size is kept.
 
@@ -52,7 +52,7 @@ def focal_loss(levels: Sequence[Tensor], chosen: Positives, num_classes: int, al
 
 
 def quality_focal_loss(levels: Sequence[Tensor], chosen: Positives, num_classes: int, quality: Tensor) -> Tensor:
-    """The sum of the quality focal loss with beta 2 over all anchors and classes (Li et al., NeurIPS 2020).
+    """Return the sum of the quality focal loss with beta 2 over all anchors and classes (Li et al., NeurIPS 2020).
 
     Args:
         levels: (B, A * C, H, W) logits of each level.
@@ -67,7 +67,7 @@ def quality_focal_loss(levels: Sequence[Tensor], chosen: Positives, num_classes:
 
 
 def aligned_iou(boxes: Tensor, others: Tensor) -> Tensor:
-    """The (...) IoU of each of (..., 4) xyxy boxes with its partner of the other (..., 4), which broadcast."""
+    """Return the (...) IoU of each of (..., 4) xyxy boxes with its partner of the other (..., 4), which broadcast."""
     low, high = torch.maximum(boxes[..., :2], others[..., :2]), torch.minimum(boxes[..., 2:], others[..., 2:])
     both = (high - low).clamp(min=0).prod(dim=-1)
     areas = [(x[..., 2:] - x[..., :2]).prod(dim=-1) for x in (boxes, others)]
@@ -75,12 +75,12 @@ def aligned_iou(boxes: Tensor, others: Tensor) -> Tensor:
 
 
 def _logits_of_classes(levels: Sequence[Tensor], chosen: Positives, num_classes: int) -> Tensor:
-    """(P,) the logit of its own class of each chosen anchor."""
+    """Return (P,) the logit of its own class of each chosen anchor."""
     return take(levels, chosen.where, num_classes).gather(1, chosen.labels[:, None])[:, 0]
 
 
 def _absent(levels: Sequence[Tensor], chosen: Positives, num_classes: int, present: Tensor) -> Tensor:
-    """The sum over all logits of the loss of a class that is not there, but for those `present` and those ignored."""
+    """Return the loss of absent classes summed over all logits, except those `present` and those ignored."""
     total = torch.stack([_absent_focal(level) for level in levels]).sum()
     return total - _absent_focal(present) - _absent_focal(take(levels, chosen.ignored, num_classes))
 

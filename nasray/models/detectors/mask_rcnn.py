@@ -90,14 +90,14 @@ class MaskRCNN(FasterRCNN):
         self.mask_head = nn.Sequential(trunk, MaskRCNNPredictor(width, channels, num_classes))
 
     def forward_raw(self, images: Tensor) -> Raw:
-        """What Faster R-CNN gives, and the pyramid's `levels` that masks are pooled from."""
+        """Return what Faster R-CNN computes, and the pyramid's `levels` that masks are pooled from."""
         levels = self.pyramid(images)
         return {**self.raw_boxes(levels, images.shape[-2:]), "levels": levels[:-1]}
 
     def loss(
         self, images: Tensor, targets: Sequence[Target], generator: torch.Generator | None = None
     ) -> dict[str, Tensor]:
-        """The losses of Faster R-CNN, and `loss_masks`.
+        """Return the losses of Faster R-CNN, and `loss_masks`.
 
         Raises:
             ValueError: if an image has boxes without masks.
@@ -110,7 +110,7 @@ class MaskRCNN(FasterRCNN):
         return super().loss(images, targets, generator)
 
     def region_losses(self, maps: Sequence[Tensor], samples: Samples, targets: Sequence[Target]) -> dict[str, Tensor]:
-        """Those of the boxes, and of the masks of positive regions."""
+        """Return the losses of the boxes, and of the masks of positive regions."""
         losses = super().region_losses(maps, samples, targets)
         positive = torch.where(samples.labels < self.num_classes)[0]
         regions, labels = samples.regions[positive], samples.labels[positive]
@@ -121,7 +121,7 @@ class MaskRCNN(FasterRCNN):
         return losses | {"loss_masks": errors / positive_count(len(labels), like=errors)}
 
     def postprocess(self, raw: Raw, image_hw: Tensor) -> Detections:
-        """Detections with masks, (B, K, 28, 28) probabilities of each box's own class; 0 for padding."""
+        """Return detections with masks, (B, K, 28, 28) probabilities of each box's own class; 0 for padding."""
         found = super().postprocess(raw, image_hw)
         maps = list(raw["levels"])
         (logits,) = apply_to_boxes(self._mask_logits, maps, found.boxes, found.scores > 0, POOLED_SIZE, self.groups)
@@ -135,7 +135,7 @@ class MaskRCNN(FasterRCNN):
 
 
 def _mask_trunk(make: MakeHead | None, channels: int) -> tuple[nn.Module, int]:
-    """The head that fills the slot, or by default four convolutions, and its number of output channels."""
+    """Return the head that fills the slot, or by default four convolutions, and its number of output channels."""
     if make is None:
         return MaskRCNNHeads(channels, [channels] * NUM_CONVS, dilation=1), channels
     trunk: Any = make(in_channels=channels, num_levels=1)
@@ -148,7 +148,7 @@ def _mask_trunk(make: MakeHead | None, channels: int) -> tuple[nn.Module, int]:
 
 
 def mask_targets(regions: Tensor, truth: Tensor, targets: Sequence[Target]) -> Tensor:
-    """What the masks of regions should be: the annotated ones, cut out and resized to (R, 28, 28), in [0, 1].
+    """Return what the masks of regions should be: the annotated ones, cut out and resized to (R, 28, 28), in [0, 1].
 
     Args:
         regions: (R, 5), those of an image after those of the one before.
@@ -166,7 +166,7 @@ def mask_targets(regions: Tensor, truth: Tensor, targets: Sequence[Target]) -> T
 
 
 def paste_masks(masks: Tensor, boxes: Tensor, image_hw: tuple[int, int]) -> Tensor:
-    """Masks of boxes as masks of the whole image, (K, H, W) bool: where the probability is at least one half.
+    """Return masks of boxes as masks of the whole image, (K, H, W) bool: where the probability is at least one half.
 
     Args:
         masks: (K, M, M) probabilities within each box.

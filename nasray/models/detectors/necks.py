@@ -55,7 +55,7 @@ class FPN(nn.Module):
 
 
 def norm_layer(name: str) -> Callable[[int], nn.Module] | None:
-    """What makes a norm of a number of channels; None for "none".
+    """Return what makes a norm of a number of channels; None for "none".
 
     Raises:
         ValueError: for an unknown name.
@@ -67,7 +67,7 @@ def norm_layer(name: str) -> Callable[[int], nn.Module] | None:
 
 
 def _group_norm(channels: int) -> nn.GroupNorm:
-    """32 groups as in the papers, but fewer where a group would have less than three channels.
+    """Return 32 groups as in the papers, but fewer where a group would have less than three channels.
 
     A group of one channel and one pixel, as on the coarsest level of a small image, is always zero.
     """

@@ -61,7 +61,7 @@ def pool_regions(maps: Sequence[Tensor], regions: Tensor, size: int, groups: Gro
 
 
 def without_values(x: Tensor) -> bool:
-    """Whether shapes must not depend on values: in an export, and on the meta device, where operations are counted."""
+    """Return whether shapes must not depend on values: in an export, and on the meta device for counting operations."""
     return torch.compiler.is_exporting() or x.is_meta
 
 
@@ -87,7 +87,7 @@ def apply_to_boxes(
     size: int,
     groups: Groups,
 ) -> tuple[Tensor, ...]:
-    """What a head says of boxes: tensors (B, P, ...), 0 for boxes that are padding.
+    """Return what a head says of boxes: tensors (B, P, ...), 0 for boxes that are padding.
 
     Args:
         head: maps (R, channels, S, S) to tensors of R rows.
@@ -112,7 +112,7 @@ def apply_to_boxes(
 def _pool_by_level(
     maps: Sequence[Tensor], regions: Tensor, level: Tensor, size: int, scales: Sequence[float]
 ) -> Tensor:
-    """The regions of each level together."""
+    """Return the regions of each level together."""
     order = level.argsort()
     parts = regions[order].split(torch.bincount(level, minlength=len(maps)).tolist())
     pooled = [
@@ -125,7 +125,7 @@ def _pool_by_level(
 def _pool_everywhere(
     maps: Sequence[Tensor], regions: Tensor, level: Tensor, size: int, scales: Sequence[float]
 ) -> Tensor:
-    """All regions from all levels, so that no shape depends on values."""
+    """Return all regions from all levels, so that no shape depends on values."""
     pooled: Tensor = roi_align(maps[0], regions, size, scales[0], POINTS)
     for index in range(1, len(maps)):
         other = roi_align(maps[index], regions, size, scales[index], POINTS)
@@ -136,7 +136,7 @@ def _pool_everywhere(
 def _pool_from_table(
     maps: Sequence[Tensor], regions: Tensor, level: Tensor, size: int, scales: Sequence[float]
 ) -> Tensor:
-    """The same as sums over rows of a table: all pixels of all levels, (pixels, channels).
+    """Return the same as sums over rows of a table: all pixels of all levels, (pixels, channels).
 
     On CPUs the gradient of torchvision's `roi_align` runs on one core and jumps through memory; this takes less than a
     third of its time. Bilinear interpolation and mean make each bin a weighted sum of 4 x 4 pixels.
@@ -162,7 +162,7 @@ def _pool_from_table(
 
 
 def _pixels(start: Tensor, end: Tensor, extent: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Along one axis, the pixels that each bin averages and their weights, both (R, S, 2 * POINTS).
+    """Return, along one axis, the pixels that each bin averages and their weights, both (R, S, 2 * POINTS).
 
     Args:
         start: (R,) lower edges of the boxes in pixels of their map.

@@ -93,13 +93,13 @@ class RetinaNet(Detector):
         self.head = RetinaNetHead(trunk, self.anchors.num_per_location, num_classes)
 
     def forward_raw(self, images: Tensor) -> Raw:
-        """Of each level, finest first: `logits` (B, 9 * C, H, W), `deltas` (B, 9 * 4, H, W) to the anchors."""
+        """Return per level, finest first: `logits` (B, 9 * C, H, W), `deltas` (B, 9 * 4, H, W) to the anchors."""
         return {**self.head(self.neck(self.features(images, REDUCTIONS)))}
 
     def loss(
         self, images: Tensor, targets: Sequence[Target], generator: torch.Generator | None = None
     ) -> dict[str, Tensor]:
-        """`loss_classes` (focal) and `loss_boxes` (L1 of the deltas)."""
+        """Return `loss_classes` (focal) and `loss_boxes` (L1 of the deltas)."""
         raw = self.forward_raw(images)
         logits = list(raw["logits"])
         anchors = torch.cat(self.anchors(logits, STRIDES))
@@ -144,5 +144,5 @@ class RetinaNetHead(nn.Module):
 
 
 def octaves(size: float) -> list[float]:
-    """A size and those a third and two thirds of an octave above it, in whole pixels."""
+    """Return a size and those a third and two thirds of an octave above it, in whole pixels."""
     return [size, int(size * 2 ** (1 / 3)), int(size * 2 ** (2 / 3))]

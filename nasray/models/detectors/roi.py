@@ -102,7 +102,7 @@ def sample_regions(
     num: int,
     generator: torch.Generator | None = None,
 ) -> Samples:
-    """Proposals and annotated boxes to learn from, matched to the boxes.
+    """Return proposals and annotated boxes to train on, matched to the boxes.
 
     Args:
         proposals: (B, P, 4).
@@ -150,6 +150,6 @@ def box_loss(logits: Tensor, deltas: Tensor, samples: Samples) -> dict[str, Tens
 
 
 def decode(deltas: Tensor, boxes: Tensor) -> Tensor:
-    """The boxes of every class, (R, C, 4), from (R, C, 4) deltas and (R, 4) boxes."""
+    """Return the boxes of every class, (R, C, 4), from (R, C, 4) deltas and (R, 4) boxes."""
     decoded: Tensor = CODER.decode_single(deltas.flatten(1), boxes)
     return decoded.view_as(deltas)

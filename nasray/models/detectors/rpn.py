@@ -47,7 +47,7 @@ def propose(
     num_before: int,
     num: int,
 ) -> tuple[Tensor, Tensor]:
-    """The boxes that are most likely to hold something.
+    """Return the boxes that are most likely to hold something.
 
     Args:
         logits: (B, A) objectness of each level, float32.
@@ -76,7 +76,7 @@ def propose(
 
 
 def ranks(logits: Tensor) -> Tensor:
-    """Scores in (0, 1) in the order of logits of any shape: they tell which is better, not how probable.
+    """Return scores in (0, 1) in the order of logits of any shape: they tell which is better, not how probable.
 
     A sigmoid rounds confident logits to the same float32, and low ones to 0, onnxruntime's sooner than PyTorch's.
     """
@@ -90,7 +90,7 @@ def rpn_loss(
     targets: Sequence[Target],
     generator: torch.Generator | None = None,
 ) -> dict[str, Tensor]:
-    """Binary cross entropy of the objectness, smooth L1 of the deltas; both over the number of sampled anchors.
+    """Return the objectness's binary cross entropy and the deltas' smooth L1, over the number of sampled anchors.
 
     Args:
         logits: (B, A) objectness of each level, float32.
@@ -123,7 +123,7 @@ def rpn_loss(
 def sample(
     matched: Tensor, num: int, positive_share: float, generator: torch.Generator | None
 ) -> tuple[Tensor, Tensor]:
-    """Random indices of positives and of negatives, `num` together where there are enough.
+    """Return random indices of positives and of negatives, `num` together where there are enough.
 
     Args:
         matched: (A,) as `anchors.match` gives it.
@@ -141,12 +141,12 @@ def _some(index: Tensor, num: int, generator: torch.Generator | None) -> Tensor:
 
 
 def _take(values: Tensor, index: Tensor) -> Tensor:
-    """Of (B, A, 4) values those of (B, P) indices: (B, P, 4)."""
+    """Return those of (B, P) indices of (B, A, 4) values: (B, P, 4)."""
     return values.gather(1, index[..., None].expand(-1, -1, 4))
 
 
 def _survivors(boxes: Tensor, scores: Tensor) -> Tensor:
-    """The (B, A) scores, 0 for those of (B, A, 4) boxes of one level that non-maximum suppression drops."""
+    """Return the (B, A) scores, 0 for those of (B, A, 4) boxes of one level that non-maximum suppression drops."""
     if without_values(scores):  # any number of images at once
         image = torch.arange(len(scores), device=scores.device)[:, None].expand_as(scores)
         keep = suppress(boxes.flatten(0, 1), scores.flatten(), image.flatten(), NMS_IOU)

@@ -81,7 +81,7 @@ class SSDLite(Detector):
         self.deltas = nn.ModuleList(_predictor(width, NUM_PER_LOCATION * 4) for width in widths)
 
     def forward_raw(self, images: Tensor) -> Raw:
-        """Of each level, finest first: `logits` (B, 6 * (C + 1), H, W), `deltas` (B, 6 * 4, H, W) to default boxes."""
+        """Return per level, finest first: `logits` (B, 6 * (C + 1), H, W), `deltas` (B, 6 * 4, H, W) to defaults."""
         levels = self.features(images, REDUCTIONS)
         for half in self.extra:
             levels.append(half(levels[-1]))
@@ -93,7 +93,7 @@ class SSDLite(Detector):
     def loss(
         self, images: Tensor, targets: Sequence[Target], generator: torch.Generator | None = None
     ) -> dict[str, Tensor]:
-        """`loss_classes` (cross entropy of positives and hardest negatives) and `loss_boxes` (smooth L1).
+        """Return `loss_classes` (cross entropy of positives and hardest negatives) and `loss_boxes` (smooth L1).
 
         An image without boxes has no positives, and so no negatives either.
         """
@@ -123,7 +123,7 @@ class SSDLite(Detector):
 
 
 def default_boxes(levels: Sequence[Tensor]) -> list[Tensor]:
-    """The default boxes of each level of (B, ..., H, W), finest first: (H * W * 6, 4).
+    """Return the default boxes of each level of (B, ..., H, W), finest first: (H * W * 6, 4).
 
     The first level tells the padded image's size, of which the boxes are shares: its locations are 16 pixels apart.
     """
@@ -140,7 +140,7 @@ def default_boxes(levels: Sequence[Tensor]) -> list[Tensor]:
 
 
 def default_shares(level: int) -> list[tuple[float, float]]:
-    """Width and height of the six default boxes at a location of a level, as shares of the image's."""
+    """Return the width and height of the six default boxes at a location of a level, as shares of the image's."""
     scale, between = SCALES[level], math.sqrt(SCALES[level] * SCALES[level + 1])
     shares = [(scale, scale), (between, between)]
     for ratio in RATIOS:
@@ -151,7 +151,7 @@ def default_shares(level: int) -> list[tuple[float, float]]:
 
 @torch.no_grad()
 def match(defaults: Tensor, boxes: Tensor) -> Tensor:
-    """The box that each default box is to predict, (A,): its index, or `BACKGROUND`.
+    """Return the box that each default box is to predict, (A,): its index, or `BACKGROUND`.
 
     It is the one that it overlaps most, if by `POSITIVE_IOU`. Whatever that says, the default box that overlaps a box
     most predicts this one; the last one of several.
@@ -172,7 +172,7 @@ def match(defaults: Tensor, boxes: Tensor) -> Tensor:
 
 
 def mined_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """The sum of the cross entropy over positives and, in each image, three times as many hardest negatives.
+    """Return the sum of the cross entropy over positives and, in each image, three times as many hardest negatives.
 
     Args:
         logits: (B, A, C + 1).
@@ -187,7 +187,7 @@ def mined_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def _half(in_channels: int, out_channels: int) -> nn.Sequential:
-    """What halves height and width, rounded up."""
+    """Return the layers that halve height and width, rounded up."""
     mid = out_channels // 2
     return nn.Sequential(
         *_conv_norm(in_channels, mid, 1),

@@ -85,7 +85,7 @@ class YOLOF(Detector):
         self.objectness = predictor(channels, NUM_SIZES)
 
     def forward_raw(self, images: Tensor) -> Raw:
-        """`logits` (B, 5 * C, H, W) of class and objectness together, `deltas` (B, 5 * 4, H, W) to the anchors."""
+        """Return `logits` (B, 5 * C, H, W) of class and objectness together, `deltas` (B, 5 * 4, H, W) to anchors."""
         (x,) = self.features(images, [STRIDE])
         x = self.encoder(x)
         classes, boxes = self.class_tower(x), self.box_tower(x)
@@ -97,7 +97,7 @@ class YOLOF(Detector):
     def loss(
         self, images: Tensor, targets: Sequence[Target], generator: torch.Generator | None = None
     ) -> dict[str, Tensor]:
-        """`loss_classes` (focal) and `loss_boxes` (generalized IoU)."""
+        """Return `loss_classes` (focal) and `loss_boxes` (generalized IoU)."""
         logits, anchors, predictions = self._decode(self.forward_raw(images))
         matches = [
             match(anchors, prediction, target["boxes"])
@@ -118,7 +118,7 @@ class YOLOF(Detector):
         return detect([scores], [boxes], image_hw, self.score_threshold, self.nms_iou, self.max_detections)
 
     def _decode(self, raw: Raw) -> tuple[Tensor, Tensor, Tensor]:
-        """Logits as they are, anchors (A, 4) and predicted boxes (B, A, 4), whose centers are near the anchors'."""
+        """Return the logits, anchors (A, 4) and predicted boxes (B, A, 4), whose centers are near the anchors'."""
         logits, deltas = torch.as_tensor(raw["logits"]), torch.as_tensor(raw["deltas"])
         (anchors,) = self.anchors([logits], [STRIDE])
         shift, scale = flatten_level(deltas.float(), 4).split(2, dim=-1)
@@ -151,7 +151,7 @@ class DilatedBlock(nn.Module):
 
 @torch.no_grad()
 def match(anchors: Tensor, predictions: Tensor, boxes: Tensor) -> Tensor:
-    """The box that each anchor is to predict, (A,): its index, or `BACKGROUND` or `IGNORED` (uniform matching).
+    """Return the box that each anchor is to predict, (A,): its index, or `BACKGROUND` or `IGNORED` (uniform matching).
 
     Every box, however large, chooses four anchors and four anchors' predictions: those closest to it, by the L1
     distance of center, width and height. Of several boxes an anchor gets the one that it overlaps most.
@@ -174,7 +174,7 @@ def match(anchors: Tensor, predictions: Tensor, boxes: Tensor) -> Tensor:
 
 
 def _conv_norm(in_channels: int, out_channels: int, kernel: int, dilation: int = 1) -> list[nn.Module]:
-    """A convolution that keeps height and width, and its norm."""
+    """Return a convolution that keeps height and width, and its norm."""
     padding = dilation * (kernel // 2)
     conv = nn.Conv2d(in_channels, out_channels, kernel, padding=padding, dilation=dilation, bias=False)
     nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")

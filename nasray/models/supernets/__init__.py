@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def supernet_architecture(space: Space) -> Architecture:
-    """What stands for the supernet of a space in checkpoints and trainings.
+    """Return what stands for the supernet of a space in checkpoints and trainings.
 
     Raises:
         NasrayError: for a space of whose family there is no supernet.
@@ -25,7 +25,7 @@ def supernet_architecture(space: Space) -> Architecture:
 
 
 def space_of_supernet(architecture: Architecture, **options: Any) -> Space:
-    """The space whose supernet an architecture stands for; `options` are of the space and about costs.
+    """Return the space whose supernet an architecture stands for; `options` are of the space and about costs.
 
     Raises:
         NasrayError: if it stands for none.
@@ -42,7 +42,7 @@ def space_of_supernet(architecture: Architecture, **options: Any) -> Space:
 
 
 def build_supernet(space: Space, **options: Any) -> Supernet:
-    """The supernet of a space, on the current default device, with fresh weights and no path set.
+    """Return the supernet of a space, on the current default device, with fresh weights and no path set.
 
     Args:
         space: whose architectures it holds.

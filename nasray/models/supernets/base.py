@@ -66,7 +66,7 @@ class Supernet(nn.Module):
         self.path = row
 
     def extract(self, genes: Genes) -> nn.Module:
-        """The standalone network of a path, with a copy of its weights and statistics; whatever path is set.
+        """Return the standalone network of a path, with a copy of its weights and statistics; whatever path is set.
 
         It is on the supernet's device, in its dtype and mode, and computes to the last bit what the path computes.
 
@@ -107,7 +107,7 @@ class Supernet(nn.Module):
 
     @abstractmethod
     def standalone(self, row: NDArray[np.int64]) -> nn.Module:
-        """The network of a path by itself, on the current default device, with any weights."""
+        """Return the network of a path by itself, on the current default device, with any weights."""
 
     @abstractmethod
     def path_state(self, row: NDArray[np.int64]) -> dict[str, Tensor]:

@@ -89,7 +89,7 @@ def kept_statistics(module: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def _averaging(module: nn.Module) -> Iterator[Callable[[int], None]]:
-    """Batch norms that run within it begin anew and average; the function given says how many images come next."""
+    """Let batch norms begin anew and average; yield a function that is told how many images come next."""
     modes = {part: part.training for part in module.modules()}
     module.eval()
     norms = [norm for norm in _norms(module) if norm.train().training]
@@ -123,6 +123,6 @@ def _averaging(module: nn.Module) -> Iterator[Callable[[int], None]]:
 
 
 def _norms(module: nn.Module) -> list[_BatchNorm]:
-    """The batch norms that have statistics."""
+    """Return the batch norms that have statistics."""
     parts = [part for part in module.modules() if isinstance(part, _BatchNorm)]
     return [norm for norm in parts if norm.track_running_stats and norm.running_mean is not None]

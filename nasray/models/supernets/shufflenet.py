@@ -50,6 +50,6 @@ class ShuffleNetSupernet(ChoiceSupernet):
         self.out_channels = network.out_channels
 
     def standalone(self, row: NDArray[np.int64]) -> ShuffleNet:
-        """The `ShuffleNet` of a path, with any weights."""
+        """Return the `ShuffleNet` of a path, with any weights."""
         spec = self.space.to_architecture(row).spec
         return ShuffleNet(**spec, out_levels=self.out_levels, momentum=self.momentum)

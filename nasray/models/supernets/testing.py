@@ -46,7 +46,7 @@ def check_supernet(space: Space, *, image_hw: tuple[int, int] = (64, 64), num_pa
 
 
 def check_extraction(supernet: Supernet, paths: Population, images: Tensor) -> None:
-    """A path computes what its extracted network computes, to the bit, in training and in inference mode.
+    """Check that a path computes what its extracted network computes, to the bit, in training and in inference mode.
 
     Where the path's maps have fewer channels, the supernet's are padded with zeros.
     """
@@ -67,7 +67,7 @@ def check_extraction(supernet: Supernet, paths: Population, images: Tensor) -> N
 
 
 def check_path_state(supernet: Supernet, paths: Population, images: Tensor) -> None:
-    """`path_state` holds the supernet's own memory, under the names and shapes of the architecture's network."""
+    """Check that `path_state` holds the supernet's own memory, named and shaped as the architecture's network."""
     del images
     own = {value.untyped_storage().data_ptr() for value in supernet.state_dict(keep_vars=True).values()}
     for row in paths:
@@ -81,7 +81,7 @@ def check_path_state(supernet: Supernet, paths: Population, images: Tensor) -> N
 
 
 def check_off_path(supernet: Supernet, paths: Population, images: Tensor) -> None:
-    """A step changes nothing of what its path does not use.
+    """Check that a step changes nothing of what its path does not use.
 
     Parameters no part of which is on the path, and statistics of norms that do not run, stay the same to the bit, with
     weight decay and momentum. Where a part of a parameter is on the path, the gradient of the rest is 0.
@@ -112,7 +112,7 @@ def check_off_path(supernet: Supernet, paths: Population, images: Tensor) -> Non
 
 
 def check_statistics(supernet: Supernet, paths: Population, images: Tensor) -> None:
-    """Statistics of one path are those of its network by itself, and are put back to the bit."""
+    """Check that statistics of one path are those of its network by itself, and are put back to the bit."""
     before = {name: value.clone() for name, value in supernet.state_dict().items()}
     for row in paths:
         network = supernet.extract(row)
@@ -129,7 +129,7 @@ def check_statistics(supernet: Supernet, paths: Population, images: Tensor) -> N
 
 
 def check_round_trip(supernet: Supernet, paths: Population, images: Tensor) -> None:
-    """Space and weights come back from what checkpoints keep; the path is no part of it, and a copy keeps its own."""
+    """Check that space and weights come back from what checkpoints keep; the path is no part of it, nor of a copy."""
     architecture = supernet_architecture(supernet.space)
     twin = build_supernet(space_of_supernet(architecture))
     _is(supernet_architecture(twin.space) == architecture, f"{architecture.text} comes back as another supernet")
@@ -151,7 +151,7 @@ def check_round_trip(supernet: Supernet, paths: Population, images: Tensor) -> N
 
 
 def check_refusals(supernet: Supernet, paths: Population, images: Tensor) -> None:
-    """Rows that are no architecture are refused with `ValueError`, and leave the path as it is."""
+    """Check that rows that are no architecture are refused with `ValueError`, and leave the path as it is."""
     del images
     supernet.set_path(paths[0])
     invalid = supernet.space.sample(1, np.random.default_rng(0))[0].copy()

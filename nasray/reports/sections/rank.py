@@ -50,7 +50,7 @@ def rank_plots(result: dict[str, Any]) -> tuple[Plot, ...]:
 
 
 def _stated(found: dict[str, Any]) -> bool:
-    """Whether an agreement could be stated: null in rank.json is read as NaN."""
+    """Return whether an agreement could be stated: null in rank.json is read as NaN."""
     value = found["kendall"]["value"]
     return value is not None and math.isfinite(value)
 
