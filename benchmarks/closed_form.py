@@ -20,7 +20,7 @@ from nasray.parts import make_evaluator, make_searcher
 
 
 def populations(experiment):
-    """The survivors of an evolution at ten moments."""
+    """Return the survivors of an evolution at ten moments."""
     searcher, evaluator = make_searcher(experiment), make_evaluator(experiment)
     search = OrderedSearch(searcher, evaluations=experiment.evaluations, batch_size=experiment.batch_size, in_flight=2)
     every = max(experiment.evaluations // experiment.batch_size // 10, 1)

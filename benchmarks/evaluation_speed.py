@@ -76,7 +76,7 @@ def draw_boxes(rng: np.random.Generator, num: int) -> np.ndarray:
 
 
 def libraries() -> dict[str, Library]:
-    """The libraries that are installed, the reference first."""
+    """Return the libraries that are installed, the reference first."""
     found: dict[str, Library] = {"pycocotools": (COCO, COCOeval)}
     with contextlib.suppress(ImportError):
         import faster_coco_eval

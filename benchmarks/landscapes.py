@@ -155,7 +155,7 @@ def hypervolume(values, low, high):
 
 
 def search(make, name, evaluations, seed, *, several, batches=None, shift=SEARCHER_SEED):
-    """What one search reaches."""
+    """Return what one search reaches."""
     make_space, make_landscape, budget = LANDSCAPES[name]
     space = make_space()
     landscape = make_landscape(space, seed)
@@ -202,14 +202,14 @@ def plain_aging(name, evaluations, seed):
 
 
 def in_deviations(score, space, landscape, budget, seed):
-    """A score in standard deviations of the landscape above its mean."""
+    """Return a score in standard deviations of the landscape above its mean."""
     rows = reference(space, landscape, budget, seed)
     sample = landscape(rows)["score"]
     return float((score - sample.mean()) / sample.std())
 
 
 def reached(searcher, name, evaluations, seed, *, several):
-    """What one search by a named searcher reaches; the two baselines of several lines look at one at a time."""
+    """Return what one search by a named searcher reaches; the two baselines of several lines look at one at a time."""
     if searcher == PLAIN:
         return plain_aging(name, evaluations, seed)
     options = {"batches": (1, 1), "shift": 0} if searcher.startswith("optuna") else {}
@@ -249,7 +249,7 @@ def interval(results):
 
 
 def show(rows, sizes):
-    """A table in Markdown: mean and interval; what is below random is marked."""
+    """Return a table in Markdown: mean and interval; what is below random is marked."""
     print("| landscape | searcher | " + " | ".join(f"{size:,}" for size in sizes) + " |")
     print("|---|---|" + "---|" * len(sizes))
     for name, searcher in dict.fromkeys((row["landscape"], row["searcher"]) for row in rows):

@@ -24,7 +24,7 @@ BOUNDS = (0, 2, 4, 6, 8, 12, 24)
 
 
 def divided(architecture: Architecture, factor: int) -> Architecture:
-    """The network with all widths divided, at least 4 each."""
+    """Return the network with all widths divided, at least 4 each."""
     spec = architecture.spec
     for part in [spec["stem"], *spec["stages"]]:
         for key in ("width", "bottleneck"):

@@ -47,12 +47,12 @@ PARTS = ("recalibration", "inference", "metrics")
 
 
 def make_space_of(name: str) -> Any:
-    """The space of `detnas-laptop`, or one of DetNAS's."""
+    """Return the space of `detnas-laptop`, or one of DetNAS's."""
     return make_space(load_experiment("detnas-laptop")) if name == "laptop" else ShuffleNetSpace(name)
 
 
 def make_checkpoint(folder: Path, options: argparse.Namespace) -> Path:
-    """A supernet as a detector, trained for a few steps: times do not depend on what it has learnt."""
+    """Train a supernet as a detector for a few steps: times do not depend on its weights."""
     recipe = load_recipe(options.recipe)
     recipe = dataclasses.replace(
         recipe,
@@ -121,7 +121,7 @@ def memory_mib(name: str) -> float:
 
 
 def mapped_mib(path: Path) -> dict[str, float]:
-    """The pages of a file that this process has mapped: all of them (`rss`), and its share of them (`pss`)."""
+    """Return the pages of a file that this process has mapped: all of them (`rss`), and its share of them (`pss`)."""
     totals = {"rss": 0.0, "pss": 0.0, "private_dirty": 0.0}
     inside = False
     for line in Path("/proc/self/smaps").read_text().splitlines():
@@ -231,7 +231,7 @@ def measure(options: argparse.Namespace, checkpoint: Path) -> dict[str, Any]:
 
 
 def describe(result: dict[str, Any]) -> str:
-    """The figures as lines."""
+    """Return the figures as lines."""
     seconds, split, memory = result["seconds_per_path"], result["split"], result["peak_mib"]
     lines = [
         f"space {result['space']}, {result['data']}, {result['paths']} paths, statistics of "

@@ -105,7 +105,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def describe_device(device: torch.device) -> str:
-    """The GPU's name, or the number of threads."""
+    """Return the GPU's name, or the number of threads."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"CPU, {torch.get_num_threads()} threads"

@@ -54,14 +54,14 @@ def make_batch(size: int, image_hw: tuple[int, int]) -> tuple[Tensor, list[dict[
 
 
 def our_step(name: str, images: Tensor, targets: list[dict[str, Tensor]], layout: torch.memory_format) -> Any:
-    """A function that makes one training step of nasray's detector, and its number of parameters."""
+    """Return a function that makes one training step of nasray's detector, and its number of parameters."""
     detector = build_detector(name, build(ARCHITECTURES["resnet50"]), NUM_CLASSES).train().to(memory_format=layout)
     images = images.contiguous(memory_format=layout)
     return _step(detector, lambda: detector(images, targets)), _count(detector)
 
 
 def their_step(name: str, images: Tensor, targets: list[dict[str, Tensor]]) -> Any:
-    """The same of torchvision's, whose own transform is set to leave the size of the images alone."""
+    """Return the same of torchvision's, whose own transform is set to leave the size of the images alone."""
     height, width = images.shape[-2:]
     sizes: dict[str, Any] = {"min_size": min(height, width), "max_size": max(height, width)}
     classes = NUM_CLASSES + (name == "faster-rcnn")
@@ -90,7 +90,7 @@ def _count(model: nn.Module) -> float:
 
 
 def make(whose: str, name: str, options: argparse.Namespace) -> Any:
-    """The step of "ours", "ours-nchw" or "torchvision"."""
+    """Return the step of "ours", "ours-nchw" or "torchvision"."""
     images, targets = make_batch(options.batch_size, read_image_hw(options.image_size))
     if whose == "torchvision":
         return their_step(name, images, targets)

@@ -48,7 +48,7 @@ def without_ray(experiment, folder):
 
 
 def with_tune(experiment, folder, evaluator):
-    """The run's folder."""
+    """Return the run's folder."""
     run = RunFolder.create(folder, {})
     run_search(
         make_searcher(experiment),

@@ -14,7 +14,7 @@ THRESHOLD = 0.3
 
 
 def resized_size(width, height, rule):
-    """The width and height that the file's metadata ask for."""
+    """Return the width and height that the file's metadata ask for."""
     if "height" in rule:
         return rule["width"], rule["height"]
     scale = min(rule["short_side"] / min(width, height), rule["long_side"] / max(width, height))

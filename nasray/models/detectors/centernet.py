@@ -74,7 +74,7 @@ class CenterNet(Detector):
         self.offset = _head(channels, 2)
 
     def forward_raw(self, images: Tensor) -> Raw:
-        """Return `heatmap` (B, C, h, w) logits, `size` (width, height) and `offset` (x, y), (B, 2, h, w), in strides."""
+        """Return `heatmap` (B, C, h, w) logits, `size` (width, height), `offset` (x, y), (B, 2, h, w), in strides."""
         (x,) = self.features(images, [32])
         x = self.neck(x)
         return {"heatmap": self.heatmap(x), "size": self.size(x), "offset": self.offset(x)}
