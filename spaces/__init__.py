@@ -5,6 +5,7 @@ from nasray.spaces.base import Costs, Gene, Population, Space, row_keys
 from nasray.spaces.budget import Budget, CostFunction
 from nasray.spaces.errors import InfeasibleError, NasrayError
 from nasray.spaces.layers import LayerTable
+from nasray.spaces.ofa_resnet import OFAResNetSpace
 from nasray.spaces.restricted import Forbidden, RestrictedSpace, forbid_values
 from nasray.spaces.shufflenet import ShuffleNetSpace
 from nasray.spaces.staged import BasicSpace, BottleneckSpace, InvertedGatedSpace, InvertedSpace
@@ -12,7 +13,8 @@ from nasray.spaces.staged_layers import staged_layers
 from nasray.spaces.tokens import Tokens
 
 SPACES: dict[str, type[Space]] = {
-    space.family: space for space in (BottleneckSpace, BasicSpace, InvertedSpace, InvertedGatedSpace, ShuffleNetSpace)
+    space.family: space
+    for space in (BottleneckSpace, BasicSpace, InvertedSpace, InvertedGatedSpace, ShuffleNetSpace, OFAResNetSpace)
 }
 
 __all__ = [
@@ -30,6 +32,7 @@ __all__ = [
     "InvertedSpace",
     "LayerTable",
     "NasrayError",
+    "OFAResNetSpace",
     "Population",
     "RestrictedSpace",
     "ShuffleNetSpace",

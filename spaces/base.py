@@ -39,12 +39,14 @@ class Gene:
         values: the allowed integers, ascending, without repetition.
         log: whether samplers should draw it uniformly in the logarithm (widths) instead of uniformly.
         ordered: whether neighbors are alike (widths, depths) or the values are mere labels (kinds of operation).
+        absent: the value of a part that is not there; a restriction to some values leaves it allowed.
     """
 
     name: str
     values: tuple[int, ...]
     log: bool = False
     ordered: bool = True
+    absent: int | None = None
 
     def __post_init__(self) -> None:
         if not self.values or list(self.values) != sorted(set(self.values)):
@@ -221,11 +223,35 @@ class Space(ABC):
         while missing > 0 and tried < max_tries:
             share = (num - missing + 1) / (tried + 1)
             size = min(int(missing * 1.25 / share) + 1, 4096, max_tries - tried)
-            rows = self.sample(size, rng)
+            near = None if cost else self.sample_near(size, budget, rng)
+            if near is not None and not len(near):
+                break
+            rows = self.sample(size, rng) if near is None else near
             found.append(rows[budget.admits((cost or self.cost)(rows), size)][:missing])
             missing -= len(found[-1])
             tried += size
         return np.concatenate(found)
+
+    def sample_near(
+        self,
+        num: int,
+        budget: Budget,
+        rng: np.random.Generator,
+        allowed: Mapping[tuple[int, ...], Population] | None = None,
+    ) -> Population | None:
+        """(num, G) valid rows, distributed as `sample`'s are, of a small set that holds all within a budget.
+
+        By default None: nothing better is known than samples of the whole space. (0, G) rows say that nothing is
+        within the budget.
+
+        Args:
+            num: Number of rows to return.
+            budget: Bounds on the space's own costs.
+            rng: Generator of all randomness.
+            allowed: (K, C) settings of some groups, which alone are drawn; all of the others.
+        """
+        del num, budget, rng, allowed
+        return None
 
     def mutate(self, population: Population, rng: np.random.Generator) -> Population:
         """Return (N, G) valid rows, each a mutant of its row: one gene, chosen uniformly, is drawn anew.

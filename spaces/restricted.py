@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from nasray.spaces.architecture import Architecture
 from nasray.spaces.base import Costs, Gene, Mask, Population, Space, row_keys
+from nasray.spaces.budget import Budget
 from nasray.spaces.errors import InfeasibleError, NasrayError
 from nasray.spaces.groups import MAX_SETTINGS, group_settings, merge_groups
 from nasray.spaces.ranges import shortened
@@ -91,7 +92,7 @@ class RestrictedSpace(Space):
         if len(values) == len(gene.values):
             return gene
         log = gene.log and values == tuple(range(gene.values[0], values[-1] + 1, gene.values[0])) and len(values) > 1
-        return Gene(gene.name, values, log=log, ordered=gene.ordered)
+        return Gene(gene.name, values, log=log, ordered=gene.ordered, absent=gene.absent)
 
     @cached_property
     def groups(self) -> tuple[tuple[int, ...], ...]:
@@ -210,6 +211,20 @@ class RestrictedSpace(Space):
                 rows[:, list(group)] = self._found_settings(rows, group, rng)
         return rows
 
+    def sample_near(
+        self,
+        num: int,
+        budget: Budget,
+        rng: np.random.Generator,
+        allowed: Mapping[tuple[int, ...], Population] | None = None,
+    ) -> Population | None:
+        """See `Space.sample_near`; of the settings that are allowed, where all of them are listed."""
+        del allowed
+        listed = {group: settings for group, settings in self._allowed_settings.items() if settings is not None}
+        if len(listed) < len(self._allowed_settings):
+            return None
+        return self.space.sample_near(num, budget, rng, listed)
+
     def _found_settings(self, rows: Population, group: tuple[int, ...], rng: np.random.Generator) -> Population:
         """Return (N, C) allowed settings of a group, from samples of the space, beginning with the rows themselves."""
         columns, found, missing, tried = list(group), [], len(rows), 0
@@ -325,7 +340,8 @@ def forbid_values(space: Space, within: Mapping[str, Sequence[int]]) -> Forbidde
     Args:
         space: Space to restrict.
         within: Allowed values by the last word of the genes' names, or a whole name: `{"width": [80, 100]}` is about
-            `c2.width` and `c3.width`. Other genes keep all their values. A gene takes those of the values that it has.
+            `c2.width` and `c3.width`. Other genes keep all their values. A gene takes those of the values that it has,
+            and the one that says that its part is absent.
 
     Raises:
         NasrayError: for a word that no gene has, a value that none of its genes has, or a gene that is left without.
@@ -345,7 +361,7 @@ def forbid_values(space: Space, within: Mapping[str, Sequence[int]]) -> Forbidde
                     f"{word}: {shortened(list(allowed))} leaves gene {gene.name!r} without a value. It has: "
                     f"{_short_list(gene.values)}"
                 )
-            forbidden += [((gene.name, value),) for value in gene.values if value not in allowed]
+            forbidden += [((gene.name, value),) for value in gene.values if value not in (*allowed, gene.absent)]
     return tuple(forbidden)
 
 

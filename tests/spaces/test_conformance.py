@@ -7,6 +7,7 @@ from nasray.spaces import (
     BottleneckSpace,
     Gene,
     InvertedSpace,
+    OFAResNetSpace,
     RestrictedSpace,
     ShuffleNetSpace,
     Space,
@@ -44,6 +45,11 @@ TESTED = {
     "tiny with parts": BasicSpace(**TINY, parts=(1, 2, 1, 1), max_depth=1),
     "narrow shufflenet": ShuffleNetSpace(stem_width=4, widths=(8, 12, 16, 24), depths=(1, 2, 1, 1)),
     "many parts": InvertedSpace(kernels=(5, 3, 7), parts=(3, 3, 3, 3), max_depth=3),
+    "coupled narrow once-for-all": OFAResNetSpace("tiny", coupled=True),
+    "restricted once-for-all": RestrictedSpace(
+        OFAResNetSpace("laptop"),
+        (*forbid_values(OFAResNetSpace("laptop"), {"expand": [20, 35]}), (("c2.depth", 1), ("c2.width", 65))),
+    ),
     "restricted cell": RestrictedSpace(Cell(), ((("width", 16), ("kernel", 5)), (("depth", 2),), (("width", 8),))),
     "restricted shufflenet": RestrictedSpace(
         ShuffleNetSpace(), (*forbid_values(ShuffleNetSpace(), {"c2.0": [0, 3]}), (("c2.1", 1), ("c5.3", 2)))
