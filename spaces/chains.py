@@ -150,7 +150,8 @@ def _steps(part: Part, bin_cost: int) -> _Steps:
     keys = np.stack([part.before, part.after, part.cost // bin_cost], axis=1)
     order = np.lexsort((part.setting, *keys.T[::-1]))
     steps, start, count = np.unique(keys[order], axis=0, return_index=True, return_counts=True)
-    return _Steps(*steps.T, count.astype(np.int64), start.astype(np.int64), part.setting[order])
+    before, after, shift = steps.T
+    return _Steps(before, after, shift, count.astype(np.int64), start.astype(np.int64), part.setting[order])
 
 
 def _grown(counts: Ints, steps: _Steps) -> Ints:

@@ -249,7 +249,7 @@ def ofa_layers(size: Size, population: Population, image_hw: tuple[int, int]) ->
     width = np.asarray(channels.stem, dtype=np.float64)[places[population[:, 2]]]
     rows, hw = LayerRows(), halved(image_hw)
     stem: dict[str, Any] = {"block": 0, "level": 1, "kernel": 3.0, "out_hw": hw}
-    kept = (population[:, 0] > 0) * 1.0
+    kept = (population[:, 0] > 0).astype(np.float64)
     rows.add(**stem, in_channels=3.0, out_channels=mid, repeats=1.0, stride=2, relu_in=False)
     rows.add(**stem, in_channels=mid, out_channels=mid, repeats=kept, skip=1.0)
     rows.add(**stem, in_channels=mid, out_channels=width, repeats=1.0, pooled_elements=width * (hw[0] * hw[1]))
@@ -262,7 +262,7 @@ def ofa_layers(size: Size, population: Population, image_hw: tuple[int, int]) ->
         for number in range(expand.shape[1]):
             stride = 2 if number == 0 and index > 0 else 1
             in_hw, hw, block = hw, halved(hw) if stride == 2 else hw, block + 1
-            present, inner = (expand[:, number] > 0) * 1.0, table[place, expand[:, number]]
+            present, inner = (expand[:, number] > 0).astype(np.float64), table[place, expand[:, number]]
             common: dict[str, Any] = {"block": block, "level": index + 2, "repeats": present}
             if number == 0:
                 pooled = width * (in_hw[0] * in_hw[1]) if stride == 2 else 0.0

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from nasray.architectures import libraries, shufflenet, staged, supernet
+from nasray.architectures import libraries, ofa_resnet, shufflenet, staged, supernet
 from nasray.architectures.family import SLOTS, Family, Slot
 from nasray.architectures.specs import did_you_mean
 from nasray.architectures.staged import PUBLISHED
@@ -26,6 +26,7 @@ COMPOSITE = "composite"
 _OURS: dict[str, Any] = {
     **staged.FAMILIES,
     **shufflenet.FAMILIES,
+    **ofa_resnet.FAMILIES,
     **supernet.FAMILIES,
     **libraries.FAMILIES,
 }

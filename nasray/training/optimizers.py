@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import nn
 
+from nasray.models.norms import freeze, freeze_norms
 from nasray.recipe import OptimizerOptions, Recipe
 from nasray.spaces import NasrayError
-from nasray.training.norms import freeze, freeze_norms
 
 NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)
 

@@ -20,13 +20,13 @@ from nasray.data.classification import ClassificationLoader, ClassificationSet, 
 from nasray.data.order import divide
 from nasray.models.classifier import Classifier
 from nasray.models.detectors.base import Detector
+from nasray.models.norms import synchronize_norms
 from nasray.models.supernets import PathSampler, space_of_supernet
 from nasray.options import make_part
 from nasray.recipe import PATH, Recipe
 from nasray.spaces import CostFunction, NasrayError
 from nasray.training.folder import CheckpointFiles, Description, read_description
 from nasray.training.loop import Batches, Loop, Parts
-from nasray.training.norms import synchronize_norms
 from nasray.training.optimizers import freeze_backbone
 from nasray.training.validation import make_accuracy, make_validation
 from nasray.training.weights import check_fits, load_weights

@@ -27,7 +27,7 @@ from nasray.recipe import (
     Recipe,
     ScheduleOptions,
 )
-from nasray.spaces import NasrayError, ShuffleNetSpace
+from nasray.spaces import NasrayError, OFAResNetSpace, ShuffleNetSpace
 from nasray.subnets import extract_network, fingerprint, subnet, trained_checkpoint
 from nasray.training import train_here
 from nasray.training.folder import Description
@@ -78,7 +78,8 @@ def outputs(network, images):
 
 @pytest.mark.parametrize("name", [*OPTIONS, "classifier"])
 @pytest.mark.parametrize("space", [ShuffleNetSpace(stem_width=8, widths=(16, 24, 32, 48), depths=(1, 1, 2, 1)),
-                                   ToySpace()], ids=["choice", "elastic"])  # fmt: skip
+                                   ToySpace(), OFAResNetSpace("tiny")],
+                         ids=["choice", "elastic", "once-for-all"])  # fmt: skip
 def test_the_network_of_a_path_is_a_standalone_one(space, name, monkeypatch):
     register(monkeypatch)
     if name == "classifier":

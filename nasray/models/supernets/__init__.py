@@ -66,7 +66,13 @@ def _check_family(family: str) -> None:
         raise NasrayError(f"there is no supernet of space {family!r}; there are those of {', '.join(SUPERNETS)}")
 
 
-SUPERNETS = Registry("supernet", {"shufflenet": "nasray.models.supernets.shufflenet:ShuffleNetSupernet"})
+SUPERNETS = Registry(
+    "supernet",
+    {
+        "shufflenet": "nasray.models.supernets.shufflenet:ShuffleNetSupernet",
+        "ofa-resnet": "nasray.models.supernets.ofa_resnet:OFAResNetSupernet",
+    },
+)
 """By family of the space; a new supernet is one line here."""
 
 __all__ = [

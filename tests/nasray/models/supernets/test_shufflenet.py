@@ -241,7 +241,7 @@ def test_mistakes():
     assert supernet.path is None
     with pytest.raises(NasrayError, match="no supernet of space 'basic'; there are those of shufflenet"):
         build_supernet(BasicSpace())
-    assert list(SUPERNETS) == ["shufflenet"]
+    assert "shufflenet" in SUPERNETS
 
 
 def test_importing_supernets_leaves_torch_alone():

@@ -47,24 +47,35 @@ class SyncedBatchNorm(nn.BatchNorm2d):
         """Map (B, C, H, W) to the same shape and dtype."""
         if not self.training:
             return super().forward(x)
-        values = x.float()
-        count = values.numel() // values.shape[1]
-        totals = _Sum.apply(torch.cat([values.sum(dim=(0, 2, 3)), values.new_tensor([count])]), self.group)
-        total = totals[-1]
-        mean = totals[:-1] / total
-        centered = values - mean[:, None, None]
-        variance = _Sum.apply(centered.square().sum(dim=(0, 2, 3)), self.group) / total
-        with torch.no_grad():
-            assert self.running_mean is not None
-            assert self.running_var is not None
-            assert self.num_batches_tracked is not None
-            assert self.momentum is not None
-            self.running_mean.lerp_(mean, self.momentum)
-            self.running_var.lerp_(variance * total / (total - 1), self.momentum)
-            self.num_batches_tracked.add_(1)
-        scale = self.weight * (variance + self.eps).rsqrt()
-        scaled: Tensor = centered * scale[:, None, None] + self.bias[:, None, None]
-        return scaled.to(x.dtype)
+        return synchronized_batch_norm(self, x, self.group)
+
+
+def synchronized_batch_norm(norm: nn.BatchNorm2d, x: Tensor, group: Any) -> Tensor:
+    """Normalize (B, C, H, W) by the statistics of all workers' images, and let a norm learn its running ones.
+
+    Args:
+        norm: Norm of C channels, or of more, of which the leading ones take part.
+        x: Images of this worker; those of the others have as many channels.
+        group: Workers; None for all.
+    """
+    num, values = x.shape[1], x.float()
+    count = values.numel() // num
+    totals = _Sum.apply(torch.cat([values.sum(dim=(0, 2, 3)), values.new_tensor([count])]), group)
+    total = totals[-1]
+    mean = totals[:-1] / total
+    centered = values - mean[:, None, None]
+    variance = _Sum.apply(centered.square().sum(dim=(0, 2, 3)), group) / total
+    with torch.no_grad():
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        assert norm.num_batches_tracked is not None
+        assert norm.momentum is not None
+        norm.running_mean[:num].lerp_(mean, norm.momentum)
+        norm.running_var[:num].lerp_(variance * total / (total - 1), norm.momentum)
+        norm.num_batches_tracked.add_(1)
+    scale = norm.weight[:num] * (variance + norm.eps).rsqrt()
+    scaled: Tensor = centered * scale[:, None, None] + norm.bias[:num, None, None]
+    return scaled.to(x.dtype)
 
 
 DONE = (FrozenBatchNorm, SyncedBatchNorm, nn.SyncBatchNorm)
@@ -151,7 +162,7 @@ def _replace_norms(
         if not hasattr(module, own):
             raise NasrayError(
                 f"{type(module).__name__} is a batch norm of a class of its own, which cannot be {own}: give it a "
-                f"method `{own}`, see nasray.training.norms; or train with one worker and backbone_norm batch"
+                f"method `{own}`, see nasray.models.norms; or train with one worker and backbone_norm batch"
             )
         replaced: nn.Module = getattr(module, own)(*arguments)
         return replaced

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import distributed, nn
 
+from nasray.models.norms import FrozenBatchNorm, SyncedBatchNorm, freeze, freeze_norms, synchronize_norms
 from nasray.spaces import NasrayError
-from nasray.training.norms import FrozenBatchNorm, SyncedBatchNorm, freeze, freeze_norms, synchronize_norms
 
 
 @pytest.fixture

@@ -1,0 +1,202 @@
+"""Supernets that share leading channels and leading blocks: a path is cut out of the largest network.
+
+Reference: Cai et al., "Once-for-All", ICLR 2020.
+
+Differs from the released code in: maps are padded with zeros to the channels of the widest network, so that whatever
+takes them needs to know nothing of paths.
+
+Shapes: B images, C channels, H x W pixels.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from nasray.models.norms import FrozenBatchNorm, synchronized_batch_norm
+from nasray.models.supernets.base import Supernet
+
+
+class ElasticConv2d(nn.Conv2d):
+    """A convolution of which the leading channels run: as many in as the input has, as many out as are chosen.
+
+    Attributes:
+        num_out: Channels of the output.
+    """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.num_out = self.out_channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C, H, W) to (B, num_out, H', W')."""
+        weight = self.weight[: self.num_out, : x.shape[1]]
+        bias = None if self.bias is None else self.bias[: self.num_out]
+        return functional.conv2d(x, weight, bias, self.stride, self.padding, self.dilation)
+
+
+class ElasticBatchNorm2d(nn.BatchNorm2d):
+    """A batch norm of which as many leading channels run as the input has; the others keep their statistics."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C, H, W) to the same shape."""
+        num = x.shape[1]
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.num_batches_tracked is not None
+        assert self.momentum is not None
+        if self.training:
+            self.num_batches_tracked.add_(1)
+        return functional.batch_norm(
+            x,
+            self.running_mean[:num],
+            self.running_var[:num],
+            self.weight[:num],
+            self.bias[:num],
+            self.training,
+            self.momentum if self.training else 0.0,
+            self.eps,
+        )
+
+    def synchronized(self, group: Any) -> nn.Module:
+        """Return the norm synchronized over the workers of a group; weights and statistics are shared."""
+        return _like(self, SyncedElasticBatchNorm2d(self.num_features, group=group, **_options(self)))
+
+    def frozen(self) -> nn.Module:
+        """Return the norm without gradients and for good in inference mode; weights and statistics are shared."""
+        return _like(self, FrozenElasticBatchNorm2d(self.num_features, **_options(self))).requires_grad_(False).eval()
+
+
+class FrozenElasticBatchNorm2d(ElasticBatchNorm2d, FrozenBatchNorm):
+    """An `ElasticBatchNorm2d` whose statistics, scale and shift stay as they are."""
+
+
+class SyncedElasticBatchNorm2d(ElasticBatchNorm2d):
+    """An `ElasticBatchNorm2d` over the images of all workers, whose paths must be the same.
+
+    Args:
+        channels: As of `nn.BatchNorm2d`, like all other options.
+        group: Workers; all by default.
+    """
+
+    def __init__(self, channels: int, *, group: Any = None, **options: Any) -> None:
+        super().__init__(channels, **options)
+        self.group = group
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C, H, W) to the same shape."""
+        return synchronized_batch_norm(self, x, self.group) if self.training else super().forward(x)
+
+
+class Skippable(nn.Module):
+    """A residual branch that runs or is passed over; its input has the shape of its output.
+
+    Args:
+        residual: Module with a branch `main`.
+
+    Attributes:
+        runs: Whether the branch runs.
+    """
+
+    def __init__(self, residual: nn.Module) -> None:
+        super().__init__()
+        main = residual.main
+        assert isinstance(main, nn.Module)
+        self.main, self.runs = main, True
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C, H, W) to the same shape."""
+        return self.main(x) + x if self.runs else x
+
+
+class ElasticSequential(nn.Sequential):
+    """Blocks of which the leading ones run.
+
+    Attributes:
+        depth: Number of blocks that run.
+    """
+
+    def __init__(self, *blocks: nn.Module) -> None:
+        super().__init__(*blocks)
+        self.depth = len(blocks)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C, H, W) to (B, C', H', W')."""
+        for block in list(self)[: self.depth]:
+            x = block(x)
+        return x
+
+
+class ElasticSupernet(Supernet):
+    """A supernet that is the largest network of its space, with elastic convolutions and norms.
+
+    The network of a path has the same modules under the same names, with fewer channels, or lacks trailing blocks.
+    Subclasses implement `select` and `standalone`, and set `network`, made by `elastic`.
+
+    Attributes:
+        network: Maps images to an ordered dictionary of maps.
+    """
+
+    network: nn.Module
+
+    def path_state(self, row: NDArray[np.int64]) -> dict[str, Tensor]:
+        """Return the leading entries of the largest network's tensors, by the shapes of the path's own network."""
+        with torch.device("meta"):
+            shapes = {name: value.shape for name, value in self.standalone(row).state_dict().items()}
+        whole = self.network.state_dict(keep_vars=True)
+        return {name: whole[name][tuple(slice(size) for size in shape)] for name, shape in shapes.items()}
+
+    def forward(self, images: Tensor) -> OrderedDict[str, Tensor]:
+        """Map (B, 3, H, W) images to an ordered dictionary of maps, padded with zeros to the widest path's channels."""
+        if self.path is None:
+            raise RuntimeError("no path is set: call set_path(genes) of the supernet first")
+        maps: OrderedDict[str, Tensor] = self.network(images)
+        for (name, x), channels in zip(list(maps.items()), self.out_channels, strict=True):
+            if x.shape[1] < channels:
+                maps[name] = functional.pad(x, (0, 0, 0, 0, 0, channels - x.shape[1]))
+        return maps
+
+
+def elastic(network: nn.Module) -> nn.Module:
+    """Return a network with its convolutions and batch norms made elastic; weights are shared.
+
+    Raises:
+        ValueError: If a convolution has groups, whose leading channels are those of no smaller convolution.
+    """
+    if type(network) is nn.Conv2d:
+        if network.groups > 1:
+            raise ValueError("convolutions with groups are not elastic: a depthwise one needs a class of its own")
+        conv = ElasticConv2d(
+            network.in_channels,
+            network.out_channels,
+            network.kernel_size,
+            network.stride,
+            padding=network.padding,
+            dilation=network.dilation,
+            bias=network.bias is not None,
+        )
+        conv.weight, conv.bias = network.weight, network.bias
+        return conv
+    if type(network) is nn.BatchNorm2d:
+        return _like(network, ElasticBatchNorm2d(network.num_features, **_options(network)))
+    for name, child in network.named_children():
+        setattr(network, name, elastic(child))
+    return network
+
+
+def _options(norm: nn.BatchNorm2d) -> dict[str, Any]:
+    return {"eps": norm.eps, "momentum": norm.momentum}
+
+
+def _like(norm: nn.BatchNorm2d, other: nn.BatchNorm2d) -> nn.BatchNorm2d:
+    """Return the other norm with the weights, statistics and mode of the first."""
+    other.weight, other.bias = norm.weight, norm.bias
+    for name in ("running_mean", "running_var", "num_batches_tracked"):
+        setattr(other, name, getattr(norm, name))
+    return other.train(norm.training)
