@@ -87,15 +87,6 @@ def test_how_many_there_are():
     assert fewer.num_architectures == 1_639_276_531_308
 
 
-def test_costs_are_those_of_the_layers():
-    rng = np.random.default_rng(0)
-    for space in (SPACE, OFAResNetSpace("laptop", image_hw=(240, 320)), OFAResNetSpace("tiny", coupled=True)):
-        rows = space.sample(200, rng)
-        assert space.cost(rows).keys() == space.layers(rows).cost().keys()
-        for name, values in space.layers(rows).cost().items():
-            np.testing.assert_array_equal(space.cost(rows)[name], values)
-
-
 def test_settings_are_drawn_uniformly():
     rng = np.random.default_rng(0)
     rows = SPACE.sample(40_000, rng)
