@@ -78,6 +78,7 @@ class Chain:
     def __init__(self, parts: Sequence[Part]) -> None:
         highest = sum(int(part.cost.max()) for part in parts)
         self.bin_cost = highest // NUM_BINS + 1
+        self._parts = tuple(parts)
         self._steps = [_steps(part, self.bin_cost) for part in parts]
         num_states = 1 + max(int(max(part.before.max(), part.after.max())) for part in parts)
         counts = np.zeros((num_states, NUM_BINS), dtype=np.int64)
@@ -94,6 +95,24 @@ class Chain:
     def num_settings(self) -> int:
         """The exact number of settings of the whole chain."""
         return int(self._counts[-1].sum())
+
+    def count(self, low: float, high: float) -> int:
+        """Return the exact number of settings that cost from `low` to `high`, both included.
+
+        The costs of the first parts meet those of the last ones, as many of either as there are ways.
+        """
+        middle = _middle(self._parts)
+        first = _prefix_costs(self._parts[:middle])
+        last = _suffix_costs(self._parts[middle:])
+        total = 0
+        for state, (costs, ways) in first.items():
+            if state not in last:
+                continue
+            others, other_ways = last[state]
+            sums = np.concatenate([[0], np.cumsum(other_ways)])
+            inside = sums[np.searchsorted(others, high - costs, "right")] - sums[np.searchsorted(others, low - costs)]
+            total += sum(int(part) for part in ways * inside)
+        return total
 
     def draw(self, num: int, low: float, high: float, rng: np.random.Generator) -> Ints:
         """Return (num, P) settings, uniform among a set that holds all which cost from `low` to `high`.
@@ -160,3 +179,51 @@ def _grown(counts: Ints, steps: _Steps) -> Ints:
     for before, after, shift, count in zip(steps.before, steps.after, steps.shift, steps.count, strict=True):
         grown[after, shift:] += count * counts[before, : NUM_BINS - shift]
     return grown
+
+
+Costs = dict[int, tuple[Ints, Ints]]
+"""By state, ascending costs and in how many ways each comes about."""
+
+
+def _middle(parts: Sequence[Part]) -> int:
+    """Return how many first parts have about as many settings as the others."""
+    sizes = np.cumsum([np.log(len(np.unique(part.setting))) for part in parts])
+    return int(np.abs(sizes - sizes[-1] / 2).argmin()) + 1
+
+
+def _prefix_costs(parts: Sequence[Part]) -> Costs:
+    """Return the costs of the settings of the first parts, by the state that they leave."""
+    found: Costs = {0: (np.zeros(1, dtype=np.int64), np.ones(1, dtype=np.int64))}
+    for part in parts:
+        found = _joined(found, part.before, part.after, part.cost)
+    return found
+
+
+def _suffix_costs(parts: Sequence[Part]) -> Costs:
+    """Return the costs of the settings of the last parts, by the state before them."""
+    one = (np.zeros(1, dtype=np.int64), np.ones(1, dtype=np.int64))
+    found: Costs = dict.fromkeys(range(int(parts[-1].after.max()) + 1), one) if parts else {}
+    for part in reversed(parts):
+        found = _joined(found, part.after, part.before, part.cost)
+    return found
+
+
+def _joined(found: Costs, near: Ints, far: Ints, cost: Ints) -> Costs:
+    """Return costs with those of one further part, by the state on its far side."""
+    collected: dict[int, list[tuple[Ints, Ints]]] = {}
+    for state, (costs, ways) in found.items():
+        for target in np.unique(far[near == state]).tolist():
+            own, count = np.unique(cost[(near == state) & (far == target)], return_counts=True)
+            collected.setdefault(target, []).append(
+                (
+                    (costs[:, None] + own).ravel(),
+                    (ways[:, None] * count).ravel(),
+                )
+            )
+    joined = {}
+    for target, pieces in collected.items():
+        costs, inverse = np.unique(np.concatenate([costs for costs, _ in pieces]), return_inverse=True)
+        ways = np.zeros(len(costs), dtype=np.int64)
+        np.add.at(ways, inverse, np.concatenate([ways for _, ways in pieces]))
+        joined[target] = (costs, ways)
+    return joined

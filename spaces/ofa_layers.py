@@ -122,7 +122,7 @@ def stage_columns(size: Size) -> tuple[slice, ...]:
 
 @lru_cache(maxsize=8)
 def places_of(values: tuple[int, ...]) -> Ints:
-    """The place of each value among `values`, by the value; 0 for others."""
+    """Return the place of each value among `values`, by the value; 0 for others."""
     table = np.zeros(max(values) + 1, dtype=np.int64)
     table[list(values)] = range(len(values))
     table.flags.writeable = False

@@ -48,6 +48,9 @@ def test_draws_are_uniform_among_all_within_bounds(most):
     costs = np.array(sorted(every.values()))
     low, high = costs[100], costs[400]
     inside = [settings for settings, cost in every.items() if low <= cost <= high]
+    assert chain.count(low, high) == len(inside)
+    assert chain.count(low, low) == list(every.values()).count(low)
+    assert chain.count(-1, 1e12) == len(every)
     drawn = [tuple(row) for row in chain.draw(60_000, low, high, rng).tolist()]
     margin = len(parts) * (costs.max() // NUM_BINS + 2)
     assert all(low - margin <= every[settings] <= high + margin for settings in drawn)

@@ -1,0 +1,165 @@
+"""Path filters: which of the architectures that cost about the same are the better ones.
+
+Shapes: N architectures, G genes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from nasray.checkpoint import check_sums, read_tensors
+from nasray.cluster import write_atomic
+from nasray.devices import computing_threads
+from nasray.filters.network import FilterNetwork
+from nasray.spaces import CostFunction, NasrayError, Population, Space
+from nasray.spaces.buckets import Buckets
+
+FORMAT = 1
+BATCH_SIZE = 256
+"""Architectures that are scored at a time; larger batches leave a processor's cache."""
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class FilterOptions:
+    """What the network of a path filter is.
+
+    Attributes:
+        dim: Dimensions of tokens and layers; a multiple of the heads and of 2.
+        depth: Encoder layers.
+        heads: Heads of their attention.
+        literal_positions: Whether positions are encoded as Equation 3 of DetOFA literally says.
+    """
+
+    dim: int = 128
+    depth: int = 3
+    heads: int = 4
+    literal_positions: bool = False
+
+
+class PathFilter:
+    """Ranks architectures of like cost; the higher its score, the better the architecture.
+
+    Scores of different buckets do not compare.
+
+    Args:
+        space: Space of the architectures, or the one that it restricts.
+        buckets: Buckets of their costs.
+        options: What the network is.
+        seed: Seed of its first weights.
+        cost: Function that returns the cost of the buckets; the space's own if left out.
+        threads: Threads that compute; on CPUs the last digits of a score depend on it.
+
+    Attributes:
+        network: The network, on the CPU.
+        measured: What is known of its quality: plain values, kept with it.
+    """
+
+    def __init__(
+        self,
+        space: Space,
+        buckets: Buckets,
+        options: FilterOptions | None = None,
+        *,
+        seed: int = 0,
+        cost: CostFunction | None = None,
+        threads: int = 1,
+    ) -> None:
+        self.space, self.buckets, self.options = space, buckets, options or FilterOptions()
+        self.cost, self.threads = cost or space.cost, threads
+        self.measured: dict[str, Any] = {}
+        tokens = space.tokens(np.empty((0, space.num_genes), dtype=np.int64))
+        self.vocabulary, self.length = tokens.vocabulary, len(tokens.layer)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.network = FilterNetwork(
+                tokens.vocabulary,
+                len(buckets),
+                torch.from_numpy(tokens.layer),
+                torch.from_numpy(tokens.block),
+                **vars(self.options),
+            ).eval()
+
+    def bucket_of(self, population: Population) -> Ints:
+        """(N,) the bucket of each of (N, G) rows."""
+        costs = self.cost(population)
+        if self.buckets.cost not in costs:
+            raise NasrayError(
+                f"the path filter's buckets are of {self.buckets.cost}; there are: {', '.join(costs) or 'no costs'}"
+            )
+        return self.buckets.of(costs[self.buckets.cost])
+
+    def inputs(self, population: Population) -> tuple[torch.Tensor, torch.Tensor]:
+        """(N, L) tokens and (N,) buckets of (N, G) rows."""
+        return torch.from_numpy(self.space.tokens(population).ids), torch.from_numpy(self.bucket_of(population))
+
+    def __call__(self, population: Population) -> Floats:
+        """(N,) scores of (N, G) rows: what comes before the network's sigmoid."""
+        tokens, bucket = self.inputs(population)
+        scores = np.empty(len(population))
+        with torch.inference_mode(), computing_threads(self.threads):
+            for begin in range(0, len(population), BATCH_SIZE):
+                chunk = slice(begin, begin + BATCH_SIZE)
+                scores[chunk] = self.network(tokens[chunk], bucket[chunk]).double().numpy()
+        return scores
+
+    # ---- on disk --------------------------------------------------------------------------------------------------
+
+    def save(self, path: Path) -> None:
+        """Write the file, whole or not at all.
+
+        Raises:
+            NasrayError: If the disk is full or the folder cannot be written.
+        """
+        content = {
+            "format": FORMAT,
+            "kind": "path filter",
+            "space": {"family": self.space.family, **self.space.network_options()},
+            "cost": self.buckets.cost,
+            "edges": list(self.buckets.edges),
+            "options": vars(self.options),
+            "network": self.network.state_dict(),
+            "measured": self.measured,
+        }
+        write_atomic(path, lambda file: torch.save(content, file))
+
+    @classmethod
+    def load(cls, path: Path, space: Space, *, cost: CostFunction | None = None, threads: int = 1) -> PathFilter:
+        """Read a path filter of a space.
+
+        Args:
+            path: File of the filter.
+            space: Space whose architectures it ranks; it may restrict the one that the filter was fitted on.
+            cost: As of `PathFilter`.
+            threads: As of `PathFilter`.
+
+        Raises:
+            NasrayError: If it is missing, damaged, no path filter, of a newer version, or of another space.
+        """
+        try:
+            check_sums(path)
+            content = read_tensors(path)
+        except ValueError as error:
+            raise NasrayError(f"{path} is no path filter, or damaged: {error}. Fit it anew") from error
+        except OSError as error:
+            raise NasrayError(f"{path} cannot be read: {error.strerror}. Check that it is there") from error
+        if not isinstance(content, dict) or content.get("kind") != "path filter":
+            raise NasrayError(f"{path} is no path filter. Name the file that a stage of kind fit-filter wrote")
+        if content["format"] > FORMAT:
+            raise NasrayError(f"{path} is of a newer version of nasray, which must read it")
+        own = {"family": space.family, **space.network_options()}
+        if content["space"] != own:
+            raise NasrayError(f"{path} was fitted on another space: {content['space']}; this one is {own}")
+        buckets = Buckets(content["cost"], tuple(content["edges"]))
+        found = cls(space, buckets, FilterOptions(**content["options"]), cost=cost, threads=threads)
+        found.network.load_state_dict(content["network"])
+        found.measured = content["measured"]
+        return found
