@@ -288,6 +288,18 @@ class Space(ABC):
 
         return gene_tokens(self, population)
 
+    def operations(self) -> tuple[tuple[tuple[str, int], ...], ...]:
+        """Return what a pruning may forbid: combinations of gene values, each within one group.
+
+        By default every value of every gene that has several, by itself.
+        """
+        return tuple(((gene.name, value),) for gene in self.genes if len(gene.values) > 1 for value in gene.values)
+
+    @property
+    def lasting_genes(self) -> tuple[int, ...]:
+        """Columns of which a pruning leaves every value possible; by default none."""
+        return ()
+
     def network_options(self) -> dict[str, Any]:
         """Return what the networks of all architectures have in common and no gene says, as the space's own keywords.
 

@@ -171,6 +171,25 @@ class OFAResNetSpace(Space):
         fresh = np.stack([gene.draw(len(population), rng) for gene in self.genes], axis=1)
         return self.repair(np.where(rng.random(population.shape) < MUTATION_PROBABILITY, fresh, population))
 
+    def operations(self) -> tuple[tuple[tuple[str, int], ...], ...]:
+        """Return every block's expansions, with each depth of its stage that has the block, and with each width."""
+        found = []
+        for stage, least in zip(self.stages, self.size.depths, strict=True):
+            depth, width, *blocks = (self.genes[column] for column in range(stage.start, stage.stop))
+            for more in depth.values:
+                for block in blocks[: least + more]:
+                    found += [
+                        ((depth.name, more), (width.name, wide), (block.name, expand))
+                        for wide in width.values
+                        for expand in EXPANSIONS
+                    ]
+        return tuple(found)
+
+    @property
+    def lasting_genes(self) -> tuple[int, ...]:
+        """Columns of the stages' depths."""
+        return tuple(stage.start for stage in self.stages)
+
     def network_options(self) -> dict[str, Any]:
         """See `Space.network_options`."""
         stem_width, widths, depths, divisor = self.size

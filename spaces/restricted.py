@@ -291,6 +291,15 @@ class RestrictedSpace(Space):
         """Return the space's tokens, so that one path filter serves both."""
         return self.space.tokens(population)
 
+    def operations(self) -> tuple[tuple[tuple[str, int], ...], ...]:
+        """Return the space's, without those that are forbidden already."""
+        return tuple(operation for operation in self.space.operations() if operation not in self.forbidden)
+
+    @property
+    def lasting_genes(self) -> tuple[int, ...]:
+        """Columns of which a pruning leaves every value possible: the space's."""
+        return self.space.lasting_genes
+
     def network_options(self) -> dict[str, Any]:
         """Return the space's, so that one supernet serves both."""
         return self.space.network_options()

@@ -1,0 +1,210 @@
+"""Pruning by a path filter: operations that no path may use any more, and scores below which paths are passed over.
+
+Reference: Oyama et al., "DetOFA", sections 3.2 and 3.3, Figure 8.
+
+Reads the paper, where it is silent, as: an operation's score and cost are means over `samples` uniform paths among
+those that have it; "10 % overall, 30 % in each range" is first a share of all, then one of what is left in each bucket.
+
+Shapes: N architectures, G genes, K buckets, P operations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nasray.filters.filter import PathFilter
+from nasray.spaces import Forbidden, NasrayError, Population, RestrictedSpace, Space
+from nasray.spaces.groups import group_settings
+
+Strategy = Literal["flops", "score-bucket", "score-all"]
+Operation = tuple[tuple[str, int], ...]
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class PrunedOperation:
+    """An operation as a pruning saw it.
+
+    Attributes:
+        operation: Combination of gene values.
+        score: Mean score of paths with it.
+        cost: Mean cost of them.
+        bucket: Bucket of that cost.
+        state: "pruned", "kept", or "spared": it was to be pruned, and something would have lost its last choice.
+    """
+
+    operation: Operation
+    score: float
+    cost: float
+    bucket: int
+    state: Literal["pruned", "kept", "spared"]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the record as a JSON-serializable dict."""
+        return {
+            "operation": dict(self.operation),
+            "score": self.score,
+            "cost": self.cost,
+            "bucket": self.bucket,
+            "state": self.state,
+        }
+
+
+def prune_operations(
+    space: Space,
+    path_filter: PathFilter,
+    *,
+    strategy: Strategy = "score-all",
+    worst: float = 0.1,
+    worst_per_bucket: float = 0.3,
+    samples: int = 100,
+    seed: int = 0,
+) -> list[PrunedOperation]:
+    """Return all operations of a space, with which of them are pruned.
+
+    A lasting gene, such as a depth, keeps every value, and every group of genes keeps a setting: operations are pruned
+    from the worst on, and one that would take the last is spared.
+
+    Args:
+        space: Space.
+        path_filter: Path filter.
+        strategy: "flops": a random share of each bucket; "score-bucket": the worst of each bucket; "score-all": the
+            worst of all, then the worst of what is left in each bucket.
+        worst: Share of all operations ("score-all" alone).
+        worst_per_bucket: Share of the operations of a bucket.
+        samples: Paths over which an operation's score and cost are averaged.
+        seed: Seed of the paths, and of the random share.
+    """
+    operations, rng = space.operations(), np.random.default_rng(seed)
+    settings = _Settings(space)
+    rows = np.concatenate([settings.paths_with(operation, samples, rng) for operation in operations])
+    scores = path_filter(rows).reshape(-1, samples).mean(axis=1)
+    costs = path_filter.cost(rows)[path_filter.buckets.cost].reshape(-1, samples).mean(axis=1)
+    bucket = path_filter.buckets.of(costs)
+    chosen = _chosen(scores, bucket, strategy, worst, worst_per_bucket, rng)
+    states = ["kept"] * len(operations)
+    for place in chosen:
+        states[place] = "pruned" if settings.forbid(operations[place]) else "spared"
+    return [
+        PrunedOperation(operation, float(score), float(cost), int(number), state)  # type: ignore[arg-type]
+        for operation, score, cost, number, state in zip(operations, scores, costs, bucket, states, strict=True)
+    ]
+
+
+def _chosen(
+    scores: Floats, bucket: Ints, strategy: Strategy, worst: float, worst_per_bucket: float, rng: np.random.Generator
+) -> list[int]:
+    """Return the places of the operations to prune, the worst first."""
+    if strategy not in ("flops", "score-bucket", "score-all"):
+        raise NasrayError(f"strategy is flops, score-bucket or score-all; got {strategy!r}")
+    order = np.argsort(scores, kind="stable")
+    found: list[int] = []
+    if strategy == "score-all":
+        found += order[: round(worst * len(order))].tolist()
+    left = order[~np.isin(order, found)]
+    if strategy == "flops":
+        left = rng.permutation(left)
+    for value in np.unique(bucket):
+        inside = left[bucket[left] == value]
+        found += inside[: round(worst_per_bucket * len(inside))].tolist()
+    return found
+
+
+class _Settings:
+    """Settings of the groups of a space that are left while operations are forbidden.
+
+    Args:
+        space: Space whose operations' groups can be listed.
+
+    Raises:
+        NasrayError: If one cannot.
+    """
+
+    def __init__(self, space: Space) -> None:
+        self.space = space
+        self.column = {gene.name: column for column, gene in enumerate(space.genes)}
+        self.group = {column: group for group in space.groups for column in group}
+        self.settings: dict[tuple[int, ...], Population] = {}
+        self.left: dict[tuple[int, ...], NDArray[np.bool_]] = {}
+
+    def _of(self, operation: Operation) -> tuple[tuple[int, ...], NDArray[np.bool_]]:
+        """Return the group of an operation, and which of the group's settings have it."""
+        columns = [self.column[name] for name, _ in operation]
+        group = self.group[columns[0]]
+        if any(column not in group for column in columns):
+            raise NasrayError(f"an operation is of genes of one group; {operation} is of several")
+        if group not in self.settings:
+            settings = group_settings(self.space, group)
+            if settings is None:
+                names = ", ".join(self.space.genes[column].name for column in group)
+                raise NasrayError(f"operations cannot be pruned: the genes {names} have too many settings to be listed")
+            self.settings[group], self.left[group] = settings, np.ones(len(settings), dtype=bool)
+        settings = self.settings[group]
+        has = np.ones(len(settings), dtype=bool)
+        for column, (_, value) in zip(columns, operation, strict=True):
+            has &= settings[:, group.index(column)] == value
+        return group, has
+
+    def paths_with(self, operation: Operation, num: int, rng: np.random.Generator) -> Population:
+        """(num, G) paths, uniform among those that have an operation.
+
+        Raises:
+            NasrayError: If none has it.
+        """
+        group, has = self._of(operation)
+        if not has.any():
+            raise NasrayError(f"no architecture of space {self.space.family!r} has {dict(operation)}")
+        rows = self.space.sample(num, rng)
+        rows[:, list(group)] = self.settings[group][has][rng.integers(has.sum(), size=num)]
+        return rows
+
+    def forbid(self, operation: Operation) -> bool:
+        """Forbid an operation unless that would take a group's last setting, or a lasting gene's last of a value."""
+        group, has = self._of(operation)
+        left = self.left[group] & ~has
+        lasting = [group.index(column) for column in self.space.lasting_genes if column in group]
+        settings = self.settings[group]
+        values_left = [set(settings[left, place]) for place in lasting]
+        values_all = [set(settings[self.left[group], place]) for place in lasting]
+        if not left.any() or values_left != values_all:
+            return False
+        self.left[group] = left
+        return True
+
+
+def forbidden_of(operations: Sequence[PrunedOperation]) -> Forbidden:
+    """Return the combinations that are pruned, for a `RestrictedSpace`."""
+    return tuple(one.operation for one in operations if one.state == "pruned")
+
+
+def path_thresholds(
+    space: Space, path_filter: PathFilter, *, share: float = 0.25, num: int = 1000, seed: int = 0
+) -> list[float | None]:
+    """Return the score of each bucket below which a share of its paths lies; None of a bucket without paths.
+
+    Args:
+        space: Space of the paths, restricted by the operations that are pruned.
+        path_filter: Path filter.
+        share: Share of the paths that is to be passed over.
+        num: Random paths of each bucket by which it is estimated.
+        seed: Seed of the paths.
+    """
+    found: list[float | None] = []
+    for bucket in range(len(path_filter.buckets)):
+        rng = np.random.default_rng([seed, bucket])
+        rows = space.sample_within(num, path_filter.buckets.budget(bucket), rng)
+        found.append(float(np.quantile(path_filter(rows), share)) if len(rows) else None)
+    return found
+
+
+def restricted(space: Space, operations: Sequence[PrunedOperation]) -> Space:
+    """Return the space without the operations that are pruned; itself where there are none."""
+    forbidden = forbidden_of(operations)
+    return RestrictedSpace(space, forbidden) if forbidden else space
