@@ -15,13 +15,12 @@ import numpy as np
 
 from nasray.cluster import OrderedSearch
 from nasray.cluster.files import to_json
-from nasray.experiment import load_experiment
-from nasray.parts import make_evaluator, make_searcher
+from nasray.loading import load_plan
 
 
-def populations(experiment):
+def populations(plan):
     """Return the survivors of an evolution at ten moments."""
-    searcher, evaluator = make_searcher(experiment), make_evaluator(experiment)
+    experiment, searcher, evaluator = plan.experiment, plan.parts.searcher, plan.parts.evaluator
     search = OrderedSearch(searcher, evaluations=experiment.evaluations, batch_size=experiment.batch_size, in_flight=2)
     every = max(experiment.evaluations // experiment.batch_size // 10, 1)
     kept = []
@@ -34,8 +33,9 @@ def populations(experiment):
     return searcher, evaluator, kept
 
 
-def measure(experiment, rounds):
-    searcher, evaluator, kept = populations(experiment)
+def measure(plan, rounds):
+    searcher, evaluator, kept = populations(plan)
+    experiment = plan.experiment
     space, rng = searcher.space, np.random.default_rng(0)
     seconds = dict.fromkeys(("mutation", "validity", "cost", "score"), 0.0)
     num = 0
@@ -72,7 +72,7 @@ if __name__ == "__main__":
     parser.add_argument("--rounds", type=int, default=10, help="10 make as many candidates as the search evaluates")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    result = measure(load_experiment(options.experiment), options.rounds)
+    result = measure(load_plan(options.experiment), options.rounds)
     if options.json:
         print(to_json(result, indent=1))
     else:

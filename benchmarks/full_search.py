@@ -15,8 +15,7 @@ import psutil
 
 from nasray.architectures import ARCHITECTURES, layer_table
 from nasray.cluster.files import to_json
-from nasray.experiment import load_experiment
-from nasray.parts import make_evaluator
+from nasray.loading import load_plan
 from nasray.scores.entropy import entropy_score
 
 
@@ -48,7 +47,7 @@ def main(name, extra):
         output = process.communicate()[0]
         wall = time.monotonic() - begin
         best = json.loads(output)
-    experiment = load_experiment(name)
+    plan = load_plan(name)
     winner = best["best"][0]
     result = {
         "experiment": name,
@@ -58,9 +57,9 @@ def main(name, extra):
         "peak_rss_gb": peak_rss / 1e9,
         "winner": {**winner["metrics"], **winner["costs"]},
     }
-    if experiment.reference:
-        evaluator = make_evaluator(experiment)
-        table = layer_table(ARCHITECTURES[experiment.reference], (800, 1280))
+    if reference := plan.experiment.reference:
+        evaluator = plan.parts.evaluator
+        table = layer_table(ARCHITECTURES[reference], (800, 1280))
         published = {cost: float(value[0]) for cost, value in table.cost().items()}
         published["score"] = float(entropy_score(table, weights=evaluator.weights, image_hw=evaluator.image_hw)[0])
         result["published"] = published

@@ -437,12 +437,11 @@ def entropy():
     """Sampled entropy: candidates a second, first and again (plans of new shapes), and agreement with the CPU."""
     import numpy as np, torch
     from nasray.evaluators import EVALUATORS, SampledEntropy
-    from nasray.experiment import load_experiment
-    from nasray.parts import make_space
+    from nasray.loading import load_plan
     from nasray.scores.sampled import sampled_level_entropies
     from nasray.searchers import RandomSearch
     from nasray.spaces import Budget
-    space = make_space(load_experiment(small("maedet-m", "maedet-tiny")))
+    space = load_plan(small("maedet-m", "maedet-tiny")).parts.space
     budget = Budget(upper={"gmacs": 91.0}, lower={"gmacs": 60.0}) if not SMALL else None
     genes = RandomSearch(space, budget=budget, seed=0).ask(small(12, 1)).genes
     hw = small((384, 384), (64, 64))
@@ -495,14 +494,13 @@ def ddp():
     import multiprocessing, socket, torch
     from nasray.checkpoint import Checkpoint
     from nasray.models.supernets import supernet_architecture
-    from nasray.experiment import load_experiment
-    from nasray.parts import make_space
+    from nasray.loading import load_plan
     from nasray.training import try_out
     from nasray.training.folder import create_folder
     from nasray.training.setup import fresh_network
     context, rows = multiprocessing.get_context("spawn"), {}
     base = shapes_recipe()
-    space = make_space(load_experiment("detnas-300m-tiny"))
+    space = load_plan("detnas-300m-tiny").parts.space
     for kind, architecture in (("network", None), ("supernet", supernet_architecture(space))):
         recipe = dataclasses.replace(
             base, optimizer=dataclasses.replace(base.optimizer, name="sgd", learning_rate=0.01, weight_decay=0.0),

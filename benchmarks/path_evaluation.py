@@ -35,10 +35,9 @@ from nasray.devices import choose_device
 from nasray.evaluation.coco import coco_metrics
 from nasray.evaluation.predictions import predict
 from nasray.evaluators import PathEvaluator
-from nasray.experiment import load_experiment
+from nasray.loading import load_plan
 from nasray.models.supernets import supernet_architecture
 from nasray.models.supernets.recalibration import recalibrate
-from nasray.parts import make_space
 from nasray.recipe import WorkerOptions, load_recipe
 from nasray.spaces import ShuffleNetSpace
 from nasray.training import train_here
@@ -48,7 +47,7 @@ PARTS = ("recalibration", "inference", "metrics")
 
 def make_space_of(name: str) -> Any:
     """Return the space of `detnas-laptop`, or one of DetNAS's."""
-    return make_space(load_experiment("detnas-laptop")) if name == "laptop" else ShuffleNetSpace(name)
+    return load_plan("detnas-laptop").parts.space if name == "laptop" else ShuffleNetSpace(name)
 
 
 def make_checkpoint(folder: Path, options: argparse.Namespace) -> Path:

@@ -12,21 +12,21 @@ import numpy as np
 
 from nasray.cluster import OrderedSearch
 from nasray.cluster.files import to_json
-from nasray.experiment import load_experiment
+from nasray.loading import load_plan
 from nasray.options import options_of
-from nasray.parts import make_evaluator, make_searcher
+from nasray.parts import make_parts
 from nasray.registry import SEARCHERS
 
 NAMES = ("random", "evolution", "coarse-to-fine", "optuna-tpe", "optuna-nsga2")
 
 
 def best_of(experiment):
+    parts = make_parts(experiment)
     search = OrderedSearch(
-        make_searcher(experiment), evaluations=experiment.evaluations, batch_size=experiment.batch_size, in_flight=1
+        parts.searcher, evaluations=experiment.evaluations, batch_size=experiment.batch_size, in_flight=1
     )
-    evaluator = make_evaluator(experiment)
     scores = []
-    search.run(evaluator, lambda batch: scores.append(batch.metrics["score"].max()))
+    search.run(parts.evaluator, lambda batch: scores.append(batch.metrics["score"].max()))
     return float(max(scores))
 
 
@@ -38,7 +38,7 @@ def main(name, searchers, evaluations, seeds, batch_size):
         common = {"searcher": options, "evaluations": evaluations, "batch_size": batch_size}
         scores = []
         for seed in range(seeds):
-            scores.append(best_of(replace(load_experiment(name), seed=seed, **common)))
+            scores.append(best_of(replace(load_plan(name).experiment, seed=seed, **common)))
             print(f"{searcher} seed {seed}: {scores[-1]:.1f}", file=sys.stderr, flush=True)
         rows[searcher] = {
             "mean": float(np.mean(scores)),

@@ -16,8 +16,8 @@ from pathlib import Path
 from nasray.cluster import OrderedSearch, Resources, RunFolder, ray_session, run_search
 from nasray.cluster.files import to_json
 from nasray.cluster.recorder import Recorder
-from nasray.experiment import load_experiment
-from nasray.parts import make_evaluator, make_searcher
+from nasray.loading import load_plan
+from nasray.parts import make_parts
 from nasray.reports import report_figures
 
 
@@ -34,13 +34,14 @@ class TenMilliseconds:
 
 def without_ray(experiment, folder):
     """Seconds of the search in this process, with the same writing to disk."""
+    parts = make_parts(experiment)
     search = OrderedSearch(
-        make_searcher(experiment),
+        parts.searcher,
         evaluations=experiment.evaluations,
         batch_size=experiment.batch_size,
         in_flight=experiment.in_flight,
     )
-    recorder, evaluator = Recorder(RunFolder.create(folder, {}), search), make_evaluator(experiment)
+    recorder, evaluator = Recorder(RunFolder.create(folder, {}), search), parts.evaluator
     begin = time.monotonic()
     search.run(evaluator, lambda batch: recorder.write(batch, {"batch": batch.index}))
     recorder.finish()
@@ -51,7 +52,7 @@ def with_tune(experiment, folder, evaluator):
     """Return the run's folder."""
     run = RunFolder.create(folder, {})
     run_search(
-        make_searcher(experiment),
+        make_parts(experiment).searcher,
         evaluator,
         run,
         evaluations=experiment.evaluations,
@@ -68,13 +69,14 @@ def span(run):
 
 
 def main(name):
-    experiment = load_experiment(name)
+    experiment = load_plan(name).experiment
     slow = replace(experiment, evaluations=4096, batch_size=128)
+    space, evaluator = make_parts(experiment).space, make_parts(experiment).evaluator
     with tempfile.TemporaryDirectory() as folder, ray_session(Resources(local_cpus=2)):
         alone = without_ray(experiment, Path(folder) / "alone")
-        tuned = span(with_tune(experiment, Path(folder) / "tune", make_evaluator(experiment)))
-        run = with_tune(slow, Path(folder) / "slow", TenMilliseconds(make_evaluator(slow)))
-        busy = report_figures(run, make_searcher(slow).space)["busy_share"]
+        tuned = span(with_tune(experiment, Path(folder) / "tune", evaluator))
+        run = with_tune(slow, Path(folder) / "slow", TenMilliseconds(evaluator))
+        busy = report_figures(run, space)["busy_share"]
         return {
             "experiment": name,
             "evaluations": experiment.evaluations,

@@ -32,17 +32,24 @@ class OrderedSearch:
     """A searcher, its batches in flight, and the results that wait for their turn.
 
     Args:
-        searcher: asked and told by this object alone.
+        searcher: fresh; asked and told by this object alone.
         evaluations: how many architectures to evaluate in all.
         batch_size: architectures in a batch; the last one can be smaller.
         in_flight: batches asked for and not yet told, c.
 
+    Raises:
+        NasrayError: for a number below 1, or a searcher that was asked before.
     """
 
     def __init__(self, searcher: Searcher, *, evaluations: int, batch_size: int, in_flight: int) -> None:
         for name, value in (("evaluations", evaluations), ("batch_size", batch_size), ("in_flight", in_flight)):
             if value < 1:
                 raise NasrayError(f"{name} must be at least 1, got {value}")
+        if searcher.seen:
+            raise NasrayError(
+                f"the searcher was asked for {len(searcher.seen):,} architectures already. Make a fresh one: a search "
+                "depends on all that its searcher was asked and told"
+            )
         self.searcher = searcher
         if searcher.evaluations is None:
             searcher.evaluations = evaluations

@@ -229,15 +229,15 @@ def run(experiment: PathLike, *, folder: PathLike | None = None, resume: bool = 
         >>> run = nasray.run("maedet-tiny", folder="runs/tiny", budget={"gmacs": 40})
         >>> run.best.metrics["score"]
     """
-    from nasray.experiment import load_experiment
+    from nasray.loading import load_plan
     from nasray.searching import resume_experiment, search_experiment
 
-    loaded = load_experiment(os.fspath(experiment), list(_arguments(changes)))
-    where = Path(folder) if folder is not None else _runs() / loaded.name
+    plan = load_plan(os.fspath(experiment), list(_arguments(changes)))
+    where = Path(folder) if folder is not None else _runs() / plan.experiment.name
     if resume and RunFolder(where).is_run():
         resume_experiment(where)
     else:
-        search_experiment(loaded, where)
+        search_experiment(plan, where)
     return Run(where)
 
 

@@ -15,9 +15,9 @@ from nasray.cluster import RunFolder, owned
 from nasray.cluster.progress import say
 from nasray.cluster.training import training_session
 from nasray.comparison import FOLDER, RANDOM, WINNER, Group, Training, architecture_name, groups_of_run, part_ids
-from nasray.experiment import Experiment, experiment_of_run, known_experiment
 from nasray.finding import find_architecture
-from nasray.parts import make_searcher, random_experiment
+from nasray.loading import known_plan, plan_of_run
+from nasray.parts import Parts
 from nasray.recipe import Recipe, load_recipe
 from nasray.spaces import Architecture, NasrayError
 from nasray.stages import read_recipes, winner_stages
@@ -94,9 +94,9 @@ def comparison_recipes(run: RunFolder, name: str | None = None) -> dict[str, Rec
     """
     if name is not None:
         return {"train": with_absolute_paths(load_recipe(name))}
-    experiment = known_experiment(run.description(), str(run.path))
-    if experiment and (trained := winner_stages(experiment)):
-        recipes = read_recipes(run, experiment) or {}
+    plan = known_plan(run)
+    if plan and (trained := winner_stages(plan)):
+        recipes = read_recipes(run, plan) or {}
         return {stage: recipes[stage] for stage in trained}
     folder = run.path / "train"
     if not is_training(folder):
@@ -145,8 +145,7 @@ def missing_jobs(
     done = _trainings(groups.get(RANDOM))
     num_done, have = len({t.architecture for t in done}), {part for t in done for part in part_ids(t.folder)}
     if num_done < num_random:
-        experiment = experiment_of_run(run.description(), str(run.path))
-        drawn = random_architectures(experiment, num_random, seed)
+        drawn = random_architectures(plan_of_run(run).parts, num_random, seed)
         fresh = [architecture for architecture in drawn if architecture.id not in have]
         jobs += [job(RANDOM, architecture, first_seed) for architecture in fresh[: num_random - num_done]]
     return jobs
@@ -156,9 +155,9 @@ def _trainings(group: Group | None) -> tuple[Training, ...]:
     return () if group is None else group.trainings
 
 
-def random_architectures(experiment: Experiment, num: int, seed: int) -> Iterator[Architecture]:
-    """Yield random architectures within an experiment's budget; the first ones are the same whatever their number."""
-    searcher = make_searcher(random_experiment(experiment, seed))
+def random_architectures(parts: Parts, num: int, seed: int) -> Iterator[Architecture]:
+    """Yield random architectures within a search's budget; the first ones are the same whatever their number."""
+    searcher = parts.random_searcher(seed)
     for _ in range(num):
         for row in searcher.ask(1).genes:
             yield searcher.space.to_architecture(row)

@@ -16,7 +16,7 @@ from nasray.architectures import ARCHITECTURES, slots
 from nasray.cluster import RunFolder
 from nasray.cluster.files import to_json
 from nasray.evaluation.statistics import compare_groups, mean_interval
-from nasray.experiment import known_experiment
+from nasray.loading import known_plan
 from nasray.recipe import RECIPE
 from nasray.spaces import Architecture, NasrayError
 from nasray.stages import baseline_stages, winner_stages
@@ -89,10 +89,10 @@ class Group:
 def groups_of_run(run: RunFolder) -> list[Group]:
     """Return the groups of finished trainings in a run, the winner's first; groups without any are left out."""
     winner = run.read_entries()[0].id
-    experiment = known_experiment(run.description(), str(run.path))
-    last = next(iter(reversed(winner_stages(experiment) if experiment else [])), "train")
+    plan = known_plan(run)
+    last = next(iter(reversed(winner_stages(plan) if plan else [])), "train")
     folders: dict[str, list[Path]] = {WINNER: training_folders(run.path / last), RANDOM: []}
-    for stage in baseline_stages(experiment) if experiment else []:
+    for stage in baseline_stages(plan) if plan else []:
         for path in training_folders(run.path / stage):
             if is_training(path):
                 name = architecture_name(read_description(path).architecture)

@@ -102,9 +102,14 @@ def overridden(
     """
     content, notes = override(content, arguments, owner, declared=declared)
     found = validate(adapter, owner, content, source)
+    print_notes(notes)
+    return found
+
+
+def print_notes(notes: Iterable[str]) -> None:
+    """Say on stderr what `override` left out."""
     for note in notes:
         print(f"nasray: {note}", file=sys.stderr)
-    return found
 
 
 def install_command(extra: str) -> str:

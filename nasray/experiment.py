@@ -1,7 +1,8 @@
-"""Experiments: one frozen, validated configuration of a search, from YAML and the command line.
+"""Experiments: one frozen configuration of a run, as a user writes it, from YAML and the command line.
 
-`Experiment` is what a user writes; `nasray.parts` makes the objects that run. Space, searcher and evaluator are looked
-up in registries, and own their options; unknown keys are errors with a suggestion.
+Here each value is checked by its type and range, and unknown keys are errors with a suggestion. Space, searcher,
+evaluator and stages are looked up in registries, and own their options. What does not go together is found where an
+experiment is planned: `nasray.loading` is the door for all that comes from outside.
 """
 
 from __future__ import annotations
@@ -13,12 +14,10 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, TypeAdapter
 
 from nasray.architectures import ARCHITECTURES
-from nasray.cluster.reading import shown
 from nasray.cluster.resources import Resources as TrialResources
-from nasray.configuration import describe_versions, git_revision, load_content, overridden, shipped_names
+from nasray.configuration import describe_versions, git_revision, overridden, shipped_names
 from nasray.evaluators import EVALUATORS
 from nasray.options import Chosen, ChosenEach, options_of
-from nasray.parts import check_parts
 from nasray.registry import SEARCHERS, SPACES, Registry
 from nasray.spaces import NasrayError
 from nasray.spaces.errors import did_you_mean
@@ -31,7 +30,10 @@ SPACE = Chosen(SPACES, default="bottleneck")
 SEARCHER = Chosen(SEARCHERS, default="coarse-to-fine")
 EVALUATOR = Chosen(EVALUATORS, default="entropy")
 STAGES = Registry(
-    "stage", {"train": "nasray.stages.train:TrainStage", "search": "nasray.stages.search:SearchStage"}, tag="kind"
+    "stage",
+    {"train": "nasray.stages.train:TrainStage", "search": "nasray.stages.search:SearchStage"},
+    given=frozenset({"experiment", "parts"}),
+    tag="kind",
 )
 RESERVED = frozenset({"history", "trials", "tune", "tensorboard", "report", "rank", "compare", "subnets"})
 """Names of a run's other folders."""
@@ -113,7 +115,7 @@ class ResourceOptions:
 
 @checked
 class Experiment:
-    """One search, completely described.
+    """One run, completely described.
 
     Attributes:
         name: of the experiment, and of its run folder.
@@ -156,12 +158,6 @@ class Experiment:
     resources: ResourceOptions = field(default_factory=ResourceOptions)
     stages: Annotated[dict[str, Any], ChosenEach(STAGES, RESERVED)] = field(default_factory=_search_alone)
 
-    def __post_init__(self) -> None:
-        from nasray.stages import check_order
-
-        check_parts(self)  # whatever does not fit together is refused here, before anything is written
-        check_order(self)
-
 
 _ADAPTER: TypeAdapter[Experiment] = TypeAdapter(Experiment)
 
@@ -172,21 +168,6 @@ _ADAPTER: TypeAdapter[Experiment] = TypeAdapter(Experiment)
 def experiment_names() -> list[str]:
     """Return the experiments that come with nasray."""
     return shipped_names(PACKAGE)
-
-
-def load_experiment(name_or_path: str, arguments: Sequence[str] = (), *, declared: Iterable[str] = ()) -> Experiment:
-    """Return an experiment that comes with nasray, or one from a YAML file, with what the command line changes.
-
-    Args:
-        name_or_path: of the experiment.
-        arguments: of the command line, such as `["--budget.gmacs", "60"]`; see `nasray.overrides.override`.
-        declared: further options of the command, for suggestions alone.
-
-    Raises:
-        NasrayError: if there is none, or it is not valid; the message names the key and what is allowed.
-    """
-    content = load_content(name_or_path, PACKAGE, "experiment")
-    return overridden(_ADAPTER, Experiment, content, arguments, shown(name_or_path), declared=declared)
 
 
 def override_resources(
@@ -202,7 +183,7 @@ def override_resources(
 
 
 def parse_experiment(content: dict[str, Any], source: str) -> Experiment:
-    """Return an experiment from nested dicts; `source` names them in errors."""
+    """Read an experiment from nested dicts; `source` names them in errors."""
     return validate(_ADAPTER, Experiment, content, source)
 
 
@@ -231,16 +212,12 @@ def version_changes(description: dict[str, Any]) -> list[str]:
     return lines
 
 
-def known_experiment(description: dict[str, Any], source: str) -> Experiment | None:
-    """Return the experiment of a run as `experiment_of_run`; None where it is none, or this version cannot read it."""
-    try:
-        return experiment_of_run(description, source)
-    except NasrayError:
-        return None
+def parse_description(description: dict[str, Any], source: str) -> Experiment:
+    """Read the experiment that a run's experiment.yaml holds; `source` names the run in errors.
 
-
-def experiment_of_run(description: dict[str, Any], source: str) -> Experiment:
-    """Return the experiment that a run's experiment.yaml holds."""
+    Raises:
+        NasrayError: if it holds none, or that of an earlier version that this one cannot continue.
+    """
     content = description.get("experiment")
     if not isinstance(content, dict):
         raise NasrayError(

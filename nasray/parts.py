@@ -1,4 +1,4 @@
-"""The parts of an experiment, made: space, searcher, evaluator.
+"""The parts of a search, made once of what an experiment says: space, searcher, evaluator.
 
 An experiment says what a part is called and with which options; whatever does not go together is refused here.
 """
@@ -6,41 +6,62 @@ An experiment says what a part is called and with which options; whatever does n
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from nasray.cluster.resources import Resources
 from nasray.evaluators import EVALUATORS
-from nasray.options import make_part, options_of
-from nasray.registry import SEARCHERS
-from nasray.searchers import Objective, Searcher, default_batches
+from nasray.experiment import BudgetOptions, Experiment
+from nasray.options import make_part
+from nasray.searchers import Objective, RandomSearch, Searcher, default_batches
 from nasray.spaces import Budget, CostFunction, NasrayError, Space
 from nasray.spaces.ranges import shortened
 
 if TYPE_CHECKING:
     from nasray.cluster.trial import Evaluator
-    from nasray.experiment import BudgetOptions, Experiment
 
 
-def make_space(experiment: Experiment) -> Any:
-    """Make the experiment's space."""
-    return make_part(experiment.space)
+@dataclass(frozen=True)
+class Parts:
+    """The parts of a search.
+
+    Attributes:
+        space: What can be built.
+        searcher: How to search it, within which budget, by which costs; fresh.
+        evaluator: What an architecture is worth; an option that names a stage is still that name.
+    """
+
+    space: Any
+    searcher: Searcher
+    evaluator: Evaluator
+
+    def random_searcher(self, seed: int) -> Searcher:
+        """Return a fresh random searcher of the same space and budget."""
+        return RandomSearch(self.space, budget=self.searcher.budget, cost=self.searcher.cost, seed=seed)
 
 
-def make_searcher(experiment: Experiment, space: Space | None = None) -> Searcher:
-    """Make a fresh searcher.
+def make_parts(experiment: Experiment, space: Space | None = None) -> Parts:
+    """Make the parts of an experiment's search.
 
     Args:
         experiment: Experiment.
         space: Its space, if it is made already.
+
+    Raises:
+        NasrayError: for whatever does not go together.
     """
-    space = space or make_space(experiment)
+    space = space or make_part(experiment.space)
+    return Parts(space, _make_searcher(experiment, space), _make_evaluator(experiment, space))
+
+
+def _make_searcher(experiment: Experiment, space: Space) -> Searcher:
     objectives = (Objective("score"), *(Objective(name, "min") for name in _minimized(experiment, space)))
     searcher: Searcher = make_part(
         experiment.searcher,
         space=space,
-        budget=make_budget(experiment),
+        budget=make_budget(experiment.budget),
         cost=_make_cost(experiment, space),
         objectives=objectives,
         seed=experiment.seed,
@@ -49,12 +70,7 @@ def make_searcher(experiment: Experiment, space: Space | None = None) -> Searche
     return searcher
 
 
-def make_budget(experiment: Experiment) -> Budget:
-    """Make the bounds on costs."""
-    return make_bounds(experiment.budget)
-
-
-def make_bounds(options: BudgetOptions) -> Budget:
+def make_budget(options: BudgetOptions) -> Budget:
     """Make bounds on costs from their options."""
     bounds = {name: value for name, value in vars(options).items() if value is not None}
     return Budget(
@@ -91,17 +107,7 @@ def _minimized(experiment: Experiment, space: Space) -> tuple[str, ...]:
     return experiment.minimize
 
 
-def make_evaluator(experiment: Experiment, space: Space | None = None) -> Evaluator:
-    """Make the experiment's evaluator; an option that names a stage is still that name.
-
-    Args:
-        experiment: Experiment.
-        space: Its space, if it is made already.
-
-    Raises:
-        NasrayError: if it does not fit the space.
-    """
-    space = space or make_space(experiment)
+def _make_evaluator(experiment: Experiment, space: Space) -> Evaluator:
     name = experiment.evaluator.name
     if reason := why_unfit(EVALUATORS.part(name), space):
         others = [other for other in EVALUATORS if _is_fit(other, space)]
@@ -131,29 +137,17 @@ def trial_resources(experiment: Experiment) -> Resources:
     return Resources(**vars(experiment.resources))
 
 
-def check_parts(experiment: Experiment) -> None:
-    """Make all parts once.
+def with_defaults(experiment: Experiment, searcher: Searcher) -> Experiment:
+    """Return the same experiment with what its number of evaluations decides written out, so that a run keeps it.
 
-    Raises:
-        NasrayError: for whatever does not go together.
+    Args:
+        experiment: Experiment.
+        searcher: Its searcher, as it was made.
     """
-    space = make_space(experiment)
-    make_searcher(experiment, space)
-    make_evaluator(experiment, space)
-
-
-def with_defaults(experiment: Experiment) -> Experiment:
-    """Return the same experiment with what its number of evaluations decides written out, so that a run keeps it."""
     batch_size, in_flight = default_batches(experiment.evaluations)
-    options = make_searcher(experiment).options()
     return dataclasses.replace(
         experiment,
         batch_size=experiment.batch_size or batch_size,
         in_flight=experiment.in_flight or in_flight,
-        searcher=dataclasses.replace(experiment.searcher, **options),
+        searcher=dataclasses.replace(experiment.searcher, **searcher.options()),
     )
-
-
-def random_experiment(experiment: Experiment, seed: int) -> Experiment:
-    """Return the same space and budget with a random searcher, and without stages."""
-    return dataclasses.replace(experiment, seed=seed, searcher=options_of(SEARCHERS, "random"), minimize=(), stages={})

@@ -11,7 +11,7 @@ from pydantic import TypeAdapter
 from nasray.configuration import overridden
 from nasray.experiment import SPACE, BudgetOptions
 from nasray.options import make_part
-from nasray.parts import make_bounds
+from nasray.parts import make_budget
 from nasray.spaces import Budget, NasrayError, Space
 from nasray.spaces.profile import Profile, profile_space
 from nasray.validation import checked
@@ -51,5 +51,5 @@ def profile_named_space(
     if any(argument.partition("=")[0] == "--space.name" for argument in arguments):
         raise NasrayError(f"--space.name: the space is {name!r} already. Leave it out, or list another space")
     found = overridden(TypeAdapter(BudgetedSpace), BudgetedSpace, content, arguments, f"space {name}", declared)
-    space, budget = make_part(found.space), make_bounds(found.budget)
+    space, budget = make_part(found.space), make_budget(found.budget)
     return space, budget, profile_space(space, budget)

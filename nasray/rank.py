@@ -23,9 +23,7 @@ from nasray.cluster import Resources, RunFolder, owned, run_search, search_sessi
 from nasray.cluster.files import to_json
 from nasray.cluster.records import Rank, read_record
 from nasray.evaluators import EVALUATORS, PathEvaluator
-from nasray.experiment import experiment_of_run
-from nasray.options import make_part
-from nasray.parts import make_searcher, make_space, random_experiment, trial_resources
+from nasray.loading import plan_of_run
 from nasray.recipe import Recipe
 from nasray.scores.ranking import MIN_NUM, rank_agreement
 from nasray.searchers import Metrics
@@ -95,22 +93,23 @@ def rank_run(folder: str | Path, num: int, *, seed: int = 0, resources: Resource
         NasrayError: if the run has no trained supernet, or does not say how its winner is trained.
     """
     run = RunFolder.open(folder)
-    experiment = experiment_of_run(run.description(), str(folder))
-    site, trained = site_of(run, experiment), winner_stages(experiment)
-    if EVALUATORS.part(experiment.evaluator.name) is not PathEvaluator or not trained:
+    plan = plan_of_run(run)
+    site, trained = site_of(run, plan), winner_stages(plan)
+    if not isinstance(plan.parts.evaluator, PathEvaluator) or not trained:
         raise NasrayError(
             f"{folder} does not say how an architecture is trained by itself, which its supernet is to be compared "
             "with: begin a run with evaluator 'path' and a stage that trains the winner, such as detnas-300m"
         )
     if num < 3:
         raise NasrayError(f"--architectures is at least 3 to be ranked; got {num}")
-    evaluator = make_part(site.resolved(experiment.evaluator), space=make_space(experiment), seed=experiment.seed)
+    evaluator, seed_of_run = plan.search.parts_at(site).evaluator, plan.experiment.seed
+    assert isinstance(evaluator, PathEvaluator)
     path = run.path / FOLDER
     recipes = {name: site.recipes[name] for name in trained}
-    comparison = Comparison(evaluator, recipes, path / "trainings", experiment.seed)
+    comparison = Comparison(evaluator, recipes, path / "trainings", seed_of_run)
     inner, description = RunFolder(path), {"rank": {"run": run.path.name, "seed": seed}}
-    resources = resources or trial_resources(experiment)
-    searcher = make_searcher(random_experiment(experiment, seed))
+    resources = resources or plan.resources
+    searcher = plan.parts.random_searcher(seed)
     with owned(path), ExitStack() as stack:
         if inner.is_run():
             inner = RunFolder.open(path)

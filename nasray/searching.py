@@ -19,16 +19,12 @@ from nasray.cluster import (
     search_session,
 )
 from nasray.cluster.ownership import is_empty
-from nasray.experiment import (
-    Experiment,
-    describe_experiment,
-    experiment_of_run,
-    version_changes,
-)
-from nasray.parts import trial_resources, with_defaults
+from nasray.experiment import describe_experiment, version_changes
+from nasray.loading import plan_of_run
 from nasray.searchers import Evolution, Metrics, Searcher, default_batches
 from nasray.spaces import Population, Space
 from nasray.spaces.ranges import MAX_BATCH, MAX_IN_FLIGHT, check_whole
+from nasray.stages import Plan, check_stages, read_recipes, resolve_recipes, run_stages, write_recipes
 
 
 def search(
@@ -107,11 +103,11 @@ def _new_run(run: RunFolder, resources: Resources) -> Iterator[None]:
         yield
 
 
-def search_experiment(experiment: Experiment, folder: str | Path) -> dict[str, Any]:
+def search_experiment(plan: Plan, folder: str | Path) -> dict[str, Any]:
     """Begin an experiment's run in an empty folder.
 
     Args:
-        experiment: Experiment.
+        plan: Plan of the experiment; each run needs one of its own, whose searcher was not asked before.
         folder: Folder of the run, empty or absent.
 
     Returns:
@@ -120,18 +116,15 @@ def search_experiment(experiment: Experiment, folder: str | Path) -> dict[str, A
     Raises:
         NasrayError: for every mistake that can be mended, before anything is written or takes long.
     """
-    from nasray.stages import check_stages, resolve_recipes, run_stages, with_absolute_references, write_recipes
-
-    experiment = with_absolute_references(with_defaults(experiment))
-    resources, recipes = trial_resources(experiment), resolve_recipes(experiment)
+    resources, recipes = plan.resources, resolve_recipes(plan)
     refuse_owned(folder)
     RunFolder(folder).refuse_occupied()
     check_reachable(resources)
-    check_stages(experiment, recipes, resources)
+    check_stages(plan, recipes, resources)
     with _new_run(RunFolder(folder), resources):
-        run = RunFolder.create(folder, describe_experiment(experiment))
+        run = RunFolder.create(folder, describe_experiment(plan.experiment))
         write_recipes(run, recipes)
-        return run_stages(experiment, run, resources)
+        return run_stages(plan, run, resources)
 
 
 def resume_experiment(
@@ -147,16 +140,14 @@ def resume_experiment(
     Returns:
         Content of best.json, and of stages.json under `stages`.
     """
-    from nasray.stages import check_stages, read_recipes, resolve_recipes, run_stages, write_recipes
-
     run = RunFolder.open(folder)
-    experiment = with_defaults(experiment_of_run(run.description(), str(folder)))
+    plan = plan_of_run(run)
     for line in version_changes(run.description()):
         print(f"nasray: {line}", file=sys.stderr)
-    resources = resources or trial_resources(experiment)
+    resources = resources or plan.resources
     with owned(run.path):
-        if read_recipes(run, experiment) is None:  # interrupted before they were written
-            recipes = resolve_recipes(experiment)
-            check_stages(experiment, recipes, resources)
+        if read_recipes(run, plan) is None:  # interrupted before they were written
+            recipes = resolve_recipes(plan)
+            check_stages(plan, recipes, resources)
             write_recipes(run, recipes)
-        return run_stages(experiment, run, resources, from_history=from_history)
+        return run_stages(plan, run, resources, from_history=from_history)

@@ -23,13 +23,11 @@ from nasray.cluster import RunFolder
 from nasray.cluster.leaders import Entry
 from nasray.cluster.progress import say
 from nasray.devices import computing_threads
-from nasray.evaluators import EVALUATORS, PathEvaluator
-from nasray.experiment import experiment_of_run
+from nasray.evaluators import PathEvaluator
 from nasray.finding import find_within
+from nasray.loading import plan_of_run
 from nasray.models.supernets.base import Supernet, supernet_of
 from nasray.models.supernets.recalibration import recalibrate, up_to_the_last_norm
-from nasray.options import make_part
-from nasray.parts import make_space
 from nasray.recipe import PATH, Recipe
 from nasray.spaces import Architecture, Budget, NasrayError
 from nasray.stages import site_of
@@ -229,9 +227,9 @@ def fingerprint(path: Path) -> str:
 
 
 def _evaluator(run: RunFolder) -> PathEvaluator:
-    experiment = experiment_of_run(run.description(), str(run.path))
-    if EVALUATORS.part(experiment.evaluator.name) is not PathEvaluator:
-        raise NasrayError(f"{run.path} has no supernet: its architectures are not trained. Train one: `nasray train`")
-    resolved = site_of(run, experiment).resolved(experiment.evaluator)
-    evaluator: PathEvaluator = make_part(resolved, space=make_space(experiment), seed=experiment.seed)
-    return evaluator
+    plan = plan_of_run(run)
+    if isinstance(plan.parts.evaluator, PathEvaluator):
+        evaluator = plan.search.parts_at(site_of(run, plan)).evaluator
+        assert isinstance(evaluator, PathEvaluator)
+        return evaluator
+    raise NasrayError(f"{run.path} has no supernet: its architectures are not trained. Train one: `nasray train`")

@@ -29,19 +29,19 @@ def folder(tmp_path_factory):
     from nasray.checkpoint import Checkpoint, make_network
     from nasray.cluster import OrderedSearch, RunFolder
     from nasray.cluster.recorder import Recorder
-    from nasray.experiment import describe_experiment, load_experiment
-    from nasray.parts import make_evaluator, make_searcher
+    from nasray.experiment import describe_experiment
+    from nasray.loading import load_plan
     from nasray.recipe import load_recipe, override_recipe
     from nasray.training.folder import Description, create_folder
 
     path = tmp_path_factory.mktemp("bad")
     write_files(path)
     Image.new("RGB", (64, 64)).save(path / "image.png")
-    experiment = load_experiment("maedet-tiny")
-    search = OrderedSearch(make_searcher(experiment), evaluations=2048, batch_size=64, in_flight=1)
-    recorder = Recorder(RunFolder.create(path / "run", describe_experiment(experiment)), search)
+    plan = load_plan("maedet-tiny")
+    search = OrderedSearch(plan.parts.searcher, evaluations=2048, batch_size=64, in_flight=1)
+    recorder = Recorder(RunFolder.create(path / "run", describe_experiment(plan.experiment)), search)
     search.fill()
-    for batch in search.receive(0, make_evaluator(experiment)(search.pending[0].genes)):
+    for batch in search.receive(0, plan.parts.evaluator(search.pending[0].genes)):
         recorder.write(batch, {})
         search.tell(batch)
     recipe = override_recipe(load_recipe("shapes-detect-tiny"), ["--detector.channels", "16"])

@@ -10,9 +10,9 @@ import pytest
 
 from nasray.cluster import OrderedSearch
 from nasray.cluster.reading import parse_yaml
-from nasray.experiment import load_experiment, parse_experiment
-from nasray.parts import make_evaluator, make_searcher, with_defaults
+from nasray.loading import load_plan, parse_plan
 from nasray.spaces import SPACES
+from nasray.stages import make_plan
 
 from .test_readme import PAGES, ROOT, blocks, command_lines
 
@@ -46,11 +46,11 @@ def overrides(words):
     return words[0], words[1:]
 
 
-def run(experiment, evaluate):
-    """The search of an experiment and all that it evaluated: (N, G) genes and (N,) scores."""
-    experiment = with_defaults(experiment)
+def run(plan, evaluate):
+    """The search of a plan and all that it evaluated: (N, G) genes and (N,) scores."""
+    experiment = plan.experiment
     search = OrderedSearch(
-        make_searcher(experiment), evaluations=experiment.evaluations, batch_size=experiment.batch_size,
+        plan.parts.searcher, evaluations=experiment.evaluations, batch_size=experiment.batch_size,
         in_flight=experiment.in_flight,
     )  # fmt: skip
     told = []
@@ -61,9 +61,9 @@ def run(experiment, evaluate):
 
 @pytest.mark.parametrize("name", [*EXPERIMENTS, *SHORTEST])
 def test_a_yaml_of_the_docs_runs_to_its_end_and_finds_something(name):
-    experiment = parse_experiment({"name": "mine", **{**EXPERIMENTS, **SHORTEST}[name]}, name)
-    evaluate = make_evaluator(experiment)
-    search, genes, scores = run(experiment, evaluate)
+    plan = parse_plan({"name": "mine", **{**EXPERIMENTS, **SHORTEST}[name]}, name)
+    experiment, evaluate = plan.experiment, plan.parts.evaluator
+    search, genes, scores = run(plan, evaluate)
     searcher = search.searcher
     assert search.ended_early is None
     assert len(np.unique(genes, axis=0)) == len(genes) == experiment.evaluations
@@ -79,13 +79,13 @@ def test_a_yaml_of_the_docs_runs_to_its_end_and_finds_something(name):
 def test_a_search_of_the_docs_runs_to_its_end(words):
     """Under a stand-in for the score, since this is about what is asked for; at most some thousand evaluations."""
     name, options = overrides(words)
-    experiment = load_experiment(name, options)
+    experiment = load_plan(name, options).experiment
     experiment = replace(experiment, evaluations=min(experiment.evaluations, 4000))
 
     def evaluate(genes):
         return {"score": np.sin(genes * np.arange(1, genes.shape[1] + 1)).sum(axis=1)}
 
-    search, genes, _ = run(experiment, evaluate)
+    search, genes, _ = run(make_plan(experiment), evaluate)
     assert search.ended_early is None
     assert len(np.unique(genes, axis=0)) == len(genes) == experiment.evaluations
 
@@ -94,8 +94,9 @@ def test_a_search_of_the_docs_runs_to_its_end(words):
 @pytest.mark.parametrize("words", [words for words in searches() if "maedet" in words[0]], ids=" ".join)
 def test_a_search_of_the_docs_runs_whole(words):
     name, options = overrides(words)
-    experiment = load_experiment(name, options)
-    search, _, scores = run(experiment, make_evaluator(experiment))
+    plan = load_plan(name, options)
+    experiment = plan.experiment
+    search, _, scores = run(plan, plan.parts.evaluator)
     assert search.ended_early is None
     assert len(scores) == experiment.evaluations
     assert scores.max() > scores[: experiment.evaluations // 100].max()

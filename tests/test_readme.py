@@ -15,6 +15,7 @@ from nasray.cli import make_parser
 from nasray.cli.detectors import train_recipe
 from nasray.cli.parsing import parse_arguments, read_budget
 from nasray.evaluators import EVALUATORS
+from nasray.loading import load_plan
 from nasray.models.detectors import DETECTORS
 from nasray.searchers import SEARCHERS
 from nasray.spaces import SPACES, NasrayError
@@ -50,7 +51,7 @@ def check_arguments(arguments):
         assert known.command[0] == "--"
         check_arguments(known.command[1:])
     elif name == "_search":
-        experiments.load_experiment(known.experiment, known.overrides)
+        load_plan(known.experiment, known.overrides)
     elif name in ("_resume", "_rank"):
         experiments.override_resources(experiments.ResourceOptions(), known.overrides)
     elif name in ("_front", "_export", "_evaluate", "_predict", "_latency"):

@@ -53,8 +53,7 @@ def add_commands(commands: Any) -> None:
 def _report(known: Any) -> None:
     from nasray.architectures import ARCHITECTURES
     from nasray.cluster import RunFolder
-    from nasray.experiment import experiment_of_run
-    from nasray.parts import make_evaluator, make_searcher
+    from nasray.loading import plan_of_run
     from nasray.reports import report_figures, write_report
     from nasray.training.folder import is_training
 
@@ -68,9 +67,9 @@ def _report(known: Any) -> None:
             print(write_training_report(folder))
         return
     run = RunFolder.open(known.folder)
-    experiment = experiment_of_run(run.description(), known.folder)
-    space, evaluator = make_searcher(experiment).space, make_evaluator(experiment)
-    reference = ARCHITECTURES[experiment.reference] if experiment.reference else None
+    plan = plan_of_run(run)
+    space, evaluator = plan.parts.space, plan.parts.evaluator
+    reference = ARCHITECTURES[name] if (name := plan.experiment.reference) else None
     if known.json:
         print_json(report_figures(run, space, evaluator=evaluator, reference=reference))
         return
@@ -205,13 +204,14 @@ def _rank_hint(known: Any) -> str:
 
 def _rank(known: Any) -> None:
     from nasray.cluster import Resources, RunFolder
-    from nasray.experiment import experiment_of_run, override_resources
+    from nasray.experiment import override_resources
+    from nasray.loading import plan_of_run
     from nasray.rank import FOLDER, rank_run, too_few
     from nasray.reports.sections.rank import rank_plots
 
     resources = None
     if known.overrides:
-        given = experiment_of_run(RunFolder.open(known.folder).description(), known.folder).resources
+        given = plan_of_run(RunFolder.open(known.folder)).experiment.resources
         resources = Resources(**vars(override_resources(given, known.overrides, declared=known.declared)))
     result = rank_run(known.folder, known.architectures, seed=known.seed, resources=resources)
     if known.json:

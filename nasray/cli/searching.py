@@ -52,34 +52,33 @@ def add_commands(commands: Any) -> None:
 
 
 def _search(known: Any) -> None:
-    from nasray.experiment import load_experiment
+    from nasray.loading import load_plan
     from nasray.searching import search_experiment
+    from nasray.stages import without
 
-    experiment = load_experiment(known.experiment, known.overrides, declared=known.declared)
+    plan = load_plan(known.experiment, known.overrides, declared=known.declared)
     if known.without:
-        from nasray.stages import without
-
-        experiment = without(experiment, known.without)
+        plan = without(plan, known.without)
     if known.options:
-        print_options(experiment, known.json)
+        print_options(plan.experiment, known.json)
         return
     if known.plan:
-        _print_plan(experiment, known.json)
+        _print_plan(plan, known.json)
         return
-    known.folder = known.folder or run_folder(experiment.name)
+    known.folder = known.folder or run_folder(plan.experiment.name)
     check_folder(known.folder)
     begin = time.monotonic()
-    best = search_experiment(experiment, known.folder)
+    best = search_experiment(plan, known.folder)
     _tell_winner(best, known, time.monotonic() - begin, "from start to end")
 
 
-def _print_plan(experiment: Any, as_json: bool) -> None:
+def _print_plan(plan: Any, as_json: bool) -> None:
     import dataclasses
 
     from nasray.cluster.progress import counted
-    from nasray.stages import plan
+    from nasray.stages import planned_stages
 
-    planned = plan(experiment)
+    planned = planned_stages(plan)
     if as_json:
         print_json([dataclasses.asdict(stage) for stage in planned])
         return
@@ -105,7 +104,8 @@ def _print_plan(experiment: Any, as_json: bool) -> None:
 def _resume(known: Any) -> None:
     from nasray.cli.detectors import resume_training_command
     from nasray.cluster import Resources, RunFolder
-    from nasray.experiment import experiment_of_run, override_resources
+    from nasray.experiment import override_resources
+    from nasray.loading import plan_of_run
     from nasray.searching import resume_experiment
     from nasray.training.folder import is_training
 
@@ -117,7 +117,7 @@ def _resume(known: Any) -> None:
     resources = None
     run = RunFolder.open(known.folder)
     if known.overrides:
-        given = experiment_of_run(run.description(), known.folder).resources
+        given = plan_of_run(run).experiment.resources
         resources = Resources(**vars(override_resources(given, known.overrides, declared=known.declared)))
     begin = time.monotonic()
     best = resume_experiment(known.folder, resources, from_history=known.from_history)
@@ -156,24 +156,23 @@ def _entropy_options(evaluator: Any) -> dict[str, Any]:
 
 def _agreement(known: Any) -> None:
     from nasray.cluster.progress import ProgressLine
-    from nasray.experiment import load_experiment
-    from nasray.parts import make_evaluator, make_space
+    from nasray.loading import load_plan
     from nasray.scores.agreement import agreement_report
     from nasray.scores.entropy import NARROW
     from nasray.scores.ranking import MIN_NUM
     from nasray.spaces import Budget
     from nasray.spaces.staged import StagedSpace
 
-    experiment = load_experiment(known.experiment)
-    space = make_space(experiment)
+    plan = load_plan(known.experiment)
+    space, budget = plan.parts.space, plan.parts.searcher.budget.upper
     if not isinstance(space, StagedSpace):
         raise NasrayError(
-            f"the closed form is of staged spaces; {known.experiment} has space {experiment.space.name!r}. Take an "
-            "experiment with another space, such as maedet-m"
+            f"the closed form is of staged spaces; {known.experiment} has space {plan.experiment.space.name!r}. Take "
+            "an experiment with another space, such as maedet-m"
         )
-    most = known.max_gmacs or experiment.budget.gmacs or 91.0
+    most = known.max_gmacs or budget.get("gmacs", 91.0)
     least = known.min_gmacs if known.min_gmacs is not None else most * 10 / 13
-    upper = {"gmacs": most, **({"layers": experiment.budget.layers} if experiment.budget.layers else {})}
+    upper = {"gmacs": most, **({"layers": budget["layers"]} if "layers" in budget else {})}
     line = ProgressLine("agreement", known.architectures)
     result = agreement_report(
         space,
@@ -182,7 +181,7 @@ def _agreement(known: Any) -> None:
         repeats=known.repeats,
         seed=known.seed,
         workers=known.workers,
-        **_entropy_options(make_evaluator(experiment)),
+        **_entropy_options(plan.parts.evaluator),
         progress=lambda done, total: line.update(done, final=done == total),
     )
     if known.json:

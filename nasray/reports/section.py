@@ -12,11 +12,11 @@ from markupsafe import Markup
 
 from nasray.architectures import ARCHITECTURES
 from nasray.cluster import RunFolder
-from nasray.experiment import Experiment, known_experiment
+from nasray.loading import known_plan
 from nasray.reports.data import RunData
 from nasray.reports.figures import Plot
 from nasray.spaces import Architecture, Space
-from nasray.stages import winner_stages
+from nasray.stages import Plan, winner_stages
 
 if TYPE_CHECKING:
     from nasray.cluster.trial import Evaluator
@@ -65,21 +65,20 @@ class Subject:
         return int(self.run.leaders[0])
 
     @cached_property
-    def experiment(self) -> Experiment | None:
-        """The run's experiment; None where it was begun from Python with parts of its own."""
-        is_run = self.folder.is_run()
-        return known_experiment(self.folder.description(), str(self.folder.path)) if is_run else None
+    def plan(self) -> Plan | None:
+        """The plan of the run; None where it was begun from Python with parts of its own."""
+        return known_plan(self.folder) if self.folder.is_run() else None
 
     def kind_of(self, stage: str) -> str:
         """Return the kind of one of the run's stages; `train` where the run does not say."""
-        stages = self.experiment.stages if self.experiment else {}
+        stages = self.plan.experiment.stages if self.plan else {}
         kind: str = stages[stage].kind if stage in stages else "train"
         return kind
 
     @property
     def winner_training(self) -> Path:
         """Folder of the winner's training, whether there is one or not."""
-        trained = winner_stages(self.experiment) if self.experiment else []
+        trained = winner_stages(self.plan) if self.plan else []
         return self.folder.path / (trained[-1] if trained else "train")
 
     @property

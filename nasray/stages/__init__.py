@@ -1,34 +1,29 @@
 """What a run does, in order: its stages, each of one kind."""
 
 from nasray.stages.base import SEARCH, Site, Stage, Work
-from nasray.stages.records import Records, read_records, stage_rows
-from nasray.stages.run import (
+from nasray.stages.plan import (
+    Plan,
     baseline_stages,
-    check_order,
-    check_stages,
-    make_stages,
-    plan,
-    read_recipes,
+    make_plan,
+    planned_stages,
     resolve_recipes,
-    run_stages,
-    site_of,
     winner_stages,
-    with_absolute_references,
     without,
-    write_recipes,
 )
+from nasray.stages.records import Records, read_records, stage_rows
+from nasray.stages.run import check_stages, read_recipes, run_stages, site_of, write_recipes
 
 __all__ = [
     "SEARCH",
+    "Plan",
     "Records",
     "Site",
     "Stage",
     "Work",
     "baseline_stages",
-    "check_order",
     "check_stages",
-    "make_stages",
-    "plan",
+    "make_plan",
+    "planned_stages",
     "read_recipes",
     "read_records",
     "resolve_recipes",
@@ -36,7 +31,6 @@ __all__ = [
     "site_of",
     "stage_rows",
     "winner_stages",
-    "with_absolute_references",
     "without",
     "write_recipes",
 ]

@@ -10,10 +10,10 @@ import dataclasses
 import hashlib
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import Any, ClassVar, cast
 
 from nasray.architectures import ARCHITECTURES, named_architecture
 from nasray.cluster import Resources, RunFolder
@@ -25,9 +25,6 @@ from nasray.signatures import keywords
 from nasray.spaces import NasrayError
 from nasray.spaces.errors import did_you_mean
 from nasray.spaces.references import From, Output
-
-if TYPE_CHECKING:
-    from nasray.experiment import Experiment
 
 SEARCH = "search"
 """The stage whose folder is the run's own, and whose best.json is the run's result."""
@@ -83,7 +80,6 @@ class Site:
     """A stage's place in a run.
 
     Attributes:
-        experiment: Experiment of the run.
         run: Folder of the run.
         name: Name of the stage.
         stages: Stages of the run by name, in their order.
@@ -92,7 +88,6 @@ class Site:
         from_history: Whether Ray Tune's own state is left unread.
     """
 
-    experiment: Experiment
     run: RunFolder
     name: str
     stages: Mapping[str, Stage]
@@ -158,20 +153,21 @@ class Site:
 class Stage(ABC):
     """One step of a run. Its options are the keyword parameters of its constructor.
 
+    Beside them a constructor may take `experiment`, what the user wrote, and `parts`, those of the experiment's search,
+    which it makes no second time: nothing asks for them later.
+
     Attributes:
         gives: What later stages can take from it.
     """
 
     gives: ClassVar[frozenset[Output]] = frozenset()
 
-    def parts(self, experiment: Experiment) -> dict[str, PartOptions]:
+    def part_options(self) -> dict[str, PartOptions]:
         """Return the options of the parts that it uses, by section."""
-        del experiment
         return {}
 
-    def recipe_name(self, experiment: Experiment) -> str | None:
+    def recipe_name(self) -> str | None:
         """Return the name of the recipe that it trains with; None if it trains nothing."""
-        del experiment
         return None
 
     @abstractmethod
@@ -239,31 +235,33 @@ def _mark(kind: Any) -> From | None:
     return None
 
 
-def stage_references(experiment: Experiment, name: str, stage: Stage) -> list[Reference]:
-    """Return the references among the options of a stage and of the parts that it uses."""
-    own, place = experiment.stages[name], f"stages.{name}."
+def stage_references(name: str, own: PartOptions, stage: Stage) -> tuple[Reference, ...]:
+    """Return the references among the options of a stage, its own ones and those of the parts that it uses."""
+    place = f"stages.{name}."
     found = list(references(own, keys=place))
-    for section, options in stage.parts(experiment).items():
+    for section, options in stage.part_options().items():
         is_own = getattr(own, section, None) is not None
         found += references(options, f"{section}.", keys=f"{place if is_own else ''}{section}.")
-    return found
+    return tuple(found)
 
 
-def check_references(experiment: Experiment, stages: Mapping[str, Stage]) -> None:
+def check_references(found: Mapping[str, Sequence[Reference]], stages: Mapping[str, Stage]) -> None:
     """Refuse references to stages that there are not, come later, or give something else.
 
     Args:
-        experiment: Experiment.
-        stages: Its stages by name, in their order.
+        found: References by stage.
+        stages: Stages by name, in their order.
 
     Raises:
         NasrayError: naming the option.
     """
-    for number, (name, stage) in enumerate(stages.items()):
-        _check_references(name, stage_references(experiment, name, stage), list(stages)[:number], stages)
+    for number, name in enumerate(stages):
+        _check_references(name, found[name], list(stages)[:number], stages)
 
 
-def _check_references(name: str, found: list[Reference], earlier: list[str], stages: Mapping[str, Stage]) -> None:
+def _check_references(
+    name: str, found: Sequence[Reference], earlier: Sequence[str], stages: Mapping[str, Stage]
+) -> None:
     for reference in found:
         value, option = reference.value, reference.key
         if reference.is_of_stage(stages):
@@ -283,7 +281,7 @@ def _check_references(name: str, found: list[Reference], earlier: list[str], sta
                     f"{did_you_mean(value, [*known, *ARCHITECTURES, SUPERNET])} It is {SUPERNET}, random-N, a stage "
                     f"({', '.join(known) or 'none before it'}), a name of `nasray list architectures`, or a path"
                 )
-        elif not _is_path(value):
+        elif not is_path(value):
             raise NasrayError(
                 f"{option}: unknown stage {value!r}{did_you_mean(value, earlier)} Before it there are: "
                 f"{', '.join(earlier) or 'none'}. The path of a file also does"
@@ -293,10 +291,11 @@ def _check_references(name: str, found: list[Reference], earlier: list[str], sta
 def is_architectures(value: str) -> bool:
     """Return whether a text can name architectures, as far as it is known without looking at files."""
     is_known = value == SUPERNET or RANDOM.fullmatch(value) is not None
-    return is_known or named_architecture(value) is not None or _is_path(value)
+    return is_known or named_architecture(value) is not None or is_path(value)
 
 
-def _is_path(value: str) -> bool:
+def is_path(value: str) -> bool:
+    """Return whether the value of a reference is the path of a file rather than the name of a stage."""
     return "/" in value or bool(Path(value).suffix) or Path(value).exists()
 
 

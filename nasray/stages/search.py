@@ -10,7 +10,7 @@ from nasray.cluster.resources import cluster_address
 from nasray.devices import choose_device
 from nasray.experiment import EVALUATOR, SEARCHER, BudgetOptions, Experiment, describe_experiment
 from nasray.options import PartOptions
-from nasray.parts import make_evaluator, make_searcher, with_defaults
+from nasray.parts import Parts, make_parts, with_defaults
 from nasray.spaces.ranges import MAX_BATCH, MAX_COUNT, MAX_IN_FLIGHT, Range
 from nasray.stages.base import SEARCH, Site, Stage, Work, references
 
@@ -28,6 +28,10 @@ class SearchStage(Stage):
         evaluator: What an architecture is worth.
         budget: Bounds on costs.
         minimize: Costs to minimize beside maximizing the score.
+
+    Attributes:
+        experiment: Experiment as this stage searches it, without stages.
+        parts: Parts of the search.
     """
 
     gives = frozenset({"architectures", "history"})
@@ -35,6 +39,8 @@ class SearchStage(Stage):
     def __init__(
         self,
         *,
+        experiment: Experiment,
+        parts: Parts,
         evaluations: Annotated[int, Range(1, MAX_COUNT)] | None = None,
         batch_size: Annotated[int, Range(1, MAX_BATCH)] | None = None,
         in_flight: Annotated[int, Range(1, MAX_IN_FLIGHT)] | None = None,
@@ -52,25 +58,24 @@ class SearchStage(Stage):
             "budget": budget,
             "minimize": minimize,
         }
-        self.changes = {name: value for name, value in given.items() if value is not None}
+        changes = {name: value for name, value in given.items() if value is not None}
+        own = dataclasses.replace(experiment, **changes, stages={})
+        self.parts = make_parts(own, parts.space) if changes else parts
+        self.experiment = with_defaults(own, self.parts.searcher)
 
-    def experiment(self, experiment: Experiment) -> Experiment:
-        """Return the experiment as this stage searches it, without stages."""
-        return dataclasses.replace(experiment, **self.changes, stages={})
-
-    def parts(self, experiment: Experiment) -> dict[str, PartOptions]:
-        """See `Stage.parts`."""
-        return {name: self.changes.get(name, getattr(experiment, name)) for name in ("searcher", "evaluator")}
+    def part_options(self) -> dict[str, PartOptions]:
+        """See `Stage.part_options`."""
+        return {"searcher": self.experiment.searcher, "evaluator": self.experiment.evaluator}
 
     def check(self, site: Site) -> None:
         """See `Stage.check`."""
-        own = self.experiment(site.experiment)
-        if getattr(own.evaluator, "device", None) == "cuda" and not cluster_address(site.resources):
+        options = self.experiment.evaluator
+        if getattr(options, "device", None) == "cuda" and not cluster_address(site.resources):
             choose_device("cuda")  # on a cluster another node may have one
-        make_searcher(own).check_feasible()
-        evaluator_references = list(references(own.evaluator))
+        self.parts.searcher.check_feasible()
+        evaluator_references = list(references(options))
         if evaluator_references and all(each.value not in site.stages for each in evaluator_references):
-            evaluator: Any = make_evaluator(self._resolved(site, own))
+            evaluator: Any = self.parts_at(site).evaluator
             evaluator.check()
 
     def is_done(self, site: Site) -> bool:
@@ -79,15 +84,15 @@ class SearchStage(Stage):
 
     def run(self, site: Site) -> dict[str, Any]:
         """See `Stage.run`."""
-        own = self._resolved(site, with_defaults(self.experiment(site.experiment)))
+        own, parts = self._resolved(site), self.parts_at(site)
         assert own.batch_size is not None
         assert own.in_flight is not None
         run = RunFolder(site.folder)
         if site.name != SEARCH:
             run = RunFolder.open(run.path) if run.is_run() else RunFolder.create(run.path, describe_experiment(own))
         best = run_search(
-            make_searcher(own),
-            make_evaluator(own),
+            parts.searcher,
+            parts.evaluator,
             run,
             evaluations=own.evaluations,
             batch_size=own.batch_size,
@@ -100,10 +105,20 @@ class SearchStage(Stage):
 
     def plan(self, site: Site) -> Work:
         """See `Stage.plan`."""
-        own = with_defaults(self.experiment(site.experiment))
+        own = self.experiment
         trials = -(-own.evaluations // (own.batch_size or 1))
         return Work(trials=trials, text=f"{own.evaluations:,} evaluations by {own.searcher.name}, {own.evaluator.name}")
 
-    def _resolved(self, site: Site, own: Experiment) -> Experiment:
+    def parts_at(self, site: Site) -> Parts:
+        """Return the parts, made again with paths in place of stages where they refer to any.
+
+        Raises:
+            NasrayError: if what a stage gives is not there yet.
+        """
+        own = self._resolved(site)
+        return self.parts if own == self.experiment else make_parts(own, self.parts.space)
+
+    def _resolved(self, site: Site) -> Experiment:
         """Return the experiment with paths in place of the stages that its parts refer to."""
+        own = self.experiment
         return dataclasses.replace(own, searcher=site.resolved(own.searcher), evaluator=site.resolved(own.evaluator))

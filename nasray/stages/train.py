@@ -15,7 +15,7 @@ from nasray.cluster.progress import counted
 from nasray.experiment import Experiment
 from nasray.finding import find_architecture
 from nasray.models.supernets import supernet_architecture
-from nasray.parts import make_searcher, make_space, random_experiment
+from nasray.parts import Parts
 from nasray.recipe import Recipe
 from nasray.spaces import Architecture, NasrayError
 from nasray.spaces.ranges import Range
@@ -66,6 +66,8 @@ class TrainStage(Stage):
     def __init__(
         self,
         *,
+        experiment: Experiment,
+        parts: Parts,
         of: Annotated[str | tuple[str, ...], From("architectures")],
         top: Annotated[int, Range(1, 1000)] = 1,
         repeats: Annotated[int, Range(1, 1000)] = 1,
@@ -73,7 +75,8 @@ class TrainStage(Stage):
         weights: Annotated[str, From("checkpoint")] | None = None,
     ) -> None:
         self.of = (of,) if isinstance(of, str) else tuple(of)
-        self.top, self.repeats, self.recipe, self.weights = top, repeats, recipe, weights
+        self.top, self.repeats, self.recipe, self.weights = top, repeats, recipe or experiment.recipe, weights
+        self.parts, self.seed = parts, experiment.seed
         if not self.of:
             raise NasrayError("of is empty. Name `supernet`, a stage, or architectures")
         if self.is_of_supernet and (len(self.of) > 1 or top > 1 or repeats > 1):
@@ -84,16 +87,15 @@ class TrainStage(Stage):
         """Whether it trains the supernet of the space."""
         return SUPERNET in self.of
 
-    def recipe_name(self, experiment: Experiment) -> str | None:
+    def recipe_name(self) -> str:
         """See `Stage.recipe_name`.
 
         Raises:
             NasrayError: if neither stage nor experiment names one.
         """
-        name = self.recipe or experiment.recipe
-        if name is None:
+        if self.recipe is None:
             raise NasrayError("a stage that trains needs a recipe: set its `recipe`, or that of the experiment")
-        return name
+        return self.recipe
 
     def check(self, site: Site) -> None:
         """See `Stage.check`."""
@@ -196,15 +198,26 @@ class TrainStage(Stage):
         found: dict[str, Architecture] = {}
         for value in values:
             if value == SUPERNET:
-                some = [supernet_architecture(make_space(site.experiment))]
+                some = [supernet_architecture(self.parts.space)]
             elif value in site.stages:
                 some = [entry.architecture for entry in site.entries(value)[: self.top]]
             elif match := RANDOM.fullmatch(value):
-                some = _random_architectures(site.experiment, int(match[1]))
+                some = self._random_architectures(int(match[1]))
             else:
                 some = [find_architecture(value)]
             found |= {architecture.id: architecture for architecture in some}
         return list(found.values())
+
+    def _random_architectures(self, num: int) -> list[Architecture]:
+        """Return architectures of the space within the budget, others than a search with the same seed begins with.
+
+        Raises:
+            NasrayError: if there are fewer.
+        """
+        rows = self.parts.random_searcher(self.seed + 1).ask(num).genes
+        if len(rows) < num:
+            raise NasrayError(f"random-{num}: the space within the budget has {len(rows)} architectures. Ask for fewer")
+        return [self.parts.space.to_architecture(row) for row in rows]
 
     def _train(self, site: Site, training: Training) -> dict[str, Any]:
         """Train to the end, if that is not reached yet; the content of summary.json."""
@@ -221,7 +234,7 @@ class TrainStage(Stage):
         groups: dict[str, list[dict[str, Any]]] = {}
         for training, summary in zip(trainings, summaries, strict=True):
             groups.setdefault(training.architecture.id, []).append(summary["best"])
-        image_hw = make_space(site.experiment).image_hw
+        image_hw = self.parts.space.image_hw
         by_id = {training.architecture.id: training.architecture for training in trainings}
         entries = []
         for number, (key, figures) in enumerate(groups.items()):
@@ -254,16 +267,3 @@ def _costs(architecture: Architecture, image_hw: tuple[int, int] | None) -> dict
         return {name: float(value[0]) for name, value in layer_table(architecture, image_hw).cost().items()}
     except NasrayError:  # of a family that describes no layers
         return {}
-
-
-def _random_architectures(experiment: Experiment, num: int) -> list[Architecture]:
-    """Return random architectures of the space within the budget, others than a search with the same seed begins with.
-
-    Raises:
-        NasrayError: if there are fewer.
-    """
-    searcher = make_searcher(random_experiment(experiment, experiment.seed + 1))
-    rows = searcher.ask(num).genes
-    if len(rows) < num:
-        raise NasrayError(f"random-{num}: the space within the budget has {len(rows)} architectures. Ask for fewer")
-    return [searcher.space.to_architecture(row) for row in rows]

@@ -11,7 +11,6 @@ import sys
 import tempfile
 import time
 import urllib.request
-from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -21,8 +20,7 @@ from nasray.cli import main
 from nasray.cluster import OrderedSearch, RunFolder, jobs
 from nasray.cluster import job as on_cluster
 from nasray.cluster.recorder import Recorder
-from nasray.experiment import load_experiment
-from nasray.parts import make_evaluator, make_searcher
+from nasray.loading import load_plan
 from nasray.spaces import NasrayError
 
 from . import common
@@ -127,17 +125,17 @@ def test_a_search_is_submitted_stopped_and_continued(head, tmp_path, capsys, mon
     printed = command_line(capsys, "submit", "--address", head, "--follow", "--", "resume", str(folder))
     assert "evaluations are in the history" in printed
     assert "winner:" in printed
-    experiment = load_experiment(yaml)
-    assert common.history_bytes(folder) == in_process(replace(experiment, seed=4), tmp_path / "expected")
+    parts = load_plan(yaml, ["--seed", "4"]).parts
+    assert common.history_bytes(folder) == in_process(parts, tmp_path / "expected")
 
 
 def log(capsys, head, job):
     return command_line(capsys, "job", "logs", job, "--address", head)
 
 
-def in_process(experiment, folder):
-    search = OrderedSearch(make_searcher(experiment), evaluations=16384, batch_size=64, in_flight=2)
-    recorder, evaluator = Recorder(RunFolder.create(folder, {}), search), make_evaluator(experiment)
+def in_process(parts, folder):
+    search = OrderedSearch(parts.searcher, evaluations=16384, batch_size=64, in_flight=2)
+    recorder, evaluator = Recorder(RunFolder.create(folder, {}), search), parts.evaluator
     search.run(evaluator, lambda batch: recorder.write(batch, {}))
     return common.history_bytes(folder)
 

@@ -194,3 +194,10 @@ def test_a_search_in_a_tight_budget_goes_on_after_a_restart():
 def test_bad_numbers_are_refused(bad):
     with pytest.raises(NasrayError, match="at least 1"):
         new(**bad)
+
+
+def test_a_searcher_that_was_asked_before_is_refused():
+    searcher = new().searcher
+    searcher.ask(3)
+    with pytest.raises(NasrayError, match="asked for 3 architectures already"):
+        OrderedSearch(searcher, evaluations=100, batch_size=10, in_flight=1)

@@ -3,22 +3,20 @@
 Usage: drive_zero_shot.py EVALUATIONS NAME[:SEED]...
 """
 
-import dataclasses
 import hashlib
 import json
 import sys
 
 import numpy as np
 
-from nasray.experiment import load_experiment
-from nasray.parts import make_evaluator, make_searcher
+from nasray.loading import load_plan
 
 
 def history_digest(name: str, evaluations: int) -> str:
     """Everything that a history holds, in the order told."""
     name, _, seed = name.partition(":")
-    experiment = dataclasses.replace(load_experiment(name), evaluations=evaluations, seed=int(seed or 0))
-    searcher, evaluator = make_searcher(experiment), make_evaluator(experiment)
+    parts = load_plan(name, ["--evaluations", str(evaluations), "--seed", seed or "0"]).parts
+    searcher, evaluator = parts.searcher, parts.evaluator
     digest = hashlib.sha256()
     for _ in range(8):
         proposal = searcher.ask(evaluations // 8)

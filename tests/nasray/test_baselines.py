@@ -7,25 +7,24 @@ import pytest
 from nasray.architectures import ARCHITECTURES
 from nasray.baselines import comparison_recipes, missing_jobs, random_architectures, train_alike
 from nasray.comparison import compare, groups_of_run
-from nasray.experiment import describe_experiment, load_experiment
-from nasray.parts import make_searcher
+from nasray.experiment import describe_experiment
+from nasray.loading import load_plan
 from nasray.spaces import NasrayError
 from nasray.stages import without
 from tests.nasray.reports.common import RECIPE, write_run, write_training
 
 
 @pytest.fixture
-def experiment():
+def plan():
     """A space of tiny networks with a budget, and nothing that is trained before or after the search."""
-    whole = load_experiment("detnas-300m-tiny", ["--evaluator.name", "synflow"])
+    whole = load_plan("detnas-300m-tiny", ["--evaluator.name", "synflow"])
     return without(whole, [name for name in whole.stages if name != "search"])
 
 
 @pytest.fixture
-def run(tmp_path, experiment):
-    searcher = make_searcher(experiment)
+def run(tmp_path, plan):
     score = lambda genes: genes.sum(axis=1) / 20  # noqa: E731
-    return write_run(tmp_path / "run", searcher, 24, describe_experiment(experiment), evaluator=score)
+    return write_run(tmp_path / "run", plan.parts.searcher, 24, describe_experiment(plan.experiment), evaluator=score)
 
 
 def winner(run):
@@ -36,14 +35,14 @@ def finish(job, value=0.4):
     write_training(job.folder / "train", job.architecture, value, seed=job.seed)
 
 
-def test_random_architectures_are_within_the_budget_and_the_first_ones_stay(experiment):
-    found = list(random_architectures(experiment, 12, 0))
-    assert found[:5] == list(random_architectures(experiment, 5, 0))
-    assert found != list(random_architectures(experiment, 12, 1))
+def test_random_architectures_are_within_the_budget_and_the_first_ones_stay(plan):
+    found = list(random_architectures(plan.parts, 12, 0))
+    assert found[:5] == list(random_architectures(plan.parts, 5, 0))
+    assert found != list(random_architectures(plan.parts, 12, 1))
     assert len({architecture.id for architecture in found}) == 12
-    searcher = make_searcher(experiment)
-    costs = [float(searcher.space.cost(searcher.space.from_architecture(a)[None])["gmacs"][0]) for a in found]
-    assert max(costs) <= experiment.budget.gmacs
+    space = plan.parts.space
+    costs = [float(space.cost(space.from_architecture(a)[None])["gmacs"][0]) for a in found]
+    assert max(costs) <= plan.experiment.budget.gmacs
 
 
 def test_only_what_is_missing_is_trained(run):
@@ -71,9 +70,9 @@ def test_only_what_is_missing_is_trained(run):
     }
 
 
-def test_what_rank_trained_counts(run, experiment):
+def test_what_rank_trained_counts(run, plan):
     write_training(run.path / "train", winner(run), 0.5)
-    first, second = random_architectures(experiment, 2, 0)
+    first, second = random_architectures(plan.parts, 2, 0)
     write_training(run.path / "rank" / "trainings" / first.id / "train", first, 0.4)
     (job,) = missing_jobs(run, 0, {}, 2, 1, seed=0)
     assert job.architecture == second

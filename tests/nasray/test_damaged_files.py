@@ -8,8 +8,8 @@ import pytest
 from nasray.cli import main
 from nasray.cluster import OrderedSearch, RunFolder
 from nasray.cluster.recorder import Recorder
-from nasray.experiment import describe_experiment, load_experiment
-from nasray.parts import make_evaluator, make_searcher
+from nasray.experiment import describe_experiment
+from nasray.loading import load_plan
 from nasray.rank import read_rank
 from nasray.recipe import load_recipe
 from nasray.spaces import Architecture, NasrayError
@@ -20,10 +20,10 @@ from nasray.training.folder import Description, create_folder, drop_damaged_summ
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """A small finished search with stages' records and a rank.json beside it."""
-    experiment = load_experiment("maedet-tiny")
-    folder = RunFolder.create(tmp_path_factory.mktemp("whole") / "run", describe_experiment(experiment))
-    search = OrderedSearch(make_searcher(experiment), evaluations=64, batch_size=32, in_flight=1)
-    recorder, evaluate = Recorder(folder, search), make_evaluator(experiment)
+    plan = load_plan("maedet-tiny")
+    folder = RunFolder.create(tmp_path_factory.mktemp("whole") / "run", describe_experiment(plan.experiment))
+    search = OrderedSearch(plan.parts.searcher, evaluations=64, batch_size=32, in_flight=1)
+    recorder, evaluate = Recorder(folder, search), plan.parts.evaluator
     where = {"started": 1.0, "seconds": 2.0, "host": "here", "process": 3, "trial": "a"}
 
     def write(batch):
@@ -145,8 +145,8 @@ def test_values_of_the_wrong_kind_are_named(run, name, place, value, expected):
 def test_best_json_is_written_anew_from_the_history(run, whole, damage):
     path = run / "best.json"
     path.write_bytes(DAMAGES[damage](path.read_bytes()))
-    experiment = load_experiment("maedet-tiny")
-    search = OrderedSearch(make_searcher(experiment), evaluations=64, batch_size=32, in_flight=1)
+    plan = load_plan("maedet-tiny")
+    search = OrderedSearch(plan.parts.searcher, evaluations=64, batch_size=32, in_flight=1)
     recorder = Recorder(RunFolder.open(run), search)
     recorder.catch_up()
     recorder.finish()
@@ -207,15 +207,15 @@ def test_a_sound_summary_stays(training):
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_recipes_of_a_run(tmp_path, damage):
-    experiment = load_experiment("detnas-300m-tiny")
-    run = RunFolder.create(tmp_path / "run", describe_experiment(experiment))
-    write_recipes(run, resolve_recipes(experiment))
-    assert read_recipes(run, experiment)
+    plan = load_plan("detnas-300m-tiny")
+    run = RunFolder.create(tmp_path / "run", describe_experiment(plan.experiment))
+    write_recipes(run, resolve_recipes(plan))
+    assert read_recipes(run, plan)
     path = run.path / "recipes.yaml"
     whole = path.read_bytes()
     path.write_bytes(DAMAGES[damage](whole))
     with pytest.raises(NasrayError, match=rf"{path}.*Restore it"):
-        read_recipes(run, experiment)
+        read_recipes(run, plan)
     path.write_text("{}")
     with pytest.raises(NasrayError, match=r"holds recipes of none; the run's trainings are .*Restore it"):
-        read_recipes(run, experiment)
+        read_recipes(run, plan)

@@ -4,15 +4,15 @@ import pytest
 
 from nasray.architectures import ARCHITECTURES
 from nasray.cluster.reading import to_yaml
-from nasray.experiment import experiment_names, load_experiment, parse_experiment
+from nasray.experiment import experiment_names
+from nasray.loading import load_plan, parse_plan
 from nasray.options import PartOptions
-from nasray.parts import make_searcher
 from nasray.spaces import NasrayError
 
 
 def from_file(folder, text):
     (folder / "mine.yaml").write_bytes(text)
-    return load_experiment(str(folder / "mine.yaml"))
+    return load_plan(str(folder / "mine.yaml")).experiment
 
 
 def outcome(load):
@@ -49,7 +49,7 @@ def test_a_value_means_the_same_in_a_file_and_on_the_command_line(tmp_path, sect
     option = f"--{section}.{key.replace('_', '-')}"
     for found in (
         outcome(lambda: from_file(tmp_path, f"name: mine\n{section}: {{{key}: {text}}}\n".encode())),
-        outcome(lambda: load_experiment(str(tmp_path / "plain.yaml"), [option, text])),
+        outcome(lambda: load_plan(str(tmp_path / "plain.yaml"), [option, text]).experiment),
     ):
         if not isinstance(found, str):
             found = getattr(getattr(found, section), key)
@@ -70,7 +70,7 @@ def test_a_byte_order_mark_is_passed_over_and_keys_twice_are_refused(tmp_path):
         with pytest.raises(NasrayError, match=r"key '(seed|keep)' occurs twice"):
             from_file(tmp_path, text)
     with pytest.raises(NasrayError, match="option --seed is given twice"):
-        load_experiment(str(tmp_path / "plain.yaml"), ["--seed", "1", "--seed", "2"])
+        load_plan(str(tmp_path / "plain.yaml"), ["--seed", "1", "--seed", "2"])
 
 
 @pytest.mark.parametrize("name", experiment_names())
@@ -78,7 +78,7 @@ def test_a_shipped_experiment_is_what_its_file_says(name, tmp_path):
     """Written out and read again it is the same; its parts' options are those of the parts."""
     from nasray.experiment import describe_experiment
 
-    experiment = load_experiment(name)
+    experiment = load_plan(name).experiment
     content = describe_experiment(experiment)["experiment"]
     assert from_file(tmp_path, to_yaml(content).encode()) == experiment
     for part in (experiment.space, experiment.searcher, experiment.evaluator):
@@ -87,13 +87,14 @@ def test_a_shipped_experiment_is_what_its_file_says(name, tmp_path):
 
 @pytest.mark.parametrize("name", experiment_names())
 def test_every_shipped_experiment_loads_and_is_feasible(name):
-    experiment = load_experiment(name)
-    make_searcher(experiment).check_feasible()
+    plan = load_plan(name)
+    plan.parts.searcher.check_feasible()
+    experiment = plan.experiment
     assert experiment.reference is None or experiment.reference in ARCHITECTURES
 
 
 def test_overrides_reach_the_experiment():
-    experiment = load_experiment("maedet-m", ["--budget.gmacs", "60", "--seed", "3"])
+    experiment = load_plan("maedet-m", ["--budget.gmacs", "60", "--seed", "3"]).experiment
     assert (experiment.budget.gmacs, experiment.seed, experiment.budget.layers) == (60.0, 3, 91.0)
     with pytest.raises(NasrayError, match="sed"):
-        parse_experiment({"name": "x", "sed": 1}, "x")
+        parse_plan({"name": "x", "sed": 1}, "x")

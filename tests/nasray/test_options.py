@@ -11,7 +11,8 @@ import pytest
 from pydantic import TypeAdapter
 
 from nasray.evaluators import EVALUATORS
-from nasray.experiment import describe_experiment, experiment_of_run, load_experiment, parse_experiment
+from nasray.experiment import describe_experiment, parse_description, parse_experiment
+from nasray.loading import load_plan
 from nasray.models.detectors import DETECTORS
 from nasray.options import Chosen, make_part, options_of, options_type
 from nasray.overrides import dotted_keys, option_texts, override, part_rows
@@ -228,7 +229,7 @@ def test_every_option_of_ours_has_a_text(registry):
 
 def test_records_of_earlier_versions_are_read():
     """As format 1 wrote them: every key that any part had, null where it was not given, and former names."""
-    description = describe_experiment(load_experiment("maedet-tiny"))
+    description = describe_experiment(load_plan("maedet-tiny").experiment)
     record = description["experiment"]
     space, searcher, evaluator = record["space"], record["searcher"], record["evaluator"]
     record["space"] = {
@@ -240,15 +241,15 @@ def test_records_of_earlier_versions_are_read():
         "batch_size": 4, "device": None, "images": None, "cache_gib": None,
     }  # fmt: skip
     record["searcher"] = {"name": "random", "population_size": None, "keep": None}
-    found = experiment_of_run(description, "test")
+    found = parse_description(description, "test")
     assert found.space == options_of(SPACES, "bottleneck", image_hw=(640, 480), max_depth=5)
     assert found.evaluator == options_of(EVALUATORS, "zen", batch_size=4)
     assert found.searcher == options_of(SEARCHERS, "random")
     record["searcher"] = {"name": "random", "keep": 3}
     with pytest.raises(NasrayError, match="searcher 'random' has no option 'keep'"):
-        experiment_of_run(description, "test")
+        parse_description(description, "test")
     record |= {"space": space, "searcher": searcher, "evaluator": evaluator}
-    assert experiment_of_run(description, "test") == load_experiment("maedet-tiny")
+    assert parse_description(description, "test") == load_plan("maedet-tiny").experiment
 
 
 def test_what_a_file_may_not_hold_a_record_may_not_either():

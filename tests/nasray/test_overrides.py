@@ -4,7 +4,8 @@ import dataclasses
 
 import pytest
 
-from nasray.experiment import Experiment, load_experiment
+from nasray.experiment import Experiment
+from nasray.loading import load_plan
 from nasray.overrides import dotted_keys, option_texts, override, part_rows
 from nasray.recipe import Recipe, load_recipe, override_recipe
 from nasray.registry import SEARCHERS
@@ -48,7 +49,7 @@ def changed(*arguments, owner=Experiment):
 def test_values(arguments, content):
     if content is None:  # NaN equals nothing; it is refused by the range of the option
         with pytest.raises(NasrayError, match="finite number"):
-            load_experiment("maedet-m", arguments)
+            load_plan("maedet-m", arguments)
     else:
         assert changed(*arguments) == content
 
@@ -85,9 +86,9 @@ def test_what_is_no_option(arguments, message):
 
 
 def test_another_part_keeps_the_keys_that_it_has_too(capsys):
-    before = load_experiment("maedet-m")
+    before = load_plan("maedet-m").experiment
     assert (before.searcher.population_size, before.searcher.keep) == (256, 10)
-    experiment = load_experiment("maedet-m", ["--searcher.name", "evolution"])
+    experiment = load_plan("maedet-m", ["--searcher.name", "evolution"]).experiment
     assert experiment.searcher.population_size == 256
     assert not hasattr(experiment.searcher, "keep")
     assert capsys.readouterr().err == "nasray: searcher 'evolution' has no keep: left out\n"
@@ -95,7 +96,7 @@ def test_another_part_keeps_the_keys_that_it_has_too(capsys):
 
 def test_what_is_given_for_another_part_is_not_left_out():
     with pytest.raises(NasrayError, match="searcher 'evolution' has no option 'keep'"):
-        load_experiment("maedet-m", ["--searcher.name", "evolution", "--searcher.keep", "3"])
+        load_plan("maedet-m", ["--searcher.name", "evolution", "--searcher.keep", "3"])
 
 
 def test_another_detector_keeps_the_keys_that_it_has_too(capsys):
@@ -134,7 +135,7 @@ def test_the_mapping_itself_is_left_alone():
 )
 def test_one_style_of_error_for_options_of_parts(arguments, message):
     with pytest.raises(NasrayError) as refusal:
-        load_experiment("maedet-m", arguments)
+        load_plan("maedet-m", arguments)
     assert message in str(refusal.value)
 
 
@@ -147,7 +148,7 @@ def test_an_unknown_part_of_a_file_is_mended_by_another_name():
 
 @pytest.mark.parametrize("owner", [Experiment, Recipe])
 def test_every_option_is_listed_with_its_text(owner):
-    value = load_experiment("maedet-m") if owner is Experiment else load_recipe("maedet-gfl-3x")
+    value = load_plan("maedet-m").experiment if owner is Experiment else load_recipe("maedet-gfl-3x")
     options = option_texts(value)
     content = {"searcher": {"name": "coarse-to-fine"}, "detector": {"name": "gfl"}}
     whole = [name for name in options if not name.startswith("--stages.")]
@@ -157,7 +158,7 @@ def test_every_option_is_listed_with_its_text(owner):
 
 
 def test_options_of_the_part_that_is_named():
-    options = option_texts(load_experiment("maedet-m"))
+    options = option_texts(load_plan("maedet-m").experiment)
     assert options["--searcher.keep"][0] == 10
     assert not {"--space.size", "--evaluator.repeats", "--evaluator.cache-gib"} & set(options)
 

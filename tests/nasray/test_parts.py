@@ -8,12 +8,18 @@ import pytest
 
 from nasray.evaluators import EVALUATORS
 from nasray.experiment import parse_experiment
-from nasray.parts import make_evaluator, make_searcher, make_space, why_unfit, with_defaults
+from nasray.loading import parse_plan
+from nasray.parts import make_parts, why_unfit
 from nasray.spaces import BottleneckSpace, NasrayError, ShuffleNetSpace
+from nasray.stages import make_plan
 
 
 def experiment(**content):
     return parse_experiment({"name": "x", **content}, "test")
+
+
+def parts(**content):
+    return make_parts(experiment(**content))
 
 
 def test_defaults_that_docs_promise():
@@ -23,10 +29,9 @@ def test_defaults_that_docs_promise():
 
 
 def test_searchers_get_space_budget_objectives_and_seed():
-    found = experiment(
+    searcher = parts(
         seed=3, evaluations=70, minimize=["gmacs"], searcher={"name": "random"}, budget={"gmacs": 50, "min_gmacs": 9}
-    )
-    searcher = make_searcher(found)
+    ).searcher
     assert [(one.name, one.direction) for one in searcher.objectives] == [("score", "max"), ("gmacs", "min")]
     assert (searcher.budget.upper, searcher.budget.lower) == ({"gmacs": 50}, {"gmacs": 9})
     assert searcher.evaluations == 70
@@ -34,29 +39,32 @@ def test_searchers_get_space_budget_objectives_and_seed():
 
 
 def test_evaluators_get_the_seed_where_they_draw():
-    assert make_evaluator(experiment(seed=5, evaluator={"name": "zen"})).seed == 5
-    assert not hasattr(make_evaluator(experiment(seed=5)), "seed")
+    assert parts(seed=5, evaluator={"name": "zen"}).evaluator.seed == 5
+    assert not hasattr(parts(seed=5).evaluator, "seed")
 
 
 def test_what_a_part_says_about_a_space():
     assert [name for name in EVALUATORS if why_unfit(EVALUATORS[name], ShuffleNetSpace()) is None] == [
         "zen", "naswot", "synflow", "path",
     ]  # fmt: skip
-    assert why_unfit(EVALUATORS["path"], BottleneckSpace()) == "needs a supernet; there are those of shufflenet"
+    assert (
+        why_unfit(EVALUATORS["path"], BottleneckSpace())
+        == "needs a supernet; there are those of shufflenet, ofa-resnet"
+    )
     message = "evaluator 'log-width' is defined for staged spaces; space 'shufflenet' does not fit. Take one of zen"
     with pytest.raises(NasrayError, match=message):
-        experiment(space={"name": "shufflenet"}, evaluator={"name": "log-width"})
+        parts(space={"name": "shufflenet"}, evaluator={"name": "log-width"})
 
 
 def test_defaults_are_written_out():
-    found = with_defaults(experiment(evaluations=300, searcher={"name": "evolution"}))
+    found = parse_plan({"name": "x", "evaluations": 300, "searcher": {"name": "evolution"}}, "test").experiment
     assert (found.batch_size, found.in_flight) == (4, 2)
     assert (found.searcher.population_size, found.searcher.parents, found.searcher.mutation) == (50, 10, 0.5)
-    assert with_defaults(found) == found
+    assert make_plan(found).experiment == found
 
 
 def test_the_space_is_that_of_the_options():
-    space = make_space(experiment(space={"name": "basic", "kernels": [5], "image_hw": 96}))
+    space = parts(space={"name": "basic", "kernels": [5], "image_hw": 96}).space
     assert (space.family, space.kernels, space.image_hw) == ("basic", (5,), (96, 96))
 
 
@@ -66,12 +74,10 @@ def test_a_closed_form_search_imports_no_torch():
 import sys
 from nasray.cli import make_parser
 from nasray.cli.parsing import parse_arguments
-from nasray.experiment import load_experiment
-from nasray.parts import make_evaluator, make_searcher
+from nasray.loading import load_plan
 known = parse_arguments(make_parser(), ["search", "maedet-m", "--searcher.name", "evolution"])
-experiment = load_experiment(known.experiment, known.overrides)
-searcher, evaluator = make_searcher(experiment), make_evaluator(experiment)
-searcher.check_feasible()
+plan = load_plan(known.experiment, known.overrides)
+plan.parts.searcher.check_feasible()
 print(sorted({"torch", "torchvision", "optuna", "ray", "nasray.data"} & set(sys.modules)))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 from numpy._core._multiarray_umath import __cpu_dispatch__, __cpu_features__
 
-from nasray.experiment import experiment_names, load_experiment
+from nasray.experiment import experiment_names
+from nasray.loading import load_plan
 
 OTHER_NUMPY = {
     "NPY_DISABLE_CPU_FEATURES": " ".join(name for name in __cpu_dispatch__ if __cpu_features__.get(name)),
@@ -22,7 +23,7 @@ OTHER_NUMPY = {
 OTHER_LIBRARY = {"GLIBC_TUNABLES": "glibc.cpu.hwcaps=-AVX512F,-AVX2,-AVX,-FMA,-FMA4"}
 OTHER_TORCH = {"ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "SSE41", "MKL_CBWR": "COMPATIBLE"}
 WITHOUT_TORCH = ("entropy", "single-scale-entropy", "log-width")
-ZERO_SHOT = [name for name in experiment_names() if load_experiment(name).evaluator.name in WITHOUT_TORCH]
+ZERO_SHOT = [name for name in experiment_names() if load_plan(name).experiment.evaluator.name in WITHOUT_TORCH]
 ROOT = Path(__file__).parents[2]
 ROUNDED_BY_LIBRARIES = {
     "exp", "exp2", "expm1", "log", "log2", "log10", "log1p", "power", "pow", "float_power", "cbrt", "hypot", "sin",

@@ -122,10 +122,9 @@ def run(site, *arguments):
 def test_parts_of_another_package_are_named_like_ours(site):
     code = """
     import json
-    from nasray.experiment import load_experiment
-    from nasray.parts import make_evaluator, make_searcher, with_defaults
-    experiment = with_defaults(load_experiment("mine.yaml", ["--searcher.hops", "2"]))
-    searcher, evaluator = make_searcher(experiment), make_evaluator(experiment)
+    from nasray.loading import load_plan
+    plan = load_plan("mine.yaml", ["--searcher.hops", "2"])
+    searcher, evaluator, experiment = plan.parts.searcher, plan.parts.evaluator, plan.experiment
     genes = searcher.ask(5).genes
     searcher.tell(genes, evaluator(genes))
     print(json.dumps({"hops": experiment.searcher.hops, "rungs": genes.shape[1], "kind": type(searcher).__name__,

@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 
 from nasray.cluster import OrderedSearch
-from nasray.experiment import describe_experiment, experiment_of_run, parse_experiment
-from nasray.parts import make_searcher, with_defaults
+from nasray.experiment import describe_experiment, parse_description, parse_experiment
+from nasray.loading import parse_plan
+from nasray.parts import make_parts
 from nasray.searchers import SEARCHERS
 from nasray.searchers.newcomers import MAX_LISTED
 from nasray.spaces import SPACES
 from nasray.spaces.testing import all_rows
+from nasray.stages import make_plan
 
 SMALL_STAGED = {"max_width": 16, "max_depth": 1, "kernels": [3], "parts": [1, 1, 1, 1]}
 SMALL_SHUFFLENET = {"widths": [16, 32, 64, 96], "stem_width": 8, "depths": [1, 1, 1, 1]}
@@ -53,7 +55,7 @@ def draw(seed):
             content["searcher"]["population_size"] = size
         if rng.random() < 0.3:
             content["searcher"] |= {"mutation": 0.25, "crossover": 0.5}
-    sample = make_searcher(parse_experiment(content, "drawn")).space
+    sample = make_parts(parse_experiment(content, "drawn")).space
     costs = sample.cost(sample.sample(2000, rng))
     low, high = np.quantile(costs["gmacs"], sorted(rng.random(2) * [0.05, 1.0]))
     content["budget"] = {"gmacs": float(high) * 1.0001, "min_gmacs": maybe(float(low) * 0.9999)}
@@ -61,7 +63,7 @@ def draw(seed):
 
 
 def new_search(experiment):
-    searcher = make_searcher(experiment)
+    searcher = make_parts(experiment).searcher
     return OrderedSearch(
         searcher, evaluations=experiment.evaluations, batch_size=experiment.batch_size, in_flight=experiment.in_flight
     )
@@ -87,8 +89,8 @@ def run(search, stop=None):
 
 def check(seed):
     content = draw(seed)
-    experiment = with_defaults(parse_experiment(content, "drawn"))
-    assert experiment_of_run(describe_experiment(experiment), "drawn") == experiment == with_defaults(experiment)
+    experiment = parse_plan(content, "drawn").experiment
+    assert parse_description(describe_experiment(experiment), "drawn") == experiment == make_plan(experiment).experiment
     search = new_search(experiment)
     whole = run(search)
     searcher = search.searcher
@@ -110,7 +112,7 @@ def check(seed):
     stop = int(np.random.default_rng(seed).integers(len(whole) + 1))
     search = new_search(experiment)
     before = run(search, stop)
-    again, searcher = pickle.loads(pickle.dumps(search)), make_searcher(experiment)
+    again, searcher = pickle.loads(pickle.dumps(search)), make_parts(experiment).searcher
     searcher.load_state_dict(pickle.loads(pickle.dumps(search.searcher.state_dict())))
     again.searcher = searcher
     assert before + run(again) == whole, content

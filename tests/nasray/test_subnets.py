@@ -12,12 +12,12 @@ from nasray.cluster import RunFolder
 from nasray.cluster.leaders import make_entry
 from nasray.evaluation import evaluate_checkpoint
 from nasray.evaluators import PathEvaluator
-from nasray.experiment import describe_experiment, parse_experiment
+from nasray.experiment import describe_experiment
+from nasray.loading import parse_plan
 from nasray.models.detectors import DETECTORS
 from nasray.models.supernets import supernet_architecture
 from nasray.models.supernets.base import supernet_of
 from nasray.options import options_of
-from nasray.parts import with_defaults
 from nasray.recipe import (
     PATH,
     AugmentationOptions,
@@ -143,7 +143,7 @@ def searched(tmp_path_factory):
     train_here(DETECTION, folder / "supernet", supernet_architecture(space))
     weights = str(folder / "supernet" / "checkpoints" / "last.pt")
     content |= {"evaluator": {"name": "path", "images": 40, "supernet": weights}}
-    run = RunFolder.create(folder / "run", describe_experiment(with_defaults(parse_experiment(content, "test"))))
+    run = RunFolder.create(folder / "run", describe_experiment(parse_plan(content, "test").experiment))
     rows = space.sample(3, np.random.default_rng(0))
     metrics = PathEvaluator(space, weights, images=40)(rows)
     entries = [

@@ -8,8 +8,7 @@ import pytest
 import yaml
 
 from nasray.cli import main
-from nasray.experiment import load_experiment
-from nasray.parts import make_searcher
+from nasray.loading import load_plan
 from tests.nasray.cli.common import refused
 
 
@@ -100,14 +99,13 @@ def test_a_corrupt_history_is_named_and_left_alone(capsys, tmp_path):
     from nasray.cluster import OrderedSearch, RunFolder
     from nasray.cluster.recorder import Recorder
     from nasray.experiment import describe_experiment
-    from nasray.parts import make_evaluator
 
-    experiment = load_experiment("maedet-tiny")
-    search = OrderedSearch(make_searcher(experiment), evaluations=2048, batch_size=128, in_flight=2)
-    recorder = Recorder(RunFolder.create(tmp_path / "run", describe_experiment(experiment)), search)
+    plan = load_plan("maedet-tiny")
+    search = OrderedSearch(plan.parts.searcher, evaluations=2048, batch_size=128, in_flight=2)
+    recorder = Recorder(RunFolder.create(tmp_path / "run", describe_experiment(plan.experiment)), search)
     search.fill()
     for index in range(3):
-        for batch in search.receive(index, make_evaluator(experiment)(search.pending[index].genes)):
+        for batch in search.receive(index, plan.parts.evaluator(search.pending[index].genes)):
             recorder.write(batch, {})
             search.tell(batch)
     part = tmp_path / "run" / "history" / "000001.parquet"

@@ -4,11 +4,10 @@ import re
 import numpy as np
 import pytest
 
-from nasray.experiment import parse_experiment
 from nasray.latency import (
     LatencyCost,
 )
-from nasray.parts import make_searcher
+from nasray.loading import parse_plan
 from nasray.searchers import Evolution
 from nasray.spaces import Budget, NasrayError
 from tests.nasray.latency.common import HW, small_space
@@ -48,7 +47,7 @@ def test_evolution_keeps_a_latency_budget(cache):
 
 
 def test_experiment_with_a_latency_budget(cache):
-    searcher = make_searcher(parse_experiment(LATENCY, "test"))
+    searcher = parse_plan(LATENCY, "test").parts.searcher
     assert not list(cache.rglob("*.json"))
     genes = searcher.ask(50).genes
     assert (searcher.cost(genes)["latency_ms"] <= 1.0).all()
@@ -62,12 +61,12 @@ LATENCY = {
 
 def test_options_of_latency():
     options = {"device": "cuda", "dtype": "float16", "batch_size": 4}
-    cost = make_searcher(parse_experiment(LATENCY | {"latency": options}, "test")).cost
+    cost = parse_plan(LATENCY | {"latency": options}, "test").parts.searcher.cost
     assert (cost.device, cost.dtype, cost.batch_size) == ("cuda", "float16", 4)
     with pytest.raises(NasrayError, match=r"latency\.device is for searches with a bound on latency_ms"):
-        parse_experiment(LATENCY | {"budget": {}, "latency": {"device": "cuda"}}, "test")
+        parse_plan(LATENCY | {"budget": {}, "latency": {"device": "cuda"}}, "test")
     with pytest.raises(NasrayError, match="device"):
-        parse_experiment(LATENCY | {"latency": {"device": "auto"}}, "test")
+        parse_plan(LATENCY | {"latency": {"device": "auto"}}, "test")
 
 
 def test_says_where_it_was_measured(cache, capsys):

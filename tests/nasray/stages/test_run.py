@@ -13,21 +13,17 @@ import pytest
 from nasray.checkpoint import Checkpoint
 from nasray.cluster import Resources, RunFolder, ray_session, training
 from nasray.configuration import read_mapping
-from nasray.experiment import describe_experiment, experiment_of_run, load_experiment, parse_experiment
-from nasray.parts import trial_resources
+from nasray.experiment import describe_experiment, parse_description, parse_experiment
+from nasray.loading import load_plan, parse_plan
 from nasray.rank import rank_run
 from nasray.searching import resume_experiment, search_experiment
 from nasray.spaces import NasrayError
 from nasray.stages import (
-    check_stages,
-    make_stages,
-    plan,
+    make_plan,
     read_recipes,
     records,
     resolve_recipes,
     site_of,
-    winner_stages,
-    without,
     write_recipes,
 )
 from nasray.stages import run as run_module
@@ -94,81 +90,23 @@ def changed(experiment, **stages):
 
 
 def test_recipes_are_resolved_with_the_experiments_data(experiment):
-    recipes = resolve_recipes(dataclasses.replace(experiment, seed=7))
+    recipes = resolve_recipes(make_plan(dataclasses.replace(experiment, seed=7)))
     assert list(recipes) == ["supernet-pretrain", "supernet-train", "pretrain", "train"]
     assert [recipe.holdout for recipe in recipes.values()] == [0, 16, 0, 0]
     assert {recipe.seed for recipe in recipes.values()} == {7}
     on_classes = dataclasses.replace(experiment.evaluator, supernet="supernet-pretrain")
-    recipes = resolve_recipes(dataclasses.replace(experiment, evaluator=on_classes))
+    recipes = resolve_recipes(make_plan(dataclasses.replace(experiment, evaluator=on_classes)))
     assert [recipe.holdout for recipe in recipes.values()] == [16, 0, 0, 0]
 
 
 def test_recipes_of_a_run_stay_as_they_were(experiment, tmp_path):
     run = RunFolder.create(tmp_path / "run", describe_experiment(experiment))
-    assert read_recipes(run, experiment) is None
-    write_recipes(run, resolve_recipes(experiment))
+    plan = make_plan(experiment)
+    assert read_recipes(run, plan) is None
+    write_recipes(run, resolve_recipes(plan))
     (tmp_path / "detect.yaml").write_text(DETECT.replace("fcos", "gfl"))
-    assert read_recipes(run, experiment)["train"].detector.name == "fcos"
-    assert read_recipes(run, experiment) != resolve_recipes(experiment)
-
-
-@pytest.mark.parametrize(("arguments", "message"), [
-    (["--stages.trian.top", "2"], "unknown stage 'trian'; did you mean 'train'?"),
-    (["--stages.train.topp", "2"], "stage 'train' has no option 'topp'; did you mean 'top'? It has: kind, of, top"),
-    (["--stages.train.kind", "tran"], "unknown stage 'tran'; did you mean 'train'? There are: train, search"),
-    (["--stages.train.of", "serch"], "stages.train.of: unknown stage or architecture 'serch'; did you mean 'search'?"),
-    (["--stages.train.weights", "pretrian"], "train.weights: unknown stage 'pretrian'; did you mean 'pretrain'?"),
-    (["--stages.pretrain.weights", "train"], "stages.pretrain.weights: stage 'train' does not come before 'pretrain'"),
-    (["--stages.train.weights", "search"], "stage 'search' gives architectures and a history; stages.train.weights "
-     "needs a checkpoint: supernet-pretrain or supernet-train or pretrain"),
-    (["--evaluator.supernet", "search"], "evaluator.supernet: stage 'search' does not come before"),
-    (["--stages.supernet-train.top", "2"], "a supernet is trained once and alone"),
-    (["--stages.train.top", "0"], "top"),
-    (["--stages.train.of", "[]"], "of is empty"),
-])  # fmt: skip
-def test_references_and_options_that_make_no_sense_are_refused(arguments, message):
-    with pytest.raises(NasrayError) as caught:
-        load_experiment(TINY, arguments)
-    assert message in str(caught.value)
-    assert "\n" not in str(caught.value)
-
-
-def test_an_experiment_has_a_stage_that_searches():
-    with pytest.raises(NasrayError, match="stages has none named 'search'"):
-        parse_experiment({"name": "x", "stages": {"first": {"kind": "search"}}}, "x.yaml")
-    with pytest.raises(NasrayError, match="a stage is named by letters"):
-        parse_experiment({"name": "x", "stages": {"search": {"kind": "search"}, "history": {"kind": "search"}}}, "x")
-    with pytest.raises(NasrayError, match=r"stage needs the key kind. There are: train, search"):
-        parse_experiment({"name": "x", "stages": {"search": {}}}, "x.yaml")
-
-
-def test_a_plan_says_what_every_stage_takes_and_gives():
-    planned = {each.name: each for each in plan(load_experiment(TINY))}
-    assert planned["train"].takes == {"of": "search", "weights": "pretrain"}
-    assert planned["search"].takes == {"evaluator.supernet": "supernet-train"}
-    assert planned["search"].gives == ("architectures", "history")
-    assert (planned["search"].work.trials, planned["search"].folder) == (12, ".")
-    assert planned["baselines"].work.trainings == 2
-    alone = plan(load_experiment("maedet-tiny"))
-    assert [each.name for each in alone] == ["search"]
-    assert alone[0].work.trials == 16
-
-
-def test_stages_can_be_left_out(capsys):
-    experiment = load_experiment(TINY)
-    assert list(without(experiment, ["baselines", "baselines-pretrain"]).stages)[-1] == "train"
-    with pytest.raises(NasrayError, match=r"--without supernet-train: evaluator.supernet refers to it"):
-        without(experiment, ["supernet-train"])
-    with pytest.raises(NasrayError, match=r"--without search: stages.pretrain.of refers to it. Leave pretrain out too"):
-        without(experiment, ["search"])
-    capsys.readouterr()
-    scratch = without(experiment, ["supernet-pretrain"])
-    assert capsys.readouterr().err == "stages.supernet-train.weights was supernet-pretrain: left out\n"
-    assert "supernet-pretrain" not in scratch.stages
-    assert scratch.stages["supernet-train"].weights is None
-    assert resolve_recipes(scratch)["supernet-train"].weights is None
-    with pytest.raises(NasrayError, match="unknown stage 'baseline'; did you mean 'baselines'"):
-        without(experiment, ["baseline"])
+    assert read_recipes(run, plan)["train"].detector.name == "fcos"
+    assert read_recipes(run, plan) != resolve_recipes(plan)
 
 
 def test_mistakes_show_before_anything_is_written(experiment, tmp_path):
@@ -183,7 +121,7 @@ def test_mistakes_show_before_anything_is_written(experiment, tmp_path):
         (lambda: dataclasses.replace(experiment, budget=type(experiment.budget)(gmacs=1e-6)), "meets the budget"),
     ):
         with pytest.raises(NasrayError, match=text):
-            search_experiment(broken(), folder)
+            search_experiment(make_plan(broken()), folder)
         assert not folder.exists()
 
 
@@ -214,25 +152,15 @@ def test_the_time_of_a_session_that_is_killed_is_known(tmp_path, monkeypatch):
             time.sleep(0.01)
 
 
-def test_shipped_experiments_with_stages_load():
-    for name in (TINY, "detnas-300m", "detnas-1.3g", "detnas-300m-scratch", "clsnas-300m", "detnas-laptop"):
-        loaded = load_experiment(name)
-        assert winner_stages(loaded) == ["pretrain", "train"]
-        assert "baselines" in loaded.stages
-        assert resolve_recipes(loaded).keys() == make_stages(loaded).keys() - {"search"}
-    tiny = load_experiment(TINY)
-    check_stages(tiny, resolve_recipes(tiny), trial_resources(tiny))
-
-
 def test_runs_of_the_former_format(tmp_path):
     """A search alone is read as before; one with a supernet is refused with the version that can finish it."""
-    content = describe_experiment(load_experiment("maedet-tiny"))
+    content = describe_experiment(load_plan("maedet-tiny").experiment)
     del content["experiment"]["stages"], content["experiment"]["holdout"], content["experiment"]["recipe"]
     content["experiment"] |= {"supernet": {"pretrain": None, "weights": None, "holdout": 0}, "winner": {"train": None}}
-    assert list(experiment_of_run(content, "x").stages) == ["search"]
+    assert list(parse_description(content, "x").stages) == ["search"]
     content["experiment"]["supernet"]["pretrain"] = "shapes-classify"
     with pytest.raises(NasrayError, match=r"with a supernet. Finish it with nasray "):
-        experiment_of_run(content, "x")
+        parse_description(content, "x")
 
 
 # ---- whole runs --------------------------------------------------------------------------------------------------
@@ -264,7 +192,7 @@ def one_on_ray(monkeypatch):
 def test_a_run_goes_through_its_stages(experiment, tmp_path, one_ray, one_on_ray):
     folder = tmp_path / "run"
     names = list(experiment.stages)
-    done = search_experiment(experiment, folder)
+    done = search_experiment(make_plan(experiment), folder)
     assert list(done["stages"]) == names
     assert all("result" in record for record in done["stages"].values())
     assert done["evaluations"] == 6
@@ -288,7 +216,7 @@ def test_a_run_goes_through_its_stages(experiment, tmp_path, one_ray, one_on_ray
 @pytest.mark.slow
 def test_a_run_is_ranked_and_its_supernet_searched_again(experiment, tmp_path, one_ray, one_on_ray):
     folder = tmp_path / "run"
-    done = search_experiment(experiment, folder)
+    done = search_experiment(make_plan(experiment), folder)
     winner = done["best"][0]["id"]
     # Does the supernet rank as training does? Three random architectures, again without a second time.
     ranked = rank_run(folder, 3)
@@ -307,7 +235,7 @@ def test_a_run_is_ranked_and_its_supernet_searched_again(experiment, tmp_path, o
         rank_run(folder, 3, seed=1)
     # A search that begins from this supernet, without training it: the same paths, the same scores. Then two random
     # architectures are trained twice each, with the weights of their own trainings before.
-    checkpoint = site_of(RunFolder.open(folder), experiment).checkpoint("supernet-train")
+    checkpoint = site_of(RunFolder.open(folder), make_plan(experiment)).checkpoint("supernet-train")
     content = describe_experiment(experiment)["experiment"]
     both = {"kind": "train", "of": ["random-2"], "repeats": 2}
     content["evaluator"]["supernet"] = str(checkpoint)
@@ -317,7 +245,7 @@ def test_a_run_is_ranked_and_its_supernet_searched_again(experiment, tmp_path, o
         "baselines": {**both, "weights": "before"},
     }
     second = tmp_path / "second"
-    again = search_experiment(parse_experiment(content, "second"), second)
+    again = search_experiment(parse_plan(content, "second"), second)
     assert again["best"] == done["best"]
     assert list(again["stages"]) == ["search", "before", "baselines"]
     best = RunFolder(second / "baselines").read_best()
@@ -337,16 +265,17 @@ def test_a_run_is_ranked_and_its_supernet_searched_again(experiment, tmp_path, o
 
 def test_a_supernet_that_was_replaced_under_a_search_is_noticed(experiment, tmp_path):
     run = RunFolder.create(tmp_path / "run", describe_experiment(experiment))
-    write_recipes(run, resolve_recipes(experiment))
-    site = site_of(run, experiment)
+    plan = make_plan(experiment)
+    write_recipes(run, resolve_recipes(plan))
+    site, takes = site_of(run, plan), plan.references["search"]
     path = run.path / "supernet-train" / "checkpoints" / "last.pt"
     path.parent.mkdir(parents=True)
     path.write_bytes(b"one")
-    inputs = run_module.inputs_of(site)
-    run_module.refuse_other_inputs(site, inputs, run_module.inputs_of(site))
+    inputs = run_module.inputs_of(site, takes)
+    run_module.refuse_other_inputs(site, inputs, run_module.inputs_of(site, takes))
     path.write_bytes(b"two")
     with pytest.raises(NasrayError, match=r"stage search was begun with another supernet .*move .*history and .*tune"):
-        run_module.refuse_other_inputs(site, inputs, run_module.inputs_of(site))
+        run_module.refuse_other_inputs(site, inputs, run_module.inputs_of(site, takes))
 
 
 def start(arguments):
@@ -390,7 +319,7 @@ def test_a_run_that_is_killed_in_every_stage_finds_the_same_winner(tmp_path):
     assert whole.returncode == 0, output
     folder = folders["killed"]
     process = start(["search", TINY, "--folder", folder])
-    names = list(load_experiment(TINY).stages)
+    names = list(load_plan(TINY).stages)
     for stage in names:
         parts, path = folder / "history", stage
         if stage == "search":

@@ -1,0 +1,251 @@
+"""Plans: what a run of an experiment does, each stage with its parts made.
+
+An experiment walks down once: it is read, planned here, and asked no more. What does not go together shows here, before
+anything is opened or written.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from nasray.cluster import Resources, RunFolder
+from nasray.cluster.progress import say
+from nasray.experiment import Experiment
+from nasray.options import PartOptions, make_part
+from nasray.parts import Parts, make_parts, trial_resources, with_defaults
+from nasray.recipe import Recipe, load_recipe
+from nasray.signatures import keywords
+from nasray.spaces import NasrayError
+from nasray.spaces.errors import did_you_mean
+from nasray.stages.base import (
+    SEARCH,
+    SUPERNET,
+    Reference,
+    Site,
+    Stage,
+    Work,
+    check_references,
+    is_path,
+    references,
+    stage_references,
+)
+from nasray.stages.search import SearchStage
+from nasray.training import with_absolute_paths
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run does.
+
+    Attributes:
+        experiment: Experiment as the run keeps it: files by their absolute paths, and with what its number of
+            evaluations decides written out.
+        search: Search whose best is the run's.
+        stages: Stages by name, in their order.
+        references: What each of them takes from others and from files.
+    """
+
+    experiment: Experiment
+    search: SearchStage
+    stages: Mapping[str, Stage]
+    references: Mapping[str, tuple[Reference, ...]]
+
+    @property
+    def parts(self) -> Parts:
+        """Parts of the search."""
+        return self.search.parts
+
+    @property
+    def resources(self) -> Resources:
+        """What a trial needs and where it runs."""
+        return trial_resources(self.experiment)
+
+
+def make_plan(experiment: Experiment) -> Plan:
+    """Plan an experiment: make its parts and stages, once.
+
+    Raises:
+        NasrayError: for whatever does not go together.
+    """
+    parts = make_parts(experiment)
+    experiment = with_defaults(_with_absolute_references(experiment), parts.searcher)
+    stages = {name: _make_stage(name, options, experiment, parts) for name, options in experiment.stages.items()}
+    found = {name: stage_references(name, experiment.stages[name], stage) for name, stage in stages.items()}
+    if stages and SEARCH not in stages:
+        raise NasrayError(f"stages has none named {SEARCH!r}, whose best is the run's. It has: {', '.join(stages)}")
+    check_references(found, stages)
+    search = stages.get(SEARCH)
+    if not isinstance(search, SearchStage):
+        search = SearchStage(experiment=experiment, parts=parts)
+    return Plan(experiment, search, stages, found)
+
+
+def _make_stage(name: str, options: PartOptions, experiment: Experiment, parts: Parts) -> Stage:
+    try:
+        stage: Stage = make_part(options, experiment=experiment, parts=parts)
+    except NasrayError as error:
+        raise NasrayError(f"stages.{name}: {error}") from error
+    return stage
+
+
+def _with_absolute_references(experiment: Experiment) -> Experiment:
+    """Return an experiment whose stages and parts name files by their absolute paths."""
+
+    def absolute(options: PartOptions) -> PartOptions:
+        paths = {
+            reference.option: str(Path(reference.value).absolute())
+            for reference in references(options)
+            if reference.what == "checkpoint"
+            and not reference.is_of_stage(experiment.stages)
+            and is_path(reference.value)  # a misspelled stage is named as it is written
+        }
+        changed: PartOptions = dataclasses.replace(cast(Any, options), **paths)
+        return changed
+
+    return dataclasses.replace(
+        experiment,
+        searcher=absolute(experiment.searcher),
+        evaluator=absolute(experiment.evaluator),
+        stages={name: absolute(options) for name, options in experiment.stages.items()},
+    )
+
+
+def without(plan: Plan, names: Sequence[str]) -> Plan:
+    """Plan an experiment anew without some of its stages, and without the options that referred to them.
+
+    An option that need not be given, such as `weights`, is left out with the stage, and a line says so.
+
+    Raises:
+        NasrayError: for a stage that there is not, or that an option refers to which must be given.
+    """
+    for name in names:
+        if name not in plan.stages:
+            raise NasrayError(
+                f"--without: unknown stage {name!r}{did_you_mean(name, plan.stages)} There are: "
+                f"{', '.join(plan.stages)}"
+            )
+    left = {name: options for name, options in plan.experiment.stages.items() if name not in names}
+    for name in left:
+        for reference in plan.references[name]:
+            if reference.is_of_stage(names):
+                left[name] = _without_option(name, left[name], reference)
+    return make_plan(dataclasses.replace(plan.experiment, stages=left))
+
+
+def _without_option(stage: str, options: PartOptions, reference: Reference) -> PartOptions:
+    """Return the options of a stage without one that refers to a stage that is left out."""
+    option, dropped, key = reference.option, reference.value, reference.key
+    known = keywords(options.registry.part(options.part_name), options.registry.given)
+    if option not in known or known[option].default is not None:
+        raise NasrayError(
+            f"--without {dropped}: {key} refers to it. Leave {stage} out too, or set --{key} to another one"
+        )
+    say(f"{key} was {dropped}: left out")
+    changed: PartOptions = dataclasses.replace(cast(Any, options), **{option: None})
+    return changed
+
+
+# ---- what is planned ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A stage as it is planned.
+
+    Attributes:
+        name: Name of the stage.
+        kind: Kind of the stage.
+        takes: Options that name stages or files, and what they name.
+        gives: What later stages can take from it.
+        folder: Its folder within the run's.
+        work: What it is going to do.
+    """
+
+    name: str
+    kind: str
+    takes: dict[str, str]
+    gives: tuple[str, ...]
+    folder: str
+    work: Work
+
+
+def planned_stages(plan: Plan) -> list[Planned]:
+    """Return what a run does, stage by stage; no data is opened, and nothing written.
+
+    Raises:
+        NasrayError: for a recipe that is not there, or of the wrong task.
+    """
+    site = Site(RunFolder("."), "", plan.stages, resolve_recipes(plan))
+    planned = []
+    for name, stage in plan.stages.items():
+        takes: dict[str, str] = {}
+        for reference in plan.references[name]:
+            before = takes.get(reference.option)
+            takes[reference.option] = f"{before}, {reference.value}" if before else reference.value
+        folder = "." if name == SEARCH else name
+        kind = plan.experiment.stages[name].kind
+        planned.append(Planned(name, kind, takes, tuple(sorted(stage.gives)), folder, stage.plan(site.at(name))))
+    return planned
+
+
+def resolve_recipes(plan: Plan) -> dict[str, Recipe]:
+    """Return the recipes of a run's trainings, by stage, with the experiment's data and seed.
+
+    A training whose checkpoint a search compares paths of leaves out the images that are held out for that.
+
+    Raises:
+        NasrayError: for a recipe that is not there, or of the wrong task.
+    """
+    experiment, searched = plan.experiment, _searched_supernets(plan)
+    recipes = {}
+    for name, stage in plan.stages.items():
+        recipe_name = stage.recipe_name()
+        if recipe_name is None:
+            continue
+        recipe = load_recipe(recipe_name)
+        data = experiment.images if recipe.task == "classification" else experiment.data
+        changes: dict[str, Any] = {"seed": experiment.seed, "weights": None}
+        if data is not None:
+            changes["data"] = data
+        if name in searched:
+            changes["holdout"] = experiment.holdout
+        recipes[name] = with_absolute_paths(dataclasses.replace(recipe, **changes))
+    return recipes
+
+
+def _searched_supernets(plan: Plan) -> set[str]:
+    """Return the stages whose checkpoint an evaluator takes."""
+    return {
+        reference.value
+        for found in plan.references.values()
+        for reference in found
+        if reference.what == "checkpoint" and reference.option.startswith("evaluator.")
+    }
+
+
+def winner_stages(plan: Plan) -> list[str]:
+    """Return the stages that train the winner of the search by itself, in their order."""
+    return [
+        name
+        for name, found in plan.references.items()
+        for reference in found
+        if reference.what == "architectures" and reference.value == SEARCH
+    ]
+
+
+def baseline_stages(plan: Plan) -> list[str]:
+    """Return the stages that train other architectures as the last of `winner_stages` trains the winner."""
+    winner = winner_stages(plan)
+    if not winner:
+        return []
+    recipe = plan.stages[winner[-1]].recipe_name()
+    found = []
+    for name, stage in plan.stages.items():
+        of = {each.value for each in plan.references[name] if each.what == "architectures"}
+        if of and not of & {SUPERNET, SEARCH} and stage.recipe_name() == recipe:
+            found.append(name)
+    return found
