@@ -92,7 +92,7 @@ def test_precision_and_recall_follow_from_thresholds(problem):
 def test_too_few_architectures_and_losses_that_are_none_are_refused(problem):
     rows, losses, buckets = problem
     path_filter = PathFilter(TINY, buckets, SMALL)
-    with pytest.raises(NasrayError, match=r"3 architectures in [12] buckets are too few"):
+    with pytest.raises(NasrayError, match="3 architectures in 3 buckets are too few"):
         fit_filter(path_filter, rows[:3], losses[:3])
     with pytest.raises(NasrayError, match="1 losses are not finite"):
         fit_filter(path_filter, rows[:50], np.where(np.arange(50) == 3, np.nan, losses[:50]))
