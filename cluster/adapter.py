@@ -26,9 +26,9 @@ class Session:
     """What `run_search` and the searcher tell each other: after a restore Tune holds one that nobody else can reach.
 
     Attributes:
-        retries: how often one batch may fail before the run stops.
-        errors: what went wrong while results were recorded, to be raised.
-        recorder: of the running search; None before it runs.
+        retries: How often one batch may fail before the run stops.
+        errors: What went wrong while results were recorded, to be raised.
+        recorder: Recorder of the running search; None before it runs.
     """
 
     retries: int = 0
@@ -48,8 +48,8 @@ class TuneSearchAlgorithm(TuneSearcher):
     the actor of a node that is gone.
 
     Args:
-        search: what to run; it may be part of the way already.
-        recorder: keeps the run folder in step with it.
+        search: Search to run, fresh or begun.
+        recorder: Recorder that keeps the run folder in step with it.
     """
 
     CKPT_FILE_TMPL = "searcher-state-{}.json"  # Ray's own name ends in .pkl

@@ -70,8 +70,8 @@ def write_atomic(path: Path, content: bytes | Callable[[BinaryIO], object]) -> N
     """Write a file so that a reader, or a crash at any moment, sees the old content or the new, never a part.
 
     Args:
-        path: the file.
-        content: its bytes, or a function that writes them to the open file it is given (large content).
+        path: The file.
+        content: Bytes, or a function that writes them to the open file that it is passed (large content).
 
     Raises:
         NasrayError: if the disk is full, the quota is spent, or the folder cannot be written.

@@ -24,11 +24,11 @@ class ProgressLine:
     """Prints progress with rate and estimated time left.
 
     Args:
-        name: what is running.
-        total: how many there are to do, of whatever is counted, at least 1.
-        done: those that an earlier session did.
-        stream: where to print; standard error by default.
-        interval: least seconds between two lines, by default 0.2 on a terminal, 10 in a log.
+        name: Name of what is running.
+        total: Number to do, of whatever is counted, at least 1.
+        done: Those that an earlier session did.
+        stream: Stream to print to; standard error by default.
+        interval: Minimum seconds between two lines, by default 0.2 on a terminal, 10 in a log.
     """
 
     def __init__(
@@ -46,11 +46,11 @@ class ProgressLine:
         """Tell how many are done.
 
         Args:
-            done: of `total`.
-            text: what else there is to tell, such as the best so far.
-            share: of this session's work, in (0, 1], where some take longer than others; the time left follows
+            done: Number done of `total`.
+            text: Further text, such as the best so far.
+            share: Share of this session's work, in (0, 1], where some take longer than others; the time left follows
                 from it instead of from the rate.
-            final: print whatever the interval, with the time it took, and end the line.
+            final: Whether to print whatever the interval, with the time it took, and to end the line.
         """
         now = time.monotonic()
         if not final and now - self.last < self.interval:

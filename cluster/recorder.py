@@ -28,8 +28,8 @@ class Recorder:
     """Keeps a run folder in step with a search. Picklable: open files are opened again where they are needed.
 
     Args:
-        folder: the run.
-        search: the search that is recorded.
+        folder: The run.
+        search: The search that is recorded.
     """
 
     def __init__(self, folder: RunFolder, search: OrderedSearch) -> None:

@@ -19,10 +19,10 @@ class Resources:
     Attributes:
         cpus: CPU cores of one trial.
         gpus: GPUs of one trial; a fraction lets several share one.
-        retries: how often a trial that failed is started again before the run stops.
-        address: of a running Ray cluster ("auto", or host:port); by default the one that this process belongs to
+        retries: How often a trial that failed is started again before the run stops.
+        address: Address of a running Ray cluster ("auto", host:port); by default the one that this process belongs to
             (RAY_ADDRESS), else one of its own on this machine.
-        local_cpus: cores of that own one; all of this machine's by default.
+        local_cpus: Cores of that own one; all of this machine's by default.
     """
 
     cpus: float = 1.0

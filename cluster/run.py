@@ -51,14 +51,14 @@ def run_search(
     first time.
 
     Args:
-        searcher: fresh, never asked.
-        evaluator: see `nasray.cluster.trial.Evaluator`.
-        folder: an open run.
-        evaluations: architectures to evaluate in all.
-        batch_size: architectures in one trial; hundreds where one costs microseconds, 1 where it is a training.
-        in_flight: trials at a time. The search depends on it (a batch is bred from what was told `in_flight` batches
+        searcher: Fresh searcher, never asked.
+        evaluator: Evaluator; see `nasray.cluster.trial.Evaluator`.
+        folder: An open run.
+        evaluations: Architectures to evaluate in all.
+        batch_size: Architectures in one trial; hundreds where one costs microseconds, 1 where it is a training.
+        in_flight: Trials at a time. The search depends on it (a batch is bred from what was told `in_flight` batches
             earlier), so it belongs to the experiment, not to the machine.
-        resources: what a trial needs, and where.
+        resources: Resources of a trial, and where it runs.
         from_history: Whether to leave Tune's own state, which is pickled, unread, and to begin a new folder for it.
 
     Raises:

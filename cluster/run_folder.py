@@ -54,7 +54,7 @@ class RunFolder:
     """A run's folder. Nothing is kept open, nothing is cached.
 
     Args:
-        path: the folder; see `create` and `open`.
+        path: The folder; see `create` and `open`.
     """
 
     def __init__(self, path: Path | str) -> None:

@@ -21,8 +21,8 @@ class EventWriter:
     All calls raise `NasrayError` if the disk is full or the folder cannot be written.
 
     Args:
-        folder: the event files' folder.
-        first_step: the step from which on what other files of the folder hold is superseded, after a resume.
+        folder: The event files' folder.
+        first_step: The step from which on what other files of the folder hold is superseded, after a resume.
     """
 
     def __init__(self, folder: Path, *, first_step: int = 0) -> None:

@@ -49,12 +49,12 @@ class Worker:
     """One process of a training.
 
     Attributes:
-        rank: from 0.
-        world: number of workers.
+        rank: Rank from 0.
+        world: Number of workers.
         device: "cpu" or "cuda:N".
-        progress: told steps done, steps in all, and a text; the first worker's reaches the user.
-        say: told a line for the user.
-        should_stop: whether the user wants the training to save its state and to stop; asked between steps.
+        progress: Function called with steps done, steps in all, and a text; the first worker's reaches the user.
+        say: Function called with a line for the user.
+        should_stop: Whether the user wants the training to save its state and to stop; asked between steps.
     """
 
     rank: int = 0
@@ -70,12 +70,12 @@ class Group:
     """The workers of a training.
 
     Attributes:
-        workers: how many.
-        cpus: cores of each; its share of the cluster's if None.
+        workers: Number of workers.
+        cpus: Cores of each; its share of the cluster's if None.
         gpus: GPUs of each, 0 or 1; 1 if None and the cluster has enough.
-        retries: how often the training starts again after a worker is lost.
-        address: of a running Ray cluster; see `nasray.cluster.resources.Resources`.
-        divides: what the workers divide among them, such as the images of a step; None for nothing.
+        retries: How often the training starts again after a worker is lost.
+        address: Address of a running Ray cluster; see `nasray.cluster.resources.Resources`.
+        divides: What the workers divide among them, such as the images of a step; None for nothing.
     """
 
     workers: int = 1
@@ -98,10 +98,10 @@ def run_training(loop: Callable[[Any, Worker], object], config: Any, *, folder: 
     """Run a loop in all workers, until all of them have returned.
 
     Args:
-        loop: called in each worker with `config` and its `Worker`; goes on from its own checkpoints.
-        config: anything that can be pickled.
-        folder: of the run; exists, and is seen by all machines.
-        group: the workers.
+        loop: Function called in each worker with `config` and its `Worker`; it continues from its own checkpoints.
+        config: Argument of `loop`: anything that can be pickled.
+        folder: Folder of the run; it exists, and all machines see it.
+        group: The workers.
 
     Raises:
         NasrayError: that the loop raised, unchanged; or if the cluster cannot hold the workers, or the loop failed
@@ -144,7 +144,7 @@ def largest_fitted(group: Group, nodes: list[dict[str, float]]) -> Group:
     """Return the group, as `fitted`, with fewer workers if not all fit: the maximum that divides their work.
 
     Args:
-        group: as asked for.
+        group: Group as requested.
         nodes: `CPU` and `GPU` of each machine.
 
     Raises:
@@ -161,7 +161,7 @@ def fitted(group: Group, nodes: list[dict[str, float]]) -> Group:
     """Return the group with its resources decided.
 
     Args:
-        group: as asked for.
+        group: Group as requested.
         nodes: `CPU` and `GPU` of each machine.
 
     Raises:

@@ -36,14 +36,14 @@ class Checkpoint:
     """One moment of a training.
 
     Attributes:
-        recipe: the resolved recipe.
+        recipe: The resolved recipe.
         architecture: Architecture of the backbone, or of all slots that one fills.
-        classes: their names, in the order of labels.
-        category_ids: their ids in the data set, in the order of labels.
-        model: the detector's state as it is evaluated (the moving average where there is one).
-        metrics: of the last validation, such as `mAP` and `AP50`; empty before the first.
-        iteration: steps done.
-        training: everything else that continuing needs; empty in a checkpoint for inference alone.
+        classes: Names of the classes, in the order of labels.
+        category_ids: Ids of the classes in the data set, in the order of labels.
+        model: The detector's state as it is evaluated (the moving average where there is one).
+        metrics: Metrics of the last validation, such as `mAP` and `AP50`; empty before the first.
+        iteration: Steps done.
+        training: Everything else that continuing needs; empty in a checkpoint for inference alone.
         pixel_rules: How the images were read that it was trained on.
     """
 
@@ -84,8 +84,8 @@ class Checkpoint:
         """Read a checkpoint, or the best one of a training's folder.
 
         Args:
-            path: of the file or the folder.
-            shared: map the file's tensors into memory instead of reading them: they are read when they are needed,
+            path: Path of the file or the folder.
+            shared: Whether to map the file's tensors into memory instead of reading them: they are read when needed,
                 and all processes of a machine that map the file share one copy, as long as they do not change it.
 
         Raises:
@@ -213,8 +213,8 @@ def read_tensors(path: Path, *, shared: bool = False) -> Any:
     """Return what a file of tensors and plain values holds, on the CPU; no code of it is run.
 
     Args:
-        path: of the file.
-        shared: see `Checkpoint.load`.
+        path: Path of the file.
+        shared: Whether to map the file into memory; see `Checkpoint.load`.
 
     Raises:
         ValueError: if it is torn, or of another kind; the message is a line that says why.
@@ -266,10 +266,10 @@ def make_network(
     """Return a recipe's network for its task, with fresh weights from the global random state.
 
     Args:
-        recipe: of the training.
+        recipe: Recipe of the training.
         architecture: Backbone, pyramid, or a composite with a head; it may stand for a supernet.
-        num_classes: of the data set.
-        on_meta: leave the backbone without memory, for a state that is assigned.
+        num_classes: Number of classes of the data set.
+        on_meta: Whether to leave the backbone without memory, for a state that is assigned.
 
     Raises:
         NasrayError: if recipe, architecture and detector do not go together.

@@ -85,9 +85,9 @@ def export_checkpoint(
     """Write a trained detector as ONNX (.onnx) or as PyTorch's exported program (.pt2), and check it.
 
     Args:
-        checkpoint: what to export.
-        path: its suffix chooses.
-        image_hw: one of the two sizes of the check (the other is larger); the recipe's evaluation size if None.
+        checkpoint: Checkpoint to export.
+        path: Path of the file, whose suffix chooses.
+        image_hw: One of the two sizes of the check (the other is larger); the recipe's evaluation size if None.
         raw: ONNX: only what the network computes.
 
     Returns:

@@ -24,7 +24,7 @@ def draw_detections(
         boxes: (D, 4) xyxy in pixels.
         labels: (D,)
         scores: (D,) in [0, 1]; None for true boxes, which have none.
-        classes: names in the order of labels.
+        classes: Names in the order of labels.
 
     Returns:
         (3, H, W) uint8 RGB.

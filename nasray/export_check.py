@@ -55,10 +55,10 @@ class Difference(NamedTuple):
     """Between an export and its original on one size of images.
 
     Attributes:
-        box: largest, in pixels; of raw outputs relative.
-        score: largest of scores and masks; of raw outputs the same as `box`.
-        num: detections that were compared, or images.
-        undecided: images that were set aside.
+        box: Largest difference of boxes in pixels; of raw outputs relative.
+        score: Largest difference of scores and masks; of raw outputs the same as `box`.
+        num: Number of detections that were compared, or of images.
+        undecided: Images that were set aside.
     """
 
     box: float

@@ -43,10 +43,10 @@ class Comparison:
     """Everything that is measured of an architecture, for the trials.
 
     Attributes:
-        paths: of the supernet.
-        recipes: of the training by itself, by stage, each with the weights of the one before.
-        folder: for trainings, seen by all machines.
-        seed: of the scores' random numbers.
+        paths: Paths of the supernet.
+        recipes: Recipes of the training by itself, by stage, each with the weights of the one before.
+        folder: Folder for trainings, seen by all machines.
+        seed: Seed of the scores' random numbers.
     """
 
     paths: PathEvaluator
@@ -84,10 +84,10 @@ def rank_run(folder: str | Path, num: int, *, seed: int = 0, resources: Resource
     """Measure a run's supernet, or go on with it; gives the content of rank.json.
 
     Args:
-        folder: of a run whose supernet is trained.
-        num: architectures.
-        seed: of their choice.
-        resources: what a trial needs; those of the run's trials by default.
+        folder: Folder of a run whose supernet is trained.
+        num: Number of architectures.
+        seed: Seed of their choice.
+        resources: Resources of a trial; those of the run's trials by default.
 
     Raises:
         NasrayError: if the run has no trained supernet, or does not say how its winner is trained.

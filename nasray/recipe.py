@@ -59,9 +59,9 @@ class ClassifierOptions:
     """What stands on the backbone where images are classified: a 1x1 convolution, the mean, a linear layer.
 
     Attributes:
-        width: channels of the convolution; DetNAS's widened network has 1728.
-        dropout: share of its channels that are dropped in training.
-        label_smoothing: what the loss takes from the right class and spreads over all.
+        width: Channels of the convolution; DetNAS's widened network has 1728.
+        dropout: Share of its channels that are dropped in training.
+        label_smoothing: What the loss takes from the right class and spreads over all.
     """
 
     width: Channels = 1024
@@ -78,17 +78,17 @@ class AugmentationOptions:
     jitter, if any), and last the colors.
 
     Attributes:
-        mosaic: share of training images that are put together from four.
-        expand: share of images that are put on a larger canvas, up to four times the area (SSD).
-        crop: share of images of which a random part with overlapping boxes is taken (SSD's IoU crop).
-        scale_jitter: least and most factor of a random resize before a crop to the final size (CenterNet), or nothing.
-        flip: share of images that are mirrored left to right.
-        vertical_flip: share of images that are mirrored top to bottom.
-        color: strength of random brightness, contrast, saturation and hue; 0 for none.
-        short_side: pixels of the shorter side after resizing; of several each image draws one.
-        long_side: the longer side is never more than this.
-        square: resize to a square of this edge instead, whatever the aspect ratio (SSD, CenterNet, classification).
-        evaluation_sides: short and longest side in validation; the last short side and the long side if left out.
+        mosaic: Share of training images that are put together from four.
+        expand: Share of images that are put on a larger canvas, up to four times the area (SSD).
+        crop: Share of images of which a random part with overlapping boxes is taken (SSD's IoU crop).
+        scale_jitter: Least and most factor of a random resize before a crop to the final size (CenterNet), or nothing.
+        flip: Share of images that are mirrored left to right.
+        vertical_flip: Share of images that are mirrored top to bottom.
+        color: Strength of random brightness, contrast, saturation and hue; 0 for none.
+        short_side: Pixels of the shorter side after resizing; of several each image draws one.
+        long_side: The longer side is never more than this.
+        square: Edge of a square to resize to instead, whatever the aspect ratio (SSD, CenterNet, classification).
+        evaluation_sides: Short and longest side in validation; the last short side and the long side if left out.
     """
 
     mosaic: Share = 0.0
@@ -115,9 +115,9 @@ class LoaderOptions:
     """How images reach the network.
 
     Attributes:
-        processes: that load and transform, for each worker; 0 loads in the worker itself.
-        group_aspect: put images of like shape (wide, tall) into one batch, so that little is padding.
-        cache: keep decoded images in memory, each worker its own (small data sets).
+        processes: Number of processes that load and transform, for each worker; 0 loads in the worker itself.
+        group_aspect: Whether to put images of like shape (wide, tall) into one batch, so that little is padding.
+        cache: Whether to keep decoded images in memory, each worker its own (small data sets).
     """
 
     processes: Annotated[int, whole(0, 1024)] = 2
@@ -130,15 +130,15 @@ class OptimizerOptions:
     """How weights move.
 
     Attributes:
-        name: the algorithm.
-        learning_rate: at the recipe's own batch size; it does not follow `batch_size` by itself.
-        momentum: of SGD.
-        weight_decay: of weights.
-        norm_weight_decay: of norms and biases; that of weights if left out.
-        backbone_factor: the learning rate of the backbone (or the pyramid) as a multiple of the others'.
-        head_factor: the same of the architecture in the slot of the head, or of the detector's own there.
-        clip: most norm of the gradient; larger ones are scaled down.
-        accumulate: backward passes of one step: a batch is divided into that many parts.
+        name: The algorithm.
+        learning_rate: Learning rate at the recipe's own batch size; it does not follow `batch_size` by itself.
+        momentum: Momentum of SGD.
+        weight_decay: Weight decay of weights.
+        norm_weight_decay: Weight decay of norms and biases; that of weights if left out.
+        backbone_factor: The learning rate of the backbone (or the pyramid) as a multiple of the others'.
+        head_factor: The same of the architecture in the slot of the head, or of the detector's own there.
+        clip: Maximum norm of the gradient; larger ones are scaled down.
+        accumulate: Number of backward passes of one step: a batch is divided into that many parts.
     """
 
     name: Literal["sgd", "adam", "adamw"] = "sgd"
@@ -157,11 +157,11 @@ class ScheduleOptions:
     """How long, and how the learning rate changes.
 
     Attributes:
-        epochs: passes over the training set.
-        name: step (divided by ten after each milestone), cosine (to 0), linear (to 0), or constant.
-        milestones: epochs after which a step schedule divides by ten.
-        warmup_iterations: over which the learning rate rises linearly.
-        warmup_factor: of the learning rate at the first iteration.
+        epochs: Passes over the training set.
+        name: Form: step (divided by ten after each milestone), cosine (to 0), linear (to 0), or constant.
+        milestones: Epochs after which a step schedule divides by ten.
+        warmup_iterations: Iterations over which the learning rate rises linearly.
+        warmup_factor: Factor of the learning rate at the first iteration.
     """
 
     epochs: Annotated[float, number(maximum=1e6, gt=0)] = 12
@@ -176,11 +176,11 @@ class WorkerOptions:
     """The processes that train side by side.
 
     Attributes:
-        workers: how many; each takes its share of every batch.
-        cpus: cores of each; all of this machine divided by the workers if left out and there is no GPU.
+        workers: Number of processes; each takes its share of every batch.
+        cpus: Cores of each; all of this machine divided by the workers if left out and there is no GPU.
         gpus: GPUs of each, 0 or 1; 1 where there are any if left out.
-        retries: how often training starts again from its last checkpoint after a worker is lost.
-        address: of a running Ray cluster, "auto" or host:port; by default RAY_ADDRESS, else this machine alone.
+        retries: How often training starts again from its last checkpoint after a worker is lost.
+        address: Address of a running Ray cluster, "auto" or host:port; by default RAY_ADDRESS, else this machine alone.
     """
 
     workers: Annotated[int, whole(1, 10_000)] = 1
@@ -195,36 +195,36 @@ class Recipe:
     """One training, completely described.
 
     Attributes:
-        name: of the recipe, and of its folder.
-        task: detection, or classification: what a backbone (or a supernet) is pre-trained on.
-        seed: same seed, same training (bit for bit on CPUs of one kind).
-        backbone: a named architecture, a JSON file, or a run's folder: a backbone, or a pyramid instead of a backbone
+        name: Name of the recipe, and of its folder.
+        task: Detection, or classification: what a backbone (or a supernet) is pre-trained on.
+        seed: Same seed, same training (bit for bit on CPUs of one kind).
+        backbone: A named architecture, a JSON file, or a run's folder: a backbone, or a pyramid instead of a backbone
             and a neck.
-        head: the same of the architecture that fills the detector's slot for a head; the detector's own if left out.
-        data: a YAML file or folder of a data set, or "shapes" for the embedded one. For classification a folder with
+        head: The same of the architecture that fills the detector's slot for a head; the detector's own if left out.
+        data: A YAML file or folder of a data set, or "shapes" for the embedded one. For classification a folder with
             train/CLASS/*.jpg, and val/CLASS/*.jpg to validate on.
-        holdout: images of the training set, drawn by the seed, that are kept apart: not learnt, for a supernet's paths
+        holdout: Images of the training set, drawn by the seed, that are kept apart: not learnt, for a supernet's paths
             to be compared on.
-        weights: a file of pre-trained weights: of a backbone, or a checkpoint of nasray's; or published ones of a
+        weights: A file of pre-trained weights: of a backbone, or a checkpoint of nasray's; or published ones of a
             library by name, such as torchvision:resnet50.
-        batch_size: images of one step, over all workers.
-        backbone_norm: batch (synchronized where there are several workers), or frozen (statistics and scale fixed).
-        frozen_stages: how much of the backbone is not trained: 1 the stem, 2 also the first stage, and so on.
-        precision: of the forward pass: float32, or automatic mixed precision.
-        channels_last: lay tensors out as NHWC, which convolutions on CPUs and tensor cores prefer.
-        ema: decay of the moving average of weights that is evaluated and exported; 0 for none.
-        evaluate_every: epochs between two validations.
-        checkpoint_every: iterations between two checkpoints; every epoch has one anyway.
-        keep_best: how many of the best checkpoints are kept beside the last.
-        log_every: iterations between two lines of the log.
-        detector: what stands on the backbone.
-        classifier: what stands on it where images are classified.
-        paths: which path of a supernet a step trains.
-        augmentation: what is done to images.
-        loader: how images reach the network.
-        optimizer: how weights move.
-        schedule: how long, and how the learning rate changes.
-        resources: the processes that train side by side.
+        batch_size: Images of one step, over all workers.
+        backbone_norm: Norm: batch (synchronized if there are several workers), or frozen (fixed statistics and scale).
+        frozen_stages: How much of the backbone is not trained: 1 the stem, 2 also the first stage, and so on.
+        precision: Precision of the forward pass: float32, or automatic mixed precision.
+        channels_last: Whether tensors are NHWC, which convolutions on CPUs and tensor cores prefer.
+        ema: Decay of the moving average of weights that is evaluated and exported; 0 for none.
+        evaluate_every: Epochs between two validations.
+        checkpoint_every: Iterations between two checkpoints; every epoch has one anyway.
+        keep_best: Number of the best checkpoints that are kept beside the last.
+        log_every: Iterations between two lines of the log.
+        detector: Neck and head on top of the backbone.
+        classifier: Head on top of the backbone where images are classified.
+        paths: Sampler of the path of a supernet that a step trains.
+        augmentation: Changes of training images.
+        loader: Loading of images.
+        optimizer: Optimizer of the weights.
+        schedule: Length, and course of the learning rate.
+        resources: Processes that train side by side.
     """
 
     name: Name
@@ -306,9 +306,9 @@ def override_recipe(recipe: Recipe, arguments: Sequence[str], *, declared: Itera
     """Return the recipe with what the command line changes.
 
     Args:
-        recipe: to change.
-        arguments: of the command line, such as `["--schedule.epochs", "24"]`; see `nasray.overrides.override`.
-        declared: further options of the command, for suggestions alone.
+        recipe: Recipe to change.
+        arguments: Arguments of the command line, such as `["--seed", "3"]`; see `nasray.overrides.override`.
+        declared: Further options of the command, for suggestions alone.
 
     Raises:
         NasrayError: if an option is unknown, or what comes out is not valid.

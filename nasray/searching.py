@@ -44,17 +44,17 @@ def search(
     """Search a space of your own, and give the content of the run's best.json.
 
     Args:
-        space: what can be built.
-        evaluator: maps an (N, G) population to metrics, each an (N,) array; a searcher maximizes "score" unless told
+        space: Space of the architectures.
+        evaluator: Maps an (N, G) population to metrics, each an (N,) array; a searcher maximizes "score" unless told
             otherwise. Picklable; the same architecture gets the same metrics wherever it is evaluated.
-        folder: the run's folder, empty or absent; with `resume`, the run to continue.
-        evaluations: architectures to evaluate.
-        searcher: fresh, over the same space; evolution by default. What it leaves out follows from `evaluations`.
-        seed: of the default searcher.
-        batch_size: architectures in one trial; a 64th of the evaluations by default, at most 1,024.
-        in_flight: trials at a time, 2 by default; the search depends on it.
-        resources: what a trial needs and where it runs.
-        resume: continue the run in `folder`. All other arguments must be as they were.
+        folder: The run's folder, empty or absent; with `resume`, the run to continue.
+        evaluations: Architectures to evaluate.
+        searcher: Fresh, over the same space; evolution by default. What it leaves out follows from `evaluations`.
+        seed: Seed of the default searcher.
+        batch_size: Architectures in one trial; a 64th of the evaluations by default, at most 1,024.
+        in_flight: Trials at a time, 2 by default; the search depends on it.
+        resources: Resources of a trial, and where it runs.
+        resume: Whether to continue the run in `folder`. All other arguments must be as they were.
         from_history: With `resume`, leave Ray Tune's own state, which is pickled, unread: Tune begins anew.
 
     Raises:

@@ -26,7 +26,7 @@ class AgingEvolution(Breeding):
         tournament: Number of members that are drawn, with replacement, of which the best breeds; 10 if left out, or
             a fifth of the population if that is more.
         mutation: Share of mutants among the children; if left out what `crossover` leaves, or all, as in the paper.
-        options: see `Breeding`.
+        options: Further options; see `Breeding`.
     """
 
     def __init__(

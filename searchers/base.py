@@ -70,12 +70,12 @@ class Searcher(ABC):
     cannot be filled (`max_patience`) goes to newcomers, and is counted in `num_replaced`.
 
     Args:
-        space: what can be built.
-        budget: bounds on costs; every architecture asked for meets them.
-        cost: gives the bounded costs; the space's own by default.
-        objectives: what to optimize; several only where the searcher says so.
-        seed: same seed, same search.
-        evaluations: architectures that the search will evaluate, from which the defaults of the searcher's options
+        space: Space of the architectures.
+        budget: Bounds on costs; every architecture asked for meets them.
+        cost: Function that returns the bounded costs; the space's own by default.
+        objectives: Objectives; several only where the searcher says so.
+        seed: Same seed, same search.
+        evaluations: Architectures that the search will evaluate, from which the defaults of the searcher's options
             follow; an `OrderedSearch` sets it where it is left out.
         predictor: Function that returns (N,) guesses, larger is better, of what (N, G) rows are worth. With it, `ask`
             finds `oversample` times as many candidates as it is asked for and returns those of the best guesses.
@@ -221,7 +221,7 @@ class Searcher(ABC):
 
         Args:
             genes: (N, G) rows.
-            metrics: every objective (that is not a cost) as an (N,) array; NaN is the worst value there is.
+            metrics: Every objective (that is not a cost) as an (N,) array; NaN is the worst value there is.
         """
         values = self.objective_values(genes, metrics)
         numbers = np.arange(self.num_told, self.num_told + len(genes))

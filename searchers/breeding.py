@@ -36,7 +36,7 @@ class Breeding(Searcher):
             budget.
         initial: Number of architectures that are sampled before the first is bred (DetNAS: the first population); as
             many as are kept if left out. 0 starts from the space's own start, or else from a few samples.
-        options: see `Searcher`.
+        options: Further options; see `Searcher`.
     """
 
     def __init__(

@@ -25,7 +25,7 @@ class CoarseToFineEvolution(Evolution):
         fine_after: Evaluations of the coarse half, T/2; half of all if left out.
         keep: Survivors of half time.
         mutation: Share of mutants among the children; if left out what `crossover` leaves, or all, as in the paper.
-        options: see `Evolution`.
+        options: Further options; see `Evolution`.
     """
 
     def __init__(self, space: Any, *, fine_after: Count | None = None, keep: Count = 10, **options: Any) -> None:

@@ -26,7 +26,7 @@ class Evolution(Breeding):
     Args:
         space: Space to search.
         parents: Number of the best that may breed; a fifth of the population if left out.
-        options: see `Breeding`.
+        options: Further options; see `Breeding`.
     """
 
     def __init__(self, space: Space, *, parents: Annotated[int, Range(1, 10**6)] | None = None, **options: Any) -> None:

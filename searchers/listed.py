@@ -21,7 +21,7 @@ class Listed(Searcher):
         space: Space to search.
         rows: Genes of the architectures, (N, G); a run hands over those that another search found.
         top: Number of rows to take from the list's beginning; all if left out.
-        options: see `Searcher`.
+        options: Further options; see `Searcher`.
 
     Raises:
         NasrayError: for no list, or rows that are no architectures of the space.

@@ -38,8 +38,8 @@ class OptunaSearch(Searcher):
     """A searcher over one Optuna study.
 
     Args:
-        space: what can be built; its `suggest` is the define-by-run function.
-        options: see `Searcher`.
+        space: Space of the architectures; its `suggest` is the define-by-run function.
+        options: Further options; see `Searcher`.
     """
 
     def __init__(self, space: Any, *, seed: int = 0, **options: Any) -> None:
@@ -177,7 +177,7 @@ class OptunaNSGA2(OptunaSearch):
         space: Space to search.
         population_size: Population of Optuna's sampler; if left out a sixth of the evaluations, from 8 to 50, or a
             hundredth of very many, up to 256.
-        options: see `Searcher`.
+        options: Further options; see `Searcher`.
     """
 
     max_objectives = 8
@@ -213,7 +213,7 @@ class OptunaGP(OptunaSearch):
     Args:
         space: Space to search.
         initial: Number of evaluations before the process is first fitted; if left out a tenth of all, from 4 to 10.
-        options: see `Searcher`.
+        options: Further options; see `Searcher`.
 
     Raises:
         NasrayError: if scipy is not installed.

@@ -69,7 +69,7 @@ def front_numbers(values: Values, *, enough: int | None = None) -> NDArray[np.in
 
     Args:
         values: (N, O), larger is better.
-        enough: stop once so many points have a number; the others get the next one.
+        enough: Number of points after which to stop; the others get the next number.
     """
     numbers = np.full(len(values), -1, dtype=np.int64)
     left = np.arange(len(values))

@@ -31,7 +31,7 @@ class ToySpace(Space):
     """A small space whose genes depend on each other: two layers of a width and a kind; a width of 0 has no kind.
 
     Args:
-        widths: how many widths there are; the space has (3 * widths + 1)**2 architectures.
+        widths: Number of widths; the space has (3 * widths + 1)**2 architectures.
     """
 
     family = "toy"
@@ -70,12 +70,12 @@ def check_searcher(
     """Run every check of `SEARCHER_CHECKS` in every space.
 
     Args:
-        make_searcher: called as `make_searcher(space, budget=..., cost=..., objectives=..., seed=...)`, with some of
+        make_searcher: Called as `make_searcher(space, budget=..., cost=..., objectives=..., seed=...)`, some of
             these options.
-        spaces: where to search; `ToySpace` by default.
-        num: architectures that a search asks for.
-        exhaustive: whether the searcher, left alone, finds every architecture of a tiny space.
-        fresh_process: whether to search in a new Python process as well; `make_searcher` is pickled for that.
+        spaces: Spaces to search; `ToySpace` by default.
+        num: Architectures that a search asks for.
+        exhaustive: Whether the searcher, left alone, finds every architecture of a tiny space.
+        fresh_process: Whether to search in a new Python process as well; `make_searcher` is pickled for that.
 
     Raises:
         AssertionError: naming the first broken rule, with the offending values.
@@ -277,8 +277,8 @@ def check_tiny_space(make_searcher: MakeSearcher, *, exhaustive: bool = True) ->
     """Check that none of 49 architectures is asked for twice, and no batch is short before all were; then it ends.
 
     Args:
-        make_searcher: see `check_searcher`.
-        exhaustive: whether every architecture has to be found; else the search may end early.
+        make_searcher: Function that makes a searcher; see `check_searcher`.
+        exhaustive: Whether every architecture has to be found; else the search may end early.
     """
     space = ToySpace(widths=2)
     every = all_rows(space)

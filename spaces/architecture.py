@@ -18,7 +18,7 @@ class Architecture:
     Two architectures are equal, and have the same `id`, exactly if their canonical JSON is the same.
 
     Attributes:
-        text: the canonical JSON (sorted keys, no spaces) of `{"family": ..., "spec": ...}`. Use `create` or
+        text: The canonical JSON (sorted keys, no spaces) of `{"family": ..., "spec": ...}`. Use `create` or
             `from_json` to make one; they canonicalize.
     """
 

@@ -35,11 +35,11 @@ class Gene:
     """One column of a population.
 
     Attributes:
-        name: unique within its space; also the parameter's name in Ray Tune and Optuna.
-        values: the allowed integers, ascending, without repetition.
-        log: whether samplers should draw it uniformly in the logarithm (widths) instead of uniformly.
-        ordered: whether neighbors are alike (widths, depths) or the values are mere labels (kinds of operation).
-        absent: the value of a part that is not there; a restriction to some values leaves it allowed.
+        name: Unique name within its space; also the parameter's name in Ray Tune and Optuna.
+        values: The allowed integers, ascending, without repetition.
+        log: Whether samplers should draw it uniformly in the logarithm (widths) instead of uniformly.
+        ordered: Whether neighbors are alike (widths, depths) or the values are mere labels (kinds of operation).
+        absent: The value of a part that is not there; a restriction to some values leaves it allowed.
     """
 
     name: str
@@ -112,10 +112,10 @@ class Space(ABC):
     a paper has rules of its own. `sample`, `to_tune` and `suggest` describe the same set of architectures.
 
     Attributes:
-        family: names the space and the network builder of its architectures.
-        genes: the columns of a population.
-        image_hw: height and width in pixels of the input for which `cost` counts; None where there is no image.
-        cost_scope: what `cost` counts, in a word or two: "backbone", "head"; it is printed with every figure.
+        family: Name of the space and of the network builder of its architectures.
+        genes: The columns of a population.
+        image_hw: Height and width in pixels of the input for which `cost` counts; None where there is no image.
+        cost_scope: What `cost` counts, in a word or two: "backbone", "head"; it is printed with every figure.
     """
 
     family: str

@@ -20,8 +20,8 @@ class Budget:
     """Upper and lower bounds on costs, both inclusive.
 
     Attributes:
-        upper: cost name to the largest value allowed.
-        lower: cost name to the smallest value allowed.
+        upper: Largest value allowed, by name of cost.
+        lower: Smallest value allowed, by name of cost.
 
     Raises:
         NasrayError: if a bound is not a finite number, or a lower one is above its upper one.

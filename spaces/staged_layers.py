@@ -36,9 +36,9 @@ def staged_layers(
         stem: (N,) widths of the stem, whose stride is 2.
         parts: (S, P, N) kernel, width, [mid,] depth of every part; depth 0 where a part is absent.
         strides: (S,) 1 or 2, of the first block of each part.
-        image_hw: height and width of the input in pixels.
-        stem_kernel: the stem's kernel size.
-        stem_pool: whether a 3x3 max-pool of stride 2 follows the stem (ResNet).
+        image_hw: Height and width of the input in pixels.
+        stem_kernel: The stem's kernel size.
+        stem_pool: Whether a 3x3 max-pool of stride 2 follows the stem (ResNet).
         shortcut: "pool" (average pool, then 1x1 projection) or "stride" (strided 1x1 projection).
     """
     rows = LayerRows()

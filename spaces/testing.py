@@ -31,9 +31,9 @@ def check_space(space: Space, *, seed: int = 0, num: int = 256) -> None:
     """Run every check of `SPACE_CHECKS`, each with a generator of its own.
 
     Args:
-        space: what to check.
-        seed: of the generators.
-        num: architectures that a check looks at, where it does not enumerate the space.
+        space: Space to check.
+        seed: Seed of the generators.
+        num: Architectures that a check looks at, where it does not enumerate the space.
 
     Raises:
         AssertionError: naming the first broken rule, with the offending rows.

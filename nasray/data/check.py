@@ -24,8 +24,8 @@ def check_data(source: str, *, decode: bool = False) -> dict[str, Any]:
     """Read all splits and report, whatever is wrong with them.
 
     Args:
-        source: as `open_data` takes it.
-        decode: also decode every image, which finds truncated files. Headers are always read, with progress on
+        source: Source as `open_data` takes it.
+        decode: Whether to decode every image, which finds truncated files. Headers are always read, with progress on
             standard error.
 
     Returns:
@@ -129,8 +129,8 @@ def describe_check(report: dict[str, Any], *, examples: int = 3) -> str:
     """Return a report of `check_data` as text.
 
     Args:
-        report: to be shown.
-        examples: messages of each kind of defect.
+        report: Report to describe.
+        examples: Number of messages of each kind of defect.
     """
     lines = [f"{report['source']}: {len(report['classes'])} classes"]
     for name, split in report["splits"].items():

@@ -31,9 +31,9 @@ class ClassificationSet:
     """I images with a class each.
 
     Attributes:
-        name: of the split.
-        classes: names in the order of labels.
-        files: the images.
+        name: Name of the split.
+        classes: Names in the order of labels.
+        files: The images.
         labels: (I,)
     """
 
@@ -77,8 +77,8 @@ class ClassificationSource:
     """The splits of an image folder or of the embedded set, each read when it is first asked for.
 
     Attributes:
-        source: as the user named it.
-        splits: names of those there are.
+        source: Source as the user named it.
+        splits: Names of those there are.
     """
 
     source: str
@@ -200,13 +200,13 @@ class ClassificationLoader:
     comes once over all workers.
 
     Args:
-        dataset: to load.
+        dataset: Dataset to load.
         image_size: S, edge of the images.
-        batch_size: images of this worker.
-        seed: of the training; None for evaluation.
-        rank: of this worker.
-        world: number of workers.
-        options: how to load.
+        batch_size: Images of this worker.
+        seed: Seed of the training; None for evaluation.
+        rank: Rank of this worker.
+        world: Number of workers.
+        options: Loading options.
     """
 
     def __init__(

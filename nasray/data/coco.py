@@ -39,10 +39,10 @@ def read_coco(
     parsed once and then mapped by all processes, see `nasray.data.mapped`.
 
     Args:
-        annotations: the JSON file.
-        folders: where images may lie; the one that holds most of them is taken.
-        name: of the split.
-        classes: names to take, in the order of labels; annotations of others are left out. All if left out.
+        annotations: The JSON file.
+        folders: Folders where images may lie; the one that holds most of them is taken.
+        name: Name of the split.
+        classes: Names to take, in the order of labels; annotations of others are left out. All if left out.
         rules: How the images are read.
 
     Returns:

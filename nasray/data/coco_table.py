@@ -37,10 +37,10 @@ class CocoTable:
     """I images and N boxes, sorted by image; see `DetectionSet` for what is not said here.
 
     Attributes:
-        classes: in the order of their ids.
-        names: file names.
-        defects: messages.
-        sized: whether all sizes were annotated, and none had to be read from its file.
+        classes: Classes in the order of their ids.
+        names: File names.
+        defects: Messages.
+        sized: Whether all sizes were annotated, and none had to be read from its file.
     """
 
     classes: tuple[str, ...]
@@ -64,8 +64,8 @@ def parse_coco(content: bytes, source: str, find_sizes: FindSizes) -> CocoTable:
 
     Args:
         content: JSON.
-        source: its name for messages.
-        find_sizes: the stored height and width of each of these images, for those without annotated ones.
+        source: Name of the source for messages.
+        find_sizes: The stored height and width of each of these images, for those without annotated ones.
 
     Raises:
         NasrayError: if it is no JSON, or not of COCO's form.

@@ -61,9 +61,9 @@ class Defect:
     """Something wrong with a data set.
 
     Attributes:
-        kind: of `DEFECTS`.
-        message: names file, image and annotation.
-        count: of images or annotations that it is about.
+        kind: Kind of defect, one of `DEFECTS`.
+        message: Message that names file, image and annotation.
+        count: Number of images or annotations that it is about.
     """
 
     kind: str
@@ -81,10 +81,10 @@ class DetectionSet:
     """I images with N boxes in all. Flat arrays, so that it is sent and shared between processes cheaply.
 
     Attributes:
-        name: of the split, such as "train".
-        classes: names in the order of labels.
-        category_ids: the data set's own ids, in the order of labels.
-        files: the images.
+        name: Name of the split, such as "train".
+        classes: Names in the order of labels.
+        category_ids: The data set's own ids, in the order of labels.
+        files: The images.
         image_ids: (I,) the data set's own ids.
         image_hw: (I, 2) heights and widths in pixels.
         offsets: (I + 1,): the boxes of image i are those from offsets[i] up to offsets[i + 1].
@@ -93,8 +93,8 @@ class DetectionSet:
         areas: (N,) of the object in pixels (of its box, where the data set does not say).
         ignored: (N,) crowds of COCO, difficult objects of VOC: not learnt, neither right nor wrong in evaluation.
         annotation_ids: (N,) the data set's own ids.
-        segmentations: of the N boxes; None where there are none at all.
-        defects: what was wrong. Boxes that are no boxes are left out of the arrays.
+        segmentations: Segmentations of the N boxes; None where there are none at all.
+        defects: What was wrong. Boxes that are no boxes are left out of the arrays.
         pixel_rules: How its images are read.
     """
 

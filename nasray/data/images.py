@@ -44,8 +44,8 @@ class ImageFiles:
     """Images in files.
 
     Attributes:
-        folder: that the names are relative to.
-        names: of I files.
+        folder: Folder that the names are relative to.
+        names: Names of I files.
     """
 
     folder: Path
@@ -91,7 +91,7 @@ class SelectedImages:
     """Some of the images of another source.
 
     Attributes:
-        images: all of them.
+        images: All of them.
         indices: (J,) positions of those that are chosen.
     """
 
@@ -116,8 +116,8 @@ class ImagesInMemory:
     """Encoded images one after the other in one array.
 
     Attributes:
-        title: what to call them.
-        content: all bytes.
+        title: Name of the images.
+        content: All bytes.
         offsets: (I + 1,) where each begins and the last ends.
     """
 

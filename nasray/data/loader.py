@@ -37,7 +37,7 @@ class Batch(NamedTuple):
 
     Attributes:
         images: (B, 3, H, W) uint8 RGB; H and W are multiples of the stride.
-        targets: for each image `boxes` (n, 4) float32 xyxy, `labels` (n,) int64, and `masks` (n, H, W) uint8 if they
+        targets: Per image `boxes` (n, 4) float32 xyxy, `labels` (n,) int64, and `masks` (n, H, W) uint8 if they
             are learnt; empty for evaluation.
         image_hw: (B, 2) int64, heights and widths without padding.
         original_hw: (B, 2) int64, as in the data set.
@@ -79,15 +79,15 @@ class TrainLoader:
     workers with B images see what one with 2 B sees, and an epoch continued at batch k what the whole one did.
 
     Args:
-        dataset: to learn from.
-        augmentation: of the recipe.
-        batch_size: images of this worker.
-        stride: images are padded to multiples of it.
-        seed: of the training.
-        rank: of this worker.
-        world: number of workers.
-        options: how to load.
-        with_masks: also load the objects' masks.
+        dataset: Data set to train on.
+        augmentation: Augmentation of the recipe.
+        batch_size: Images of this worker.
+        stride: Images are padded to multiples of it.
+        seed: Seed of the training.
+        rank: Rank of this worker.
+        world: Number of workers.
+        options: Loading options.
+        with_masks: Whether to load the objects' masks too.
 
     Raises:
         NasrayError: if masks are asked for and cannot be learnt from the data set.
@@ -208,13 +208,13 @@ class EvaluationLoader:
     """Resized images, each once over all workers, without targets; the number of batches may differ by one.
 
     Args:
-        dataset: to evaluate on.
-        augmentation: of the recipe.
-        batch_size: images of this worker.
-        stride: images are padded to multiples of it.
-        rank: of this worker.
-        world: number of workers.
-        options: how to load.
+        dataset: Dataset to evaluate on.
+        augmentation: Augmentation of the recipe.
+        batch_size: Images of this worker.
+        stride: Images are padded to multiples of it.
+        rank: Rank of this worker.
+        world: Number of workers.
+        options: Loading options.
     """
 
     def __init__(
@@ -289,8 +289,8 @@ class Feed:
     """Does work in this process, or in others ahead of time, and gives the results in order.
 
     Args:
-        work: from keys to tensors; it is sent to each process once.
-        processes: that work side by side; 0 for this one.
+        work: Function from keys to tensors; it is sent to each process once.
+        processes: Number of processes that work side by side; 0 for this one.
     """
 
     def __init__(self, work: Work, processes: int) -> None:
@@ -373,8 +373,8 @@ class CachedImages:
     """Decoded images of a data set.
 
     Args:
-        dataset: of the images.
-        keep: keep each after it was read.
+        dataset: Dataset of the images.
+        keep: Whether to keep each after it was read.
     """
 
     def __init__(self, dataset: Images, keep: bool) -> None:

@@ -29,8 +29,8 @@ def epoch_batches(
     there is at least one.
 
     Args:
-        seed: of the training.
-        epoch: from 0.
+        seed: Seed of the training.
+        epoch: Epoch from 0.
         num_images: I, at least 1.
         global_batch: G, images of a batch over all workers.
         wide: (I,) whether an image is wider than high; batches then are of one kind, but for those at the very end
@@ -69,10 +69,10 @@ def evaluation_batches(
 
     Args:
         image_hw: (I, 2)
-        batch_size: of one worker.
-        rank: of this worker.
-        world: number of workers.
-        group_aspect: sort by aspect ratio, so that little of a batch is padding.
+        batch_size: Batch size of one worker.
+        rank: Rank of this worker.
+        world: Number of workers.
+        group_aspect: Whether to sort by aspect ratio, so that little of a batch is padding.
     """
     order = np.arange(len(image_hw))
     if group_aspect:

@@ -27,9 +27,9 @@ class Outline(NamedTuple):
 
     Attributes:
         text: JSON of what is there.
-        low: least x and y of its corners.
-        high: greatest x and y.
-        size: height and width that run lengths are of; None for polygons.
+        low: Least x and y of its corners.
+        high: Greatest x and y.
+        size: Height and width that run lengths are of; None for polygons.
     """
 
     text: bytes
@@ -165,7 +165,7 @@ class Segmentations:
     """Outlines of N boxes as JSON, decoded when asked for.
 
     Attributes:
-        content: all texts.
+        content: All texts.
         bounds: (N, 2) where each begins and ends in it; equal where there is none.
     """
 

@@ -42,10 +42,10 @@ def draw_image(
     """Return an image with one to six shapes.
 
     Args:
-        generator: of everything drawn.
-        image_hw: height and width in pixels, each at least 32.
-        classes: of `CLASSES`, in the order of labels.
-        with_masks: also return the shapes' pixels.
+        generator: Generator of everything drawn.
+        image_hw: Height and width in pixels, each at least 32.
+        classes: Classes, some of `CLASSES`, in the order of labels.
+        with_masks: Whether to return the shapes' pixels too.
 
     Returns:
         Image (3, H, W) uint8 RGB; boxes (N, 4) float32 xyxy; labels (N,) int64; and, `with_masks`, (N, H, W) bool.
@@ -223,11 +223,11 @@ def write_shapes(
     """Write a set in COCO's format: images/*.png, annotations/{train,val}.json with outlines, and data.yaml.
 
     Args:
-        folder: made if it is not there; must be empty.
-        num_images: of train and val together; image i is the same whatever their number.
-        seed: same seed, same images.
-        image_hw: height and width in pixels.
-        val_share: of the images that are for validation, rounded; each split has at least one.
+        folder: Output folder, empty or not there yet.
+        num_images: Number of images of train and val together; image i is the same whatever their number.
+        seed: Same seed, same images.
+        image_hw: Height and width in pixels.
+        val_share: Share of the images that are for validation, rounded; each split has at least one.
 
     Raises:
         NasrayError: if the folder holds anything, or a number does not fit.

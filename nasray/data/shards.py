@@ -42,8 +42,8 @@ def pack_data(splits: Iterable[DetectionSet], folder: Path, images_per_shard: in
 
     Args:
         splits: `DataSource.all_splits()`, say; of the same classes.
-        folder: made if it is not there; must be empty.
-        images_per_shard: rows of each file.
+        folder: Output folder, empty or not there yet.
+        images_per_shard: Number of rows of each file.
 
     Raises:
         NasrayError: if the data set has errors, outlines that are none, an image that cannot be read, or if the folder
@@ -160,8 +160,8 @@ class ShardImages:
     """Images in shards.
 
     Attributes:
-        folder: of the shards.
-        shards: their names.
+        folder: Folder of the shards.
+        shards: Names of the shards.
         firsts: (S + 1,) position of the first image of each, and the number of images.
         names: (I,) what the images were called where they were packed.
     """

@@ -40,7 +40,7 @@ class SplitFiles:
     """Where one split lies, relative to the data set's root.
 
     Attributes:
-        images: folder of images.
+        images: Folder of images.
         annotations: COCO: the JSON file; VOC: the folder of XML files.
         lists: VOC: files that name the images; of several, images are strung together.
     """
@@ -55,12 +55,12 @@ class DataFile:
     """What a data set's YAML file says.
 
     Attributes:
-        format: of the files.
-        root: folder that all paths are relative to, itself relative to the YAML file.
-        train: to learn from.
-        val: to choose by.
-        test: to report.
-        classes: names in the order of labels; objects of others are left out. All by default.
+        format: Format of the files.
+        root: Folder that all paths are relative to, itself relative to the YAML file.
+        train: Data set to train on.
+        val: Data set to choose by.
+        test: Data set to report on.
+        classes: Names in the order of labels; objects of others are left out. All by default.
         orientation: Whether images are annotated as a person sees them (turned as EXIF says), or as they are stored.
         value_range: Values of images with more than 8 bits that are black and white; as the files say by default.
 
@@ -101,9 +101,9 @@ class DataSource:
     """The splits of one data set, each read when it is first asked for.
 
     Attributes:
-        source: as the user named it.
-        readers: of each split, in the order train, val, test.
-        classes_of_train: whether other splits must be read with the classes that train has.
+        source: Source as the user named it.
+        readers: Readers of each split, in the order train, val, test.
+        classes_of_train: Whether other splits must be read with the classes that train has.
     """
 
     source: str

@@ -102,7 +102,7 @@ class TrainTransform:
     """Everything but the mosaic: expand, crop, flips, size (with scale jitter), color.
 
     Attributes:
-        options: of the recipe.
+        options: Options of the recipe.
     """
 
     options: AugmentationOptions
@@ -137,7 +137,7 @@ class EvaluationTransform:
     """Resizing alone: to the sides for evaluation, the square, or the last short side.
 
     Attributes:
-        options: of the recipe.
+        options: Options of the recipe.
     """
 
     options: AugmentationOptions
@@ -176,8 +176,8 @@ def mosaic(samples: Sequence[Sample], generator: np.random.Generator) -> Sample:
     is no padding; boxes of which little is left are dropped.
 
     Args:
-        samples: four.
-        generator: of the point where they meet, in the middle half of the image, and of the crops.
+        samples: Four samples.
+        generator: Generator of the point where they meet, in the middle half of the image, and of the crops.
     """
     height, width = samples[0]["image"].shape[-2:]
     middle_y, middle_x = (round(edge * (0.25 + generator.random() / 2)) for edge in (height, width))

@@ -60,12 +60,12 @@ def read_voc(
     Image ids count from 1 in the order of the lists, annotation ids likewise.
 
     Args:
-        lists: files such as VOC2007/ImageSets/Main/train.txt; of several, images are strung together.
-        name: of the split.
-        classes: names in the order of labels; the sorted names of the split's own objects if left out.
-        subset: leave objects of other classes out, instead of taking them for errors.
-        images: folder; JPEGImages beside each list's ImageSets if left out.
-        annotations: folder; Annotations beside each list's ImageSets if left out.
+        lists: Files such as VOC2007/ImageSets/Main/train.txt; of several, images are strung together.
+        name: Name of the split.
+        classes: Names in the order of labels; the sorted names of the split's own objects if left out.
+        subset: Whether to leave objects of other classes out, instead of taking them for errors.
+        images: Folder; JPEGImages beside each list's ImageSets if left out.
+        annotations: Folder; Annotations beside each list's ImageSets if left out.
         rules: How the images are read.
 
     Returns:

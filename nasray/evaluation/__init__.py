@@ -34,7 +34,7 @@ def evaluate_checkpoint(
         batch_size: Images at a time; 8 by default. For "held" as many as the search took, which with its number of
             threads gives the same figures.
         device: "auto" (a GPU where there is one), "cpu" or "cuda".
-        to: a Parquet file for all detections.
+        to: A Parquet file for all detections.
 
     Returns:
         JSON-serializable: `coco` (the twelve numbers, and those of masks as `mask_...`), `voc`, `classes` (a row for

@@ -23,10 +23,10 @@ def accuracy(
     `top5` is how often the right class is among the five most probable, or among all where there are fewer.
 
     Args:
-        classifier: in inference mode, on the device.
-        batches: of this worker.
-        device: where it runs.
-        channels_last: lay images out as NHWC.
+        classifier: Classifier in inference mode, on the device.
+        batches: Batches of this worker.
+        device: Device where it runs.
+        channels_last: Whether images are NHWC.
     """
     layout = torch.channels_last if channels_last else torch.contiguous_format
     counts = torch.zeros(3, dtype=torch.float64)  # images, right at once, among five

@@ -33,7 +33,7 @@ class Predictions:
         boxes: (D, 4) float32 xyxy in pixels of the original image.
         scores: (D,) float32 in [0, 1].
         labels: (D,) int64.
-        masks: run lengths of each as COCO has them, or None where the detector finds none.
+        masks: Run lengths of each as COCO has them, or None where the detector finds none.
     """
 
     image_index: NDArray[np.int64]
@@ -110,12 +110,12 @@ def predict(
     """Return what a detector finds.
 
     Args:
-        detector: in inference mode, on the device.
-        batches: of an `EvaluationLoader`.
-        device: where it runs.
+        detector: Detector in inference mode, on the device.
+        batches: Batches of an `EvaluationLoader`.
+        device: Device where it runs.
         precision: "float32", or "bfloat16" or "float16" for automatic mixed precision.
-        channels_last: lay images out as NHWC.
-        progress: told how many images are done, after each batch.
+        channels_last: Whether images are NHWC.
+        progress: Function called with the number of images done, after each batch.
     """
     import torch
 

@@ -30,8 +30,8 @@ class VocMetrics:
     Attributes:
         class_ap07: (C,) by the eleven points of 2007.
         class_ap12: (C,) by the area of 2012.
-        ap50_voc07: mean over the classes that have boxes.
-        ap50_voc12: likewise.
+        ap50_voc07: Mean of `ap07` over the classes that have boxes.
+        ap50_voc12: The same of `ap12`.
     """
 
     class_ap07: Floats
@@ -91,7 +91,7 @@ def matched(
         image_index: (D,) image of each detection.
         found: (D, 4) xyxy.
         scores: (D,); of equal ones the first counts as better.
-        iou_threshold: least overlap.
+        iou_threshold: Least overlap.
     """
     order = np.argsort(-scores, kind="stable")
     by_image = {int(image): np.flatnonzero(owners == image) for image in np.unique(owners)}

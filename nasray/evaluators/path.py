@@ -109,12 +109,12 @@ class LoadedSupernet:
     """A supernet and the images that its paths are measured with, in one process.
 
     Args:
-        options: what to load.
+        options: Options of what to load.
 
     Attributes:
-        network: detector or classifier around the supernet.
-        seconds: that each part of the last evaluation took: `recalibration`, `inference`, `metrics`.
-        num_calibration: images that statistics are computed from.
+        network: Detector or classifier around the supernet.
+        seconds: Seconds that each part of the last evaluation took: `recalibration`, `inference`, `metrics`.
+        num_calibration: Images that statistics are computed from.
     """
 
     def __init__(self, options: PathEvaluator) -> None:

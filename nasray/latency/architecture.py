@@ -29,12 +29,12 @@ def table_error(
     """Hold a table's predictions against whole networks, measured: random architectures of a space.
 
     Args:
-        space: what to draw from.
-        table: what predicts; entries that it lacks are measured.
-        num: how many architectures, at least 2.
-        seed: of the architectures.
-        budget: bounds on the space's costs, for architectures like those of a search.
-        repeats: passes of each network.
+        space: Space to draw from.
+        table: Table that predicts; entries that it lacks are measured.
+        num: How many architectures, at least 2.
+        seed: Seed of the architectures.
+        budget: Bounds on the space's costs, for architectures like those of a search.
+        repeats: Passes of each network.
 
     Returns:
         A JSON-serializable dictionary: `mape_percent` (mean absolute error, percent of the measured latency),

@@ -27,10 +27,10 @@ class Block(NamedTuple):
     Attributes:
         kind: "conv" (with norm), "conv-relu", "conv-relu-pool" (a ResNet's stem), "depthwise-relu", "pool-conv" (a
             projection behind an average pool), "squeeze" and "excite" (the halves of a gate), "add" (of a shortcut).
-        kernel: height = width.
+        kernel: Height = width.
         stride: 1 or 2.
-        height: of the output map (of the map that a gate scales) in pixels.
-        width: as height.
+        height: Height of the output map (of the map that a gate scales) in pixels.
+        width: Width of the same map.
     """
 
     kind: str
@@ -108,11 +108,11 @@ def block_latency(
     The least, since a table is measured once: what other processes did at that moment must not stay in it.
 
     Args:
-        setting: where and how.
-        block: which kind.
+        setting: Where and how to measure.
+        block: Which kind.
         in_channels: 1 for what treats every channel alone.
-        out_channels: as it says.
-        estimate_ms: a guess, from which fewer warming passes follow if it is large.
+        out_channels: Number of output channels.
+        estimate_ms: A guess, from which fewer warming passes follow if it is large.
     """
     inputs = _block_inputs(setting, block, in_channels, out_channels)
     module = _block_module(setting, block, in_channels, out_channels)

@@ -32,14 +32,14 @@ def measure(
     Timed by CUDA events on a GPU, by `time.perf_counter` on a CPU. The network itself is left as it is.
 
     Args:
-        network: maps (B, 3, H, W) images to anything.
-        image_hw: height and width in pixels.
-        batch_size: images in one pass.
+        network: Network from (B, 3, H, W) images to anything.
+        image_hw: Height and width in pixels.
+        batch_size: Images in one pass.
         device: "cpu", "cuda" or "auto".
         dtype: "float32", "float16" or "bfloat16"; weights are converted too.
-        warmup: passes that do not count, at least 1.
-        repeats: passes that count, at least 1.
-        channels_last: lay images and weights out as NHWC, which is faster where convolutions run on tensor cores.
+        warmup: Passes that do not count, at least 1.
+        repeats: Passes that count, at least 1.
+        channels_last: Whether images and weights are NHWC, which is faster on tensor cores.
 
     Returns:
         `median_ms`, `spread_ms` (the interquartile range) and `min_ms` of a pass of the whole batch; `fps` (images in

@@ -31,13 +31,13 @@ class Setting:
 
     Attributes:
         device: "cpu" or "cuda".
-        device_name: the processor's or the GPU's model.
-        dtype: of weights and activations.
-        batch_size: images in one pass.
-        threads: of PyTorch on a CPU; 0 on a GPU, where they do not matter.
-        torch_version: as `torch.__version__`.
-        image_hw: height and width in pixels of the input.
-        channels_last: whether activations lie in memory as NHWC (what tensor cores prefer) instead of NCHW.
+        device_name: The processor's or the GPU's model.
+        dtype: Data type of weights and activations.
+        batch_size: Images in one pass.
+        threads: Number of threads of PyTorch on a CPU; 0 on a GPU, where they do not matter.
+        torch_version: PyTorch's version, `torch.__version__`.
+        image_hw: Height and width in pixels of the input.
+        channels_last: Whether activations lie in memory as NHWC (what tensor cores prefer) instead of NCHW.
     """
 
     device: str

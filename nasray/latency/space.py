@@ -43,11 +43,11 @@ class LatencyCost:
     table along and predicts the same wherever it is.
 
     Args:
-        space: what the genes mean; latency is that of the backbone at the space's image size.
-        batch_size: images in one pass; `latency_ms` is that of the pass.
+        space: What the genes mean; latency is that of the backbone at the space's image size.
+        batch_size: Images in one pass; `latency_ms` is that of the pass.
         device: "cpu" or "cuda".
         dtype: "float32", "float16" or "bfloat16".
-        resources: where to find a GPU; Ray is started for it if it does not run.
+        resources: Resources to find a GPU with; Ray is started for it if it does not run.
 
     Raises:
         NasrayError: for a space that does not describe its layers, or another device.

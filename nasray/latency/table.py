@@ -49,9 +49,9 @@ class LatencyTable:
     is bilinear in the logarithms of input and output channels.
 
     Args:
-        setting: what the entries were measured with.
+        setting: What the entries were measured with.
         entries: `Block.key` to milliseconds.
-        path: the table's file; None keeps it in memory.
+        path: The table's file; None keeps it in memory.
     """
 
     def __init__(self, setting: Setting, entries: dict[str, float] | None = None, path: Path | None = None) -> None:
@@ -65,8 +65,8 @@ class LatencyTable:
         A file that cannot be read is set aside with a message on stderr, and the table begins anew.
 
         Args:
-            setting: the key.
-            folder: where tables are kept; `$NASRAY_CACHE/latency`, or else `~/.cache/nasray/latency`, by default.
+            setting: The key.
+            folder: Folder of the tables; `$NASRAY_CACHE/latency`, or else `~/.cache/nasray/latency`, by default.
 
         Raises:
             NasrayError: for a file that may not be read.

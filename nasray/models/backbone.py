@@ -32,13 +32,13 @@ class Backbone(nn.Module):
         shortcut: "pool": the first block of a stage always has a projection, at stride 2 behind a 2x2 average pool.
             "stride": a projection, itself strided, only where the shape changes (ResNet). Inverted residuals ignore
             it: they have an identity shortcut where the shape stays, and none elsewhere.
-        out_levels: which of C1 to C5 `forward` returns.
-        zero_init_residual: whether the last norm of every residual branch starts at zero, so that the block starts as
+        out_levels: Which of C1 to C5 `forward` returns.
+        zero_init_residual: Whether the last norm of every residual branch starts at zero, so that the block starts as
             its shortcut.
 
     Attributes:
-        feature_info: for every returned level, `num_chs`, `reduction` and `module` (the module whose output it is).
-        out_channels: the number of channels of every returned level.
+        feature_info: Per returned level `num_chs`, `reduction` and `module` (the module whose output it is).
+        out_channels: The number of channels of every returned level.
 
     Raises:
         ValueError: for an unknown kind of block or shortcut, or a level that the stages do not reach.

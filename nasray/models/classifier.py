@@ -22,11 +22,11 @@ class Classifier(nn.Module):
     """A backbone, whose last map a `ClassifierHead` takes. The backbone may be a supernet.
 
     Args:
-        backbone: maps (B, 3, H, W) images to an ordered dictionary of maps and has `out_channels`.
-        num_classes: as it says.
-        width: channels of the head's convolution.
-        dropout: share of its channels that are dropped in training.
-        label_smoothing: what the loss takes from the right class and spreads over all (Szegedy et al., CVPR 2016).
+        backbone: Network from (B, 3, H, W) images to an ordered dictionary of maps, with `out_channels`.
+        num_classes: Number of classes.
+        width: Channels of the head's convolution.
+        dropout: Share of its channels that are dropped in training.
+        label_smoothing: What the loss takes from the right class and spreads over all (Szegedy et al., CVPR 2016).
     """
 
     slots: ClassVar[Mapping[str, str]] = {"backbone": "backbone"}
@@ -54,7 +54,7 @@ class Classifier(nn.Module):
         Args:
             images: (B, 3, H, W) RGB, 0 to 255.
             targets: (B,) int64 labels.
-            generator: not needed; what detectors take.
+            generator: Not used; detectors take it.
         """
         del generator
         logits: Tensor = self.head(next(reversed(self.backbone(self.normalize(images)).values())))

@@ -29,15 +29,15 @@ class PublishedPart:
     """A figure of a paper.
 
     Attributes:
-        name: what it is of.
-        architecture: the backbone's name.
-        detector: its name.
-        image_hw: height and width in pixels.
-        parts: that it counts, of `detector_cost`.
-        convention: of `CONVENTIONS`.
-        gmacs: the figure.
-        params_m: likewise, where there is one.
-        source: where it stands, and what hits it.
+        name: Name of what it is of.
+        architecture: The backbone's name.
+        detector: Name of the detector.
+        image_hw: Height and width in pixels.
+        parts: Parts that it counts, of `detector_cost`.
+        convention: Convention, one of `CONVENTIONS`.
+        gmacs: The figure.
+        params_m: Published millions of parameters, where stated.
+        source: Where it stands, and what meets it.
     """
 
     name: str
@@ -130,11 +130,11 @@ def detector_cost(
     """Return the costs of every part of a detector for one image.
 
     Args:
-        name: of the detector.
+        name: Name of the detector.
         architecture: Backbone, pyramid, or a composite of one of them and a head.
-        image_hw: height and width of the image in pixels.
-        num_classes: of the detector.
-        **options: of the detector.
+        image_hw: Height and width of the image in pixels.
+        num_classes: Number of classes of the detector.
+        **options: Options of the detector.
 
     Returns:
         By part: `params_m`, and `gmacs` in the three conventions. Parts are "backbone.stem", "backbone" (the rest of

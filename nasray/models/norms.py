@@ -29,8 +29,8 @@ class SyncedBatchNorm(nn.BatchNorm2d):
     """A batch norm over the images of all workers, for gradients that are averaged over workers.
 
     Args:
-        channels: as of `nn.BatchNorm2d`, like all other options.
-        group: workers; all by default. One of its own keeps its messages apart from those of the gradients.
+        channels: Number of channels; this and all other options are as of `nn.BatchNorm2d`.
+        group: Group of workers; all by default. One of its own keeps its messages apart from those of the gradients.
     """
 
     def __init__(self, channels: int, *, group: Any = None, **options: Any) -> None:

@@ -30,13 +30,13 @@ class ShuffleNet(nn.Module):
         stem: `width`. The stem is a 3x3 convolution with a bias, its norm and a ReLU.
         stages: `width`, and `blocks`, a kind of `KERNELS` for each. The first block has stride 2, the others 1. Widths
             are multiples of 4, and each is more than the one before.
-        shuffle: how blocks of stride 1 divide their input, see `divide`. Weights belong to one of the two.
-        out_levels: which of C1 to C5 `forward` returns.
-        momentum: of the batch norms.
+        shuffle: How blocks of stride 1 divide their input, see `divide`. Weights belong to one of the two.
+        out_levels: Which of C1 to C5 `forward` returns.
+        momentum: Momentum of the batch norms.
 
     Attributes:
-        feature_info: for every returned level, `num_chs`, `reduction` and `module` (the module whose output it is).
-        out_channels: the number of channels of every returned level.
+        feature_info: Per returned level `num_chs`, `reduction` and `module` (the module whose output it is).
+        out_channels: The number of channels of every returned level.
 
     Raises:
         ValueError: for an unknown shuffle, kind or level, or widths that do not fit.
@@ -98,12 +98,12 @@ class ShuffleBlock(nn.Module):
     """Half of the channels pass, the other half are convolved; at stride 2 all pass a projection and are convolved.
 
     Args:
-        kind: of `KERNELS`.
-        width_in: channels of the input.
-        width_out: channels of the output; at stride 1 as many, at stride 2 more. A multiple of 4.
+        kind: Kind of block, one of `KERNELS`.
+        width_in: Channels of the input.
+        width_out: Channels of the output; at stride 1 as many, at stride 2 more. A multiple of 4.
         stride: 1 or 2.
-        shuffle: see `divide`.
-        momentum: of the batch norms.
+        shuffle: Kind of shuffle; see `divide`.
+        momentum: Momentum of the batch norms.
     """
 
     def __init__(
@@ -145,7 +145,7 @@ def divide(x: Tensor, shuffle: str) -> tuple[Tensor, Tensor]:
     """Divide (B, C, H, W), C a multiple of 4, into two maps of C / 2 channels.
 
     Args:
-        x: what to divide.
+        x: Tensor to divide.
         shuffle: "interleave": the two halves are shuffled into each other (channels 0, C/2, 1, C/2 + 1, ...), then cut
             in half; DetNAS's supernet. "even-odd": channels 0, 2, 4, ... and 1, 3, 5, ...; its retrained networks.
     """

@@ -31,11 +31,11 @@ class Timing(NamedTuple):
     """Where the time went, from the first batch's start to the last one's end. None where no trial was recorded.
 
     Attributes:
-        seconds: wall time, without the pauses between an interruption and its resumption.
-        evaluations_per_second: of the batches whose trials were recorded.
-        sessions: how often the search was begun or resumed.
-        workers: most processes in one session.
-        busy_share: share of the workers' wall time, in [0, 1], in which they evaluated.
+        seconds: Wall time, without the pauses between an interruption and its resumption.
+        evaluations_per_second: Evaluations per second of the batches whose trials were recorded.
+        sessions: How often the search was begun or resumed.
+        workers: Maximum processes in one session.
+        busy_share: Share of the workers' wall time, in [0, 1], in which they evaluated.
     """
 
     seconds: float | None
@@ -49,10 +49,10 @@ class Convergence(NamedTuple):
     """One objective over time, each (T,), in the objective's own units; NaN where nothing is finite.
 
     Attributes:
-        evaluations: told so far.
-        best: best so far.
-        mean: of the finite values since the point before.
-        std: their standard deviation.
+        evaluations: Evaluations told so far.
+        best: Best so far.
+        mean: Mean of the finite values since the point before.
+        std: Standard deviation of the same values.
     """
 
     evaluations: Ints
@@ -66,18 +66,18 @@ class RunData:
     """A run as it lies in its folder.
 
     Attributes:
-        name: of the experiment, or of the folder.
-        description: the content of experiment.yaml.
-        objectives: what was optimized; the first one ranks where a single winner is asked for.
-        ids: of the N evaluated architectures.
+        name: Name of the experiment, or of the folder.
+        description: The content of experiment.yaml.
+        objectives: Objectives; the first one ranks where a single winner is asked for.
+        ids: Ids of the N evaluated architectures.
         genes: (N, G).
-        costs: each (N,).
-        metrics: each (N,).
+        costs: Costs, each (N,).
+        metrics: Metrics, each (N,).
         batch_ends: (B,) evaluations told after each batch.
-        timing: where the time went.
-        ended_early: a sentence that says where and why, if the search ended before all its evaluations.
-        finished: whether the search has come to its end.
-        cost_scope: what the costs are of, as in best.json.
+        timing: Where the time went.
+        ended_early: A sentence that says where and why, if the search ended before all its evaluations.
+        finished: Whether the search has come to its end.
+        cost_scope: What the costs are of, as in best.json.
         parents: (N, 2) evaluations that each was bred from, -1 for none; None if not read.
     """
 

@@ -55,17 +55,17 @@ def agreement_report(
     `if __name__ == "__main__":`, since they are fresh processes.
 
     Args:
-        space: a space of staged networks.
-        budget: give it a lower bound on `gmacs` (such as 70 to 91): over all costs every score ranks well.
-        num: how many random architectures within the budget.
-        repeats: forward passes per architecture, at least 2.
-        seed: of architectures and passes.
-        image_hw: height and width in pixels at which entropies are taken; costs count at the space's own.
-        weights: alpha of C1 to C5.
-        size_factor: as in `nasray.scores.entropy.entropy_score`.
-        residual: whether the shortcuts take part, in both.
-        workers: processes; the number of processors by default, 0 or 1 for this process alone.
-        progress: is told (architectures done, architectures in all).
+        space: A space of staged networks.
+        budget: Budget with a lower bound on `gmacs` (such as 70 to 91): over all costs every score ranks well.
+        num: Number of random architectures within the budget.
+        repeats: Number of forward passes per architecture, at least 2.
+        seed: Seed of architectures and passes.
+        image_hw: Height and width in pixels at which entropies are taken; costs count at the space's own.
+        weights: Alpha of C1 to C5.
+        size_factor: Factor of map sizes as in `nasray.scores.entropy.entropy_score`.
+        residual: Whether the shortcuts take part, in both.
+        workers: Number of processes; that of processors by default, 0 or 1 for this process alone.
+        progress: Function called with the numbers of architectures done, and in all.
 
     Returns:
         A JSON-serializable dictionary:

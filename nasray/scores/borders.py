@@ -40,7 +40,7 @@ class _Profiles:
     search meets the same few thousand again and again.
 
     Args:
-        length: pixels of the image along the axis.
+        length: Pixels of the image along the axis.
     """
 
     capacity = 50_000

@@ -60,12 +60,12 @@ def entropy_score(
     """Return the multi-scale entropy Z of Eq. 5, (N,).
 
     Args:
-        table: the layers of N architectures, at any image size (only kernels, strides and widths are read).
-        weights: alpha of C1 to C5.
-        size_factor: what Eq. 4's "multiplied by the size of the feature map" is read as. "log-channels" adds the log
+        table: The layers of N architectures, at any image size (only kernels, strides and widths are read).
+        weights: Alpha of C1 to C5.
+        size_factor: What Eq. 4's "multiplied by the size of the feature map" is read as. "log-channels" adds the log
             of the channels, as the released code does; "map-size" multiplies by height times width, as the text says.
-        residual: whether the shortcuts take part (the deployed network) or not (Eq. 2's vanilla network).
-        image_hw: height and width in pixels of the image.
+        residual: Whether the shortcuts take part (the deployed network) or not (Eq. 2's vanilla network).
+        image_hw: Height and width in pixels of the image.
     """
     entropies = level_entropies(table, residual=residual, image_hw=image_hw)
     return weigh_levels(entropies, level_widths(table), weights, size_factor, image_hw)

@@ -27,10 +27,10 @@ def naswot_score(
     """Log |det K|, where K[i, j] counts the rectifiers that agree on images i and j.
 
     Args:
-        module: a network whose activations are `nn.ReLU` or `nn.ReLU6` modules; it is copied, never changed.
-        generator: draws weights and images.
-        image_hw: height and width in pixels.
-        batch_size: images in the batch. Minus infinity where two of them have the same code.
+        module: A network whose activations are `nn.ReLU` or `nn.ReLU6` modules; it is copied, never changed.
+        generator: Generator that draws weights and images.
+        image_hw: Height and width in pixels.
+        batch_size: Images in the batch. Minus infinity where two of them have the same code.
 
     Raises:
         ValueError: if the network has no such modules.

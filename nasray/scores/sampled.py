@@ -48,15 +48,15 @@ def sampled_entropy(
     """Return the multi-scale entropy Z of Eq. 5, the mean of `repeats` forward passes.
 
     Args:
-        architecture: of a staged family.
-        generator: gives weights and images. It may live on another device than `device`: numbers are drawn where it
+        architecture: Architecture of a staged family.
+        generator: Generator of weights, images. It may live on another device than `device`: numbers are drawn where it
             lives, so that a generator on the CPU gives the same score, but for rounding, on every device.
-        repeats: number of passes, each with weights and an image of its own.
-        weights: alpha of C1 to C5.
-        size_factor: as in `nasray.scores.entropy.entropy_score`.
-        residual: whether the shortcuts take part.
-        image_hw: height and width in pixels of the image.
-        device: where to compute.
+        repeats: Number of passes, each with weights and an image of its own.
+        weights: Alpha of C1 to C5.
+        size_factor: Factor of map sizes as in `nasray.scores.entropy.entropy_score`.
+        residual: Whether the shortcuts take part.
+        image_hw: Height and width in pixels of the image.
+        device: Device where to compute.
 
     Raises:
         ValueError: for fewer than one repeat.

@@ -31,9 +31,9 @@ def synflow_score(
     """Log of the sum over all weights w of |w dR/dw|, R the sum of the output for an image of ones. In 64 bits.
 
     Args:
-        module: a backbone; it is copied, never changed.
-        generator: draws the weights whose absolute values are used.
-        image_hw: height and width in pixels.
+        module: A backbone; it is copied, never changed.
+        generator: Generator that draws the weights whose absolute values are used.
+        image_hw: Height and width in pixels.
 
     Raises:
         NasrayError: if the flow exceeds 1e308, which takes several hundred layers.

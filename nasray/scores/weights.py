@@ -14,9 +14,9 @@ def redrawn(module: nn.Module, generator: torch.Generator, *, unit: bool = False
     """Return a copy of `module` in training mode with fresh weights; the module itself is left alone.
 
     Args:
-        module: convolutions, fully connected layers and batch norms are set; other parameters are copied.
-        generator: draws the weights, in the order of `module.modules()`, where it lives.
-        unit: whether weights come from N(0, 1), or from He et al.'s N(0, 2 / fan-in).
+        module: Module whose convolutions, fully connected layers and batch norms are set; others are copied.
+        generator: Generator that draws the weights, in the order of `module.modules()`, on its own device.
+        unit: Whether weights come from N(0, 1), or from He et al.'s N(0, 2 / fan-in).
     """
     fresh = copy.deepcopy(module).train()
     with torch.no_grad():

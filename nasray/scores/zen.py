@@ -31,11 +31,11 @@ def zen_score(
     """Log of the mean Frobenius norm of f(x) - f(x + alpha e), plus the logarithms of the batch norms' scales.
 
     Args:
-        module: a backbone; it is copied, never changed. f is its deepest map.
-        generator: draws weights, images x and noise e, all from N(0, 1).
-        image_hw: height and width in pixels.
-        batch_size: images in the batch, at least 2 where maps shrink to a single pixel.
-        alpha: size of the perturbation.
+        module: A backbone; it is copied, never changed. f is its deepest map.
+        generator: Generator that draws weights, images x and noise e, all from N(0, 1).
+        image_hw: Height and width in pixels.
+        batch_size: Images in the batch, at least 2 where maps shrink to a single pixel.
+        alpha: Size of the perturbation.
     """
     network = redrawn(module, generator, unit=True)
     log_scales: list[float] = []

@@ -22,10 +22,10 @@ def begin_training(
     Data, backbone, detector and weights are looked at before anything is written.
 
     Args:
-        recipe: of the training.
-        folder: empty, or not there yet.
+        recipe: Recipe of the training.
+        folder: Output folder, empty or not there yet.
         architecture: Architecture for the slots that it fills, instead of those that the recipe names.
-        clear: remove from the folder what a training left that was interrupted before its recipe was written.
+        clear: Whether to remove what a training left that was interrupted before its recipe was written.
 
     Raises:
         NasrayError: for every mistake that the user can mend; what was saved can be continued.
@@ -77,9 +77,9 @@ def train_here(recipe: Recipe, folder: Path, architecture: Architecture) -> dict
     What is in the folder already is gone on with; a training that is finished is not repeated.
 
     Args:
-        recipe: of the training; its `resources` do not count.
-        folder: of the training.
-        architecture: of the backbone.
+        recipe: Recipe of the training; its `resources` do not count.
+        folder: Folder of the training.
+        architecture: Architecture of the backbone.
 
     Raises:
         NasrayError: for every mistake that the user can mend.
@@ -100,8 +100,8 @@ def resume_training(folder: Path | str, resources: WorkerOptions | None = None) 
     """Continue a training from its last checkpoint, or from the beginning if it has none.
 
     Args:
-        folder: of the training.
-        resources: workers from now on, instead of those of the recipe. With as many as before the training goes on
+        folder: Folder of the training.
+        resources: Workers from now on, instead of those of the recipe. With as many as before the training goes on
             exactly as it would have; with others, but for rounding, and for what detectors sample.
 
     Raises:

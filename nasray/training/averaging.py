@@ -19,12 +19,12 @@ class MovingAverage:
     Other buffers (counters) are copied.
 
     Args:
-        model: to follow; it is copied as it is now.
-        decay: in [0, 1).
+        model: Model to follow; it is copied as it is now.
+        decay: Decay in [0, 1).
 
     Attributes:
-        model: the average, in inference mode.
-        updates: done so far.
+        model: The average, in inference mode.
+        updates: Number of updates so far.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:

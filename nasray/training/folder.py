@@ -44,10 +44,10 @@ class Description:
     """What a training is, as its recipe.yaml says.
 
     Attributes:
-        recipe: resolved.
-        architecture: the backbone's.
-        classes: their names, in the order of labels.
-        category_ids: their ids in the data set.
+        recipe: Resolved recipe.
+        architecture: The backbone's.
+        classes: Names of the classes, in the order of labels.
+        category_ids: Ids of the classes in the data set.
         pixel_rules: How its images are read.
     """
 
@@ -167,8 +167,8 @@ class Log:
     """The lines of log.jsonl: each is on its way to the disk when `write` returns.
 
     Args:
-        path: of the file.
-        size: bytes to keep of what is there.
+        path: Path of the file.
+        size: Number of bytes to keep of what is there.
     """
 
     def __init__(self, path: Path, size: int = 0) -> None:
@@ -202,10 +202,10 @@ def ranked(ranking: Ranking, iteration: int, metrics: dict[str, float], keep: in
     """Return the ranking by mAP (of classifiers top-1) with one more validation; of equal ones the earlier is better.
 
     Args:
-        ranking: best first.
-        iteration: of the new validation.
-        metrics: of it, with `mAP`.
-        keep: length, at least 1.
+        ranking: Ranking, best first.
+        iteration: Iteration of the new validation.
+        metrics: Metrics of the new validation, with `mAP`.
+        keep: Maximum length, at least 1.
     """
     entries = [*ranking, {"iteration": iteration, "metrics": metrics}]
     return sorted(entries, key=lambda entry: (-_map(entry["metrics"]), entry["iteration"]))[:keep]
@@ -222,8 +222,8 @@ class CheckpointFiles:
     The best are further names (hard links) of what once was the last, so that they cost no second write.
 
     Args:
-        folder: of the files.
-        keep_best: how many of the best are kept.
+        folder: Folder of the files.
+        keep_best: Number of the best that are kept.
     """
 
     def __init__(self, folder: Path, keep_best: int) -> None:

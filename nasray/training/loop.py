@@ -73,11 +73,11 @@ class Parts:
     """What a training is put together from.
 
     Attributes:
-        network: on its device, with its first weights; maps images and targets to named losses.
-        batches: to learn from.
-        validate: measures a network in inference mode; called by all workers. None for no validation.
-        describe: file and id of an image, from its position in the data set.
-        description: of the training; goes into its checkpoints.
+        network: Network on its device, with its first weights; it maps images and targets to named losses.
+        batches: Batches to train on.
+        validate: Function that measures a network in inference mode, called by all workers. None for no validation.
+        describe: File and id of an image, from its position in the data set.
+        description: Description of the training; it goes into its checkpoints.
         paths: Of a network around a supernet: draws the path that each step trains, the same for all workers.
     """
 
@@ -93,11 +93,11 @@ class Loop:
     """One training of one worker.
 
     Args:
-        recipe: of the training.
-        folder: where it is kept.
-        parts: that it is put together from.
-        worker: this one.
-        checkpoint: to go on from; None for a new training.
+        recipe: Recipe of the training.
+        folder: Output folder.
+        parts: Network, data and callbacks.
+        worker: Rank and device of this process.
+        checkpoint: Checkpoint to continue from; None for a new training.
 
     Raises:
         NasrayError: if the checkpoint is not one of this training.

@@ -17,7 +17,7 @@ def try_out(recipe: Recipe, architecture: Architecture | None = None) -> Descrip
     """Open the data, build the network and load its weights once, to find out what does not go together.
 
     Args:
-        recipe: of the training.
+        recipe: Recipe of the training.
         architecture: Architecture for the slots that it fills, instead of those that the recipe names; the recipe of
             what is returned names its id.
 

@@ -14,12 +14,12 @@ class Step(NamedTuple):
     """One line of the log.
 
     Attributes:
-        iteration: steps done.
-        epoch: passes over the training set, with fraction.
-        losses: means since the line before, over all workers.
-        learning_rate: of the last step, of what has no factor of its own.
-        grad_norm: of the last step, before clipping.
-        images_per_s: over all workers, without validations; 0 if unknown.
+        iteration: Steps done.
+        epoch: Passes over the training set, with fraction.
+        losses: Means since the line before, over all workers.
+        learning_rate: Learning rate of the last step, of what has no factor of its own.
+        grad_norm: Gradient norm of the last step, before clipping.
+        images_per_s: Images per second over all workers, without validations; 0 if unknown.
     """
 
     iteration: int
@@ -34,9 +34,9 @@ class Recorder:
     """Writes steps and validations; one worker has one.
 
     Args:
-        folder: of the training.
-        iteration: steps done before.
-        log_size: bytes of the log that are about these.
+        folder: Folder of the training.
+        iteration: Steps done before.
+        log_size: Number of bytes of the log that are about these.
     """
 
     def __init__(self, folder: Path, iteration: int = 0, log_size: int = 0) -> None:
@@ -82,11 +82,11 @@ class Recorder:
         """Record a validation.
 
         Args:
-            iteration: steps done.
-            epoch: passes over the training set, with fraction.
-            metrics: by name.
+            iteration: Steps done.
+            epoch: Passes over the training set, with fraction.
+            metrics: Metrics by name.
             pictures: PNG files by title.
-            seconds: that it took.
+            seconds: Seconds that it took.
 
         Raises:
             NasrayError: if the disk is full.

@@ -22,9 +22,9 @@ def learning_rate_factor(iteration: int, per_epoch: int, options: ScheduleOption
     The warm-up is a factor of its own, over the schedule's first iterations; it does not move what follows.
 
     Args:
-        iteration: from 0.
-        per_epoch: batches of an epoch.
-        options: of the recipe.
+        iteration: Iteration from 0.
+        per_epoch: Batches of an epoch.
+        options: Options of the recipe.
     """
     share = iteration / total_iterations(options, per_epoch)
     if options.name == "step":

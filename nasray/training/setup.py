@@ -49,9 +49,9 @@ def make_loop(recipe: Recipe, folder: Path, worker: Worker) -> Loop:
     Several workers call it at the same time, with PyTorch's process group ready.
 
     Args:
-        recipe: of the folder; its `resources` may differ, as long as the batch divides among the workers.
-        folder: that `create_folder` made.
-        worker: this one.
+        recipe: Recipe of the folder; its `resources` may differ, as long as the batch divides among the workers.
+        folder: Folder that `create_folder` made.
+        worker: Rank and device of this process.
 
     Raises:
         NasrayError: for whatever a user can mend.
@@ -124,9 +124,9 @@ class Sets(NamedTuple):
     """The images of a training.
 
     Attributes:
-        train: to learn from.
-        held: those of the training set that are kept apart, None if there are none.
-        source: of all splits.
+        train: Data set to train on.
+        held: Those of the training set that are kept apart, None if there are none.
+        source: Source of all splits.
     """
 
     train: DetectionSet | ClassificationSet
@@ -178,10 +178,10 @@ def make_parts(
     """Return the parts of a recipe's training for one worker, and lines that its user should know.
 
     Args:
-        recipe: of the training.
-        description: of the training.
-        worker: whose images they are.
-        with_weights: load the recipe's pre-trained weights, if it names any.
+        recipe: Recipe of the training.
+        description: Description of the training.
+        worker: Worker whose images they are.
+        with_weights: Whether to load the recipe's pre-trained weights, if it names any.
 
     Raises:
         NasrayError: if data, weights and recipe do not go together.

@@ -26,10 +26,10 @@ def make_validation(
     """Return what measures a detector on the split val, or None if the data set has none.
 
     Args:
-        source: the data set.
-        recipe: of the training.
-        stride: images are padded to multiples of it.
-        worker: which detects on its share of the images; the first then measures.
+        source: The data set.
+        recipe: Recipe of the training.
+        stride: Images are padded to multiples of it.
+        worker: Which detects on its share of the images; the first then measures.
 
     Raises:
         NasrayError: if the split is not fit to be used.
@@ -64,9 +64,9 @@ def make_accuracy(
     """Return what measures a classifier on images, or None without any.
 
     Args:
-        dataset: the images.
-        recipe: of the training.
-        worker: which classifies its share of the images; the first then has the figures.
+        dataset: The images.
+        recipe: Recipe of the training.
+        worker: Which classifies its share of the images; the first then has the figures.
     """
     if dataset is None:
         return None

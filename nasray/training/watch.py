@@ -23,9 +23,9 @@ class LossWatch:
     All workers call it with the same iterations, and raise at the same one.
 
     Args:
-        folder: of the training.
-        describe: file and id of an image, from its position in the data set.
-        rank: of this worker.
+        folder: Folder of the training.
+        describe: File and id of an image, from its position in the data set.
+        rank: Rank of this worker.
     """
 
     def __init__(self, folder: Path, describe: Callable[[int], str], rank: int) -> None:
@@ -38,11 +38,11 @@ class LossWatch:
         """Look at an iteration.
 
         Args:
-            iteration: from 1.
-            names: of L losses.
+            iteration: Iteration from 1.
+            names: Names of L losses.
             own: (L,) of this worker.
             mean: (L,) over all workers.
-            norm: the scalar norm of the gradient; 0 where it may be infinite.
+            norm: The scalar norm of the gradient; 0 where it may be infinite.
             indices: (B,) images of this worker, by position in the data set.
 
         Raises:

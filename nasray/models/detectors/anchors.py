@@ -25,11 +25,11 @@ class Anchors(nn.Module):
     Its own grid is for any size of the maps in an export, and its anchors are on the module's device.
 
     Args:
-        sizes: of each level, square roots of the anchors' areas in pixels.
-        ratios: height over width.
+        sizes: Per level, square roots of the anchors' areas in pixels.
+        ratios: Height over width.
 
     Attributes:
-        num_per_location: anchors of one location.
+        num_per_location: Anchors of one location.
     """
 
     def __init__(self, sizes: Sequence[Sequence[float]], ratios: Sequence[float] = (0.5, 1.0, 2.0)) -> None:
@@ -59,9 +59,9 @@ def grid_points(level: Tensor, stride: int, offset: float = 0.5) -> Tensor:
     """Return the points (x, y) of a level of (B, C, H, W), row by row: (H * W, 2) float32.
 
     Args:
-        level: gives height, width and device.
-        stride: pixels between two points.
-        offset: of the first point, in strides: 0.5 is in the middle of a location.
+        level: Map that has the height, width and device.
+        stride: Pixels between two points.
+        offset: Offset of the first point, in strides: 0.5 is in the middle of a location.
     """
     height, width = level.shape[-2:]
     y = (torch.arange(height, dtype=torch.float32, device=level.device) + offset) * stride
@@ -88,10 +88,10 @@ def match(anchors: Tensor, boxes: Tensor, low: float, high: float, *, every_box:
     Args:
         anchors: (A, 4).
         boxes: (N, 4).
-        low: an anchor that overlaps no box by this much is background.
-        high: an anchor that overlaps a box by this much matches the one that it overlaps most; between the two it is
+        low: An anchor that overlaps no box by this much is background.
+        high: An anchor that overlaps a box by this much matches the one that it overlaps most; between the two it is
             ignored.
-        every_box: whether an anchor of which a box overlaps no other one more matches in any case (again the box that
+        every_box: Whether an anchor of which a box overlaps no other one more matches in any case (again the box that
             the anchor overlaps most).
     """
     if not len(boxes):
@@ -112,8 +112,8 @@ class Positives(NamedTuple):
         anchor: (P,) index among the A anchors of all levels.
         boxes: (P, 4) float32, what they are to predict.
         labels: (P,) the same.
-        where: of each level, index of the image and of the anchor among the level's own.
-        ignored: the same of anchors that take no part in the loss of classes.
+        where: Per level, index of the image and of the anchor among the level's own.
+        ignored: The same of anchors that take no part in the loss of classes.
     """
 
     image: Tensor
@@ -131,9 +131,9 @@ def positives(
 
     Args:
         matches: (A,) of each image: index of a box, `BACKGROUND` or `IGNORED`.
-        targets: of each image.
-        levels: maps of (B, ..., H, W) that tell the size of each level.
-        per_location: anchors of one location.
+        targets: Targets of each image.
+        levels: Maps of (B, ..., H, W) that tell the size of each level.
+        per_location: Anchors of one location.
     """
     match = torch.stack(list(matches))
     sizes = [level.shape[-2] * level.shape[-1] * per_location for level in levels]

@@ -73,15 +73,15 @@ class Detector(nn.Module):
     that they were built or exported with.
 
     Args:
-        backbone: maps (B, 3, H, W) images to an ordered dictionary of maps and has `feature_info`, a list with
+        backbone: Network from (B, 3, H, W) images to an ordered dictionary of maps, with `feature_info`, a list with
             `num_chs` and `reduction` of each map in the same order.
-        num_classes: classes, the background not counted.
-        score_threshold: candidates that do not score more are dropped.
+        num_classes: Number of classes, the background not counted.
+        score_threshold: Score that candidates must exceed not to be dropped.
         max_detections: K, the most detections of one image.
 
     Attributes:
-        stride: height and width of training images are padded to multiples of it.
-        learns_masks: whether targets need `masks`.
+        stride: Height and width of training images are padded to multiples of it.
+        learns_masks: Whether targets need `masks`.
         slots: Slots that architectures can fill, and the place of each one's network in the detector.
         default_head_options: Options that only the default head has.
         former_names: Beginnings of parameter names in checkpoints of earlier versions, and what they are now.
@@ -124,9 +124,9 @@ class Detector(nn.Module):
 
         Args:
             images: (B, 3, H, W) RGB, 0 to 255, padded at the bottom and on the right.
-            targets: of each image.
+            targets: Targets of each image.
             image_hw: (B, 2) height and width of the images without padding; those of `images` if left out.
-            generator: of whatever the loss samples.
+            generator: Generator of whatever the loss samples.
         """
         if targets is not None:
             return self.loss(images, targets, generator)

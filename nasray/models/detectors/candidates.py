@@ -35,8 +35,8 @@ def detect(
         scores: (B, A, C) in [0, 1] of each level.
         boxes: (B, A, 4) of each level.
         image_hw: (B, 2) height and width of the images without padding; boxes that lie in the padding are dropped.
-        threshold: pairs that do not score more are dropped.
-        iou_threshold: a box is dropped if it overlaps a better one of its class by more.
+        threshold: Pairs that do not score more are dropped.
+        iou_threshold: A box is dropped if it overlaps a better one of its class by more.
         num: K.
     """
     images = []
@@ -67,8 +67,8 @@ def top_class_candidates(scores: Tensor, boxes: Tensor, num: int, threshold: flo
     Args:
         scores: (A, C) in [0, 1].
         boxes: (A, 4).
-        num: how many.
-        threshold: pairs that do not score more get score 0.
+        num: Number of candidates.
+        threshold: Pairs that do not score more get score 0.
     """
     num_classes = scores.shape[1]
     flat = scores.flatten()
@@ -85,8 +85,8 @@ def select(
         boxes: (A, 4).
         scores: (A,); those of 0 are no candidates.
         labels: (A,).
-        iou_threshold: a box is dropped if it overlaps a better one of its class by more.
-        num: entries to give; those without a detection have score 0.
+        iou_threshold: A box is dropped if it overlaps a better one of its class by more.
+        num: Number of entries to return; those without a detection have score 0.
     """
     keep = suppress(boxes, scores, labels, iou_threshold)
     best, index = top_candidates(scores * keep, num)

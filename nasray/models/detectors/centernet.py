@@ -43,7 +43,7 @@ class CenterNet(Detector):
     """CenterNet (Zhou et al., 2019): peaks of a heatmap of stride 4, from three deconvolutions of the last map.
 
     Args:
-        backbone: with a map of reduction 32.
+        backbone: Backbone with a map of reduction 32.
         num_classes: C, number of classes.
         channels: Channels of the deconvolutions.
         score_threshold: Score above which peaks are kept.

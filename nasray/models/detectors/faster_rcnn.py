@@ -38,7 +38,7 @@ class FasterRCNN(Detector):
     """Faster R-CNN with FPN (Lin et al., CVPR 2017): proposals from all levels, then class and box of each.
 
     Args:
-        backbone: with maps of reduction 4 to 32 (8 to 32 if `first_level` is 3); or a `Pyramid` instead of a feature
+        backbone: Backbone of reductions 4 to 32 (8 to 32 if `first_level` is 3); or a `Pyramid` instead of a feature
             pyramid on a backbone. Proposals come from all of its groups, regions are pooled from all but the last.
         num_classes: C, number of classes.
         channels: Channels of the pyramid and of convolutions.
@@ -51,7 +51,7 @@ class FasterRCNN(Detector):
         max_detections: K, largest number of detections of an image.
 
     Attributes:
-        region_samples: proposals of an image from which the loss of the box head is computed.
+        region_samples: Proposals of an image from which the loss of the box head is computed.
 
     Raises:
         ValueError: for an option that is not allowed, or a backbone that lacks a map.

@@ -48,7 +48,7 @@ class FCOS(Detector):
     """FCOS (Tian et al., ICCV 2019): one point a location, centerness, on P3 to P7.
 
     Args:
-        backbone: with maps of reduction 8, 16 and 32.
+        backbone: Backbone with maps of reduction 8, 16 and 32.
         num_classes: C, number of classes.
         head: What builds the head, instead of twin towers.
         channels: Channels of the pyramid and the towers.

@@ -57,7 +57,7 @@ class GFL(Detector):
     """GFLV2 (Li et al., CVPR 2021): distributions of distances, whose shape tells their quality, on P3 to P7.
 
     Args:
-        backbone: with maps of reduction 8, 16 and 32.
+        backbone: Backbone with maps of reduction 8, 16 and 32.
         num_classes: C, number of classes.
         head: What builds the head, instead of twin towers.
         channels: Channels of the pyramid and the towers.
@@ -224,7 +224,7 @@ def assign(anchors: Tensor, sizes: Sequence[int], boxes: Tensor) -> Tensor:
 
     Args:
         anchors: (A, 4).
-        sizes: anchors of each level.
+        sizes: Anchors of each level.
         boxes: (N, 4).
     """
     assigned = torch.full((len(anchors),), BACKGROUND, dtype=torch.int64, device=anchors.device)

@@ -21,14 +21,14 @@ class Tower(nn.Module):
     Batch norms alone are each level's own, since the levels' statistics differ (Ghiasi et al., "NAS-FPN", CVPR 2019).
 
     Args:
-        in_channels: of the levels.
-        channels: of every convolution.
+        in_channels: Channels of the levels.
+        channels: Channels of every convolution.
         num_convs: 0 or more.
         norm: "batch", "group" or "none".
-        num_levels: how many different levels `forward` is given.
+        num_levels: Number of different levels that `forward` is called with.
 
     Attributes:
-        out_channels: of what `forward` gives.
+        out_channels: Channels of what `forward` returns.
 
     Raises:
         ValueError: for an unknown norm.
@@ -53,8 +53,8 @@ class Tower(nn.Module):
         """Map one level, (B, C, H, W), to (B, out_channels, H, W).
 
         Args:
-            x: the level.
-            level: which of `num_levels` it is.
+            x: The level.
+            level: Which of `num_levels` it is.
         """
         for number, conv in enumerate(self.convs):
             x = conv(x)
@@ -195,9 +195,9 @@ def take(levels: Iterable[Tensor], where: Sequence[tuple[Tensor, Tensor]], width
     Picks from the maps as they lie, since to flatten all of them copies far more.
 
     Args:
-        levels: of the head's output.
-        where: of each level, indices (P,) of image and anchor, as in `anchors.Positives`.
-        width: numbers of one anchor.
+        levels: Levels of the head's output.
+        where: Per level, indices (P,) of image and anchor, as in `anchors.Positives`.
+        width: Number of values of one anchor.
     """
     rows = []
     for level, (image, anchor) in zip(levels, where, strict=True):

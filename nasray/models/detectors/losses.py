@@ -42,9 +42,9 @@ def focal_loss(levels: Sequence[Tensor], chosen: Positives, num_classes: int, al
 
     Args:
         levels: (B, A * C, H, W) logits of each level.
-        chosen: the anchors that are of a class, and those that take no part.
+        chosen: The anchors that are of a class, and those that take no part.
         num_classes: C.
-        alpha: weight of what is of a class; the weight of the rest is 1 - `alpha`.
+        alpha: Weight of what is of a class; the weight of the rest is 1 - `alpha`.
     """
     logits = _logits_of_classes(levels, chosen, num_classes)
     present = ((1 - logits.sigmoid()).square() * F.softplus(-logits)).sum()
@@ -56,7 +56,7 @@ def quality_focal_loss(levels: Sequence[Tensor], chosen: Positives, num_classes:
 
     Args:
         levels: (B, A * C, H, W) logits of each level.
-        chosen: the anchors that are of a class, and those that take no part.
+        chosen: The anchors that are of a class, and those that take no part.
         num_classes: C.
         quality: (P,) what the score of each chosen anchor's class is to be, in [0, 1].
     """

@@ -39,7 +39,7 @@ class MaskRCNN(FasterRCNN):
     Masks are drawn of the final boxes, in `postprocess`; `forward_raw` therefore also gives the pyramid's `levels`.
 
     Args:
-        backbone: as for `FasterRCNN`, like all other options.
+        backbone: Backbone; this and all other options are as for `FasterRCNN`.
         num_classes: C, number of classes.
         head: What builds the head of masks, instead of four convolutions: it maps (R, channels, 14, 14) to
             (R, out_channels, 14, 14).
@@ -153,7 +153,7 @@ def mask_targets(regions: Tensor, truth: Tensor, targets: Sequence[Target]) -> T
     Args:
         regions: (R, 5), those of an image after those of the one before.
         truth: (R,) index of the annotated box of each, within its image.
-        targets: of each image, with `masks` (N, H, W).
+        targets: Targets of each image, with `masks` (N, H, W).
     """
     parts = [regions.new_zeros(0, MASK_SIZE, MASK_SIZE)]
     for image, target in enumerate(targets):

@@ -27,11 +27,11 @@ class FPN(nn.Module):
     """A feature pyramid: every level has `channels` channels. Weights are drawn as in torchvision.
 
     Args:
-        in_channels: of the backbone's maps, finest first.
-        channels: of every level.
-        extra: levels on top of the coarsest: "convs" (P6 and P7, each by a 3x3 convolution of stride 2), "pool" (P6,
+        in_channels: Channels of the backbone's maps, finest first.
+        channels: Channels of every level.
+        extra: Levels on top of the coarsest: "convs" (P6 and P7, each by a 3x3 convolution of stride 2), "pool" (P6,
             every second pixel) or "none".
-        norm: behind each convolution, of `NORMS`.
+        norm: Norm behind each convolution, one of `NORMS`.
 
     Raises:
         ValueError: for an unknown norm.

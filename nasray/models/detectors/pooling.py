@@ -90,7 +90,7 @@ def apply_to_boxes(
     """Return what a head says of boxes: tensors (B, P, ...), 0 for boxes that are padding.
 
     Args:
-        head: maps (R, channels, S, S) to tensors of R rows.
+        head: Function from (R, channels, S, S) to tensors of R rows.
         maps: (B, channels, H, W) of each group.
         boxes: (B, P, 4).
         valid: (B, P) bool, false for padding.

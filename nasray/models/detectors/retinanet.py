@@ -47,7 +47,7 @@ class RetinaNet(Detector):
     """RetinaNet (Lin et al., ICCV 2017): nine anchors a location and focal loss, on P3 to P7.
 
     Args:
-        backbone: with maps of reduction 8, 16 and 32.
+        backbone: Backbone with maps of reduction 8, 16 and 32.
         num_classes: C, number of classes.
         head: What builds the head, instead of twin towers.
         channels: Channels of the pyramid and the towers.

@@ -45,10 +45,10 @@ class BoxHead(nn.Module):
     """Class and box of pooled regions.
 
     Args:
-        channels: of the pyramid, and of the convolutions.
+        channels: Channels of the pyramid, and of the convolutions.
         num_classes: C.
-        kind: one of `BOX_HEADS`.
-        norm: behind convolutions: "batch", "group" or "none".
+        kind: One of `BOX_HEADS`.
+        norm: Norm behind convolutions: "batch", "group" or "none".
 
     Raises:
         ValueError: for an unknown kind or norm.
@@ -107,10 +107,10 @@ def sample_regions(
     Args:
         proposals: (B, P, 4).
         scores: (B, P); those of 0 are padding.
-        targets: of each image.
+        targets: Targets of each image.
         num_classes: C.
-        num: regions of one image, where there are as many.
-        generator: of the sampling; torch's own if None.
+        num: Number of regions of one image, where there are as many.
+        generator: Generator of the sampling; torch's own if None.
     """
     images = []
     for image, target in enumerate(targets):
@@ -137,7 +137,7 @@ def box_loss(logits: Tensor, deltas: Tensor, samples: Samples) -> dict[str, Tens
     Args:
         logits: (R, C + 1).
         deltas: (R, C, 4).
-        samples: that they belong to.
+        samples: Samples that they belong to.
     """
     positive = torch.where(samples.labels < deltas.shape[1])[0]
     codes = CODER.encode_single(samples.boxes[positive], samples.regions[positive, 1:])

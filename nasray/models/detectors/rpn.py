@@ -53,8 +53,8 @@ def propose(
         logits: (B, A) objectness of each level, float32.
         deltas: (B, A, 4) of each level, float32.
         anchors: (A, 4) of each level.
-        image_hw: height and width of the padded images, to which proposals are clipped.
-        num_before: how many of each level take part in non-maximum suppression.
+        image_hw: Height and width of the padded images, to which proposals are clipped.
+        num_before: Number of each level that take part in non-maximum suppression.
         num: P.
 
     Returns:
@@ -96,8 +96,8 @@ def rpn_loss(
         logits: (B, A) objectness of each level, float32.
         deltas: (B, A, 4) of each level, float32.
         anchors: (A, 4) of each level.
-        targets: of each image.
-        generator: of the sampling; torch's own if None.
+        targets: Targets of each image.
+        generator: Generator of the sampling; torch's own if None.
     """
     anchor = torch.cat(list(anchors))
     positives, negatives, codes = [], [], []
@@ -127,9 +127,9 @@ def sample(
 
     Args:
         matched: (A,) as `anchors.match` gives it.
-        num: of both.
-        positive_share: the most that are positive; negatives fill up.
-        generator: draws on its own device; torch's own if None.
+        num: Number of both together.
+        positive_share: Maximum share of positives; negatives fill up.
+        generator: Generator, drawn from on its own device; torch's own if None.
     """
     positive = _some(torch.where(matched >= 0)[0], int(num * positive_share), generator)
     return positive, _some(torch.where(matched == BACKGROUND)[0], num - len(positive), generator)

@@ -54,7 +54,7 @@ class SSDLite(Detector):
     least, or its norms have nothing to go by.
 
     Args:
-        backbone: with maps of reduction 16 and 32.
+        backbone: Backbone with maps of reduction 16 and 32.
         num_classes: C, number of classes.
         score_threshold: Score above which detections are kept.
         nms_iou: Overlap with a better box of its class above which a box is dropped.

@@ -44,7 +44,7 @@ class YOLOF(Detector):
     """YOLOF (Chen et al., CVPR 2021): dilated convolutions on the last map alone.
 
     Args:
-        backbone: with a map of reduction 32.
+        backbone: Backbone with a map of reduction 32.
         num_classes: C, number of classes.
         channels: Channels of the encoder and the towers; the encoder's residual blocks have a quarter inside.
         base_size: Edge of the smallest anchor in pixels; each of the five is twice the one before.

@@ -45,8 +45,8 @@ def build_supernet(space: Space, **options: Any) -> Supernet:
     """Return the supernet of a space, on the current default device, with fresh weights and no path set.
 
     Args:
-        space: whose architectures it holds.
-        options: of this kind of supernet, such as `momentum` of the batch norms.
+        space: Space whose architectures it holds.
+        options: Options of this kind of supernet, such as `momentum` of the batch norms.
 
     Raises:
         NasrayError: for a space of whose family there is no supernet.

@@ -37,14 +37,14 @@ class Supernet(nn.Module):
     dictionary; a copy of the module keeps it. `nasray.models.supernets.testing.check_supernet` checks a subclass.
 
     Args:
-        space: whose architectures are the paths.
+        space: Space whose architectures are the paths.
 
     Attributes:
-        space: as given.
-        path: the (G,) genes of the path that `forward` takes; None before the first `set_path`.
-        feature_info: of the maps, the same on every path; see `nasray.models.backbone.Backbone`. A supernet whose paths
+        space: Space of the paths.
+        path: The (G,) genes of the path that `forward` takes; None before the first `set_path`.
+        feature_info: Maps, the same on every path; see `nasray.models.backbone.Backbone`. A supernet whose paths
             have maps of fewer channels pads them with zeros.
-        out_channels: of the maps.
+        out_channels: Channels of the maps.
     """
 
     feature_info: list[dict[str, Any]]

@@ -19,7 +19,7 @@ class OneOf(nn.ModuleList):
     """Modules for the same place, of which one runs.
 
     Attributes:
-        chosen: its index; None before the first choice.
+        chosen: Index of the chosen module; None before the first choice.
     """
 
     def __init__(self, modules: Iterable[nn.Module]) -> None:
@@ -41,7 +41,7 @@ class ChoiceSupernet(Supernet):
     and set `network`, `feature_info` and `out_channels`. No `OneOf` stands within another.
 
     Attributes:
-        network: maps images to an ordered dictionary of maps.
+        network: Network from images to an ordered dictionary of maps.
     """
 
     network: nn.Module

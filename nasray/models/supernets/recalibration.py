@@ -40,10 +40,10 @@ def recalibrate(
     mode of all modules is afterwards what it was.
 
     Args:
-        module: a network, such as a whole detector around a supernet whose path is set.
+        module: A network, such as a whole detector around a supernet whose path is set.
         batches: (B, ...) inputs. The last one needed is cut so that the number is exact.
-        num_images: as it says, at least 1.
-        forward: runs the module on a batch; the module itself if left out. Of a detector, `forward_raw`.
+        num_images: Number of images, at least 1.
+        forward: Function that runs the module on a batch; by default the module itself. For a detector, `forward_raw`.
 
     Raises:
         ValueError: if there are fewer images.

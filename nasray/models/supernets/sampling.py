@@ -63,8 +63,8 @@ class WindowedPaths:
         seed: Seed of all draws.
         cost: Function from the space at `image_hw` to what is bounded; its own cost by default. In a training it counts
             the backbone alone, or where images are classified the classifier too.
-        windows: least and most multiply-adds / 1e9 of each window, both inclusive.
-        image_hw: height and width in pixels for which they are counted.
+        windows: Least and most multiply-adds / 1e9 of each window, both inclusive.
+        image_hw: Height and width in pixels for which they are counted.
         cost_name: Cost that is bounded.
 
     Raises:

@@ -26,9 +26,9 @@ class ShuffleNetSupernet(ChoiceSupernet):
     """Stem and stages of `ShuffleNet`, with a `OneOf` of four blocks in every place.
 
     Args:
-        space: whose architectures are the paths.
-        out_levels: which of C1 to C5 `forward` returns.
-        momentum: of the batch norms.
+        space: Space whose architectures are the paths.
+        out_levels: Which of C1 to C5 `forward` returns.
+        momentum: Momentum of the batch norms.
     """
 
     space: ShuffleNetSpace
