@@ -203,7 +203,7 @@ class Recipe:
         head: The same of the architecture that fills the detector's slot for a head; the detector's own if left out.
         data: A YAML file or folder of a data set, or "shapes" for the embedded one. For classification a folder with
             train/CLASS/*.jpg, and val/CLASS/*.jpg to validate on.
-        holdout: Images of the training set, drawn by the seed, that are kept apart: not learnt, for a supernet's paths
+        holdout: Images of the training set, drawn by the seed, that are kept apart: not trained on, for a supernet's paths
             to be compared on.
         weights: A file of pre-trained weights: of a backbone, or a checkpoint of nasray's; or published ones of a
             library by name, such as torchvision:resnet50.
