@@ -97,12 +97,12 @@ def alone(what: str, options: argparse.Namespace) -> None:
         evaluator(rows[:2])
     elif what == "standalone":
         largest = rows[space.cost(rows)["params_m"].argmax()]
-        bench = evaluator.loaded
-        detector = bench.network
+        loaded = evaluator.loaded
+        detector = loaded.network
         detector.backbone = detector.backbone.extract(largest)
         detector.backbone.set_path = lambda row: None
-        bench.evaluate(largest)
-        bench.evaluate(largest)
+        loaded.evaluate(largest)
+        loaded.evaluate(largest)
     else:
         evaluator(rows[:1])
         print("ready", flush=True)

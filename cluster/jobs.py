@@ -161,7 +161,7 @@ def job_logs(address: str, job: str) -> str:
 
 
 def stop_job(address: str, job: str, *, timeout: float = STOP_SECONDS + 10.0) -> dict[str, Any]:
-    """Stop a job and wait for its end; gives its status."""
+    """Stop a job and wait for its end; return its status."""
     with _client(address) as client:
         client.stop_job(job)
         deadline = time.monotonic() + timeout
@@ -171,7 +171,7 @@ def stop_job(address: str, job: str, *, timeout: float = STOP_SECONDS + 10.0) ->
 
 
 def follow_job(address: str, job: str, *, poll: float = 1.0) -> str:
-    """Print the job's log as it grows, until it ends; gives its status.
+    """Print the job's log as it grows, until it ends; return its status.
 
     Raises:
         NasrayError: if the job failed.

@@ -126,7 +126,7 @@ def is_empty(folder: Path) -> bool:
 
 
 def _make(path: Path) -> list[Path]:
-    """Make a folder with those above it; gives what was made, the innermost first."""
+    """Make a folder with those above it; return what was made, the innermost first."""
     try:
         missing = [path, *path.parents]
         missing = missing[: next((index for index, one in enumerate(missing) if one.exists()), len(missing))]

@@ -47,7 +47,7 @@ def read_text(path: str | Path) -> str:
     """Return the content of a UTF-8 file, without a byte order mark.
 
     Raises:
-        NasrayError: if it cannot be read, or is not UTF-8 text; the message gives the place.
+        NasrayError: if it cannot be read, or is not UTF-8 text; the message names the place.
     """
     return decode_text(read_bytes(path), shown(path))
 
@@ -77,7 +77,7 @@ def read_json(path: str | Path) -> Any:
     """Return the value in a JSON file.
 
     Raises:
-        NasrayError: if it cannot be read, or is not JSON; the message gives the place.
+        NasrayError: if it cannot be read, or is not JSON; the message names the place.
     """
     return parse_json(read_text(path), shown(path))
 
@@ -136,7 +136,7 @@ def read_yaml(path: str | Path) -> Any:
     """Return the value in a YAML file.
 
     Raises:
-        NasrayError: if it cannot be read, or is not YAML; the message gives the place.
+        NasrayError: if it cannot be read, or is not YAML; the message names the place.
     """
     return parse_yaml(read_text(path), shown(path))
 

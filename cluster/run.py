@@ -62,7 +62,7 @@ def run_search(
         from_history: Whether to leave Tune's own state, which is pickled, unread, and to begin a new folder for it.
 
     Raises:
-        NasrayError: for every mistake that the user can mend; the run can be continued after it.
+        NasrayError: for every mistake that the user can fix; the run can be continued after it.
     """
     resources = resources or Resources()
     search = OrderedSearch(searcher, evaluations=evaluations, batch_size=batch_size, in_flight=in_flight)
@@ -201,6 +201,6 @@ def _raise_errors(grid: Any, folder: RunFolder, retries: int) -> None:
     times = "once" if retries == 0 else f"{retries + 1} times"
     what = f"a batch failed {times}, and is not tried again: {errors[-1]}" if errors else "it stopped"
     raise NasrayError(
-        f"the search is not finished: {what}\nAll finished batches are in {folder.history}; mend the cause, then "
+        f"the search is not finished: {what}\nAll finished batches are in {folder.history}; fix the cause, then "
         f"`nasray resume {folder.path}`"
     )

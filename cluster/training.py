@@ -230,7 +230,7 @@ def _describe(group: Group) -> str:
 
 def _run_again(prepare: Callable[[int], Callable[[], None]], board: Board, folder: Path, retries: int) -> None:
     """Run what `prepare` returns for each attempt, again where it failed by no mistake of its user's."""
-    # Ray's own retries would also repeat what the user has to mend.
+    # Ray's own retries would also repeat what the user has to fix.
     for attempt in range(retries + 1):
         error = watch(prepare(attempt), board, lambda raised: _reason(_failures(raised)))
         if error is None:
@@ -246,7 +246,7 @@ def _run_again(prepare: Callable[[int], Callable[[], None]], board: Board, folde
         trace.write_text("\n\n".join(map(str, failures)))
     raise NasrayError(
         f"the training is not finished, after {retries} restarts: {_reason(failures)} (all of it is in {trace})\n"
-        "Mend the cause, then `nasray resume` of the run continues from the last checkpoint"
+        "Fix the cause, then `nasray resume` of the run continues from the last checkpoint"
     ) from error
 
 

@@ -44,7 +44,7 @@ class Job(Protocol):
         Everything up to a validation is in the folder when its metrics are yielded. The folder is made if need be.
 
         Raises:
-            NasrayError: For a mistake of the user's, which trying again does not mend.
+            NasrayError: For a mistake of the user's, which trying again does not fix.
         """
         ...
 
@@ -141,7 +141,7 @@ def _fit(tuner: Any, jobs: Sequence[Job], folder: Path, boards: Boards, retries:
     if not left:
         return
     if boards.stopped:
-        raise NasrayError(f"{counted(len(left), 'training')} of {len(jobs)} stopped; what they have learnt is saved")
+        raise NasrayError(f"{counted(len(left), 'training')} of {len(jobs)} stopped; their state is saved")
     mistakes, crashes = [], []
     for result in grid:
         label = result.config["label"]

@@ -59,7 +59,7 @@ class EndToEnd(nn.Module):
 
 
 class RawOutputs(nn.Module):
-    """Images (B, 3, H, W) to what `forward_raw` gives, as one flat tuple."""
+    """Images (B, 3, H, W) to what `forward_raw` returns, as one flat tuple."""
 
     def __init__(self, detector: Detector) -> None:
         super().__init__()

@@ -71,7 +71,7 @@ def _compare(module: nn.Module, run: Run, number: int, image_hw: tuple[int, int]
     """Return the difference on the first image that is decided.
 
     Two overlapping boxes of a class whose scores are equal but for rounding are a toss-up: which of them suppresses the
-    other differs between PyTorch's own devices. A detector that has learnt little has many. So an image on which most
+    other differs between PyTorch's own devices. A detector that has learned little has many. So an image on which most
     detections agree, but not all, is set aside for another, up to `NUM_ATTEMPTS`.
     """
     for attempt in range(NUM_ATTEMPTS):

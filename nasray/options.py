@@ -333,7 +333,7 @@ def make_part(options: Any, **given: Any) -> Any:
 
     Args:
         options: Options of the part.
-        given: What the run gives; a part gets those that its constructor has.
+        given: Arguments of the run; a part gets those that its constructor has.
 
     Raises:
         NasrayError: naming the part, for values that do not go together.

@@ -81,7 +81,7 @@ def _image_hw(space: Space) -> tuple[int, int]:
 
 
 def rank_run(folder: str | Path, num: int, *, seed: int = 0, resources: Resources | None = None) -> dict[str, Any]:
-    """Measure a run's supernet, or go on with it; gives the content of rank.json.
+    """Measure a run's supernet, or go on with it; return the content of rank.json.
 
     Args:
         folder: Folder of a run whose supernet is trained.

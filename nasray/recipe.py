@@ -56,7 +56,7 @@ mmdetection, 3x and 6x of MAE-DET (appendix A), 4x of MSNAS (section 4.1)."""
 
 @checked
 class ClassifierOptions:
-    """What stands on the backbone where images are classified: a 1x1 convolution, the mean, a linear layer.
+    """Head on top of the backbone for classification: a 1x1 convolution, the mean, a linear layer.
 
     Attributes:
         width: Channels of the convolution; DetNAS's widened network has 1728.
@@ -203,8 +203,8 @@ class Recipe:
         head: The same of the architecture that fills the detector's slot for a head; the detector's own if left out.
         data: A YAML file or folder of a data set, or "shapes" for the embedded one. For classification a folder with
             train/CLASS/*.jpg, and val/CLASS/*.jpg to validate on.
-        holdout: Images of the training set, drawn by the seed, that are kept apart: not trained on, for a supernet's paths
-            to be compared on.
+        holdout: Images of the training set, drawn by the seed, that are kept apart from training, for a supernet's
+            paths to be compared on.
         weights: A file of pre-trained weights: of a backbone, or a checkpoint of nasray's; or published ones of a
             library by name, such as torchvision:resnet50.
         batch_size: Images of one step, over all workers.

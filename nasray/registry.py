@@ -33,12 +33,12 @@ class Registry(MutableMapping[str, Any]):
     Args:
         what: Kind of part, in the singular.
         parts: Name to class, or to "module:Class", which is imported when it is asked for.
-        given: Constructor arguments that the run gives; all others are options.
+        given: Constructor arguments that the run provides; all others are options.
         tag: Key by which a mapping names the part.
 
     Attributes:
         what: Kind of part, in the singular.
-        given: Constructor arguments that the run gives.
+        given: Constructor arguments that the run provides.
         tag: Key by which a mapping names the part.
     """
 

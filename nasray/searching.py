@@ -58,7 +58,7 @@ def search(
         from_history: With `resume`, leave Ray Tune's own state, which is pickled, unread: Tune begins anew.
 
     Raises:
-        NasrayError: for every mistake that can be mended; the message says how.
+        NasrayError: for every mistake that can be fixed; the message says how.
     """
     check_whole("evaluations", evaluations, 1)
     searcher = searcher or Evolution(space, seed=seed)
@@ -114,7 +114,7 @@ def search_experiment(plan: Plan, folder: str | Path) -> dict[str, Any]:
         Content of best.json, and of stages.json under `stages`.
 
     Raises:
-        NasrayError: for every mistake that can be mended, before anything is written or takes long.
+        NasrayError: for every mistake that can be fixed, before anything is written or takes long.
     """
     resources, recipes = plan.resources, resolve_recipes(plan)
     refuse_owned(folder)

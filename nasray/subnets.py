@@ -140,13 +140,13 @@ def subnet(run: RunFolder, entry: Entry, to: Path) -> Checkpoint:
         if found.architecture == entry.architecture and found.training.get(RECORD) == record:
             return found
     say(f"taking path {entry.id} out of the supernet, with statistics of {evaluator.images} images")
-    bench = evaluator.loaded
+    loaded = evaluator.loaded
     described = Checkpoint.load(evaluator.supernet, shared=True)
     row = evaluator.space.from_architecture(entry.architecture)
-    network = extract_network(bench.network, row, described)
+    network = extract_network(loaded.network, row, described)
     with computing_threads(evaluator.threads):
-        recalibrate(network, bench.pixels(), bench.num_calibration, forward=up_to_the_last_norm(network))
-    architecture = architecture_of_path(described.architecture, _supernet_in(bench.network), row)
+        recalibrate(network, loaded.pixels(), loaded.num_calibration, forward=up_to_the_last_norm(network))
+    architecture = architecture_of_path(described.architecture, _supernet_in(loaded.network), row)
     checkpoint = dataclasses.replace(
         described,
         recipe=dataclasses.replace(described.recipe, backbone=entry.id, paths=PATH.make_default()),

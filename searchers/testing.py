@@ -126,10 +126,10 @@ def check_proposals(make_searcher: MakeSearcher, space: Space, num: int) -> None
         told = searcher.num_told
         proposal = searcher.ask(batch)
         genes, parents = proposal.genes, proposal.parents
-        assert genes.shape == (batch, space.num_genes), f"ask({batch}) gives genes of shape {genes.shape}"
-        assert genes.dtype == np.int64, f"ask gives genes of dtype {genes.dtype}, not int64"
+        assert genes.shape == (batch, space.num_genes), f"ask({batch}) returns genes of shape {genes.shape}"
+        assert genes.dtype == np.int64, f"ask returns genes of dtype {genes.dtype}, not int64"
         assert len(proposal) == batch, f"a proposal of {batch} has the length {len(proposal)}"
-        assert parents.shape == (batch, 2), f"ask({batch}) gives parents of shape {parents.shape}"
+        assert parents.shape == (batch, 2), f"ask({batch}) returns parents of shape {parents.shape}"
         _assert_rows(genes, space.is_valid(genes), "asked for an invalid architecture")
         costs = searcher.cost(genes)
         _assert_rows(genes, searcher.budget.admits(costs, batch), f"outside of the budget ({searcher.budget})")
@@ -141,8 +141,8 @@ def check_proposals(make_searcher: MakeSearcher, space: Space, num: int) -> None
         searcher.tell(genes, toy_metrics(space, genes, searcher.objectives))
         assert searcher.num_told == told + batch, f"num_told is {searcher.num_told} instead of {told + batch}"
     empty = searcher.ask(0)
-    assert len(empty) == 0, f"ask(0) gives {len(empty)} architectures"
-    assert empty.genes.shape == (0, space.num_genes), f"ask(0) gives genes of shape {empty.genes.shape}"
+    assert len(empty) == 0, f"ask(0) returns {len(empty)} architectures"
+    assert empty.genes.shape == (0, space.num_genes), f"ask(0) returns genes of shape {empty.genes.shape}"
     held = searcher.population()
     assert held.shape == (len(held), space.num_genes), f"population has shape {held.shape}"
 

@@ -1,4 +1,4 @@
-"""The errors that a user's mistake or a broken environment can cause. Every message says how to mend it."""
+"""The errors that a user's mistake or a broken environment can cause. Every message says how to fix it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 
 class NasrayError(ValueError):
-    """A mistake that its user can mend; the message says what, the value given, what is allowed, how to mend it."""
+    """A mistake that its user can fix; the message says what, the value given, what is allowed, how to fix it."""
 
 
 class InfeasibleError(NasrayError):

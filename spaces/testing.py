@@ -53,13 +53,13 @@ def check_genes(space: Space, rng: np.random.Generator, num: int) -> None:
 
 
 def check_sample(space: Space, rng: np.random.Generator, num: int) -> None:
-    """`sample` gives valid rows, as many as asked for, none for 0."""
+    """Check that `sample` returns valid rows, as many as asked for, none for 0."""
     _assert_population(space, space.sample(num, rng), num, "sample")
     _assert_population(space, space.sample(0, rng), 0, "sample(0)")
 
 
 def check_start(space: Space, rng: np.random.Generator, num: int) -> None:
-    """`start` gives valid rows, perhaps none."""
+    """Check that `start` returns valid rows, perhaps none."""
     del rng, num
     rows = space.start()
     _assert_population(space, rows, len(rows), "start")
@@ -154,15 +154,17 @@ def check_architectures(space: Space, rng: np.random.Generator, num: int) -> Non
     assert len(np.unique(row_keys(rows))) == len(rows), "different rows have equal row_keys"
     for row, text, row_id in zip(rows, texts, ids, strict=True):
         architecture = space.to_architecture(row)
-        assert architecture.text == text, f"texts gives {text}, to_architecture gives {architecture.text}"
+        assert architecture.text == text, f"texts returns {text}, to_architecture returns {architecture.text}"
         canonical = json.dumps(json.loads(text), sort_keys=True, separators=(",", ":"))
         assert text == canonical, f"not canonical JSON: {text}, should be {canonical}"
         assert architecture.family == space.family, f"family {architecture.family!r} instead of {space.family!r}"
-        assert architecture.id == row_id == text_id(text), f"ids gives {row_id}, the architecture has {architecture.id}"
+        assert architecture.id == row_id == text_id(text), (
+            f"ids returns {row_id}, the architecture has {architecture.id}"
+        )
         read = Architecture.from_json(json.dumps(json.loads(text), indent=2))
         assert read == architecture, f"JSON round trip changed {text} into {read.text}"
         back = space.from_architecture(read)
-        assert back.shape == (space.num_genes,), f"from_architecture gives shape {back.shape}"
+        assert back.shape == (space.num_genes,), f"from_architecture returns shape {back.shape}"
         _assert_equal(back[None], row[None], f"from_architecture(to_architecture(row)) is another row, of {text}")
     assert space.texts(rows[:0]) == [], "texts of no rows are not an empty list"
 
@@ -242,7 +244,7 @@ def check_sample_within(space: Space, rng: np.random.Generator, num: int) -> Non
             rows = space.sample_within(num, budget, rng)
             _assert_population(space, rows, num, f"sample_within({budget})")
             bad = np.flatnonzero(~budget.admits(space.cost(rows), num))
-            assert not len(bad), f"sample_within({budget}) gives {rows[bad[0]].tolist()}"
+            assert not len(bad), f"sample_within({budget}) returns {rows[bad[0]].tolist()}"
         vain = space.sample_within(num, Budget(upper={name: float(values.min()) - 1e12}), rng, max_tries=64)
         _assert_population(space, vain, 0, "sample_within of a budget that nothing meets")
     _assert_population(space, space.sample_within(num, Budget(), rng), num, "sample_within without a budget")
@@ -364,12 +366,12 @@ def _draws(domain: Any, value: int) -> bool:
 
 def _assert_population(space: Space, rows: Population, num: int, what: str) -> None:
     shape = (num, space.num_genes)
-    assert isinstance(rows, np.ndarray), f"{what} gives {type(rows).__name__}, not an array"
-    assert rows.shape == shape, f"{what} gives shape {rows.shape}, not {shape}"
-    assert rows.dtype == np.int64, f"{what} gives dtype {rows.dtype}, not int64"
+    assert isinstance(rows, np.ndarray), f"{what} returns {type(rows).__name__}, not an array"
+    assert rows.shape == shape, f"{what} returns shape {rows.shape}, not {shape}"
+    assert rows.dtype == np.int64, f"{what} returns dtype {rows.dtype}, not int64"
     valid = space.is_valid(rows)
     bad = np.flatnonzero(~valid)
-    assert not len(bad), f"{what} gives {len(bad)} invalid rows of {num}, the first is {rows[bad[0]].tolist()}"
+    assert not len(bad), f"{what} returns {len(bad)} invalid rows of {num}, the first is {rows[bad[0]].tolist()}"
 
 
 def _assert_equal(left: Population, right: Population, message: str) -> None:

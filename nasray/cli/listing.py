@@ -142,7 +142,7 @@ def _path_registry() -> Registry:
 
 
 def _parts(registry: Callable[[], Registry]) -> Callable[[], dict[str, str]]:
-    """Return what gives the names of a registry, each with a line about it."""
+    """Return a function that returns the names of a registry, each with a line about it."""
     return lambda: {name: registry().text(name) for name in registry()}
 
 

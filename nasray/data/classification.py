@@ -188,7 +188,7 @@ class ClassificationBatch(NamedTuple):
 
     @property
     def targets(self) -> Tensor:
-        """The labels: what is to be learnt."""
+        """Labels, the training targets."""
         return self.labels
 
 
@@ -220,11 +220,11 @@ class ClassificationLoader:
         world: int = 1,
         options: LoaderOptions | None = None,
     ) -> None:
-        from nasray.data.loader import Feed
+        from nasray.data.loader import WorkQueue
 
         self.num_images, self.batch_size, self.seed, self.rank, self.world = len(dataset), batch_size, seed, rank, world
         options = options or LoaderOptions()
-        self.feed = Feed(_Work(dataset, image_size, seed, options.cache), options.processes)
+        self.queue = WorkQueue(_Work(dataset, image_size, seed, options.cache), options.processes)
 
     def __len__(self) -> int:
         """Return the batches of an epoch."""
@@ -245,7 +245,7 @@ class ClassificationLoader:
         else:
             batches = epoch_batches(self.seed, epoch, self.num_images, size * self.world)
             mine = batches[:, self.rank * size : (self.rank + 1) * size]
-        for packed in self.feed([(epoch, indices) for indices in mine[first_batch:]]):
+        for packed in self.queue([(epoch, indices) for indices in mine[first_batch:]]):
             yield ClassificationBatch(**packed)
 
 

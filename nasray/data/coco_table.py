@@ -19,7 +19,7 @@ from nasray.cluster.files import to_json
 from nasray.cluster.reading import parse_json
 from nasray.data import fields
 from nasray.data.coco_images import Fields, FindSizes, Images, Message, find_missing_sizes, read_categories, read_images
-from nasray.data.dataset import mend_boxes
+from nasray.data.dataset import fix_boxes
 from nasray.data.fields import FieldError
 from nasray.data.mapped import Arrays, Texts
 from nasray.data.outlines import Outline, Segmentations, check_outline, read_outline
@@ -225,7 +225,7 @@ def _table(
         defects.append(("other-boxes", looks, len(boxes)))
     boxes[:, 2:] += boxes[:, :2]
     known = image_hw[owners].min(axis=1, initial=1) > 0
-    clipped, bad = mend_boxes(boxes[known], image_hw[owners[known]])
+    clipped, bad = fix_boxes(boxes[known], image_hw[owners[known]])
     places = np.flatnonzero(known)
     boxes[known] = clipped
     wrong = np.zeros(len(boxes), dtype=bool)

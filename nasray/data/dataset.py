@@ -72,7 +72,7 @@ class Defect:
 
     @property
     def severity(self) -> Severity:
-        """An error stops a training; what a warning says has been mended."""
+        """An error stops a training; problems reported as warnings have been fixed automatically."""
         return DEFECTS[self.kind][0]
 
 
@@ -91,7 +91,7 @@ class DetectionSet:
         boxes: (N, 4) xyxy in pixels, within their image and with an area.
         labels: (N,)
         areas: (N,) of the object in pixels (of its box, where the data set does not say).
-        ignored: (N,) crowds of COCO, difficult objects of VOC: not learnt, neither right nor wrong in evaluation.
+        ignored: (N,) crowds of COCO, difficult objects of VOC: not learned, neither right nor wrong in evaluation.
         annotation_ids: (N,) the data set's own ids.
         segmentations: Segmentations of the N boxes; None where there are none at all.
         defects: What was wrong. Boxes that are no boxes are left out of the arrays.
@@ -150,13 +150,13 @@ class DetectionSet:
         import torch
 
         begin, end = self.offsets[index : index + 2].tolist()
-        learnt = begin + np.flatnonzero(~self.ignored[begin:end])
+        learned = begin + np.flatnonzero(~self.ignored[begin:end])
         target = {
-            "boxes": torch.from_numpy(self.boxes[learnt].astype(np.float32)),
-            "labels": torch.from_numpy(self.labels[learnt]),
+            "boxes": torch.from_numpy(self.boxes[learned].astype(np.float32)),
+            "labels": torch.from_numpy(self.labels[learned]),
         }
         if with_masks:
-            target["masks"] = torch.from_numpy(self._masks(index, learnt))
+            target["masks"] = torch.from_numpy(self._masks(index, learned))
         return target
 
     def select(self, indices: NDArray[np.int64]) -> DetectionSet:
@@ -183,7 +183,7 @@ class DetectionSet:
         )
 
     def require_outlines(self) -> None:
-        """Refuse what masks cannot be learnt from.
+        """Refuse what masks cannot be learned from.
 
         Raises:
             NasrayError: if there are no segmentations, or some are no outlines; it names the first.
@@ -191,21 +191,21 @@ class DetectionSet:
         advice = "choose a detector of boxes, such as faster-rcnn"
         if self.segmentations is None:
             raise NasrayError(
-                f"the data set's {self.name!r} split has no segmentations, and masks are to be learnt; annotate "
+                f"the data set's {self.name!r} split has no segmentations, and masks are to be trained; annotate "
                 f"outlines, or {advice}"
             )
         if bad := [defect for defect in self.defects if defect.kind == "bad-outline"]:
             raise NasrayError(
-                f"masks are to be learnt, and the {self.name!r} split has {summary(bad)}; the first: {bad[0].message}. "
+                f"masks are to be trained, and the {self.name!r} split has {summary(bad)}, first {bad[0].message}. "
                 f"Correct or remove them, or {advice}"
             )
 
-    def _masks(self, index: int, learnt: NDArray[np.intp]) -> NDArray[np.uint8]:
+    def _masks(self, index: int, learned: NDArray[np.intp]) -> NDArray[np.uint8]:
         self.require_outlines()
         assert self.segmentations is not None
         height, width = self.image_hw[index].tolist()
-        masks = np.zeros((len(learnt), height, width), dtype=np.uint8)
-        for row, annotation in enumerate(learnt.tolist()):
+        masks = np.zeros((len(learned), height, width), dtype=np.uint8)
+        for row, annotation in enumerate(learned.tolist()):
             try:
                 mask = self.segmentations.mask(annotation, (height, width))
             except FieldError as error:
@@ -269,7 +269,7 @@ class DetectionSet:
 # ---- boxes and defects -------------------------------------------------------------------------------------------
 
 
-def mend_boxes(
+def fix_boxes(
     boxes: NDArray[np.float64], image_hw: NDArray[np.int64]
 ) -> tuple[NDArray[np.float64], list[tuple[str, int, str]]]:
     """Clip boxes to their images and find those that are none.
@@ -285,11 +285,11 @@ def mend_boxes(
     highest = np.concatenate([image_hw[:, ::-1], image_hw[:, ::-1]], axis=1)
     with np.errstate(invalid="ignore"):
         clipped = boxes.clip(0, highest)
-        learnt = clipped.astype(np.float32)  # as detectors see them
+        learned = clipped.astype(np.float32)  # as detectors see them
         finite = np.isfinite(boxes).all(axis=1)
         solid = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
         inside = (clipped[:, 2:] > clipped[:, :2]).all(axis=1)
-        solid &= ~inside | (learnt[:, 2:] > learnt[:, :2]).all(axis=1)
+        solid &= ~inside | (learned[:, 2:] > learned[:, :2]).all(axis=1)
         cut = abs(clipped - boxes).max(axis=1, initial=0) >= 1
     kinds = np.select([~finite, ~solid, ~inside, cut], [1, 2, 3, 4], 0)
     names = {1: "bad-box", 2: "zero-box", 3: "outside-box", 4: "clipped-box"}
@@ -325,7 +325,7 @@ def class_defects(classes: Sequence[str], where: object) -> list[Defect]:
 def refuse_errors(dataset: DetectionSet, source: str) -> None:
     """Stop at errors in one message, and tell how many warnings there are in one line on standard error.
 
-    What bars masks alone is refused where masks are learnt, see `DetectionSet.require_outlines`.
+    What bars masks alone is refused where masks are learned, see `DetectionSet.require_outlines`.
 
     Raises:
         NasrayError: if there are errors; it counts them by kind and shows the first of each.
@@ -336,7 +336,7 @@ def refuse_errors(dataset: DetectionSet, source: str) -> None:
         raise NasrayError(
             f"data set {source}, split {dataset.name!r}, cannot be used: {summary(errors)}. "
             + "; ".join(first_of_each_kind(errors))
-            + f". Mend them; {advice}"
+            + f". Fix them; {advice}"
         )
     if dataset.defects:
         print(f"data set {source}, split {dataset.name!r}: {summary(dataset.defects)}; {advice}", file=sys.stderr)

@@ -38,7 +38,7 @@ class Batch(NamedTuple):
     Attributes:
         images: (B, 3, H, W) uint8 RGB; H and W are multiples of the stride.
         targets: Per image `boxes` (n, 4) float32 xyxy, `labels` (n,) int64, and `masks` (n, H, W) uint8 if they
-            are learnt; empty for evaluation.
+            are learned; empty for evaluation.
         image_hw: (B, 2) int64, heights and widths without padding.
         original_hw: (B, 2) int64, as in the data set.
         indices: (B,) int64, positions in the data set.
@@ -90,7 +90,7 @@ class TrainLoader:
         with_masks: Whether to load the objects' masks too.
 
     Raises:
-        NasrayError: if masks are asked for and cannot be learnt from the data set.
+        NasrayError: if masks are asked for and cannot be learned from the data set.
     """
 
     def __init__(
@@ -113,7 +113,7 @@ class TrainLoader:
         self.rank, self.world = rank, world
         self.wide = dataset.image_hw[:, 1] > dataset.image_hw[:, 0] if options.group_aspect else None
         self.work = _TrainWork(dataset, augmentation, stride, seed, options.cache, with_masks)
-        self.feed = Feed(self.work, options.processes)
+        self.queue = WorkQueue(self.work, options.processes)
 
     def __len__(self) -> int:
         """Return the batches of an epoch."""
@@ -127,7 +127,7 @@ class TrainLoader:
         """
         batches = epoch_batches(self.seed, epoch, self.num_images, self.batch_size * self.world, self.wide)
         mine = batches[first_batch:, self.rank * self.batch_size : (self.rank + 1) * self.batch_size]
-        for packed in self.feed([(epoch, indices) for indices in mine]):
+        for packed in self.queue([(epoch, indices) for indices in mine]):
             yield unpack(packed)
 
 
@@ -230,13 +230,13 @@ class EvaluationLoader:
     ) -> None:
         options = options or LoaderOptions()
         self.batches = evaluation_batches(dataset.image_hw, batch_size, rank, world, options.group_aspect)
-        self.feed = Feed(_EvaluationWork(dataset, augmentation, stride, options.cache), options.processes)
+        self.queue = WorkQueue(_EvaluationWork(dataset, augmentation, stride, options.cache), options.processes)
 
     def __len__(self) -> int:
         return len(self.batches)
 
     def __iter__(self) -> Iterator[Batch]:
-        return map(unpack, self.feed(self.batches))
+        return map(unpack, self.queue(self.batches))
 
 
 class _EvaluationWork:
@@ -285,8 +285,8 @@ def named_failures(dataset: Described, index: int) -> Iterator[None]:
 # ---- processes ---------------------------------------------------------------------------------------------------
 
 
-class Feed:
-    """Does work in this process, or in others ahead of time, and gives the results in order.
+class WorkQueue:
+    """Does work in this process, or in others ahead of time, and yields the results in order.
 
     Args:
         work: Function from keys to tensors; it is sent to each process once.
@@ -329,7 +329,7 @@ class Feed:
 
 
 class _Sampler:
-    """The keys that a feed has to do now."""
+    """The keys that a queue has to do now."""
 
     keys: Sequence[Any] = ()
 
@@ -341,7 +341,7 @@ class _Sampler:
 
 
 class _Caught(Dataset[Any]):
-    """Work that gives a user's mistake as a value: raised, PyTorch would wrap it into a traceback as text."""
+    """Work that returns a user's mistake as a value: raised, PyTorch would wrap it into a traceback as text."""
 
     def __init__(self, work: Work) -> None:
         self.work = work

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from nasray.cluster import write_atomic
 from nasray.cluster.files import to_json
 from nasray.cluster.reading import read_json, shown
-from nasray.data.dataset import DetectionSet, mend_boxes
+from nasray.data.dataset import DetectionSet, fix_boxes
 from nasray.data.fields import MAX_SIDE, FieldError, class_name, file_name, integer
 from nasray.data.mapped import Texts
 from nasray.data.outlines import Segmentations
@@ -151,7 +151,7 @@ def _check_split(dataset: DetectionSet) -> None:
     if not ((dataset.labels >= 0) & (dataset.labels < len(dataset.classes))).all():
         raise ValueError(f"it has labels of none of its {len(dataset.classes)} classes")
     owners = np.repeat(np.arange(len(dataset)), np.diff(dataset.offsets))
-    if not np.isfinite(dataset.areas).all() or mend_boxes(dataset.boxes, sizes[owners])[1]:
+    if not np.isfinite(dataset.areas).all() or fix_boxes(dataset.boxes, sizes[owners])[1]:
         raise ValueError("it has boxes outside their image, or that are none")
 
 

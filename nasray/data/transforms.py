@@ -26,7 +26,7 @@ MOSAIC_VISIBLE = 0.1  # a box of a mosaic of which less than this share is left 
 
 
 class Sample(TypedDict, total=False):
-    """An image and its annotations. `masks` are there only if they are learnt.
+    """An image and its annotations. `masks` are there only if they are learned.
 
     `image` (3, H, W) uint8, `boxes` (n, 4) float32 xyxy, `labels` (n,) int64, `masks` (n, H, W) uint8.
     """

@@ -15,7 +15,7 @@ import numpy as np
 
 from nasray.cluster.reading import read_text, shown
 from nasray.data import fields
-from nasray.data.dataset import Defect, DetectionSet, class_defects, emptiness, mend_boxes
+from nasray.data.dataset import Defect, DetectionSet, class_defects, emptiness, fix_boxes
 from nasray.data.decoding import IMAGE_SUFFIXES
 from nasray.data.fields import FieldError
 from nasray.data.images import ImageFiles, stored_size
@@ -96,7 +96,7 @@ def read_voc(
     owners = np.repeat(np.arange(len(pictures)), [len(picture.names) for picture in pictures])
     boxes = np.array([box for picture in pictures for box in picture.boxes], dtype=np.float64).reshape(-1, 4)
     sized = np.flatnonzero(image_hw[owners].min(axis=1, initial=1) > 0)
-    boxes[sized], bad = mend_boxes(boxes[sized], image_hw[owners[sized]])
+    boxes[sized], bad = fix_boxes(boxes[sized], image_hw[owners[sized]])
     numbers = [number for picture in pictures for number in picture.objects]
     wrong = _foreign(names, [pictures[owner] for owner in owners], known, subset, defects)
     for kind, place, reason in bad:

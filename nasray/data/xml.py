@@ -38,7 +38,7 @@ def read_xml(path: Path, root: str) -> ElementTree.Element:
         root: Tag that its root must have.
 
     Raises:
-        NasrayError: if it cannot be read, is no XML, or has another root; the message gives file and place.
+        NasrayError: if it cannot be read, is no XML, or has another root; the message names file and place.
     """
     source = shown(path)
     text = _decode(read_bytes(path), source)

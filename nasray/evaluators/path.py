@@ -193,7 +193,7 @@ class LoadedSupernet:
             yield batch.images.to(self.device, memory_format=self.layout, non_blocking=True)
 
     def _loader(self, dataset: Any, batch_size: int) -> Callable[[], Iterable[Any]]:
-        """Return what gives all images of a data set, resized only."""
+        """Return a function that yields all images of a data set, resized only."""
         recipe: Recipe = self.recipe
         if recipe.task == "detection":
             from nasray.data import EvaluationLoader

@@ -33,11 +33,11 @@ def table_on_gpu(layers: LayerTable, resources: Resources, **setting: Any) -> La
     import ray
 
     anywhere = Resources(address=resources.address, local_cpus=resources.local_cpus)
-    with ray_session(anywhere) as what_is_there:
+    with ray_session(anywhere) as cluster_summary:
         if ray.cluster_resources().get("GPU", 0) < 1:
             raise NasrayError(
-                f"latency.device is cuda, but there is no GPU ({what_is_there.partition(';')[0]}). Add a node that has "
-                "one, or take --latency.device cpu"
+                f"latency.device is cuda, but there is no GPU ({cluster_summary.partition(';')[0]}). Add a node "
+                "that has one, or take --latency.device cpu"
             )
         task = ray.remote(num_cpus=1, num_gpus=1, max_retries=0)(_measured).remote(layers, setting)
         if not ray.wait([task], timeout=PATIENCE_SECONDS)[0]:

@@ -82,7 +82,7 @@ class StageMap:
     Attributes:
         reduction: Pixels of the image for one of the map.
         channels: Number of channels.
-        is_channels_last: Whether the model gives (B, H, W, C).
+        is_channels_last: Whether the model returns (B, H, W, C).
         module: Module whose output it is.
         place: Place among all maps of the model.
     """

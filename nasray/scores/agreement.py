@@ -69,7 +69,7 @@ def agreement_report(
 
     Returns:
         A JSON-serializable dictionary:
-        `agreement`: for `closed_form`, `log_width`, `params_m`, `gmacs`, `layers` what `rank_agreement` gives against
+        `agreement`: for `closed_form`, `log_width`, `params_m`, `gmacs`, `layers` what `rank_agreement` returns against
         the mean of all passes; for `one_pass` the first pass against the mean of the others.
         `one_pass_kendall_mean`: tau of a pass against the mean of the others, averaged over the passes; None
         for fewer than `MIN_NUM` architectures.

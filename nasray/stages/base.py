@@ -172,7 +172,7 @@ class Stage(ABC):
 
     @abstractmethod
     def check(self, site: Site) -> None:
-        """Find whatever a user can mend, before anything is written: open data, build networks.
+        """Find whatever a user can fix, before anything is written: open data, build networks.
 
         Raises:
             NasrayError: for the first mistake.
@@ -187,7 +187,7 @@ class Stage(ABC):
         """Do what is left to do, and return the figures that stages.json keeps.
 
         Raises:
-            NasrayError: for every mistake that the user can mend; the run can be continued after it.
+            NasrayError: for every mistake that the user can fix; the run can be continued after it.
         """
 
     @abstractmethod

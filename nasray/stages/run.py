@@ -67,7 +67,7 @@ def check_stages(plan: Plan, recipes: Mapping[str, Recipe], resources: Resources
     """Open all data and build all networks once, before anything is written or takes long.
 
     Raises:
-        NasrayError: for every mistake that the user can mend.
+        NasrayError: for every mistake that the user can fix.
     """
     site = Site(RunFolder("."), "", plan.stages, recipes, resources)
     for name, stage in site.stages.items():
@@ -94,7 +94,7 @@ def run_stages(plan: Plan, run: RunFolder, resources: Resources, *, from_history
         from_history: Whether to leave Ray Tune's own state, which is pickled, unread.
 
     Raises:
-        NasrayError: for every mistake that the user can mend; the run can be continued after it.
+        NasrayError: for every mistake that the user can fix; the run can be continued after it.
     """
     stages, records = plan.stages, Records(run)
     site = Site(run, "", stages, read_recipes(run, plan) or {}, resources, from_history)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def begin_training(
     recipe: Recipe, folder: Path | str, architecture: Architecture | None = None, *, clear: bool = False
 ) -> dict[str, Any]:
-    """Train a network in a new folder; gives iterations, and metrics of the best and of the last validation.
+    """Train a network in a new folder; return iterations, and metrics of the best and of the last validation.
 
     Data, backbone, detector and weights are looked at before anything is written.
 
@@ -28,7 +28,7 @@ def begin_training(
         clear: Whether to remove what a training left that was interrupted before its recipe was written.
 
     Raises:
-        NasrayError: for every mistake that the user can mend; what was saved can be continued.
+        NasrayError: for every mistake that the user can fix; what was saved can be continued.
         KeyboardInterrupt: if the user interrupted it; its state is saved.
     """
     from nasray.cluster import Resources, check_reachable, owned, refuse_owned
@@ -82,7 +82,7 @@ def train_here(recipe: Recipe, folder: Path, architecture: Architecture) -> dict
         architecture: Architecture of the backbone.
 
     Raises:
-        NasrayError: for every mistake that the user can mend.
+        NasrayError: for every mistake that the user can fix.
     """
     from nasray.cluster.training import Worker
     from nasray.devices import choose_device

@@ -50,7 +50,7 @@ class TrainingJob:
         """Train in a folder, from its last checkpoint where there is one, and yield the metrics of every validation.
 
         Raises:
-            NasrayError: For every mistake that the user can mend.
+            NasrayError: For every mistake that the user can fix.
         """
         from nasray.training.preparing import try_out
         from nasray.training.setup import make_loop

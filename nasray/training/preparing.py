@@ -22,7 +22,7 @@ def try_out(recipe: Recipe, architecture: Architecture | None = None) -> Descrip
             what is returned names its id.
 
     Raises:
-        NasrayError: for every mistake that the user can mend.
+        NasrayError: for every mistake that the user can fix.
     """
     from nasray.architectures import slots
     from nasray.finding import recipe_architecture

@@ -54,7 +54,7 @@ def make_loop(recipe: Recipe, folder: Path, worker: Worker) -> Loop:
         worker: Rank and device of this process.
 
     Raises:
-        NasrayError: for whatever a user can mend.
+        NasrayError: for whatever a user can fix.
     """
     description = read_description(folder)
     files = CheckpointFiles(folder / "checkpoints", recipe.keep_best)
@@ -142,7 +142,7 @@ class Sets(NamedTuple):
         return self.source.split("val") if "val" in self.source.splits else None
 
     def require_outlines(self) -> None:
-        """Refuse sets that masks cannot be learnt from, or not be measured on.
+        """Refuse sets that masks cannot be learned from, or not be measured on.
 
         Raises:
             NasrayError: if outlines are missing in the training set, or are none in a set; it names the first.

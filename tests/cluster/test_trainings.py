@@ -140,7 +140,7 @@ def test_an_interrupt_saves_what_runs(tmp_path):
     os.kill(process.pid, signal.SIGTERM)
     _, error = process.communicate(timeout=170)
     assert error.splitlines()[-1] == "InterruptError: SIGTERM"
-    assert "of 3 stopped; what they have learnt is saved" in error
+    assert "of 3 stopped; their state is saved" in error
     assert "Traceback" not in error
     steps = [json.loads(path.read_text())[0] for path in slow.glob("*/state.json")]
     assert steps

@@ -1,4 +1,4 @@
-"""The contract of a detector: what every one of them takes and gives, whatever backbone it stands on.
+"""The contract of a detector: what every one of them takes and returns, whatever backbone it stands on.
 
 Shapes: B images of H x W pixels (padded), K detections at most, N boxes of one image. Boxes are xyxy in absolute
 pixels of the padded image; labels run from 0 to `num_classes` - 1; background has no label.
@@ -16,7 +16,7 @@ from nasray.models.pixels import Normalize
 
 Target = Mapping[str, Tensor]
 """The annotations of one image: `boxes` (N, 4) float, `labels` (N,) int64, and `masks` (N, H, W) where there are any.
-N may be 0. Crowds and other boxes that are not to be learnt are not in it."""
+N may be 0. Crowds and other boxes that are not to be learned are not in it."""
 
 Raw = dict[str, Tensor | list[Tensor]]
 """What a network itself computes, before candidates are chosen: tensors, or lists of one tensor per level."""

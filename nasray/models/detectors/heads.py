@@ -152,7 +152,7 @@ def each_level(function: Callable[[Tensor, int], Output], levels: Sequence[Tenso
 
 
 class Scale(nn.Module):
-    """A factor that is learnt, 1 at first."""
+    """A factor that is learned, 1 at first."""
 
     def __init__(self) -> None:
         super().__init__()

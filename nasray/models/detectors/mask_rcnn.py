@@ -36,7 +36,7 @@ class MaskRCNN(FasterRCNN):
 
     The branch is four convolutions and a transposed one.
 
-    Masks are drawn of the final boxes, in `postprocess`; `forward_raw` therefore also gives the pyramid's `levels`.
+    Masks are drawn of the final boxes, in `postprocess`; `forward_raw` therefore also returns the pyramid's `levels`.
 
     Args:
         backbone: Backbone; this and all other options are as for `FasterRCNN`.

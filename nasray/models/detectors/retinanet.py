@@ -3,7 +3,7 @@
 Reference: Lin et al., "Focal loss for dense object detection", ICCV 2017.
 
 Differs from the paper in:
-- P6 comes from P5 rather than C5, and boxes are learnt with L1 rather than smooth L1, as in torchvision, with whose
+- P6 comes from P5 rather than C5, and boxes are learned with L1 rather than smooth L1, as in torchvision, with whose
   `retinanet_resnet50_fpn` this network and its loss of one image are identical.
 - An anchor that a box overlaps most matches it even below 0.5 (as in the authors' Detectron).
 - Sums are divided by the number of positives of the whole batch, not image by image as in torchvision.

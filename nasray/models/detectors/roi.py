@@ -1,4 +1,4 @@
-"""Regions of interest: which are learnt from, and the head that tells class and box of each.
+"""Regions of interest: those for training, and the head that tells class and box of each.
 
 References: Girshick, "Fast R-CNN", ICCV 2015; Lin et al., "Feature pyramid networks for object detection", CVPR 2017,
 section 4.2 (two fully connected layers); Wu and He, "Group normalization", ECCV 2018, section 4.2 (four convolutions
@@ -36,7 +36,7 @@ WIDTH = 1024
 IOU = 0.5
 """Proposals that overlap a box by this much are positive, others are background."""
 POSITIVE_SHARE = 0.25
-"""The most of the regions that are learnt from that are positive."""
+"""Maximum share of positives among the regions for training."""
 
 CODER = BoxCoder((10.0, 10.0, 5.0, 5.0))
 
@@ -78,7 +78,7 @@ class BoxHead(nn.Module):
 
 
 class Samples(NamedTuple):
-    """The regions of all images that are learnt from, the positives of each image before its negatives.
+    """The regions for training of all images, the positives of each image before its negatives.
 
     Attributes:
         regions: (R, 5).

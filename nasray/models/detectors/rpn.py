@@ -58,7 +58,7 @@ def propose(
         num: P.
 
     Returns:
-        Boxes (B, P, 4) and scores (B, P) as `ranks` gives them, best first; those of score 0 are padding.
+        Boxes (B, P, 4) and scores (B, P) as `ranks` returns them, best first; those of score 0 are padding.
     """
     scores, codes, bases = [], [], []
     for logit, delta, anchor in zip(logits, deltas, anchors, strict=True):
@@ -126,7 +126,7 @@ def sample(
     """Return random indices of positives and of negatives, `num` together where there are enough.
 
     Args:
-        matched: (A,) as `anchors.match` gives it.
+        matched: (A,) as `anchors.match` returns it.
         num: Number of both together.
         positive_share: Maximum share of positives; negatives fill up.
         generator: Generator, drawn from on its own device; torch's own if None.

@@ -1,4 +1,4 @@
-"""What a run did, stage by stage, and how its detector learnt."""
+"""What a run did, stage by stage, and how its detector was trained."""
 
 from __future__ import annotations
 

@@ -172,7 +172,7 @@ def test_what_is_no_outline_bars_masks_alone(read, outline):
     (defect,) = [defect for defect in dataset.defects if defect.kind == "bad-outline"]
     assert defect.severity == "error"
     assert "annotation 2 of image 0.jpg (id 10): segmentation " in defect.message
-    refuse_errors(dataset, "set")  # boxes can be learnt
+    refuse_errors(dataset, "set")  # boxes can be learned
     assert len(dataset.target(0)["boxes"]) == 1
     for one in (dataset, dataset.select(np.array([0]))):
         with pytest.raises(NasrayError, match=r"annotation 2 of image 0\.jpg .* choose a detector of boxes"):

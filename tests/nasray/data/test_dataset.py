@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from nasray.data.coco import read_coco
-from nasray.data.dataset import Defect, mend_boxes, refuse_errors
+from nasray.data.dataset import Defect, fix_boxes, refuse_errors
 from nasray.data.outlines import Segmentations
 from nasray.spaces import NasrayError
 
@@ -75,11 +75,11 @@ def test_it_is_sent_between_processes(dataset):
 def test_boxes_are_clipped_or_found_wrong():
     boxes = np.array([[0, 0, 10, 10], [-0.4, 0, 10.3, 10], [-5, 0, 5, 5], [20, 0, 30, 5], [3, 3, 3, 5], [5, 5, 2, 9],
                       [np.nan, 0, 1, 1], [0, 0, np.inf, 1]])  # fmt: skip
-    mended, found = mend_boxes(boxes, np.tile([10, 10], (8, 1)))
+    fixed, found = fix_boxes(boxes, np.tile([10, 10], (8, 1)))
     assert [(kind, row) for kind, row, _ in found] == [
         ("clipped-box", 2), ("outside-box", 3), ("zero-box", 4), ("zero-box", 5), ("bad-box", 6), ("bad-box", 7),
     ]  # fmt: skip
-    assert mended[:3].tolist() == [[0, 0, 10, 10], [0, 0, 10, 10], [0, 0, 5, 5]]
+    assert fixed[:3].tolist() == [[0, 0, 10, 10], [0, 0, 10, 10], [0, 0, 5, 5]]
     assert "[-5.0, 0.0, 5.0, 5.0] of a 10x10 image" in found[0][2]
 
 

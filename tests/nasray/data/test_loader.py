@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from nasray.data.coco import read_coco
-from nasray.data.loader import EvaluationLoader, Feed, TrainLoader, pad_images
+from nasray.data.loader import EvaluationLoader, TrainLoader, WorkQueue, pad_images
 from nasray.data.outlines import Segmentations
 from nasray.data.source import open_data
 from nasray.data.transforms import FILL
@@ -186,7 +186,7 @@ def test_an_outline_that_was_never_checked_is_named(write_coco, tmp_path, proces
 def test_whatever_fails_on_an_image_names_it(write_coco, tmp_path, make):
     dataset = read_coco(write_coco(), [tmp_path / "images"], name="train")
     feed = make(dataset)
-    work = feed.work if isinstance(feed, TrainLoader) else feed.feed.loader.dataset.work
+    work = feed.work if isinstance(feed, TrainLoader) else feed.queue.loader.dataset.work
 
     def transform(*_):
         raise TypeError("no such thing\nas this")
@@ -212,7 +212,7 @@ def die(key):
 
 def test_a_killed_process_is_told():
     with pytest.raises(NasrayError, match=r"loader process died: .*choose fewer"):
-        list(Feed(die, 1)([0]))
+        list(WorkQueue(die, 1)([0]))
 
 
 def test_loading_leaves_the_global_generator_alone(val):

@@ -28,7 +28,7 @@ OPTIONS = {
 }
 """Of each detector, so that it is small; by default only `channels` is 32."""
 IMAGE_HW = {"yolof": (160, 160)}
-"""Of images that are learnt by heart; by default (96, 96), on which YOLOF has nine locations for up to six shapes."""
+"""Of images that are learned by heart; by default (96, 96), on which YOLOF has nine locations for up to six shapes."""
 STEPS = {"faster-rcnn": 60, "mask-rcnn": 60}
 """Of learning by heart; by default 100."""
 

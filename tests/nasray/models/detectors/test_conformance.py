@@ -150,12 +150,12 @@ def other_name(detector):
 # By default one of two stages; test_detector_export.py exports one of one stage.
 @pytest.mark.parametrize("trained", members(*(DETECTORS.keys() - {"yolof"})), indirect=True, scope="module")
 def test_export_finds_the_same_on_images_of_other_sizes(trained, tmp_path):
-    detector, _, (learnt, _) = trained
+    detector, _, (learned, _) = trained
     module = EndToEnd(detector)
     session = export(module, tmp_path / "detector.onnx")
     for image_hw in ((96, 64), (197, 170), (530, 40)):
-        # What it has learnt by heart, cut or in a gray frame: it need not be sure of drawings that it has never seen.
-        images = framed(learnt[:1], image_hw).float()
+        # What it has learned by heart, cut or in a gray frame: it need not be sure of drawings that it has never seen.
+        images = framed(learned[:1], image_hw).float()
         with torch.no_grad():
             ours = [output[0] for output in module(images)]
         theirs = [output[0] for output in run(session, images)]

@@ -66,7 +66,7 @@ def test_a_head_that_fills_the_slot_learns_and_exports(name, batch):
 
 @pytest.mark.parametrize("name", ["fcos", "retinanet", "gfl"])
 def test_the_default_head_in_the_slot_is_the_default(name, batch):
-    """Bit by bit, in what is drawn at first, computed and learnt."""
+    """Bit by bit, in what is drawn at first, computed and learned."""
     norm = {"norm": "group"} if name == "retinanet" else {}
     own = assembled(name, TINY, num_convs=1, **norm)
     given = assembled(name, compose({"backbone": TINY, "head": TWIN}), **norm)
