@@ -196,8 +196,8 @@ class DetectionSet:
             )
         if bad := [defect for defect in self.defects if defect.kind == "bad-outline"]:
             raise NasrayError(
-                f"masks are to be trained, and the {self.name!r} split has {summary(bad)}, first {bad[0].message}. "
-                f"Correct or remove them, or {advice}"
+                f"masks are to be trained, and the {self.name!r} split has {summary(bad)}; "
+                f"the first: {bad[0].message}. Correct or remove them, or {advice}"
             )
 
     def _masks(self, index: int, learned: NDArray[np.intp]) -> NDArray[np.uint8]:

@@ -311,7 +311,7 @@ def places(value, place=()):
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_whatever_stands_in_a_file_it_is_named_or_can_be_learnt(write_coco, tmp_path, data):
+def test_whatever_stands_in_a_file_it_is_named_or_can_be_learned(write_coco, tmp_path, data):
     def edit(content):
         content["annotations"][0]["segmentation"] = [[1, 2, 4, 2, 4, 6]]
         content["annotations"][2]["segmentation"] = {"size": [30, 40], "counts": [100, 50, 1050]}

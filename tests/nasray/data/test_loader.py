@@ -196,7 +196,7 @@ def test_whatever_fails_on_an_image_names_it(write_coco, tmp_path, make):
         list(feed.epoch(0) if isinstance(feed, TrainLoader) else feed)
 
 
-def test_masks_that_cannot_be_learnt_are_refused_at_once(write_coco, tmp_path):
+def test_masks_that_cannot_be_learned_are_refused_at_once(write_coco, tmp_path):
     path = write_coco(lambda content: content["annotations"][0].update(segmentation=[[1, 2]]))
     with pytest.raises(NasrayError, match=r"the first: .*annotation 1 of image 1\.jpg"):
         loader(read_coco(path, [tmp_path / "images"], name="train"), with_masks=True)

@@ -61,7 +61,7 @@ def gradients(detector, images, targets):
 # ---- trained ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_batch_is_learnt_by_heart(trained):
+def test_a_batch_is_learned_by_heart(trained):
     detector, losses, (images, targets) = trained
     assert sum(losses[10:13]) < sum(losses[:3])
     assert ap50(detect(detector, images), targets) > 0.9
