@@ -32,10 +32,10 @@ class OrderedSearch:
     """A searcher, its batches in flight, and the results that wait for their turn.
 
     Args:
-        searcher: fresh; asked and told by this object alone.
-        evaluations: how many architectures to evaluate in all.
-        batch_size: architectures in a batch; the last one can be smaller.
-        in_flight: batches asked for and not yet told, c.
+        searcher: Fresh; asked and told by this object alone.
+        evaluations: Number of architectures to evaluate in all.
+        batch_size: Architectures in a batch; the last one can be smaller.
+        in_flight: Batches asked for and not yet told, c.
 
     Raises:
         NasrayError: for a number below 1, or a searcher that was asked before.

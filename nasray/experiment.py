@@ -57,13 +57,13 @@ class BudgetOptions:
     """Bounds on the backbone's costs at the space's image size; what is left out is unbounded.
 
     Attributes:
-        gmacs: most multiply-adds of convolutions, / 1e9.
-        params_m: most parameters, / 1e6.
-        layers: most layers of the main branch, the stem included.
-        latency_ms: most measured latency of one image, from the device's block table.
-        min_gmacs: least multiply-adds, / 1e9.
-        min_params_m: least parameters, / 1e6.
-        min_layers: least layers.
+        gmacs: Maximum multiply-adds of convolutions, / 1e9.
+        params_m: Maximum parameters, / 1e6.
+        layers: Maximum layers of the main branch, the stem included.
+        latency_ms: Maximum measured latency of one image, from the device's block table.
+        min_gmacs: Minimum multiply-adds, / 1e9.
+        min_params_m: Minimum parameters, / 1e6.
+        min_layers: Minimum layers.
     """
 
     gmacs: AboveZero | None = None
@@ -82,8 +82,8 @@ class LatencyOptions:
     Attributes:
         device: cpu is that of the machine on which the search is started, cuda a GPU of the cluster, held by a task of
             its own; cpu if left out.
-        dtype: of weights and activations: float32, float16 or bfloat16; float32 if left out.
-        batch_size: images in one pass, of which latency_ms is the time; 1 if left out.
+        dtype: Data type of weights and activations: float32, float16 or bfloat16; float32 if left out.
+        batch_size: Images in one pass, of which latency_ms is the time; 1 if left out.
     """
 
     device: Literal["cpu", "cuda"] | None = None
@@ -98,9 +98,9 @@ class ResourceOptions:
     Attributes:
         cpus: CPU cores of one trial.
         gpus: GPUs of one trial; fractions share one.
-        retries: how often a failed trial is started again.
-        address: of a running Ray cluster, "auto" or host:port; by default RAY_ADDRESS, else this machine alone.
-        local_cpus: cores to use on this machine; all by default.
+        retries: How often a failed trial is started again.
+        address: Address of a running Ray cluster, "auto" or host:port; by default RAY_ADDRESS, else this machine alone.
+        local_cpus: Cores to use on this machine; all by default.
     """
 
     cpus: Annotated[float, number(maximum=MAX_CORES, gt=0)] = 1.0
@@ -118,25 +118,25 @@ class Experiment:
     """One run, completely described.
 
     Attributes:
-        name: of the experiment, and of its run folder.
-        seed: same seed, same search.
-        evaluations: architectures to evaluate.
-        batch_size: architectures in one trial; a 64th of the evaluations if left out, at most 1024.
-        in_flight: trials at a time; part of the experiment, since the search depends on it; 2 if left out.
-        data: detection data of all trainings, instead of their recipes' own: as in `nasray train`.
-        images: image folder of the trainings for classification, instead of their recipes' own.
-        holdout: images of the training set that a supernet does not learn from, on which its paths are compared; 0
+        name: Name of the experiment, and of its run folder.
+        seed: Same seed, same search.
+        evaluations: Architectures to evaluate.
+        batch_size: Architectures in one trial; a 64th of the evaluations if left out, at most 1024.
+        in_flight: Trials at a time; part of the experiment, since the search depends on it; 2 if left out.
+        data: Detection data of all trainings, instead of their recipes' own: as in `nasray train`.
+        images: Image folder of the trainings for classification, instead of their recipes' own.
+        holdout: Images of the training set that a supernet is not trained on, on which its paths are compared; 0
             compares them on the split val.
-        recipe: recipe of the stages that train and name none.
-        minimize: costs to minimize beside maximizing the score (multi-objective searchers).
-        reference: a named architecture to set the winner beside in the report.
-        space: what can be built.
-        searcher: how to search it.
-        evaluator: what an architecture is worth.
-        budget: bounds on costs.
-        latency: where and how latency_ms is measured.
-        resources: what a trial needs and where it runs.
-        stages: what is done, in this order; the search alone if left out.
+        recipe: Recipe of the stages that train and name none.
+        minimize: Costs to minimize beside maximizing the score (multi-objective searchers).
+        reference: A named architecture to set the winner beside in the report.
+        space: Space of the architectures.
+        searcher: Searcher of the space.
+        evaluator: Evaluator of architectures.
+        budget: Bounds on costs.
+        latency: Where and how latency_ms is measured.
+        resources: Resources of a trial, and where it runs.
+        stages: Stages of the run, in this order; the search alone if left out.
     """
 
     name: Name

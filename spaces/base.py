@@ -239,7 +239,7 @@ class Space(ABC):
         rng: np.random.Generator,
         allowed: Mapping[tuple[int, ...], Population] | None = None,
     ) -> Population | None:
-        """(num, G) valid rows, distributed as `sample`'s are, of a small set that holds all within a budget.
+        """Return (num, G) valid rows, distributed as `sample`'s are, of a small set that holds all within a budget.
 
         By default None: nothing better is known than samples of the whole space. (0, G) rows say that nothing is
         within the budget.

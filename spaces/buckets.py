@@ -46,7 +46,7 @@ class Buckets:
         return len(self.edges) - 1
 
     def of(self, values: ArrayLike) -> NDArray[np.int64]:
-        """(N,) the bucket of each of (N,) costs."""
+        """Return (N,) the bucket of each of (N,) costs."""
         return np.searchsorted(self.edges[1:-1], np.asarray(values), side="right").astype(np.int64)
 
     def budget(self, bucket: int) -> Budget:

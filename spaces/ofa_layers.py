@@ -143,7 +143,7 @@ class BlockTables(NamedTuple):
     starts: Ints
 
     def sums(self, population: Population) -> Floats:
-        """(3, N) sums over the stem and all blocks; whole numbers, and so exact in any order."""
+        """Return (3, N) sums over the stem and all blocks; whole numbers, and so exact in any order."""
         sums = np.empty((len(self.costs), len(population)))
         for begin in range(0, len(population), CHUNK):
             chunk = slice(begin, begin + CHUNK)
@@ -159,7 +159,7 @@ BLOCK_CODES = NUM_WIDTHS * NUM_WIDTHS * NUM_EXPANSIONS
 
 
 def block_codes(size: Size, population: Population) -> Ints:
-    """(N, 1 + B) what the stem and each block cost depends on, as one number: channels in and out, and expansion."""
+    """Return (N, 1 + B) what the stem and each block cost depends on, coded: channels in and out, and expansion."""
     widths, expansions = places_of(WIDTHS), places_of((0, *EXPANSIONS))
     stages = stage_columns(size)
     codes = np.empty((len(population), 1 + sum(stage.stop - stage.start - 2 for stage in stages)), dtype=np.int64)
@@ -232,7 +232,7 @@ def block_tables(size: Size, image_hw: tuple[int, int]) -> BlockTables:
 
 
 def _costs_by_block(size: Size, rows: Population, image_hw: tuple[int, int]) -> Floats:
-    """(3, 1 + B, N) multiply-adds, parameters and layers of the stem and every block."""
+    """Return (3, 1 + B, N) multiply-adds, parameters and layers of the stem and every block."""
     layers = ofa_layers(size, rows, image_hw)
     num_blocks = 1 + sum(least + DEPTHS[-1] for least in size.depths)
     costs = np.zeros((3, num_blocks, len(rows)))

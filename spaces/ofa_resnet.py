@@ -138,7 +138,7 @@ class OFAResNetSpace(Space):
         return [settings for settings in found if settings is not None]
 
     def sample(self, num: int, rng: np.random.Generator) -> Population:
-        """(num, G) valid rows, uniform over all settings: each setting of a stage is as likely as any other."""
+        """Return (num, G) valid rows, uniform over all settings: each setting of a stage is as likely as any other."""
         rows = np.empty((num, self.num_genes), dtype=np.int64)
         for column in range(STEM_COLUMNS):
             rows[:, column] = self.genes[column].draw(num, rng)
@@ -167,7 +167,7 @@ class OFAResNetSpace(Space):
         return np.concatenate([part[place] for part, place in zip(settings, places.T, strict=True)], axis=1)
 
     def mutate(self, population: Population, rng: np.random.Generator) -> Population:
-        """(N, G) mutants: every gene is drawn anew with probability 0.1, and may be drawn as it was."""
+        """Return (N, G) mutants: every gene is drawn anew with probability 0.1, and may be drawn as it was."""
         fresh = np.stack([gene.draw(len(population), rng) for gene in self.genes], axis=1)
         return self.repair(np.where(rng.random(population.shape) < MUTATION_PROBABILITY, fresh, population))
 
@@ -237,7 +237,7 @@ class OFAResNetSpace(Space):
     # ---- costs ------------------------------------------------------------------------------------------------------
 
     def cost(self, population: Population, image_hw: tuple[int, int] | None = None) -> Costs:
-        """`gmacs`, `params_m` and `layers` of the backbone at `image_hw`, each (N,): one look-up for each block."""
+        """Return `gmacs`, `params_m`, `layers` of the backbone at `image_hw`, each (N,), by one look-up per block."""
         tables = block_tables(self.size, image_hw or self.image_hw)
         macs, params, layers = tables.sums(population)
         return {"gmacs": macs / 1e9, "params_m": params / 1e6, "layers": layers}

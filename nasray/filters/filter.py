@@ -89,7 +89,7 @@ class PathFilter:
             ).eval()
 
     def bucket_of(self, population: Population) -> Ints:
-        """(N,) the bucket of each of (N, G) rows."""
+        """Return (N,) the bucket of each of (N, G) rows."""
         costs = self.cost(population)
         if self.buckets.cost not in costs:
             raise NasrayError(
@@ -98,11 +98,11 @@ class PathFilter:
         return self.buckets.of(costs[self.buckets.cost])
 
     def inputs(self, population: Population) -> tuple[torch.Tensor, torch.Tensor]:
-        """(N, L) tokens and (N,) buckets of (N, G) rows."""
+        """Return (N, L) tokens and (N,) buckets of (N, G) rows."""
         return torch.from_numpy(self.space.tokens(population).ids), torch.from_numpy(self.bucket_of(population))
 
     def __call__(self, population: Population) -> Floats:
-        """(N,) scores of (N, G) rows: what comes before the network's sigmoid."""
+        """Return (N,) scores of (N, G) rows: what comes before the network's sigmoid."""
         tokens, bucket = self.inputs(population)
         scores = np.empty(len(population))
         with torch.inference_mode(), computing_threads(self.threads):

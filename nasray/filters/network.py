@@ -67,7 +67,7 @@ class FilterNetwork(nn.Module):
 
 
 def _encoded(position: Tensor, dim: int, literal: bool) -> Tensor:
-    """(L, D) sines and cosines of positions."""
+    """Return (L, D) sines and cosines of positions."""
     longest = int(position.max()) + 1 if literal else dim
     rates = torch.exp(-math.log(10_000.0) * torch.arange(0, dim, 2) / longest)
     angles = position[:, None].float() * rates

@@ -153,7 +153,7 @@ class _Settings:
         return group, has
 
     def paths_with(self, operation: Operation, num: int, rng: np.random.Generator) -> Population:
-        """(num, G) paths, uniform among those that have an operation.
+        """Return (num, G) paths, uniform among those that have an operation.
 
         Raises:
             NasrayError: If none has it.
