@@ -14,12 +14,13 @@ from nasray.cluster.run_folder import RunFolder
 from nasray.cluster.tensorboard import EventWriter, last_step
 from nasray.searchers import Metrics
 from nasray.spaces import Population
+from nasray.spaces.budget import cost_scope
 
 COSTS = {
     "gmacs": "multiply-adds of convolutions and linear layers / 1e9",
     "params_m": "parameters / 1e6",
-    "layers": "layers of the main branch",
-    "latency_ms": "milliseconds, predicted from a table of measured blocks",
+    "layers": "layers of the architecture's main branch",
+    "latency_ms": "milliseconds of the architecture alone, predicted from a table of measured blocks",
 }
 BEST_INTERVAL = 5.0  # least seconds between two writes of best.json while the search goes on
 
@@ -88,7 +89,7 @@ class Recorder:
         space = self.searcher.space
         image_hw = None if space.image_hw is None else list(space.image_hw)
         costs = {name: COSTS.get(name, "as the space counts it") for name in self.leaders.costs}
-        return {"scope": space.cost_scope, "image_hw": image_hw, "costs": costs}
+        return {"scope": cost_scope(self.searcher.cost, space), "image_hw": image_hw, "costs": costs}
 
     def finish(self) -> None:
         """Write best.json and close what is open."""

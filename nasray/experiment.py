@@ -16,6 +16,7 @@ from pydantic import AfterValidator, TypeAdapter
 from nasray.architectures import ARCHITECTURES
 from nasray.cluster.resources import Resources as TrialResources
 from nasray.configuration import describe_versions, git_revision, overridden, shipped_names
+from nasray.counting import CountedOptions, Scope
 from nasray.evaluators import EVALUATORS
 from nasray.options import Chosen, ChosenEach, options_of
 from nasray.registry import SEARCHERS, SPACES, Registry
@@ -54,7 +55,7 @@ def _check_reference(name: str) -> str:
 
 @checked
 class BudgetOptions:
-    """Bounds on the backbone's costs at the space's image size; what is left out is unbounded.
+    """Bounds on costs at the space's image size, of what `costs` says; what is left out is unbounded.
 
     Attributes:
         gmacs: Maximum multiply-adds of convolutions, / 1e9.
@@ -127,12 +128,15 @@ class Experiment:
         images: Image folder of the trainings for classification, instead of their recipes' own.
         holdout: Images of the training set that a supernet is not trained on, on which its paths are compared; 0
             compares them on the split val.
-        recipe: Recipe of the stages that train and name none.
+        recipe: Recipe of the stages that train and name none; its detector is what `costs: detector` counts.
+        costs: What budgets and costs count: the backbone, or the whole detector of `recipe`; what the space counts if
+            left out. Only gmacs and params_m are of a detector.
         minimize: Costs to minimize beside maximizing the score (multi-objective searchers).
         reference: A named architecture to set the winner beside in the report.
         space: Space of the architectures.
         searcher: Searcher of the space.
         evaluator: Evaluator of architectures.
+        counted: Detector that `costs: detector` counts.
         budget: Bounds on costs.
         latency: Where and how latency_ms is measured.
         resources: Resources of a trial, and where it runs.
@@ -148,11 +152,13 @@ class Experiment:
     images: Text | None = None
     holdout: Natural = 0
     recipe: Text | None = None
+    costs: Scope | None = None
     minimize: tuple[Text, ...] = ()
     reference: Annotated[str, AfterValidator(_check_reference)] | None = None
     space: Annotated[Any, SPACE] = field(default_factory=SPACE.make_default)
     searcher: Annotated[Any, SEARCHER] = field(default_factory=SEARCHER.make_default)
     evaluator: Annotated[Any, EVALUATOR] = field(default_factory=EVALUATOR.make_default)
+    counted: CountedOptions = field(default_factory=CountedOptions)
     budget: BudgetOptions = field(default_factory=BudgetOptions)
     latency: LatencyOptions = field(default_factory=LatencyOptions)
     resources: ResourceOptions = field(default_factory=ResourceOptions)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nasray.cluster.resources import Resources
+from nasray.counting import counted_cost
 from nasray.evaluators import EVALUATORS
 from nasray.experiment import BudgetOptions, Experiment
 from nasray.options import make_part
@@ -29,11 +30,13 @@ class Parts:
 
     Attributes:
         space: What can be built.
+        cost: What is counted of it, measured latency left out.
         searcher: How to search it, within which budget, by which costs; fresh.
         evaluator: What an architecture is worth; an option that names a stage is still that name.
     """
 
     space: Any
+    cost: CostFunction
     searcher: Searcher
     evaluator: Evaluator
 
@@ -53,16 +56,17 @@ def make_parts(experiment: Experiment, space: Space | None = None) -> Parts:
         NasrayError: for whatever does not go together.
     """
     space = space or make_part(experiment.space)
-    return Parts(space, _make_searcher(experiment, space), _make_evaluator(experiment, space))
+    cost = counted_cost(experiment, space)
+    return Parts(space, cost, _make_searcher(experiment, space, cost), _make_evaluator(experiment, space))
 
 
-def _make_searcher(experiment: Experiment, space: Space) -> Searcher:
+def _make_searcher(experiment: Experiment, space: Space, cost: CostFunction) -> Searcher:
     objectives = (Objective("score"), *(Objective(name, "min") for name in _minimized(experiment, space)))
     searcher: Searcher = make_part(
         experiment.searcher,
         space=space,
         budget=make_budget(experiment.budget),
-        cost=_make_cost(experiment, space),
+        cost=_with_latency(experiment, space, cost),
         objectives=objectives,
         seed=experiment.seed,
         evaluations=experiment.evaluations,
@@ -79,19 +83,18 @@ def make_budget(options: BudgetOptions) -> Budget:
     )
 
 
-def _make_cost(experiment: Experiment, space: Any) -> CostFunction:
-    """Return the costs of the space, with measured latency where the experiment asks for it."""
+def _with_latency(experiment: Experiment, space: Any, cost: CostFunction) -> CostFunction:
+    """Return costs with measured latency where the experiment asks for it."""
     given = {name: value for name, value in vars(experiment.latency).items() if value is not None}
     if experiment.budget.latency_ms is not None or "latency_ms" in experiment.minimize:
         from nasray.latency import LatencyCost
 
-        return LatencyCost(space, resources=trial_resources(experiment), **given)
+        return LatencyCost(space, cost=cost, resources=trial_resources(experiment), **given)
     if given:
         raise NasrayError(
             f"latency.{next(iter(given))} is for searches with a bound on latency_ms, or that minimize it. Leave it "
             "out, or set budget.latency_ms"
         )
-    cost: CostFunction = space.cost
     return cost
 
 

@@ -9,12 +9,15 @@ from typing import Annotated, Any
 from pydantic import TypeAdapter
 
 from nasray.configuration import overridden
+from nasray.counting import CountedOptions, Scope, counted_cost
 from nasray.experiment import SPACE, BudgetOptions
 from nasray.options import make_part
 from nasray.parts import make_budget
 from nasray.spaces import Budget, NasrayError, Space
+from nasray.spaces.budget import cost_scope
 from nasray.spaces.profile import Profile, profile_space
 from nasray.validation import checked
+from nasray.values import Text
 
 
 @checked
@@ -23,10 +26,18 @@ class BudgetedSpace:
 
     Attributes:
         space: Space to describe.
-        budget: Bounds on its costs.
+        costs: What is counted, as in an experiment.
+        recipe: Recipe whose detector is counted.
+        data: Data whose classes are counted.
+        counted: Detector that is counted.
+        budget: Bounds on costs.
     """
 
     space: Annotated[Any, SPACE] = field(default_factory=SPACE.make_default)
+    costs: Scope | None = None
+    recipe: Text | None = None
+    data: Text | None = None
+    counted: CountedOptions = field(default_factory=CountedOptions)
     budget: BudgetOptions = field(default_factory=BudgetOptions)
 
     def __post_init__(self) -> None:
@@ -36,8 +47,8 @@ class BudgetedSpace:
 
 def profile_named_space(
     name: str, arguments: Sequence[str] = (), *, declared: Iterable[str] = ()
-) -> tuple[Space, Budget, Profile]:
-    """Return a space, a budget and the profile.
+) -> tuple[Space, Budget, Profile, str]:
+    """Return a space, a budget, the profile, and what its costs are of.
 
     Args:
         name: Name of the space.
@@ -52,4 +63,5 @@ def profile_named_space(
         raise NasrayError(f"--space.name: the space is {name!r} already. Leave it out, or list another space")
     found = overridden(TypeAdapter(BudgetedSpace), BudgetedSpace, content, arguments, f"space {name}", declared)
     space, budget = make_part(found.space), make_budget(found.budget)
-    return space, budget, profile_space(space, budget)
+    cost = counted_cost(found, space)
+    return space, budget, profile_space(space, budget, cost=cost), cost_scope(cost, space)

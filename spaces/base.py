@@ -278,6 +278,15 @@ class Space(ABC):
         del population
         return {}
 
+    def map_channels(self, population: Population) -> dict[int, NDArray[np.int64]]:
+        """Channels of the maps that a detector takes from each row's backbone, (N,) by reduction, finest first.
+
+        A reduction is a power of two: of an image of H rows a map has H / reduction, rounded up. By default there are
+        none: the networks are no backbones, or the sizes of their maps are not fixed.
+        """
+        del population
+        return {}
+
     def start(self) -> Population:
         """Return (K, G) rows from which an evolution starts; none (K = 0) means: from a random sample."""
         return np.empty((0, self.num_genes), dtype=np.int64)

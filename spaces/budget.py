@@ -8,11 +8,18 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from nasray.spaces.base import Costs, Mask, Population
+from nasray.spaces.base import Costs, Mask, Population, Space
 from nasray.spaces.errors import NasrayError
 from nasray.spaces.ranges import check_finite
 
 CostFunction = Callable[[Population], Costs]
+"""Exact costs of a population, each an (N,) float array. What they are of is its attribute `scope`, if it has one."""
+
+
+def cost_scope(cost: CostFunction, space: Space) -> str:
+    """Return what costs are of, in a few words: as the function says, or else the space."""
+    scope: str = getattr(cost, "scope", space.cost_scope)
+    return scope
 
 
 @dataclass(frozen=True)

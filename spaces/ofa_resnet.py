@@ -262,6 +262,12 @@ class OFAResNetSpace(Space):
             "layers": layers + 1,
         }
 
+    def map_channels(self, population: Population) -> dict[int, Ints]:
+        """See `Space.map_channels`."""
+        widths = [population[:, stage.start + 1] for stage in self.stages]
+        channels = [np.asarray(choices, dtype=np.int64) for choices in channels_of(self.size).stages]
+        return {4 << index: channels[index][places_of(WIDTHS)[width]] for index, width in enumerate(widths)}
+
     def layers(self, population: Population, image_hw: tuple[int, int] | None = None) -> LayerTable:
         """Return the layers of the whole population."""
         return ofa_layers(self.size, population, image_hw or self.image_hw)

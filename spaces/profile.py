@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from nasray.spaces.base import Population, Space
-from nasray.spaces.budget import Budget
+from nasray.spaces.budget import Budget, CostFunction
 from nasray.spaces.errors import NasrayError
 from nasray.spaces.groups import group_settings
 
@@ -59,24 +59,32 @@ class Profile:
     interval: tuple[float, float] | None
 
 
-def profile_space(space: Space, budget: Budget | None = None, *, seed: int = 0, num: int = NUM_SAMPLES) -> Profile:
+def profile_space(
+    space: Space,
+    budget: Budget | None = None,
+    *,
+    cost: CostFunction | None = None,
+    seed: int = 0,
+    num: int = NUM_SAMPLES,
+) -> Profile:
     """Return the profile of a space.
 
     Args:
         space: Space to describe.
         budget: Bounds on its costs, whose share is estimated.
+        cost: Function that returns the costs; the space's own by default.
         seed: Seed of the random architectures.
         num: Number of random architectures; spaces of no more are listed.
 
     Raises:
         NasrayError: for a budget on a cost that the space does not have.
     """
-    budget = budget or Budget()
+    budget, cost = budget or Budget(), cost or space.cost
     rows = _list(space, num)
     is_whole = rows is not None
     if rows is None:
         rows = space.sample(num, np.random.default_rng(seed))
-    costs = space.cost(rows)
+    costs = cost(rows)
     if missing := [name for name in budget.names if name not in costs]:
         raise NasrayError(
             f"budget on {', '.join(missing)}: space {space.family!r} does not have that cost. "
@@ -86,7 +94,10 @@ def profile_space(space: Space, budget: Budget | None = None, *, seed: int = 0, 
     for name, values in costs.items():
         ends = [float(values.min()), float(values.max())]
         if not is_whole:
-            ends = [_end(space, name, rows[values.argmin()], -1.0), _end(space, name, rows[values.argmax()], 1.0)]
+            ends = [
+                _end(space, cost, name, rows[values.argmin()], -1.0),
+                _end(space, cost, name, rows[values.argmax()], 1.0),
+            ]
         ranges[name] = CostRange(ends[0], float(np.median(values)), ends[1])
     share, interval = None, None
     if budget.names:
@@ -115,16 +126,16 @@ def _list(space: Space, most: int) -> Population | None:
     return rows
 
 
-def _end(space: Space, name: str, row: Population, sign: float) -> float:
+def _end(space: Space, cost: CostFunction, name: str, row: Population, sign: float) -> float:
     """Return the end of a cost's range, gene by gene from a row; +1 for the upper end."""
-    best = float(space.cost(row[None])[name][0])
+    best = float(cost(row[None])[name][0])
     for _ in range(MAX_ROUNDS):
         before = best
         for column, gene in enumerate(space.genes):
             others = np.repeat(row[None], len(gene.values), axis=0)
             others[:, column] = gene.values
             others = space.repair(others)
-            values = space.cost(others)[name]
+            values = cost(others)[name]
             place = int((sign * values).argmax())
             if sign * values[place] > sign * best:
                 row, best = others[place], float(values[place])

@@ -287,6 +287,10 @@ class RestrictedSpace(Space):
         """Return the space's costs."""
         return self.space.cost(population)
 
+    def map_channels(self, population: Population) -> dict[int, NDArray[np.int64]]:
+        """Return the channels of the space's maps."""
+        return self.space.map_channels(population)
+
     def tokens(self, population: Population) -> Tokens:
         """Return the space's tokens, so that one path filter serves both."""
         return self.space.tokens(population)

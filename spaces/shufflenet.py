@@ -189,6 +189,10 @@ class ShuffleNetSpace(Space):
             "layers": costs["layers"] + 2,
         }
 
+    def map_channels(self, population: Population) -> dict[int, Ints]:
+        """See `Space.map_channels`; the same of all rows."""
+        return {4 << index: np.full(len(population), width) for index, width in enumerate(self.size.widths)}
+
     def layers(self, population: Population, image_hw: tuple[int, int] | None = None) -> LayerTable:
         """Return the layers of the whole population."""
         return shufflenet_layers(self.size, population, image_hw or self.image_hw)

@@ -45,7 +45,7 @@ from nasray.spaces.ranges import (
     check_whole,
     shortened,
 )
-from nasray.spaces.staged_layers import staged_layers
+from nasray.spaces.staged_layers import stage_widths, staged_layers
 from nasray.spaces.staged_mutation import DEPTH_STEPS, scaled, settle_depths, width_values
 
 Ints = NDArray[np.int64]
@@ -314,11 +314,14 @@ class StagedSpace(Space):
         """Return `gmacs`, `params_m` and `layers` of the backbone at `image_hw`, each (N,)."""
         return self.layers(population).cost()
 
+    def map_channels(self, population: Population) -> dict[int, Ints]:
+        """See `Space.map_channels`."""
+        return stage_widths(self.split(population)[1], self.level_of_part.tolist())
+
     def layers(self, population: Population, image_hw: tuple[int, int] | None = None) -> LayerTable:
         """Return the layers of the whole population."""
         stem, parts = self.split(population)
-        parts_t = parts.transpose(1, 2, 0).astype(np.float64)
-        strides = np.where(self.is_first, 2, 1)
+        parts_t, strides = parts.transpose(1, 2, 0).astype(np.float64), np.where(self.is_first, 2, 1)
         return staged_layers(self.block, stem.astype(np.float64), parts_t, strides, image_hw or self.image_hw)
 
 

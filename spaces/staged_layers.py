@@ -206,3 +206,17 @@ def gate_width(hidden: Floats) -> Floats:
     """Return the squeezed channels: a quarter of the hidden width, a multiple of 8, at least 8 (MobileNetV3)."""
     multiples: Floats = np.floor(hidden / 4 / 8 + 0.5) * 8
     return np.maximum(8.0, multiples)
+
+
+def stage_widths(parts: Ints, levels: Sequence[int]) -> dict[int, Ints]:
+    """Return the (N,) widths of the stages, those of the last part that is there, by reduction.
+
+    Args:
+        parts: (N, S, P) kernel, width, [mid,] depth of every part; depth 0 where a part is absent.
+        levels: (S,) stage of each part, 2 for C2; the first part of a stage is there.
+    """
+    widths: dict[int, Ints] = {}
+    for part, level in enumerate(levels):
+        own = parts[:, part, 1]
+        widths[2**level] = np.where(parts[:, part, -1] > 0, own, widths.get(2**level, own))
+    return widths

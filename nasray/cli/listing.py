@@ -22,13 +22,13 @@ def add_commands(commands: Any) -> None:
     sub.add_argument("name", nargs="?", metavar="NAME", help=text)
     sub.epilog = (
         "`nasray list spaces shufflenet --space.size large --budget.gmacs 1.3` prints what a budget leaves of a space; "
-        "options of the space and of the budget are keys of an experiment."
+        "options of the space and of the budget, and `--costs detector --recipe NAME`, are keys of an experiment."
     )
 
 
 def _list(known: Any) -> None:
     if known.overrides and (known.what != "spaces" or known.name is None):
-        if not known.overrides[0].startswith(("--space.", "--budget.")):
+        if not known.overrides[0].startswith(("--space.", "--budget.", "--counted.", "--costs", "--recipe", "--data")):
             raise unexpected(known.overrides[0], known.declared, known.parser.prog)
         raise NasrayError(
             f"{known.overrides[0]} is for `nasray list spaces NAME`, whose profile it changes. Name a space, or leave "
@@ -73,12 +73,12 @@ def _profile(known: Any) -> dict[str, Any]:
     """Return the figures of a space, and what a budget leaves of it."""
     from nasray.profiling import profile_named_space
 
-    space, budget, profile = profile_named_space(known.name, known.overrides, declared=known.declared)
+    space, budget, profile, scope = profile_named_space(known.name, known.overrides, declared=known.declared)
     return {
         "num_architectures": profile.num_architectures,
         "num_looked_at": profile.num_looked_at,
         "is_whole": profile.is_whole,
-        "cost_scope": space.cost_scope,
+        "cost_scope": scope,
         "image_hw": space.image_hw,
         "costs": {name: vars(values) for name, values in profile.costs.items()},
         "budget": str(budget) if budget.names else None,

@@ -177,6 +177,7 @@ def _agreement(known: Any) -> None:
     result = agreement_report(
         space,
         Budget(upper, {"gmacs": least}),
+        cost=plan.parts.cost,
         num=known.architectures,
         repeats=known.repeats,
         seed=known.seed,

@@ -13,7 +13,8 @@ from nasray.cluster.progress import say
 from nasray.cluster.resources import Resources
 from nasray.latency.setting import Setting
 from nasray.latency.table import LatencyTable
-from nasray.spaces import Costs, LayerTable, NasrayError, Population
+from nasray.spaces import CostFunction, Costs, LayerTable, NasrayError, Population
+from nasray.spaces.budget import cost_scope
 from nasray.spaces.staged import StagedSpace
 
 
@@ -44,6 +45,7 @@ class LatencyCost:
 
     Args:
         space: What the genes mean; latency is that of the backbone at the space's image size.
+        cost: Function that returns all other costs; the space's own if left out.
         batch_size: Images in one pass; `latency_ms` is that of the pass.
         device: "cpu" or "cuda".
         dtype: "float32", "float16" or "bfloat16".
@@ -57,6 +59,7 @@ class LatencyCost:
         self,
         space: StagedSpace,
         *,
+        cost: CostFunction | None = None,
         batch_size: int = 1,
         device: str = "cpu",
         dtype: str = "float32",
@@ -70,12 +73,18 @@ class LatencyCost:
                 "Write one (see nasray.spaces.layers), or leave latency_ms out"
             )
         self.space, self.batch_size, self.device, self.dtype = space, batch_size, device, dtype
+        self.cost: CostFunction = cost or space.cost
         self.resources = resources or Resources()
         self.table: LatencyTable | None = None
 
+    @property
+    def scope(self) -> str:
+        """Return what all costs but `latency_ms` are of."""
+        return cost_scope(self.cost, self.space)
+
     def __call__(self, population: Population) -> Costs:
-        """Return the space's costs and `latency_ms`, each (N,)."""
-        costs = self.space.cost(population)
+        """Return the other costs and `latency_ms`, each (N,)."""
+        costs = self.cost(population)
         if not len(population):
             return {**costs, "latency_ms": np.empty(0)}
         if self.table is None:

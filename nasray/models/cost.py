@@ -6,13 +6,19 @@ on several levels counts on each.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import OrderedDict, defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from nasray.architectures import has_layers, is_supernet, slots
+from nasray.models import build
+from nasray.models.detectors import assemble_detector, build_detector
 from nasray.spaces import Architecture
 
 CONVENTIONS = {
@@ -22,6 +28,8 @@ CONVENTIONS = {
     "each input of a pool",
 }
 """How multiply-adds can be counted."""
+UNITS = {"params_m": 1e6, **dict.fromkeys(CONVENTIONS, 1e9)}
+"""What a count is divided by to be the figure of its name."""
 
 
 @dataclass(frozen=True)
@@ -111,17 +119,17 @@ def backbone_cost(architecture: Architecture, image_hw: tuple[int, int]) -> dict
     Raises:
         NasrayError: if no network can be built of it.
     """
-    import torch
-    from torch.utils.flop_counter import FlopCounterMode
+    macs, params = _count_backbone(architecture, image_hw)
+    return {"gmacs": macs / UNITS["gmacs"], "params_m": params / UNITS["params_m"]}
 
-    from nasray.models import build
 
+def _count_backbone(architecture: Architecture, image_hw: tuple[int, int]) -> tuple[int, int]:
+    """Return multiply-adds and parameters, counted by PyTorch."""
     with torch.device("meta"):
         network, images = build(architecture).eval(), torch.empty(1, 3, *image_hw)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         network(images)
-    params = sum(parameter.numel() for parameter in network.parameters())
-    return {"gmacs": counter.get_total_flops() / 2e9, "params_m": params / 1e6}
+    return counter.get_total_flops() // 2, sum(parameter.numel() for parameter in network.parameters())
 
 
 def detector_cost(
@@ -144,46 +152,94 @@ def detector_cost(
     Raises:
         NasrayError: if detector, architecture and options do not go together.
     """
-    import torch
-
-    from nasray.models.detectors import assemble_detector
-
     with torch.device("meta"):
-        detector = assemble_detector(name, architecture, num_classes, **options).eval()
-        images = torch.empty(1, 3, *image_hw)
-    counts: dict[str, dict[str, float]] = defaultdict(lambda: dict.fromkeys(("params_m", *CONVENTIONS), 0.0))
+        detector = assemble_detector(name, architecture, num_classes, **options)
+    counts = _count_parts(detector, image_hw)
+    backbone = slots(architecture).get("backbone")
+    if backbone is not None and not has_layers(backbone) and not is_supernet(backbone):
+        # Layers of libraries multiply beside their modules too, as attention does.
+        beside = _count_backbone(backbone, image_hw)[0] - counts["backbone"]["gmacs"]
+        for convention in CONVENTIONS:
+            counts["backbone"][convention] += beside
+    parts = {part: numbers for part, numbers in counts.items() if any(numbers.values())}
+    parts["total"] = {key: sum(numbers[key] for numbers in parts.values()) for key in UNITS}
+    return {part: {key: number / UNITS[key] for key, number in numbers.items()} for part, numbers in parts.items()}
+
+
+def count_around(
+    name: str,
+    maps: Mapping[int, int],
+    image_hw: tuple[int, int],
+    /,
+    *,
+    num_classes: int = 80,
+    head: Architecture | None = None,
+    **options: Any,
+) -> tuple[int, int]:
+    """Return multiply-adds and parameters of a detector without its backbone, whole numbers.
+
+    Args:
+        name: Name of the detector.
+        maps: Channels of the backbone's maps by reduction.
+        image_hw: Height and width of the image in pixels.
+        num_classes: Classes of the detector.
+        head: Architecture in its slot for a head; the detector's own if left out.
+        **options: Options of the detector.
+
+    Raises:
+        NasrayError: if detector, maps, head and options do not go together.
+    """
+    make_head = partial(build, head) if head else None
+    with torch.device("meta"):
+        detector = build_detector(name, _GivenMaps(maps), num_classes, make_head, **options)
+    counts = _count_parts(detector, image_hw).values()
+    return sum(numbers["gmacs"] for numbers in counts), sum(numbers["params_m"] for numbers in counts)
+
+
+class _GivenMaps(nn.Module):
+    """A backbone that gives maps with these channels by reduction, and computes nothing."""
+
+    def __init__(self, channels: Mapping[int, int]) -> None:
+        super().__init__()
+        self.channels = channels
+        self.feature_info = [{"num_chs": num, "reduction": step, "module": ""} for step, num in channels.items()]
+        self.out_channels = list(channels.values())
+
+    def forward(self, images: Tensor) -> OrderedDict[str, Tensor]:
+        num, _, height, width = images.shape
+        maps: OrderedDict[str, Tensor] = OrderedDict()
+        for step, channels in self.channels.items():
+            maps[str(step)] = images.new_empty(num, channels, -(-height // step), -(-width // step))
+        return maps
+
+
+def _count_parts(detector: nn.Module, image_hw: tuple[int, int]) -> dict[str, dict[str, int]]:
+    """Return whole numbers by the keys of `UNITS`, of every part of a detector on the meta device."""
+    counts: dict[str, dict[str, int]] = defaultdict(lambda: dict.fromkeys(UNITS, 0))
     for path, parameter in detector.named_parameters():
-        counts[_part(path)]["params_m"] += parameter.numel() / 1e6
+        counts[_part(path)]["params_m"] += parameter.numel()
     handles = [
         module.register_forward_hook(_hook(counts[_part(path)]))
         for path, module in detector.named_modules()
         if not any(module.children())
     ]
     with torch.no_grad():
-        detector(images)
+        detector.eval()(torch.empty(1, 3, *image_hw, device="meta"))
     for handle in handles:
         handle.remove()
-    backbone = slots(architecture).get("backbone")
-    if backbone is not None and not has_layers(backbone) and not is_supernet(backbone):
-        # Layers of libraries multiply beside their modules too, as attention does.
-        beside = backbone_cost(backbone, image_hw)["gmacs"] - counts["backbone"]["gmacs"]
-        for convention in CONVENTIONS:
-            counts["backbone"][convention] += beside
-    parts = {part: figures for part, figures in counts.items() if any(figures.values())}
-    total = {key: sum(figures[key] for figures in parts.values()) for key in ("params_m", *CONVENTIONS)}
-    return {**parts, "total": total}
+    return counts
 
 
 def _part(path: str) -> str:
     return "backbone.stem" if path.startswith("backbone.stem") else path.split(".")[0]
 
 
-def _hook(figures: dict[str, float]) -> Any:
+def _hook(numbers: dict[str, int]) -> Any:
     def count(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
         macs, bias, other = module_macs(module, inputs[0], output)
-        figures["gmacs"] += macs / 1e9
-        figures["gmacs_bias"] += (macs + bias) / 1e9
-        figures["gmacs_mmcv"] += (macs + bias + other) / 1e9
+        numbers["gmacs"] += macs
+        numbers["gmacs_bias"] += macs + bias
+        numbers["gmacs_mmcv"] += macs + bias + other
 
     return count
 

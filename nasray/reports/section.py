@@ -15,7 +15,7 @@ from nasray.cluster import RunFolder
 from nasray.loading import known_plan
 from nasray.reports.data import RunData
 from nasray.reports.figures import Plot
-from nasray.spaces import Architecture, Space
+from nasray.spaces import Architecture, CostFunction, Space
 from nasray.stages import Plan, winner_stages
 
 if TYPE_CHECKING:
@@ -68,6 +68,11 @@ class Subject:
     def plan(self) -> Plan | None:
         """The plan of the run; None where it was begun from Python with parts of its own."""
         return known_plan(self.folder) if self.folder.is_run() else None
+
+    @cached_property
+    def cost(self) -> CostFunction:
+        """Cost function of what the run counts; measured costs are left out."""
+        return self.plan.parts.cost if self.plan else self.space.cost
 
     def kind_of(self, stage: str) -> str:
         """Return the kind of one of the run's stages; `train` where the run does not say."""

@@ -26,7 +26,7 @@ from nasray.scores.entropy import (
 )
 from nasray.scores.ranking import MIN_NUM, rank_agreement, rank_correlations
 from nasray.searchers import RandomSearch
-from nasray.spaces import Architecture, Budget, NasrayError
+from nasray.spaces import Architecture, Budget, CostFunction, NasrayError
 
 if TYPE_CHECKING:
     from nasray.spaces.staged import StagedSpace
@@ -38,6 +38,7 @@ def agreement_report(
     space: StagedSpace,
     budget: Budget,
     *,
+    cost: CostFunction | None = None,
     num: int = 200,
     repeats: int = 16,
     seed: int = 0,
@@ -57,6 +58,7 @@ def agreement_report(
     Args:
         space: A space of staged networks.
         budget: Budget with a lower bound on `gmacs` (such as 70 to 91): over all costs every score ranks well.
+        cost: Function that returns what the budget bounds; the space's own costs by default.
         num: Number of random architectures within the budget.
         repeats: Number of forward passes per architecture, at least 2.
         seed: Seed of architectures and passes.
@@ -87,7 +89,8 @@ def agreement_report(
     """
     if num < 2 or repeats < 2:
         raise NasrayError(f"an agreement report needs num >= 2 and repeats >= 2, got num={num} and repeats={repeats}")
-    genes = RandomSearch(space, budget=budget, seed=seed).ask(num).genes
+    searcher = RandomSearch(space, budget=budget, cost=cost, seed=seed)
+    genes = searcher.ask(num).genes
     texts = space.texts(genes)
     tasks = [(text, seed, repeats, image_hw, residual) for text in texts]
     passes = []
@@ -98,7 +101,7 @@ def agreement_report(
     sampled_levels = np.stack(passes)  # (N, R, 5)
     sampled = _weighed(texts, sampled_levels, weights, size_factor, image_hw)  # (N, R)
 
-    table, costs = space.layers(genes), space.cost(genes)
+    table, costs = space.layers(genes), searcher.cost(genes)
     scores = {
         "closed_form": entropy_score(
             table, weights=weights, size_factor=size_factor, residual=residual, image_hw=image_hw

@@ -14,6 +14,7 @@ from typing import Any, cast
 
 from nasray.cluster import Resources, RunFolder
 from nasray.cluster.progress import say
+from nasray.counting import with_counted
 from nasray.experiment import Experiment
 from nasray.options import PartOptions, make_part
 from nasray.parts import Parts, make_parts, trial_resources, with_defaults
@@ -71,6 +72,7 @@ def make_plan(experiment: Experiment) -> Plan:
     Raises:
         NasrayError: for whatever does not go together.
     """
+    experiment = with_counted(experiment)
     parts = make_parts(experiment)
     experiment = with_defaults(_with_absolute_references(experiment), parts.searcher)
     stages = {name: _make_stage(name, options, experiment, parts) for name, options in experiment.stages.items()}
@@ -174,7 +176,7 @@ class Planned:
 
 
 def planned_stages(plan: Plan) -> list[Planned]:
-    """Return what a run does, stage by stage; no data is opened, and nothing written.
+    """Return what a run does, stage by stage; nothing is written.
 
     Raises:
         NasrayError: for a recipe that is not there, or of the wrong task.

@@ -5,12 +5,15 @@ from __future__ import annotations
 import dataclasses
 from typing import Annotated, Any
 
+import numpy as np
+
 from nasray.cluster import RunFolder, run_search
 from nasray.cluster.resources import cluster_address
 from nasray.devices import choose_device
 from nasray.experiment import EVALUATOR, SEARCHER, BudgetOptions, Experiment, describe_experiment
 from nasray.options import PartOptions
 from nasray.parts import Parts, make_parts, with_defaults
+from nasray.spaces.budget import cost_scope
 from nasray.spaces.ranges import MAX_BATCH, MAX_COUNT, MAX_IN_FLIGHT, Range
 from nasray.stages.base import SEARCH, Site, Stage, Work, references
 
@@ -72,6 +75,7 @@ class SearchStage(Stage):
         options = self.experiment.evaluator
         if getattr(options, "device", None) == "cuda" and not cluster_address(site.resources):
             choose_device("cuda")  # on a cluster another node may have one
+        self.parts.cost(self.parts.space.sample(1, np.random.default_rng(0)))  # a detector is built for it
         self.parts.searcher.check_feasible()
         evaluator_references = list(references(options))
         if evaluator_references and all(each.value not in site.stages for each in evaluator_references):
@@ -107,7 +111,10 @@ class SearchStage(Stage):
         """See `Stage.plan`."""
         own = self.experiment
         trials = -(-own.evaluations // (own.batch_size or 1))
-        return Work(trials=trials, text=f"{own.evaluations:,} evaluations by {own.searcher.name}, {own.evaluator.name}")
+        text = f"{own.evaluations:,} evaluations by {own.searcher.name}, {own.evaluator.name}"
+        if own.costs == "detector":
+            text += f"; costs of the {cost_scope(self.parts.cost, self.parts.space)}"
+        return Work(trials=trials, text=text)
 
     def parts_at(self, site: Site) -> Parts:
         """Return the parts, made again with paths in place of stages where they refer to any.

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from nasray.architectures import layer_table
 from nasray.checkpoint import make_network
 from nasray.cluster import RunFolder
 from nasray.cluster.leaders import Entry
 from nasray.cluster.progress import counted
+from nasray.counting import NUM_CLASSES, costs_of
 from nasray.experiment import Experiment
 from nasray.finding import find_architecture
 from nasray.models.supernets import supernet_architecture
@@ -29,8 +29,6 @@ from nasray.training.folder import (
     read_summary,
 )
 
-NUM_CLASSES = {"detection": 80, "classification": 1000}
-"""Classes that a plan counts with: those of COCO and of ImageNet."""
 FIGURES = ("mAP", "AP50", "top1")
 
 
@@ -234,13 +232,12 @@ class TrainStage(Stage):
         groups: dict[str, list[dict[str, Any]]] = {}
         for training, summary in zip(trainings, summaries, strict=True):
             groups.setdefault(training.architecture.id, []).append(summary["best"])
-        image_hw = self.parts.space.image_hw
         by_id = {training.architecture.id: training.architecture for training in trainings}
         entries = []
         for number, (key, figures) in enumerate(groups.items()):
             names = [name for name in FIGURES if all(name in each for each in figures)]
             means = {name: sum(each[name] for each in figures) / len(figures) for name in names}
-            entries.append(Entry(by_id[key], number, means, _costs(by_id[key], image_hw)))
+            entries.append(Entry(by_id[key], number, means, costs_of(by_id[key], self.parts.cost, self.parts.space)))
         first = next(iter(entries[0].metrics), "")
         return sorted(entries, key=lambda entry: -entry.metrics.get(first, 0.0))
 
@@ -258,12 +255,3 @@ def _checkpoints_gib(recipe: Recipe, architecture: Architecture) -> float:
     num = sum(parameter.numel() for parameter in network.parameters())
     copies = 1 + (2 if recipe.optimizer.name == "adamw" else 1) + (recipe.ema > 0)
     return 4 * num * copies * (1 + recipe.keep_best) / 2**30
-
-
-def _costs(architecture: Architecture, image_hw: tuple[int, int] | None) -> dict[str, float]:
-    if image_hw is None:
-        return {}
-    try:
-        return {name: float(value[0]) for name, value in layer_table(architecture, image_hw).cost().items()}
-    except NasrayError:  # of a family that describes no layers
-        return {}

@@ -29,7 +29,7 @@ class Table(Space):
                 "costs": {
                     "gmacs": "multiply-adds of convolutions and linear layers / 1e9",
                     "params_m": "parameters / 1e6",
-                    "layers": "layers of the main branch",
+                    "layers": "layers of the architecture's main branch",
                 },
             },
         ),

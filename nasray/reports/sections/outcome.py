@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from nasray.architectures import has_layers, layer_table
 from nasray.comparison import part_ids, verdict_sentence
+from nasray.counting import costs_of
 from nasray.evaluation.statistics import share_interval
 from nasray.reports.data import finite_or_none
 from nasray.reports.figures import Floats, label
@@ -101,10 +101,10 @@ def random_scores(subject: Subject) -> dict[str, Any] | None:
 
 def _drawn_scores(subject: Subject) -> Floats | None:
     run = subject.run
-    if any(name not in subject.space.cost(run.genes[:0]) for name in run.budget.names):
+    if any(name not in subject.cost(run.genes[:0]) for name in run.budget.names):
         return None  # a measured cost: it would have to be measured again
     try:
-        genes = RandomSearch(subject.space, budget=run.budget, seed=0).ask(NUM_RANDOM).genes
+        genes = RandomSearch(subject.space, budget=run.budget, cost=subject.cost, seed=0).ask(NUM_RANDOM).genes
     except NasrayError:
         return None
     assert subject.evaluator is not None
@@ -125,16 +125,15 @@ def _own_random(subject: Subject) -> Floats | None:
 def reference_figures(subject: Subject) -> dict[str, Any] | None:
     """Return costs and score of the reference, and of the run's best that costs no more.
 
-    None without a reference whose layers are known. The score is None where the space does not hold the reference, or
+    None without a reference whose costs are known. The score is None where the space does not hold the reference, or
     it is not known in closed form; the rival where nothing in the run costs as little.
     """
     if subject.reference is None:
         return None
     run, objective = subject.run, subject.run.objectives[0]
-    if subject.space.image_hw is None or not has_layers(subject.reference):
+    costs = costs_of(subject.reference, subject.cost, subject.space)
+    if not costs:
         return None
-    table = layer_table(subject.reference, subject.space.image_hw)
-    costs = {name: float(value[0]) for name, value in table.cost().items()}
     found: dict[str, Any] = {"name": subject.reference_name, "costs": costs, "score": None, "rival": None}
     bounded = [name for name in run.budget.names if name in costs] or ["gmacs"]
     within = np.ones(len(run.ids), dtype=bool)

@@ -8,6 +8,7 @@ from nasray.latency import (
     LatencyCost,
 )
 from nasray.loading import parse_plan
+from nasray.models.detector_cost import DetectorCost
 from nasray.searchers import Evolution
 from nasray.spaces import Budget, NasrayError
 from tests.nasray.latency.common import HW, small_space
@@ -25,6 +26,18 @@ def test_cost_builds_nothing_before_it_is_asked_and_survives_pickling(cache):
     assert len(list(cache.rglob("*.json"))) == 1
     copy = pickle.loads(pickle.dumps(cost))
     np.testing.assert_array_equal(copy(population)["latency_ms"], costs["latency_ms"])
+
+
+def test_whole_detectors_are_counted_beside_the_backbones_latency(cache):
+    space = small_space()
+    rows = space.sample(5, np.random.default_rng(0))
+    whole = DetectorCost(space, "yolof", num_classes=3)
+    both = LatencyCost(space, cost=whole)
+    costs = both(rows)
+    assert both.scope == "detector yolof (3 classes)"
+    assert (costs["gmacs"] == whole(rows)["gmacs"]).all()
+    np.testing.assert_array_equal(costs["latency_ms"], LatencyCost(space)(rows)["latency_ms"])
+    assert LatencyCost(space).scope == "backbone"
 
 
 def test_evolution_keeps_a_latency_budget(cache):

@@ -1,0 +1,156 @@
+"""Costs of whole detectors around the backbones of a space, for whole populations.
+
+Needs no PyTorch until something is counted.
+
+Shapes: N architectures, M maps of a backbone.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nasray.architectures import compose, has_layers, is_supernet, layer_table, slots
+from nasray.models.detectors import DETECTORS, check_slots
+from nasray.spaces import Architecture, Costs, NasrayError, Population, Space
+
+Ints = NDArray[np.int64]
+
+UNITS = {"gmacs": 1e9, "params_m": 1e6}
+BASE, STEP, NUM_CHECKS = 64, 8, 3
+"""Channels at which the rest of a detector is counted, how many more its slopes are from, and further counts."""
+
+
+class DetectorCost:
+    """The costs of a space's backbones, `gmacs` and `params_m` with the rest of a detector: a searcher's `cost`.
+
+    The rest depends on the channels of the backbone's maps alone. Every detector of ours takes each map by layers that
+    grow in proportion to its channels, so M + 1 counts on PyTorch's meta device say what the rest is for any channels.
+    Further counts at other channels must agree; where they do not, as in a detector of another package, each
+    combination of channels is counted once. What is counted is what `nasray cost --detector` counts, to the last digit.
+
+    Args:
+        space: Space of backbones whose `map_channels` says the channels of their maps. Costs are at its `image_hw`.
+        name: Name of the detector.
+        num_classes: Classes of the detector.
+        head: Architecture in its slot for a head; the detector's own if left out.
+        source: Where the detector is from, for `scope`, such as "recipe maedet-fcos-3x".
+        **options: Options of the detector.
+
+    Raises:
+        NasrayError: for a space whose backbones do not say their maps, an image size that the detector's stride does
+            not divide, an unknown detector, or a head that it has no slot for.
+    """
+
+    def __init__(
+        self,
+        space: Space,
+        name: str,
+        /,
+        *,
+        num_classes: int = 80,
+        head: Architecture | None = None,
+        source: str = "",
+        **options: Any,
+    ) -> None:
+        none = np.empty((0, space.num_genes), dtype=np.int64)
+        self.reductions = tuple(space.map_channels(none))
+        if space.image_hw is None or not self.reductions or not UNITS.keys() <= space.cost(none).keys():
+            raise NasrayError(
+                f"costs of a whole detector need a space of backbones with the costs {' and '.join(UNITS)}, whose "
+                f"map_channels says the channels of their maps; space {space.family!r} is none. Leave costs out"
+            )
+        DETECTORS.check(name)
+        check_slots(name, ["head"] if head else [])
+        stride = DETECTORS[name].stride
+        if any(side % stride for side in space.image_hw):
+            given, fitting = ("x".join(map(str, sides)) for sides in (space.image_hw, _padded(space.image_hw, stride)))
+            raise NasrayError(
+                f"costs of a whole detector: sides of its images are multiples of {stride}, got {given}. Set "
+                f"space.image_hw to {fitting}"
+            )
+        self.space, self.name, self.num_classes, self.head = space, name, num_classes, head
+        self.source, self.options = source, options
+        self.image_hw: tuple[int, int] = space.image_hw
+        self._counted: dict[tuple[int, ...], tuple[int, int]] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_counted": {}}
+
+    @property
+    def scope(self) -> str:
+        """Return what is counted, in words."""
+        head = f" with head {self.head.family} {self.head.id}" if self.head else ""
+        about = ", ".join(filter(None, [self.source, f"{self.num_classes} classes"]))
+        return f"detector {self.name}{head} ({about})"
+
+    def __call__(self, population: Population) -> Costs:
+        """Return the space's costs, `gmacs` and `params_m` those of the whole detector, each (N,)."""
+        costs = dict(self.space.cost(population))
+        if not len(population):
+            return costs
+        channels = np.stack(list(self.space.map_channels(population).values()), axis=1)
+        rest = self._rest(channels)
+        for column, (name, unit) in enumerate(UNITS.items()):  # counts are whole numbers, and so the sums are exact
+            costs[name] = (np.rint(costs[name] * unit) + rest[:, column]) / unit
+        return costs
+
+    def of(self, architecture: Architecture) -> dict[str, float]:
+        """Return the costs of a whole detector around any one backbone, in the space or not.
+
+        Raises:
+            NasrayError: if no detector can be built around it.
+        """
+        from nasray.models.cost import detector_cost
+
+        if self.head is not None:
+            architecture = compose({**slots(architecture), "head": self.head})
+        costs = detector_cost(self.name, architecture, self.image_hw, num_classes=self.num_classes, **self.options)
+        found = {name: costs["total"][name] for name in UNITS}
+        backbone = slots(architecture).get("backbone")
+        if backbone is not None and has_layers(backbone) and not is_supernet(backbone):
+            found["layers"] = float(layer_table(backbone, self.image_hw).cost()["layers"][0])
+        return found
+
+    def _rest(self, channels: Ints) -> Ints:
+        """Return (N, 2) multiply-adds and parameters of the rest of the detector, of (N, M) channels."""
+        if self._law is not None:
+            rest: Ints = self._law[0] + channels @ self._law[1:]
+            return rest
+        rows, places = np.unique(channels, axis=0, return_inverse=True)
+        return self._count(rows)[places]
+
+    @cached_property
+    def _law(self) -> Ints | None:
+        """(1 + M, 2) the rest without any channels, and what each channel of a map adds; None where that is no law."""
+        num = len(self.reductions)
+        base = np.full(num, BASE)
+        try:
+            start, *more = self._count(np.concatenate([[base], base + STEP * np.eye(num, dtype=np.int64)]))
+            slopes = (np.array(more) - start) // STEP
+            law = np.concatenate([[start - base @ slopes], slopes])
+            others = np.random.default_rng(0).integers(1, 2 * BASE, (NUM_CHECKS, num)) * STEP
+            fits = (law[0] + others @ law[1:] == self._count(others)).all()
+        except NasrayError:  # it cannot be built around all of these
+            return None
+        return law if fits else None
+
+    def _count(self, channels: Ints) -> Ints:
+        """Return (N, 2) multiply-adds and parameters of the rest, of (N, M) channels; rows that are new are counted."""
+        from nasray.models.cost import count_around
+
+        for row in map(tuple, channels.tolist()):
+            if row not in self._counted:
+                maps = dict(zip(self.reductions, row, strict=True))
+                self._counted[row] = count_around(
+                    self.name, maps, self.image_hw, num_classes=self.num_classes, head=self.head, **self.options
+                )
+        return np.array([self._counted[row] for row in map(tuple, channels.tolist())], dtype=np.int64)
+
+
+def _padded(image_hw: tuple[int, int], stride: int) -> tuple[int, int]:
+    height, width = (-(-side // stride) * stride for side in image_hw)
+    return height, width
