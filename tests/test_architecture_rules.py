@@ -252,6 +252,12 @@ def test_files_can_be_read_in_a_sitting(path):
 
 
 @each_file
+def test_the_formatter_lays_out_every_line(path):
+    by_hand = [number for number, line in enumerate((ROOT / path).read_text().splitlines(), 1) if "# fmt: " in line]
+    assert not by_hand, f"{path}:{by_hand[0]} is laid out by hand"
+
+
+@each_file
 def test_every_module_has_a_test_at_its_path(path):
     own, elsewhere = place_of_test(path), TESTED_ELSEWHERE.get(path.as_posix())
     if (ROOT / own).exists():

@@ -191,5 +191,13 @@ def _share_between(angle: float, degrees: float) -> float:
     factor = math.exp(math.lgamma((degrees + 1) / 2) - math.lgamma(degrees / 2)) / math.sqrt(math.pi)
     # Beyond 12 standard deviations there is nothing, and a narrow peak is not missed between the nodes.
     angle = min(angle, 12 / math.sqrt(degrees)) if degrees > 100 else angle
+    return factor * _cosine_integral(angle, degrees - 1)
+
+
+def _cosine_integral(angle: float, power: float) -> float:
+    """Return the integral of cos(x) ** power over x from 0 to an angle of at most pi / 2."""
+    if power < 8:  # a broken power is not smooth at pi / 2, the less the smaller it is: by parts, from a larger one
+        rest = math.pow(math.cos(angle), power + 1) * math.sin(angle)
+        return ((power + 2) * _cosine_integral(angle, power + 2) - rest) / (power + 1)
     points = (_NODES + 1) / 2 * angle
-    return float(factor * angle / 2 * (_WEIGHTS * np.cos(points) ** (degrees - 1)).sum())
+    return float(angle / 2 * (_WEIGHTS * np.cos(points) ** power).sum())
