@@ -25,7 +25,8 @@ class Evolution(Breeding):
 
     Args:
         space: Space to search.
-        parents: Number of the best that may breed; a fifth of the population if left out.
+        parents: Number of the best that may breed; a fifth of the population if left out, and with several objectives
+            more than there are objectives.
         options: Further options; see `Breeding`.
     """
 
@@ -42,7 +43,12 @@ class Evolution(Breeding):
     @property
     def num_parents(self) -> int:
         """How many of the best may breed."""
-        return min(self._parents or max(self.population_size // 5, 2), self.population_size)
+        return min(self._parents or max(self.population_size // 5, self.min_parents), self.population_size)
+
+    @property
+    def min_parents(self) -> int:
+        """Least number of parents where it is left out."""
+        return 1
 
     def options(self) -> dict[str, Any]:
         """See `Searcher.options`."""

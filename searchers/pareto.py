@@ -23,6 +23,11 @@ class ParetoEvolution(Evolution):
 
     max_objectives = 8
 
+    @property
+    def min_parents(self) -> int:
+        """See `Evolution.min_parents`: the best by each objective, which rank first, and one between them."""
+        return len(self.objectives) + 1
+
     def _ranking(self) -> NDArray[np.int64]:
         """Return the indices by front, then by crowding distance, then by age."""
         fronts = front_numbers(self.values, enough=self.population_size)

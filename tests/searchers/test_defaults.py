@@ -1,8 +1,17 @@
+import numpy as np
 import pytest
 
 from nasray.cluster import OrderedSearch
-from nasray.searchers import SEARCHERS, CoarseToFineEvolution, Evolution, OptunaNSGA2, default_batches
-from nasray.searchers.testing import ToySpace
+from nasray.searchers import (
+    SEARCHERS,
+    CoarseToFineEvolution,
+    Evolution,
+    Objective,
+    OptunaNSGA2,
+    ParetoEvolution,
+    default_batches,
+)
+from nasray.searchers.testing import ToySpace, run_search
 
 SIZES = [1, 2, 5, 20, 50, 100, 300, 1000, 10_000, 100_000, 10_000_000]
 
@@ -20,10 +29,23 @@ def test_little_of_a_search_is_asked_for_before_anything_is_told(evaluations):
 @pytest.mark.parametrize("name", ["evolution", "coarse-to-fine", "pareto-evolution"])
 def test_sizes_of_an_evolution_follow_the_evaluations(name, evaluations):
     options = SEARCHERS[name](ToySpace(), evaluations=evaluations).options()
-    assert 2 <= options["parents"] < options["population_size"] <= max(evaluations / 5, 8)
+    least = 2 if name == "pareto-evolution" else 1  # here of one objective
+    assert least <= options["parents"] < options["population_size"] <= max(evaluations / 5, 8)
     assert options["initial"] <= max(evaluations / 5, 2)
     if 300 <= evaluations <= 1000:  # DetNAS's settings, which beat others there
         assert (options["population_size"], options["parents"], options["initial"]) == (50, 10, 50)
+
+
+def test_of_few_evaluations_the_best_alone_breeds_and_not_the_ends_of_a_front_alone():
+    assert Evolution(ToySpace(), evaluations=50).num_parents == 1
+    assert Evolution(ToySpace(), evaluations=100).num_parents == 3
+    both = (Objective("score"), Objective("gmacs", "min"))
+    searcher = ParetoEvolution(ToySpace(), evaluations=50, objectives=both, seed=0)
+    assert searcher.num_parents == 3
+    run_search(searcher, 24)
+    breeding = searcher.values[: searcher.num_parents]
+    ends = {int(column.argmax()) for column in searcher.values.T}
+    assert len(np.unique(breeding, axis=0)) > len(ends) == 2, "one between the ends breeds as well"
 
 
 def test_an_ordered_search_tells_its_searcher_the_evaluations():
