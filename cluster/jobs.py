@@ -21,12 +21,17 @@ from typing import Any
 from nasray.cluster import job
 from nasray.cluster.files import to_json
 from nasray.cluster.joining import find_token, wants_token
+from nasray.cluster.progress import say
 from nasray.cluster.reading import read_bytes, read_json, read_yaml, shown
 from nasray.spaces import NasrayError
 
 RUNS_ON_CLUSTER = "~/nasray-runs"
 STOP_SECONDS = 60
 """Seconds that a job has to end by itself when it is stopped."""
+NO_AGENT = "No available agent"
+"""What Ray says before a head's agent is up, which takes some seconds after `ray start`."""
+AGENT_SECONDS, AGENT_PAUSE = 60.0, 2.0
+"""Seconds for which a job is submitted again then, and between two times."""
 # Ray tells a job nothing of its Python. But the shell is a child of a worker, which is a child of the raylet, whose
 # arguments say how it starts workers.
 _WORKER_COMMAND = r"""sed -n 's/^--python_worker_command="\{0,1\}\([^ "]*\).*/\1/p'"""
@@ -68,11 +73,32 @@ def submit_job(address: str, command: Sequence[str]) -> str:
             "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_SECONDS),  # a training saves its state first
         }
         with _client(address) as client:
-            job_id: str = client.submit_job(
-                entrypoint=ENTRY_POINT,
-                runtime_env={"working_dir": folder, "env_vars": environment},
-            )
+            job_id = _submit(client, address, {"working_dir": folder, "env_vars": environment})
     return job_id
+
+
+def _submit(client: Any, address: str, runtime_env: dict[str, Any]) -> str:
+    """Submit a job, again and again for a while if the cluster has no agent yet that takes it.
+
+    Raises:
+        NasrayError: if it has none until then.
+    """
+    deadline, told = time.monotonic() + AGENT_SECONDS, False
+    while True:
+        try:
+            return str(client.submit_job(entrypoint=ENTRY_POINT, runtime_env=runtime_env))
+        except RuntimeError as error:
+            if NO_AGENT not in str(error):
+                raise
+            if time.monotonic() >= deadline:
+                raise NasrayError(
+                    f"the cluster at {address} has had no agent to take a job for {AGENT_SECONDS:g} s. Look at `ray "
+                    "status` on its head, and submit again"
+                ) from error
+        if not told:
+            say(f"the cluster has no agent yet to take the job; trying again for {AGENT_SECONDS:g} s")
+            told = True
+        time.sleep(AGENT_PAUSE)
 
 
 def _part(argument: str, folder: Path) -> tuple[str, str, str]:

@@ -267,3 +267,42 @@ def test_runs_of_jobs_are_never_relative(monkeypatch, runs):
     monkeypatch.setenv("NASRAY_RUNS", runs)
     with pytest.raises(NasrayError, match="is relative, and a job runs in another folder"):
         jobs.submit_job("http://127.0.0.1:9", ["search", "maedet-m"])
+
+
+class Client:
+    """A cluster whose agent is up at the third time, or never."""
+
+    def __init__(self, failures, text):
+        self.failures, self.text, self.calls = failures, text, 0
+
+    def submit_job(self, **job):
+        self.calls += 1
+        if self.calls <= self.failures:
+            raise RuntimeError(f"Request failed with status code 500: {self.text}.")
+        return "raysubmit_1"
+
+
+@pytest.mark.parametrize(
+    ("failures", "seconds", "text", "calls", "message"),
+    [
+        (2, 60, "No available agent to submit job, please try again later.", 3, None),
+        (9, 0, "No available agent to submit job, please try again later.", 1, "no agent to take a job for 0 s"),
+        (9, 60, "Traceback", 1, "the cluster at http://head refused: Request failed with status code 500"),
+    ],
+)
+def test_a_head_that_was_just_started_is_asked_again(monkeypatch, capsys, failures, seconds, text, calls, message):
+    from ray.dashboard.modules.job import sdk
+
+    client = Client(failures, text)
+    monkeypatch.setattr(sdk, "JobSubmissionClient", lambda *_, **__: client)
+    monkeypatch.setattr(jobs, "lay_out_package", lambda _: None)
+    monkeypatch.setattr(jobs, "AGENT_SECONDS", seconds)
+    monkeypatch.setattr(jobs, "AGENT_PAUSE", 0)
+    if message is None:
+        assert jobs.submit_job("http://head", ["list", "spaces"]) == "raysubmit_1"
+        assert capsys.readouterr().err.count("trying again for 60 s") == 1
+    else:
+        with pytest.raises(NasrayError, match=message) as caught:
+            jobs.submit_job("http://head", ["list", "spaces"])
+        assert "\n" not in str(caught.value)
+    assert client.calls == calls
