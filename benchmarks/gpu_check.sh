@@ -202,7 +202,7 @@ def train():
     from nasray.architectures import ARCHITECTURES
     from nasray.cluster.training import Worker
     from nasray.checkpoint import Checkpoint
-    from nasray.training import train_here
+    from nasray.training.jobs import train_here
     from nasray.training.folder import create_folder, read_summary
     from nasray.training.loop import StoppedError
     from nasray.training.setup import train as train_loop
@@ -365,7 +365,7 @@ def path_checkpoint():
     from nasray.models.supernets import supernet_architecture
     from nasray.recipe import WorkerOptions, load_recipe
     from nasray.spaces import ShuffleNetSpace
-    from nasray.training import train_here
+    from nasray.training.jobs import train_here
     folder, space = WORK / "paths", ShuffleNetSpace("small")
     recipe = load_recipe(small("detnas-fpn-1x", "cpu-detect-supernet"))
     augmentation = dataclasses.replace(recipe.augmentation, short_side=(96,), long_side=128) if SMALL else recipe.augmentation

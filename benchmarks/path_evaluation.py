@@ -40,7 +40,7 @@ from nasray.models.supernets import supernet_architecture
 from nasray.models.supernets.recalibration import recalibrate
 from nasray.recipe import WorkerOptions, load_recipe
 from nasray.spaces import ShuffleNetSpace
-from nasray.training import train_here
+from nasray.training.jobs import train_here
 
 PARTS = ("recalibration", "inference", "metrics")
 

@@ -13,8 +13,8 @@ from typing import NamedTuple, Protocol
 
 from nasray.cluster.files import to_json
 from nasray.cluster.interrupts import interruptible
-from nasray.cluster.progress import ProgressLine, counted, say, waiting
-from nasray.cluster.resources import count_actors
+from nasray.cluster.progress import ProgressLine, say, waiting
+from nasray.cluster.resources import count_actors, describe_free
 
 PROGRESS, MESSAGES, STOP = "progress.json", "messages.txt", "stop"
 INTERVAL = 0.2
@@ -106,16 +106,12 @@ class Board:
 
     def missing(self) -> str | None:
         """Return what is waited for as long as no worker has shown progress; None afterwards."""
-        import ray
-
         if self.needs is None or (self.folder / PROGRESS).exists():
             return None
         if count_actors("TrainWorker"):  # what is not free any more, they hold
             return f"waiting for the first iteration ({self.needs})"
-        free = ray.available_resources()
-        have = counted(free.get("CPU", 0), "CPU")
-        have += f", {counted(free.get('GPU', 0), 'GPU')}" if self.needs_gpus else ""
-        return f"waiting for the workers to start ({self.needs}; free in the cluster: {have})"
+        free = describe_free(self.needs_gpus)
+        return f"waiting for the workers to start ({self.needs}; free in the cluster: {free})"
 
     def show(self, *, final: bool = False) -> None:
         """Print what is new."""

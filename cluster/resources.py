@@ -8,6 +8,7 @@ import re
 import sys
 from dataclasses import dataclass
 
+from nasray.cluster.progress import counted
 from nasray.spaces import NasrayError
 from nasray.spaces.ranges import MAX_CORES, MAX_RETRIES, check_number, check_whole, shortened
 
@@ -75,6 +76,38 @@ def cluster_address(resources: Resources) -> str | None:
 def is_connected() -> bool:
     """Return whether this process is connected to Ray; a process that has not imported it is not."""
     return "ray" in sys.modules and importlib.import_module("ray").is_initialized()
+
+
+def living_nodes() -> list[dict[str, float]]:
+    """Return what each machine of the cluster has: `CPU`, `GPU`."""
+    import ray
+
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def count_places(nodes: list[dict[str, float]], cpus: float, gpus: float) -> int:
+    """Count the trials or workers that machines have room for.
+
+    Args:
+        nodes: What each machine has.
+        cpus: Cores of one trial or worker.
+        gpus: GPUs of one, or its share of one.
+    """
+    rooms = (min(node.get("CPU", 0.0) / cpus, node.get("GPU", 0.0) / gpus if gpus else float("inf")) for node in nodes)
+    return sum(int(room + 1e-9) for room in rooms)
+
+
+def describe_needs(cpus: float, gpus: float) -> str:
+    """Return cores and GPUs as a text; without GPUs they are not named."""
+    return counted(cpus, "CPU") + (f", {counted(gpus, 'GPU')}" if gpus else "")
+
+
+def describe_free(gpus: float) -> str:
+    """Return what is free in the cluster as a text, GPUs only for those who need some."""
+    import ray
+
+    free = ray.available_resources()
+    return counted(free.get("CPU", 0), "CPU") + (f", {counted(free.get('GPU', 0), 'GPU')}" if gpus else "")
 
 
 def count_actors(name: str) -> int:

@@ -16,7 +16,7 @@ from nasray.cluster.interrupts import closing
 from nasray.cluster.ordering import OrderedSearch
 from nasray.cluster.progress import counted, say, waiting
 from nasray.cluster.recorder import Recorder
-from nasray.cluster.resources import Resources, count_actors
+from nasray.cluster.resources import Resources, count_actors, describe_needs
 from nasray.cluster.run_folder import RunFolder
 from nasray.cluster.session import ray_session
 from nasray.cluster.tune_folder import newest_search, next_name, prepare
@@ -29,6 +29,7 @@ TUNE_ENVIRONMENT = {
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
     "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # relative paths, of a recipe say, mean what they mean to the command
     # Interrupts are the user's; the history is whole at every moment.
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
 }
@@ -77,7 +78,7 @@ def run_search(
         return folder.read_best()
     with search_session(resources) as summary:
         say(summary)
-        with _explained_tune_errors(folder), waiting(functools.partial(_missing, folder, resources), after=15):
+        with explained_tune_errors(folder.tune), waiting(functools.partial(_missing, folder, resources), after=15):
             tuner = _tuner(search, recorder, evaluator, folder, resources, from_history=from_history)
             _fit(tuner, folder, resources.retries)
     return folder.read_best()
@@ -152,7 +153,7 @@ def _missing(folder: RunFolder, resources: Resources) -> str | None:
     free, total = ray.available_resources(), ray.cluster_resources()
     names = ["CPU", "GPU"] if resources.gpus else ["CPU"]
     have = ", ".join(f"{free.get(name, 0):g} of {total.get(name, 0):g} {name}s" for name in names)
-    needs = counted(resources.cpus, "CPU") + (f", {counted(resources.gpus, 'GPU')}" if resources.gpus else "")
+    needs = describe_needs(resources.cpus, resources.gpus)
     return f"waiting for a trial to start: it needs {needs}; free in the cluster are {have}"
 
 
@@ -177,8 +178,8 @@ def _fit(tuner: Any, folder: RunFolder, retries: int) -> None:
 
 
 @contextlib.contextmanager
-def _explained_tune_errors(folder: RunFolder) -> Iterator[None]:
-    """Turn what the disk does to Tune, which raises it as it is or wrapped, into `NasrayError`."""
+def explained_tune_errors(folder: Path) -> Iterator[None]:
+    """Turn what the disk does to Tune in a folder, which raises it as it is or wrapped, into `NasrayError`."""
     for name in ("ray.tune", "ray.train"):  # what matters of their warnings and tracebacks is in the error raised here
         logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
@@ -191,7 +192,7 @@ def _explained_tune_errors(folder: RunFolder) -> Iterator[None]:
             cause = getattr(cause, "cause", None) or cause.__cause__ or cause.__context__
         if cause is None or cause.errno is None or isinstance(cause, ConnectionError):
             raise
-        raise disk_error(cause, Path(cause.filename or folder.tune)) from error
+        raise disk_error(cause, Path(cause.filename or folder)) from error
 
 
 def _raise_errors(grid: Any, folder: RunFolder, retries: int) -> None:

@@ -21,7 +21,7 @@ from typing import Any
 from nasray.cluster.board import Board, watch
 from nasray.cluster.interrupts import closing
 from nasray.cluster.progress import counted, say
-from nasray.cluster.resources import Resources, hide_unassigned_gpus
+from nasray.cluster.resources import Resources, count_places, describe_needs, hide_unassigned_gpus, living_nodes
 from nasray.cluster.session import ray_session
 from nasray.spaces import NasrayError
 
@@ -32,6 +32,8 @@ ENVIRONMENT = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "300",  # importing PyTorch takes long on a busy machine
 }
+TRACE = "error.txt"
+"""What a training leaves in its folder when it has failed too often."""
 ANSWER = 60.0
 """Seconds in which a machine must answer to be counted on after a failure."""
 
@@ -113,7 +115,7 @@ def run_training(loop: Callable[[Any, Worker], object], config: Any, *, folder: 
     with training_session(group.address, group.workers):
         for name in ("ray.train", "ray.tune"):  # what matters of their tracebacks is in the error raised here
             logging.getLogger(name).setLevel(logging.CRITICAL)
-        fitted(group, _nodes())
+        fitted(group, living_nodes())
         try:
             board.clear()
             prepare = functools.partial(_fit_to_cluster, loop, config, board, group, [])
@@ -131,7 +133,7 @@ def _fit_to_cluster(
     `before` holds the groups of the attempts before, and gets this one.
     """
     if attempt == 0 or not before:
-        group = fitted(asked, _nodes())
+        group = fitted(asked, living_nodes())
     else:  # with GPUs if it had them: one that lost them does not crawl on without
         group = largest_fitted(replace(asked, gpus=before[-1].gpus), _answering_nodes())
     say(_describe(group) + (f" (of {asked.workers} asked for)" if group.workers < asked.workers else ""))
@@ -177,10 +179,7 @@ def fitted(group: Group, nodes: list[dict[str, float]]) -> Group:
         candidates = nodes
         share = min(num_cpus // group.workers, max((node.get("CPU", 0.0) for node in nodes), default=1.0))
     cpus = group.cpus or max(share, 1.0)
-    places = sum(
-        int(min(node.get("CPU", 0.0) / cpus, node.get("GPU", 0.0) if gpus else float("inf")) + 1e-9)
-        for node in candidates
-    )
+    places = count_places(candidates, cpus, gpus)
     if places < group.workers:
         gpu_text = f" and {gpus} GPU" if gpus else ""
         raise NasrayError(
@@ -190,12 +189,6 @@ def fitted(group: Group, nodes: list[dict[str, float]]) -> Group:
             "add nodes"
         )
     return replace(group, cpus=cpus, gpus=gpus)
-
-
-def _nodes() -> list[dict[str, float]]:
-    import ray
-
-    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
 def _answering_nodes() -> list[dict[str, float]]:
@@ -224,7 +217,7 @@ def _nothing() -> None:
 
 
 def _describe(group: Group) -> str:
-    each = counted(group.cpus or 1, "CPU") + (", 1 GPU" if group.gpus else "")
+    each = describe_needs(group.cpus or 1, group.gpus or 0)
     return f"{counted(group.workers, 'worker')}: {each}" + (" each" if group.workers > 1 else "")
 
 
@@ -241,7 +234,7 @@ def _run_again(prepare: Callable[[int], Callable[[], None]], board: Board, folde
                 raise cause
         if attempt < retries:
             say(f"{_reason(failures)}; starting again from the last checkpoint")
-    trace = folder / "error.txt"
+    trace = folder / TRACE
     with contextlib.suppress(OSError):
         trace.write_text("\n\n".join(map(str, failures)))
     raise NasrayError(
@@ -299,16 +292,24 @@ def _work_in_group(work: Callable[[Worker], object]) -> None:
 
 def _work(loop: Callable[[Any, Worker], object], config: Any, board: Board, group: Group, worker: Worker) -> None:
     """Run the loop in a worker."""
-    import torch
-
     hide_unassigned_gpus()
     assert group.cpus is not None
-    torch.set_num_threads(max(int(group.cpus), 1))  # Ray says one in the environment, whatever a worker has
+    compute_on(group.cpus)
     if group.gpus and worker.world == 1:
         worker = replace(worker, device="cuda:0")  # of those that Ray lets it see
     if worker.rank == 0:  # it alone writes; the others wait for it until Ray ends them
         worker = replace(worker, progress=board.progress, say=board.say, should_stop=board.should_stop)
     loop(config, worker)
+
+
+def compute_on(cpus: float) -> None:
+    """Let PyTorch compute with a thread for every whole core; Ray says one in the environment, whatever there is.
+
+    The last bits of sums depend on this number alone, not on whether a training is alone or one of several.
+    """
+    import torch
+
+    torch.set_num_threads(max(int(cpus), 1))
 
 
 # ---- failures ----------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ kept. So trainings that were killed at any moment are continued by calling `run_
 
 from __future__ import annotations
 
-import logging
+import contextlib
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,9 +17,9 @@ from typing import Any, Protocol
 from nasray.cluster.board import Board, watch
 from nasray.cluster.interrupts import closing
 from nasray.cluster.progress import ProgressLine, counted, say
-from nasray.cluster.resources import Resources, count_actors
-from nasray.cluster.run import search_session
-from nasray.cluster.training import Worker
+from nasray.cluster.resources import Resources, count_actors, count_places, describe_free, describe_needs, living_nodes
+from nasray.cluster.run import explained_tune_errors, search_session
+from nasray.cluster.training import TRACE, Group, Worker, fitted
 from nasray.spaces import NasrayError
 
 FOLDER = ".trainings"
@@ -49,8 +49,10 @@ class Job(Protocol):
         ...
 
 
-def run_jobs(jobs: Sequence[Job], folder: Path, *, resources: Resources | None = None) -> dict[str, dict[str, float]]:
+def run_jobs(jobs: Sequence[Job], folder: Path, *, group: Group | None = None) -> dict[str, dict[str, float]]:
     """Run trainings, as many at a time as there is room for, until all are finished.
+
+    Each has the cores, and so the threads, and the GPU that it would have alone, so that its bits are the same.
 
     Those that are finished already are not run, and the others continue from their checkpoints. If all are finished,
     Ray is not started. A Ray session that the caller has begun is used. One training's mistake does not stop the
@@ -59,27 +61,32 @@ def run_jobs(jobs: Sequence[Job], folder: Path, *, resources: Resources | None =
     Args:
         jobs: Trainings; their labels differ.
         folder: Folder that all machines see, owned by the caller; each training is in the folder of its label there.
-        resources: Needs of one training, and where they run.
+        group: The one worker of each, and where they run; what it leaves open is decided as in `fitted`.
 
     Returns:
         Metrics of each training by its label, in the order of the jobs.
 
     Raises:
-        NasrayError: In one line, if trainings have failed: by a mistake that they raised, or more often than the
-            retries of the resources.
+        NasrayError: In one line, if there is no room for one training, or some have failed: by a mistake that they
+            raised, or more often than the retries of the group.
         KeyboardInterrupt: If the user interrupted it; what runs has saved its state before.
     """
-    folder, resources = folder.absolute(), resources or Resources()
+    folder, group = folder.absolute(), group or Group()
     labels = [check_label(job.label) for job in jobs]
     if twice := {label for label in labels if labels.count(label) > 1}:
         raise ValueError(f"labels of trainings differ; there are several {sorted(twice)[0]!r}")
+    if group.workers != 1:
+        raise ValueError(f"trainings at the same time have one worker each, got {group.workers}")
     left = [job for job in jobs if job.result(folder / job.label) is None]
     if left:
         say(f"{counted(len(left), 'training')} of {len(jobs)} to run")
         folder.mkdir(parents=True, exist_ok=True)
-        with search_session(resources) as summary:
-            say(summary)
-            _run(left, folder, resources)
+        with search_session(Resources(address=group.address)):
+            nodes = living_nodes()
+            each = fitted(group, nodes)
+            say(_describe(len(left), group, each, nodes))
+            with explained_tune_errors(folder):
+                _run(left, folder, each)
     return {job.label: dict(job.result(folder / job.label) or {}) for job in jobs}
 
 
@@ -97,41 +104,51 @@ def check_label(label: str) -> str:
     return label
 
 
-def _run(jobs: Sequence[Job], folder: Path, resources: Resources) -> None:
+def _describe(num: int, asked: Group, each: Group, nodes: list[dict[str, float]]) -> str:
+    """Return how many trainings run at a time, and with what."""
+    cpus, gpus = each.cpus or 1, each.gpus or 0
+    places = min(count_places(nodes, cpus, gpus), num)
+    text = f"{counted(places, 'training')} at a time, each with {describe_needs(cpus, gpus)}"
+    if places < num and asked.cpus is None and not gpus and cpus > 1:
+        text += ", as alone; with resources: {cpus: 1} in the recipe, say, more run at a time"
+    return text
+
+
+def _run(jobs: Sequence[Job], folder: Path, each: Group) -> None:
     from ray import tune
 
-    from nasray.cluster.training_trial import TrainingTrial
+    from nasray.cluster.training_trial import Restarts, TrainingTrial
 
-    for name in ("ray.tune", "ray.train"):  # what matters of their tracebacks is in the error raised here
-        logging.getLogger(name).setLevel(logging.CRITICAL)
-    own = folder / FOLDER
+    own, cpus, gpus = folder / FOLDER, each.cpus or 1, each.gpus or 0
     boards = Boards({job.label: Board(own / "boards" / str(index)) for index, job in enumerate(jobs)})
+    boards.needs, boards.needs_gpus = describe_needs(cpus, gpus), bool(gpus)
     boards.clear()
     by_label = {job.label: (job, str(folder / job.label), str(boards.of[job.label].folder)) for job in jobs}
     trainable = tune.with_resources(
-        tune.with_parameters(TrainingTrial, jobs=by_label, threads=max(int(resources.cpus), 1)),
-        {"cpu": resources.cpus, "gpu": resources.gpus},
+        tune.with_parameters(TrainingTrial, jobs=by_label, cpus=cpus),
+        {"cpu": cpus, "gpu": gpus},
     )
     trainable.__name__ = TrainingTrial.__name__
     tuner = tune.Tuner(
         trainable,
         param_space={"label": tune.grid_search([job.label for job in jobs])},
-        tune_config=tune.TuneConfig(reuse_actors=False),
+        tune_config=tune.TuneConfig(reuse_actors=True),
         run_config=tune.RunConfig(
             name=f"trainings-{time.time_ns()}",
             storage_path=str(own),
             verbose=0,
-            failure_config=tune.FailureConfig(max_failures=resources.retries),
+            failure_config=tune.FailureConfig(max_failures=each.retries),
+            callbacks=[Restarts()],
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
         ),
     )
     try:
-        error = watch(lambda: _fit(tuner, jobs, folder, boards, resources.retries), boards, str)
+        error = watch(lambda: _fit(tuner, jobs, folder, boards, each.retries), boards, str)
+        if error is not None:
+            raise error
     finally:
         with closing():
             shutil.rmtree(own, ignore_errors=True)
-    if error is not None:
-        raise error
 
 
 def _fit(tuner: Any, jobs: Sequence[Job], folder: Path, boards: Boards, retries: int) -> None:
@@ -148,6 +165,8 @@ def _fit(tuner: Any, jobs: Sequence[Job], folder: Path, boards: Boards, retries:
         if result.error is not None:
             lines = [line.strip() for line in str(result.error).splitlines() if line.strip()]
             reason = lines[-1] if lines else "its process has died"
+            with contextlib.suppress(OSError):
+                (folder / label / TRACE).write_text(str(result.error))
             crashes.append(f"training {label} failed {counted(retries + 1, 'time')}: {reason}")
         elif mistake := result.metrics.get("mistake"):
             mistakes.append(f"training {label}: {mistake}")
@@ -163,13 +182,15 @@ class Boards:
         of: Board of each training, by its label.
 
     Attributes:
+        needs: Description of what each of them needs.
+        needs_gpus: Whether they need GPUs.
         stopped: Whether the user wanted them to stop.
     """
 
     def __init__(self, of: Mapping[str, Board]) -> None:
         self.of = dict(of)
         self.line = ProgressLine("trainings", len(of))
-        self.stopped = False
+        self.needs, self.needs_gpus, self.stopped = "", False, False
 
     def clear(self) -> None:
         """Remove what an earlier session left."""
@@ -180,12 +201,10 @@ class Boards:
         """Return what is waited for as long as no training has shown progress; None afterwards."""
         if any(board.latest() is not None for board in self.of.values()):
             return None
-        begun = count_actors("TrainingTrial")
-        return (
-            f"waiting for the first iteration of {counted(begun, 'training')}"
-            if begun
-            else "waiting for a training to start"
-        )
+        if begun := count_actors("TrainingTrial"):
+            return f"waiting for the first iteration of {counted(begun, 'training')}"
+        free = describe_free(self.needs_gpus)
+        return f"waiting for a training to start ({self.needs}; free in the cluster: {free})"
 
     def show(self, *, final: bool = False) -> None:
         """Print new lines, each with the label of its training, and how far all of them are."""

@@ -1,49 +1,27 @@
 """Train what a run's winner is compared with: random architectures, named ones, and the winner again, all alike.
 
-Everything is trained by the recipes of the run's winner (or by one that is given) in `compare/` of the run's folder,
-one training after another. Whatever is finished there is not repeated, so the same call continues what was interrupted.
+Everything is trained by the recipes of the run's winner (or by one that is given) in `compare/` of the run's folder, as
+in a stage that trains several. Whatever is finished there is not repeated, so the same call continues what was
+interrupted.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
 from nasray.cluster import RunFolder, owned
-from nasray.cluster.progress import say
 from nasray.cluster.training import training_session
 from nasray.comparison import FOLDER, RANDOM, WINNER, Group, Training, architecture_name, groups_of_run, part_ids
 from nasray.finding import find_architecture
 from nasray.loading import known_plan, plan_of_run
-from nasray.parts import Parts
 from nasray.recipe import Recipe, load_recipe
 from nasray.spaces import Architecture, NasrayError
 from nasray.stages import read_recipes, winner_stages
-from nasray.training import finish_training, try_out, with_absolute_paths
-from nasray.training.folder import (
-    is_training,
-    last_checkpoint,
-    read_description,
-)
-
-
-@dataclass(frozen=True)
-class Job:
-    """A training to be done.
-
-    Attributes:
-        group: Name of its group.
-        architecture: Architecture to train.
-        seed: Seed of its recipes.
-        folder: Folder of its stages.
-    """
-
-    group: str
-    architecture: Architecture
-    seed: int
-    folder: Path
+from nasray.training import try_out, with_absolute_paths
+from nasray.training.folder import is_training, read_description
+from nasray.training.jobs import StagedTraining, train_in_stages
 
 
 def train_alike(
@@ -77,13 +55,11 @@ def train_alike(
     for architecture in named.values():
         try_out(dataclasses.replace(last, weights=None), architecture)
     with owned(run.path / FOLDER):
-        jobs = missing_jobs(run, last.seed, named, num_random, repeats, seed)
-        if not jobs:
+        missing = missing_trainings(run, last.seed, named, num_random, repeats, seed)
+        if not missing:
             return
-        with training_session(last.resources.address, last.resources.workers):
-            for number, job in enumerate(jobs, start=1):
-                say(f"training {number} of {len(jobs)}: {job.group} {job.architecture.id}, seed {job.seed}")
-                _train(job, recipes)
+        with training_session(last.resources.address, last.resources.workers):  # one for all stages
+            train_in_stages(missing, recipes, run.path / FOLDER)
 
 
 def comparison_recipes(run: RunFolder, name: str | None = None) -> dict[str, Recipe]:
@@ -113,10 +89,12 @@ def comparison_recipes(run: RunFolder, name: str | None = None) -> dict[str, Rec
     return {"train": recipe}
 
 
-def missing_jobs(
+def missing_trainings(
     run: RunFolder, first_seed: int, named: dict[str, Architecture], num_random: int, repeats: int, seed: int
-) -> list[Job]:
+) -> list[StagedTraining]:
     """Return the trainings that are not finished yet, in an order that does not depend on which are.
+
+    Their labels are GROUP/ID/seed-N.
 
     Args:
         run: The run.
@@ -131,13 +109,13 @@ def missing_jobs(
     def is_done(group: str, architecture: Architecture, at: int) -> bool:
         return any(t.seed == at and architecture.id in part_ids(t.folder) for t in _trainings(groups.get(group)))
 
-    def job(group: str, architecture: Architecture, at: int) -> Job:
-        return Job(group, architecture, at, run.path / FOLDER / group / architecture.id / f"seed-{at}")
+    def training(group: str, architecture: Architecture, at: int) -> StagedTraining:
+        return StagedTraining(f"{group}/{architecture.id}/seed-{at}", architecture, at)
 
     winner = run.read_entries()[0].architecture
     seeds = range(first_seed, first_seed + repeats)
-    jobs = [
-        job(group, architecture, at)
+    missing = [
+        training(group, architecture, at)
         for group, architecture in {WINNER: winner, **named}.items()
         for at in seeds
         if not is_done(group, architecture, at)
@@ -145,28 +123,11 @@ def missing_jobs(
     done = _trainings(groups.get(RANDOM))
     num_done, have = len({t.architecture for t in done}), {part for t in done for part in part_ids(t.folder)}
     if num_done < num_random:
-        drawn = random_architectures(plan_of_run(run).parts, num_random, seed)
+        drawn = plan_of_run(run).parts.random_architectures(num_random, seed)
         fresh = [architecture for architecture in drawn if architecture.id not in have]
-        jobs += [job(RANDOM, architecture, first_seed) for architecture in fresh[: num_random - num_done]]
-    return jobs
+        missing += [training(RANDOM, architecture, first_seed) for architecture in fresh[: num_random - num_done]]
+    return missing
 
 
 def _trainings(group: Group | None) -> tuple[Training, ...]:
     return () if group is None else group.trainings
-
-
-def random_architectures(parts: Parts, num: int, seed: int) -> Iterator[Architecture]:
-    """Yield random architectures within a search's budget; the first ones are the same whatever their number."""
-    searcher = parts.random_searcher(seed)
-    for _ in range(num):
-        for row in searcher.ask(1).genes:
-            yield searcher.space.to_architecture(row)
-
-
-def _train(job: Job, recipes: dict[str, Recipe]) -> None:
-    """Train a job to its end, stage by stage, from wherever it is."""
-    weights = None
-    for stage, recipe in recipes.items():
-        folder = job.folder / stage
-        finish_training(dataclasses.replace(recipe, seed=job.seed, weights=weights), folder, job.architecture)
-        weights = str(last_checkpoint(folder))

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nasray.cluster.progress import counted
 from nasray.cluster.resources import Resources
 from nasray.counting import counted_cost
 from nasray.evaluators import EVALUATORS
 from nasray.experiment import BudgetOptions, Experiment
 from nasray.options import make_part
 from nasray.searchers import Objective, RandomSearch, Searcher, default_batches
-from nasray.spaces import Budget, CostFunction, NasrayError, Space
+from nasray.spaces import Architecture, Budget, CostFunction, NasrayError, Space
 from nasray.spaces.ranges import shortened
 
 if TYPE_CHECKING:
@@ -43,6 +44,25 @@ class Parts:
     def random_searcher(self, seed: int) -> Searcher:
         """Return a fresh random searcher of the same space and budget."""
         return RandomSearch(self.space, budget=self.searcher.budget, cost=self.searcher.cost, seed=seed)
+
+    def random_architectures(self, num: int, seed: int) -> list[Architecture]:
+        """Return random architectures within the budget, those that a random search begins with.
+
+        The first ones are the same whatever their number.
+
+        Raises:
+            NasrayError: if there are fewer.
+        """
+        searcher = self.random_searcher(seed)
+        found: list[Architecture] = []
+        while len(found) < num:
+            genes = searcher.ask(1).genes  # one at a time: of a batch the first ones depend on its size
+            if not len(genes):
+                raise NasrayError(
+                    f"{counted(num, 'random architecture')}: within the budget there are {len(found)}. Ask for fewer"
+                )
+            found.append(searcher.space.to_architecture(genes[0]))
+        return found
 
 
 def make_parts(experiment: Experiment, space: Space | None = None) -> Parts:

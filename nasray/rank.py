@@ -3,14 +3,15 @@
 Reference: Chen et al., "DetNAS: Backbone Search for Object Detection", NeurIPS 2019, sections 3.3 and 5.4, do not say;
 Yu et al., "Evaluating the search phase of neural architecture search", ICLR 2020, propose to measure it so.
 
-Random architectures within the run's budget are evaluated as paths, trained by the recipes of the run's winner, and
-scored without training. All of it is a random search of its own, in `rank/` of the run's folder: a trial is an
-architecture, so that it runs on a whole cluster and can be resumed.
+Random architectures within the run's budget are evaluated as paths and scored without training: a random search of its
+own, in `rank/` of the run's folder. Then they are trained by the recipes of the run's winner, as in a stage that trains
+several. All of it runs on a whole cluster and can be resumed.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,51 +28,38 @@ from nasray.loading import plan_of_run
 from nasray.recipe import Recipe
 from nasray.scores.ranking import MIN_NUM, rank_agreement
 from nasray.searchers import Metrics
-from nasray.spaces import Architecture, NasrayError, Population, Space
+from nasray.spaces import NasrayError, Population, Space
 from nasray.stages import site_of, winner_stages
-from nasray.training import train_here
-from nasray.training.folder import is_finished, last_checkpoint, read_summary
+from nasray.training.folder import is_finished, read_summary
+from nasray.training.jobs import StagedTraining, train_in_stages
 
 PROXIES = ("zen", "naswot", "synflow")
 FOLDER = "rank"
-TRAINED, SUPERNET = "score", "supernet"
-"""Names of the metrics: mAP after training by itself, and as a path."""
+SCORE, SUPERNET = "score", "supernet"
+"""Names of metrics: what a random search asks for, which earlier versions put the trained mAP in; mAP as a path."""
 
 
 @dataclass
-class Comparison:
-    """Everything that is measured of an architecture, for the trials.
+class Predictors:
+    """Everything that is measured of an architecture before it is trained by itself, for the trials.
 
     Attributes:
-        paths: Paths of the supernet.
-        recipes: Recipes of the training by itself, by stage, each with the weights of the one before.
-        folder: Folder for trainings, seen by all machines.
+        paths: Evaluator of paths of the supernet.
         seed: Seed of the scores' random numbers.
     """
 
     paths: PathEvaluator
-    recipes: dict[str, Recipe]
-    folder: Path
     seed: int
 
     def __call__(self, genes: Population) -> Metrics:
-        """`score` (mAP after training), `supernet` (mAP as a path), and the zero-shot scores, each (N,)."""
+        """Return `supernet` (mAP as a path), the same as `score`, and the zero-shot scores, each (N,)."""
         space = self.paths.space
-        metrics: Metrics = {SUPERNET: self.paths(genes)["score"]}
+        found = self.paths(genes)["score"]
+        metrics: Metrics = {SCORE: found, SUPERNET: found}
         image_hw = _image_hw(space)
         for name in PROXIES:
             metrics[name] = EVALUATORS[name](space, seed=self.seed, image_hw=image_hw)(genes)["score"]
-        trained = [self.train(space.to_architecture(row)) for row in genes]
-        return {TRAINED: np.array(trained), **metrics}
-
-    def train(self, architecture: Architecture) -> float:
-        """Train one architecture, from where its training was, and return its best validation mAP."""
-        weights = None
-        for stage, recipe in self.recipes.items():
-            folder = self.folder / architecture.id / stage
-            summary = train_here(dataclasses.replace(recipe, weights=weights), folder, architecture)
-            weights = str(last_checkpoint(folder))
-        return float(summary["best"]["mAP"])
+        return metrics
 
 
 def _image_hw(space: Space) -> tuple[int, int]:
@@ -87,7 +75,8 @@ def rank_run(folder: str | Path, num: int, *, seed: int = 0, resources: Resource
         folder: Folder of a run whose supernet is trained.
         num: Number of architectures.
         seed: Seed of their choice.
-        resources: Resources of a trial; those of the run's trials by default.
+        resources: Resources of a trial; those of the run's trials by default. Trainings have those of their recipes;
+            where one of a single worker leaves its cores open, it has a trial's, and several run at a time on CPUs.
 
     Raises:
         NasrayError: if the run has no trained supernet, or does not say how its winner is trained.
@@ -105,26 +94,49 @@ def rank_run(folder: str | Path, num: int, *, seed: int = 0, resources: Resource
     evaluator, seed_of_run = plan.search.parts_at(site).evaluator, plan.experiment.seed
     assert isinstance(evaluator, PathEvaluator)
     path = run.path / FOLDER
-    recipes = {name: site.recipes[name] for name in trained}
-    comparison = Comparison(evaluator, recipes, path / "trainings", seed_of_run)
-    inner, description = RunFolder(path), {"rank": {"run": run.path.name, "seed": seed}}
     resources = resources or plan.resources
+    recipes = {name: _with_cpus(site.recipes[name], resources.cpus) for name in trained}
+    predictors = Predictors(evaluator, seed_of_run)
+    inner, description = RunFolder(path), {"rank": {"run": run.path.name, "seed": seed}}
     searcher = plan.parts.random_searcher(seed)
     with owned(path), ExitStack() as stack:
         if inner.is_run():
-            inner = RunFolder.open(path)
-            before = inner.description().get("rank")
-            if before is None:
-                raise NasrayError(f"{path} was not begun by `nasray rank`. Move it away to begin anew")
-            if before["seed"] != seed:
-                raise NasrayError(f"{path} was begun with --seed {before['seed']}, got {seed}. Move it to begin anew")
-        else:
-            stack.enter_context(search_session(resources))
-            inner = RunFolder.create(path, description)
-        run_search(searcher, comparison, inner, evaluations=num, batch_size=1, in_flight=num, resources=resources)
-        result = summarize(inner, run, run.path / trained[-1])
+            _check_begun(RunFolder.open(path), seed)
+        if not _is_ranked(run, num):
+            stack.enter_context(search_session(resources))  # one for paths and trainings
+        if not inner.is_run():
+            RunFolder.create(path, description)
+        run_search(searcher, predictors, inner, evaluations=num, batch_size=1, in_flight=num, resources=resources)
+        values = train_measured(inner, searcher.space, recipes)
+        result = summarize(inner, values, run, run.path / trained[-1])
         write_atomic(path / "rank.json", to_json(result, indent=1).encode())
     return result
+
+
+def _check_begun(inner: RunFolder, seed: int) -> None:
+    """Refuse to go on with another search, or with another seed."""
+    before = inner.description().get("rank")
+    if before is None:
+        raise NasrayError(f"{inner.path} was not begun by `nasray rank`. Move it away to begin anew")
+    if before["seed"] != seed:
+        raise NasrayError(f"{inner.path} was begun with --seed {before['seed']}, got {seed}. Move it to begin anew")
+
+
+def _is_ranked(run: RunFolder, num: int) -> bool:
+    """Return whether rank.json holds so many architectures; one that is damaged is written anew."""
+    try:
+        found = read_rank(run)
+    except NasrayError:
+        return False
+    return found is not None and len(found["architectures"]) >= num
+
+
+def _with_cpus(recipe: Recipe, cpus: float) -> Recipe:
+    """Return a recipe whose single worker has so many cores, if it leaves them open."""
+    own = recipe.resources
+    if own.workers > 1 or own.cpus is not None:
+        return recipe
+    return dataclasses.replace(recipe, resources=dataclasses.replace(own, cpus=cpus))
 
 
 def read_rank(run: RunFolder) -> dict[str, Any] | None:
@@ -133,11 +145,24 @@ def read_rank(run: RunFolder) -> dict[str, Any] | None:
     return read_record(path, Rank, f"`nasray rank {run.path}` writes it anew") if path.is_file() else None
 
 
-def summarize(inner: RunFolder, run: RunFolder, training: Path) -> dict[str, Any]:
+def train_measured(inner: RunFolder, space: Space, recipes: Mapping[str, Recipe]) -> dict[str, float]:
+    """Train all architectures of a search, and return the best validation mAP of each by its id."""
+    seed = next(iter(recipes.values())).seed
+    trainings = [
+        StagedTraining(key, space.to_architecture(row), seed)
+        for batch in inner.read_batches()
+        for key, row in zip(batch.ids, batch.genes, strict=True)
+    ]
+    summaries = train_in_stages(trainings, recipes, inner.path / "trainings")
+    return {key: float(summary["best"]["mAP"]) for key, summary in summaries.items()}
+
+
+def summarize(inner: RunFolder, trainings: Mapping[str, float], run: RunFolder, training: Path) -> dict[str, Any]:
     """Return every architecture's figures, and the agreement of each predictor with training.
 
     Args:
         inner: Search of the random architectures.
+        trainings: mAP of each after its training, by id.
         run: Run whose supernet is measured.
         training: Folder of its winner's training.
 
@@ -152,7 +177,8 @@ def summarize(inner: RunFolder, run: RunFolder, training: Path) -> dict[str, Any
         for name, values in {**batch.metrics, **batch.costs}.items():
             columns.setdefault(name, []).append(values)
     table = {name: np.concatenate(values) for name, values in columns.items()}
-    trained = table.pop(TRAINED)
+    del table[SCORE]
+    trained = np.array([trainings[key] for key in ids])
     agreement = {}
     for name, values in table.items():
         sound = np.isfinite(values) & np.isfinite(trained)

@@ -44,7 +44,6 @@ TESTED_ELSEWHERE = {
     "nasray/export_check.py": "tests/nasray/test_detector_export.py",
     "nasray/models/detectors/base.py": "tests/nasray/models/detectors/test_conformance.py",
     "nasray/models/supernets/base.py": "tests/nasray/models/supernets/test_testing.py",
-    "nasray/rank.py": "tests/nasray/stages/test_run.py",
     "nasray/scores/borders.py": "tests/nasray/scores/test_entropy.py",
     "nasray/stages/base.py": "tests/nasray/stages/test_run.py",
     "nasray/stages/search.py": "tests/nasray/stages/test_run.py",

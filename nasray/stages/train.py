@@ -22,12 +22,8 @@ from nasray.spaces.ranges import Range
 from nasray.spaces.references import From, Output
 from nasray.stages.base import RANDOM, SUPERNET, Site, Stage, Work, file_digest, text_digest
 from nasray.training import finish_training, try_out
-from nasray.training.folder import (
-    is_finished,
-    is_training,
-    last_checkpoint,
-    read_summary,
-)
+from nasray.training.folder import is_finished, is_training, last_checkpoint, read_summary
+from nasray.training.jobs import TrainingJob, train_all
 
 FIGURES = ("mAP", "AP50", "top1")
 
@@ -116,9 +112,9 @@ class TrainStage(Stage):
     def run(self, site: Site) -> dict[str, Any]:
         """See `Stage.run`."""
         trainings = self._trainings(site)
-        summaries = [self._train(site, training) for training in trainings]
         workers = site.recipe.resources.workers
         if not self._is_single(site):
+            summaries = self._train_all(site, trainings)
             entries = self._entries(site, trainings, summaries)
             name = next(iter(entries[0].metrics), "mAP")
             RunFolder(site.folder).write_best(
@@ -131,8 +127,9 @@ class TrainStage(Stage):
                 }
             )
             return {"trainings": len(trainings), "workers": workers, "id": entries[0].id, **entries[0].metrics}
-        best = {name: summaries[0]["best"][name] for name in FIGURES if name in summaries[0]["best"]}
-        return {"iterations": summaries[0]["iterations"], "workers": workers, **best}
+        summary = finish_training(self._recipe(site, trainings[0]), site.folder, trainings[0].architecture)
+        best = {name: summary["best"][name] for name in FIGURES if name in summary["best"]}
+        return {"iterations": summary["iterations"], "workers": workers, **best}
 
     def checkpoint(self, site: Site, architecture: str | None, repeat: int) -> Path:
         """See `Stage.checkpoint`."""
@@ -200,32 +197,29 @@ class TrainStage(Stage):
             elif value in site.stages:
                 some = [entry.architecture for entry in site.entries(value)[: self.top]]
             elif match := RANDOM.fullmatch(value):
-                some = self._random_architectures(int(match[1]))
+                # Others than a search with the same seed begins with.
+                some = self.parts.random_architectures(int(match[1]), self.seed + 1)
             else:
                 some = [find_architecture(value)]
             found |= {architecture.id: architecture for architecture in some}
         return list(found.values())
 
-    def _random_architectures(self, num: int) -> list[Architecture]:
-        """Return architectures of the space within the budget, others than a search with the same seed begins with.
+    def _train_all(self, site: Site, trainings: list[Training]) -> list[dict[str, Any]]:
+        """Train all to their ends, and return the content of summary.json of each."""
+        jobs = [
+            TrainingJob(str(each.folder.relative_to(site.folder)), self._recipe(site, each), each.architecture)
+            for each in trainings
+        ]
+        return list(train_all(jobs, site.folder).values())
 
-        Raises:
-            NasrayError: if there are fewer.
-        """
-        rows = self.parts.random_searcher(self.seed + 1).ask(num).genes
-        if len(rows) < num:
-            raise NasrayError(f"random-{num}: the space within the budget has {len(rows)} architectures. Ask for fewer")
-        return [self.parts.space.to_architecture(row) for row in rows]
-
-    def _train(self, site: Site, training: Training) -> dict[str, Any]:
-        """Train to the end, if that is not reached yet; the content of summary.json."""
+    def _recipe(self, site: Site, training: Training) -> Recipe:
+        """Return the recipe of a training."""
         weights = None
         if self.weights and not is_training(training.folder):  # one that is begun needs them no more
             weights = site.checkpoint(self.weights, training.architecture.id, training.repeat)
-        recipe = dataclasses.replace(
+        return dataclasses.replace(
             site.recipe, seed=site.recipe.seed + training.repeat, weights=str(weights) if weights else None
         )
-        return finish_training(recipe, training.folder, training.architecture)
 
     def _entries(self, site: Site, trainings: list[Training], summaries: list[dict[str, Any]]) -> list[Entry]:
         """Return each architecture with the mean of its trainings' best figures, best first."""

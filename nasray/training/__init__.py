@@ -71,31 +71,6 @@ def finish_training(recipe: Recipe, folder: Path, architecture: Architecture) ->
     return read_summary(folder)
 
 
-def train_here(recipe: Recipe, folder: Path, architecture: Architecture) -> dict[str, Any]:
-    """Train in this process alone, on its GPU where it has one, and give the content of summary.json.
-
-    What is in the folder already is gone on with; a training that is finished is not repeated.
-
-    Args:
-        recipe: Recipe of the training; its `resources` do not count.
-        folder: Folder of the training.
-        architecture: Architecture of the backbone.
-
-    Raises:
-        NasrayError: for every mistake that the user can fix.
-    """
-    from nasray.cluster.training import Worker
-    from nasray.devices import choose_device
-    from nasray.training.folder import read_summary
-    from nasray.training.jobs import TrainingJob
-
-    job = TrainingJob(folder.name, recipe, architecture)
-    if job.result(folder) is None:
-        for _ in job.train(folder, Worker(device=str(choose_device("auto")))):
-            pass
-    return read_summary(folder)
-
-
 def resume_training(folder: Path | str, resources: WorkerOptions | None = None) -> dict[str, Any]:
     """Continue a training from its last checkpoint, or from the beginning if it has none.
 
@@ -152,7 +127,6 @@ __all__ = [
     "finish_training",
     "recipe_of_training",
     "resume_training",
-    "train_here",
     "try_out",
     "with_absolute_paths",
 ]

@@ -1,28 +1,31 @@
-"""A training as one of several that run at the same time, each with one worker."""
+"""Several trainings: at the same time where each has one worker, else one after another."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from nasray.cluster import owned
 from nasray.cluster.ownership import STALE
+from nasray.cluster.training import Group, Worker
+from nasray.cluster.trainings import run_jobs
+from nasray.devices import choose_device
 from nasray.recipe import Recipe
 from nasray.spaces import Architecture
+from nasray.training import finish_training, with_absolute_paths
 from nasray.training.folder import (
     clear_unbegun,
     create_folder,
     drop_damaged_summary,
     is_finished,
     is_training,
+    last_checkpoint,
     read_description,
     read_summary,
 )
-
-if TYPE_CHECKING:
-    from nasray.cluster.training import Worker
 
 
 @dataclass(frozen=True)
@@ -61,3 +64,94 @@ class TrainingJob:
                 clear_unbegun(folder)
                 create_folder(folder, try_out(self.recipe, self.architecture))
             yield from make_loop(read_description(folder).recipe, folder, worker).validations()
+
+
+@dataclass(frozen=True)
+class StagedTraining:
+    """Trainings of one architecture, one after another, each with the weights of the one before.
+
+    Attributes:
+        label: Name, and folder within the one of all; each of its trainings has a folder in it.
+        architecture: Architecture that is trained.
+        seed: Seed of the recipes.
+    """
+
+    label: str
+    architecture: Architecture
+    seed: int
+
+
+def train_here(recipe: Recipe, folder: Path, architecture: Architecture) -> dict[str, Any]:
+    """Train in this process alone, on its GPU where it has one, and return the content of summary.json.
+
+    What is in the folder already is gone on with; a training that is finished is not repeated.
+
+    Args:
+        recipe: Recipe; its `resources` do not count.
+        folder: Folder of the training.
+        architecture: Architecture that is trained.
+
+    Raises:
+        NasrayError: for every mistake that the user can mend.
+    """
+    job = TrainingJob(folder.name, recipe, architecture)
+    if job.result(folder) is None:
+        for _ in job.train(folder, Worker(device=str(choose_device("auto")))):
+            pass
+    return read_summary(folder)
+
+
+def train_all(jobs: Sequence[TrainingJob], folder: Path) -> dict[str, dict[str, Any]]:
+    """Train all to the end from wherever they are: several at a time if they have one worker, else one after another.
+
+    Args:
+        jobs: Trainings with the same resources; weights of those that are begun do not count.
+        folder: Folder of them all, owned by the caller.
+
+    Returns:
+        Content of summary.json by label, in the order of the jobs.
+
+    Raises:
+        NasrayError: for every mistake that the user can mend; what was saved can be continued.
+        KeyboardInterrupt: if the user interrupted it; its state is saved.
+    """
+    if not jobs:
+        return {}
+    jobs = [dataclasses.replace(job, recipe=with_absolute_paths(job.recipe)) for job in jobs]
+    group = Group(**vars(jobs[0].recipe.resources))
+    if group.workers == 1:
+        run_jobs(jobs, folder, group=group)
+    else:
+        for job in jobs:
+            finish_training(job.recipe, folder / job.label, job.architecture)
+    return {job.label: read_summary(folder / job.label) for job in jobs}
+
+
+def train_in_stages(
+    trainings: Sequence[StagedTraining], recipes: Mapping[str, Recipe], folder: Path
+) -> dict[str, dict[str, Any]]:
+    """Train all by the first recipe, then all by the next one, as `train_all` does.
+
+    Args:
+        trainings: At least one.
+        recipes: Recipes by stage, in their order, without weights.
+        folder: Folder of them all, owned by the caller: a training is in LABEL/STAGE of it.
+
+    Returns:
+        Content of summary.json of the last stage by label.
+
+    Raises:
+        NasrayError, KeyboardInterrupt: as `train_all`.
+    """
+    stages = list(recipes)
+    for number, (stage, recipe) in enumerate(recipes.items()):
+        jobs = []
+        for training in trainings:
+            own = folder / training.label
+            if any(is_training(own / later) for later in stages[number + 1 :]):  # it needs this one no more
+                continue
+            weights = str(last_checkpoint(own / stages[number - 1])) if number else None
+            seeded = dataclasses.replace(recipe, seed=training.seed, weights=weights)
+            jobs.append(TrainingJob(f"{training.label}/{stage}", seeded, training.architecture))
+        train_all(jobs, folder)
+    return {training.label: read_summary(folder / training.label / stages[-1]) for training in trainings}

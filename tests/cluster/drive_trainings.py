@@ -10,6 +10,7 @@ from pathlib import Path
 
 from nasray.cluster import Resources, search_session
 from nasray.cluster.files import write_atomic
+from nasray.cluster.training import Group
 from nasray.cluster.trainings import run_jobs
 from nasray.spaces import NasrayError
 
@@ -67,7 +68,7 @@ if __name__ == "__main__":
     with search_session(Resources(local_cpus=2)):  # one for all
         for event in sys.argv[2:]:
             try:
-                resources = Resources(cpus=1, retries=1)
-                print(json.dumps(run_jobs(jobs(event), root / event, resources=resources)), flush=True)
+                group = Group(cpus=1, retries=1)
+                print(json.dumps(run_jobs(jobs(event), root / event, group=group)), flush=True)
             except (NasrayError, KeyboardInterrupt) as error:
                 print(f"{type(error).__name__}: {error}", file=sys.stderr)

@@ -9,11 +9,12 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from nasray.cluster import trainings
 from nasray.cluster.board import Board
-from nasray.cluster.training import Worker
-from nasray.cluster.trainings import Boards, _fit, check_label, run_jobs
+from nasray.cluster.training import Group, Worker, _work
+from nasray.cluster.trainings import Boards, _describe, _fit, check_label, run_jobs
 from nasray.spaces import NasrayError
 
 from . import common
@@ -45,6 +46,58 @@ def test_labels_are_folders_below_that_of_all():
             check_label(label)
     with pytest.raises(ValueError, match="there are several 'a'"):
         run_jobs([drive.Counting("a", 1), drive.Counting("a", 2)], Path("nowhere"))
+    with pytest.raises(ValueError, match="have one worker each, got 2"):
+        run_jobs([drive.Counting("a", 1)], Path("nowhere"), group=Group(workers=2))
+
+
+@pytest.mark.parametrize(
+    ("asked", "each", "text"),
+    [
+        (
+            Group(),
+            Group(cpus=8.0, gpus=0),
+            "1 training at a time, each with 8 CPUs, as alone; with resources: {cpus: 1} in the recipe, say, more run "
+            "at a time",
+        ),
+        (Group(cpus=2), Group(cpus=2, gpus=0), "4 trainings at a time, each with 2 CPUs"),
+        (Group(cpus=1), Group(cpus=1, gpus=0), "6 trainings at a time, each with 1 CPU"),
+        (Group(), Group(cpus=4.0, gpus=1), "2 trainings at a time, each with 4 CPUs, 1 GPU"),
+    ],
+)
+def test_it_is_said_how_many_run_at_a_time(asked, each, text):
+    assert _describe(6, asked, each, [{"CPU": 8.0, "GPU": 2.0}]) == text
+
+
+class Threads:
+    """A training that leaves the number of its threads as its only metric, and can be called as a loop."""
+
+    def train(self, folder, worker):
+        yield {"threads": torch.get_num_threads()}
+
+    def __call__(self, config, worker):
+        config.append(torch.get_num_threads())
+
+
+@pytest.mark.parametrize(("cpus", "threads"), [(3, 3), (0.5, 1)])
+def test_a_training_computes_with_as_many_threads_alone_and_as_one_of_several(tmp_path, monkeypatch, cpus, threads):
+    from nasray.cluster.training_trial import TrainingTrial
+
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # as Ray does
+    before, alone = torch.get_num_threads(), []
+    try:
+        _work(Threads(), alone, Board(tmp_path), Group(cpus=cpus, gpus=0), Worker())
+        torch.set_num_threads(before)
+        jobs = {name: (Threads(), str(tmp_path / name), str(tmp_path / f"{name}-board")) for name in ("a", "b")}
+        trial = TrainingTrial.__new__(TrainingTrial)
+        trial.setup({"label": "a"}, jobs=jobs, cpus=cpus)
+        found = [next(trial.job.train(trial.folder, trial._worker()))["threads"]]
+        assert trial.reset_config({"label": "b"})  # as Tune does where the next training takes the process over
+        assert (trial.label, trial.folder) == ("b", tmp_path / "b")
+        found.append(next(trial.job.train(trial.folder, trial._worker()))["threads"])
+    finally:
+        torch.set_num_threads(before)
+    assert alone == [threads]
+    assert found == [threads, threads]
 
 
 def tuner(*results):
@@ -61,8 +114,10 @@ def test_failures_are_one_line_a_mistake_before_a_crash(tmp_path):
         f"training b: seed 2 is not to be trained. No (1 other training failed too). What was saved is in {tmp_path}"
     )
     assert str(caught.value) == expected
+    (tmp_path / "c").mkdir()
     with pytest.raises(NasrayError, match=r"^training c failed 2 times: KeyError: 'boxes'\. What was saved"):
         _fit(tuner(crash), jobs, tmp_path, boards, 1)
+    assert "File x" in (tmp_path / "c/error.txt").read_text()
     with pytest.raises(NasrayError, match="training top/1-a has ended without a result"):
         _fit(tuner(), jobs, tmp_path, boards, 1)
     for job in jobs:
@@ -112,6 +167,8 @@ def test_killed_trainings_go_on_to_the_same_bytes(tmp_path):
     ]
     assert (bad / "b/starts").read_text() == "0\n"
     assert (bad / "c/starts").read_text() == "0\n3\n"
+    assert "b: seed 2 is not to be trained. Choose another" in error, "said at once"
+    assert "training top/1-a has failed; starting again from the last checkpoint" in error
     # A training whose process is killed goes on from its last checkpoint.
     assert (bad / "top/1-a/starts").read_text() == "0\n3\n"
     assert json.loads((bad / "top/1-a/summary.json").read_text()) == {"total": 36, "seed": 1}

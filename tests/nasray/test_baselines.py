@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from nasray.architectures import ARCHITECTURES
-from nasray.baselines import comparison_recipes, missing_jobs, random_architectures, train_alike
+from nasray.baselines import comparison_recipes, missing_trainings, train_alike
 from nasray.comparison import compare, groups_of_run
 from nasray.experiment import describe_experiment
 from nasray.loading import load_plan
@@ -31,38 +31,29 @@ def winner(run):
     return run.read_entries()[0].architecture
 
 
-def finish(job, value=0.4):
-    write_training(job.folder / "train", job.architecture, value, seed=job.seed)
-
-
-def test_random_architectures_are_within_the_budget_and_the_first_ones_stay(plan):
-    found = list(random_architectures(plan.parts, 12, 0))
-    assert found[:5] == list(random_architectures(plan.parts, 5, 0))
-    assert found != list(random_architectures(plan.parts, 12, 1))
-    assert len({architecture.id for architecture in found}) == 12
-    space = plan.parts.space
-    costs = [float(space.cost(space.from_architecture(a)[None])["gmacs"][0]) for a in found]
-    assert max(costs) <= plan.experiment.budget.gmacs
+def finish(run, training, value=0.4):
+    write_training(run.path / "compare" / training.label / "train", training.architecture, value, seed=training.seed)
 
 
 def test_only_what_is_missing_is_trained(run):
     write_training(run.path / "train", winner(run), 0.5, seed=7)
     named = {"resnet18": ARCHITECTURES["resnet18"]}
-    jobs = missing_jobs(run, 7, named, 3, 2, seed=0)
-    assert [(job.group, job.seed) for job in jobs] == [
+    missing = missing_trainings(run, 7, named, 3, 2, seed=0)
+    assert [(training.label.split("/")[0], training.seed) for training in missing] == [
         ("winner", 8), ("resnet18", 7), ("resnet18", 8), ("random", 7), ("random", 7), ("random", 7),
     ]  # fmt: skip
-    assert jobs[0].architecture == winner(run)
+    assert missing[0].architecture == winner(run)
+    assert missing[0].label == f"winner/{winner(run).id}/seed-8"
     # However many are done, the others are the same ones: an interrupted comparison goes on.
-    for job in (jobs[0], jobs[4], jobs[1]):
-        finish(job)
-    assert missing_jobs(run, 7, named, 3, 2, seed=0) == [jobs[2], jobs[3], jobs[5]]
-    for job in (jobs[2], jobs[3], jobs[5]):
-        finish(job)
-    assert missing_jobs(run, 7, named, 3, 2, seed=0) == []
+    for index in (0, 4, 1):
+        finish(run, missing[index])
+    assert missing_trainings(run, 7, named, 3, 2, seed=0) == [missing[2], missing[3], missing[5]]
+    for index in (2, 3, 5):
+        finish(run, missing[index])
+    assert missing_trainings(run, 7, named, 3, 2, seed=0) == []
     # More of them are further ones.
-    (more,) = missing_jobs(run, 7, named, 4, 2, seed=0)
-    assert more.architecture not in [job.architecture for job in jobs]
+    (more,) = missing_trainings(run, 7, named, 4, 2, seed=0)
+    assert more.architecture not in [training.architecture for training in missing]
     assert {group.name: len(group.trainings) for group in groups_of_run(run)} == {
         "winner": 2,
         "random": 3,
@@ -72,10 +63,10 @@ def test_only_what_is_missing_is_trained(run):
 
 def test_what_rank_trained_counts(run, plan):
     write_training(run.path / "train", winner(run), 0.5)
-    first, second = random_architectures(plan.parts, 2, 0)
+    first, second = plan.parts.random_architectures(2, 0)
     write_training(run.path / "rank" / "trainings" / first.id / "train", first, 0.4)
-    (job,) = missing_jobs(run, 0, {}, 2, 1, seed=0)
-    assert job.architecture == second
+    (missing,) = missing_trainings(run, 0, {}, 2, 1, seed=0)
+    assert missing.architecture == second
 
 
 def test_everything_is_trained_like_the_winner_or_by_a_recipe(run):

@@ -8,7 +8,7 @@ import pytest
 
 from nasray.evaluators import EVALUATORS
 from nasray.experiment import parse_experiment
-from nasray.loading import parse_plan
+from nasray.loading import load_plan, parse_plan
 from nasray.parts import make_parts, why_unfit
 from nasray.spaces import BottleneckSpace, NasrayError, ShuffleNetSpace
 from nasray.stages import make_plan
@@ -82,3 +82,17 @@ print(sorted({"torch", "torchvision", "optuna", "ray", "nasray.data"} & set(sys.
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_random_architectures_are_within_the_budget_and_the_first_ones_stay():
+    tiny = load_plan("detnas-300m-tiny")
+    found = tiny.parts.random_architectures(12, 0)
+    assert tiny.parts.random_architectures(5, 0) == found[:5]
+    assert tiny.parts.random_architectures(12, 1) != found
+    assert len({architecture.id for architecture in found}) == 12
+    space = tiny.parts.space
+    costs = [float(space.cost(space.from_architecture(each)[None])["gmacs"][0]) for each in found]
+    assert max(costs) <= tiny.experiment.budget.gmacs
+    small = load_plan("detnas-300m-tiny", ["--budget.gmacs", "0.0026"])
+    with pytest.raises(NasrayError, match=r"1000 random architectures: within the budget there are \d+\. Ask for"):
+        small.parts.random_architectures(1000, 0)

@@ -29,8 +29,8 @@ from nasray.recipe import (
 )
 from nasray.spaces import NasrayError, OFAResNetSpace, ShuffleNetSpace
 from nasray.subnets import extract_network, fingerprint, subnet, trained_checkpoint
-from nasray.training import train_here
 from nasray.training.folder import Description
+from nasray.training.jobs import train_here
 from tests.nasray.models.supernets.toy import ToySpace, register
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -21,7 +21,7 @@ from nasray.options import options_of
 from nasray.recipe import AugmentationOptions, ClassifierOptions, LoaderOptions, OptimizerOptions, ScheduleOptions
 from nasray.recipe import Recipe as TrainingRecipe
 from nasray.spaces import NasrayError, ShuffleNetSpace
-from nasray.training import train_here
+from nasray.training.jobs import train_here
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

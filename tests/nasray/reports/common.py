@@ -51,7 +51,8 @@ def write_run(
     while not search.is_finished:
         index = search.num_batches_told
         genes = search.pending[index].genes
-        for batch in search.receive(index, {"score": evaluator(genes)}):
+        found = evaluator(genes)
+        for batch in search.receive(index, found if isinstance(found, dict) else {"score": found}):
             trial = {"batch": index, "started": 100.0 + index, "seconds": 1.0, "host": "a", "process": index % 2}
             recorder.write(batch, trial)
             search.tell(batch)

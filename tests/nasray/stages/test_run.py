@@ -9,6 +9,7 @@ import sys
 import time
 
 import pytest
+import torch
 
 from nasray.checkpoint import Checkpoint
 from nasray.cluster import Resources, RunFolder, ray_session, training
@@ -39,7 +40,7 @@ augmentation: {square: 32}
 loader: {processes: 0, cache: true}
 optimizer: {name: adamw, learning_rate: 0.004, clip: 10}
 schedule: {name: cosine, epochs: 0.4, milestones: [], warmup_iterations: 2}
-resources: {workers: 1, gpus: 0}
+resources: {workers: 1, gpus: 0, cpus: 1}
 """
 DETECT = """
 backbone: basic-tiny
@@ -49,7 +50,7 @@ augmentation: {short_side: [64], long_side: 64}
 loader: {processes: 0, cache: true}
 optimizer: {name: adamw, learning_rate: 0.004, clip: 10}
 schedule: {name: cosine, epochs: 1, milestones: [], warmup_iterations: 2}
-resources: {workers: 1, gpus: 0}
+resources: {workers: 1, gpus: 0, cpus: 1}
 """
 SPACE = {
     "name": "shufflenet", "stem_width": 8, "widths": [16, 24, 32, 48], "depths": [1, 1, 1, 1], "image_hw": [64, 64],
@@ -307,6 +308,39 @@ def training_in(folder):
     """The first training of a stage."""
     inner = sorted(folder.glob("1-*"))
     return inner[0] if inner else folder
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_trainings_that_are_killed_at_the_same_time_go_on(tmp_path):
+    """Four of a stage, two at a time, on two cores."""
+    recipe = tmp_path / "detect.yaml"
+    recipe.write_text(DETECT.replace("epochs: 1", "epochs: 3") + "log_every: 2\ncheckpoint_every: 4\n")
+    content = {
+        "evaluations": 4, "batch_size": 2, "data": "shapes", "recipe": str(recipe), "space": SPACE,
+        "searcher": {"name": "random"}, "evaluator": {"name": "synflow"}, "resources": {"local_cpus": 2},
+        "stages": {"search": {"kind": "search"}, "several": {"kind": "train", "of": ["random-2"], "repeats": 2}},
+    }  # fmt: skip
+    path = tmp_path / "several.yaml"
+    path.write_text(json.dumps(content))
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    process = start(["search", path, "--folder", killed])
+    under_way = lambda: [each for each in (killed / "several").glob("*/seed-*") if last_iteration(each) >= 4]  # noqa: E731
+    kill_when(process, lambda: len(under_way()) >= 2)
+    assert not list((killed / "several").glob("*/seed-*/summary.json")), "two of them were under way"
+    for arguments in (["resume", killed], ["search", path, "--folder", whole]):
+        process = start(arguments)
+        output, _ = process.communicate(timeout=800)
+        assert process.returncode == 0, output
+    assert "2 trainings at a time, each with 1 CPU" in output
+    labels = sorted(str(path.parent.relative_to(whole)) for path in whole.glob("several/*/seed-*/summary.json"))
+    assert len(labels) == 4
+    for label in labels:
+        one, other = (Checkpoint.load(folder / label / "checkpoints/last.pt") for folder in (whole, killed))
+        assert all(torch.equal(one.model[name], other.model[name]) for name in one.model)
+    for name in ["several/best.json", *(f"{label}/summary.json" for label in labels)]:
+        assert (whole / name).read_bytes() == (killed / name).read_bytes(), name
+    assert not (killed / "several/.trainings").exists()
 
 
 @pytest.mark.slow
