@@ -1,4 +1,4 @@
-"""Which of Tune's folders may be continued; that Tune does continue them, test_resume.py shows."""
+"""Which of Tune's folders may be continued; that Tune does continue them, test_run.py shows."""
 
 import json
 import os
