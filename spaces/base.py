@@ -279,7 +279,7 @@ class Space(ABC):
         return {}
 
     def map_channels(self, population: Population) -> dict[int, NDArray[np.int64]]:
-        """Channels of the maps that a detector takes from each row's backbone, (N,) by reduction, finest first.
+        """Return the channels of each row's maps that a detector takes, (N,) by reduction, finest first.
 
         A reduction is a power of two: of an image of H rows a map has H / reduction, rounded up. By default there are
         none: the networks are no backbones, or the sizes of their maps are not fixed.
