@@ -321,11 +321,9 @@ class Searcher(ABC):
     def _admissible(self, candidates: Population, most: int) -> NDArray[np.int64]:
         """Return the indices of the first `most` candidates that are new, valid and within the budget."""
         keys = row_keys(candidates).tolist()
-        fresh: dict[int, int] = {}
-        for index, key in enumerate(keys):
-            if key not in self.seen and key not in fresh:
-                fresh[key] = index
-        indices = np.fromiter(fresh.values(), dtype=np.int64, count=len(fresh))
+        first = dict(zip(reversed(keys), range(len(keys) - 1, -1, -1), strict=True))  # of equal rows the first counts
+        fresh = [index for key, index in first.items() if key not in self.seen]
+        indices = np.sort(np.array(fresh, dtype=np.int64))
         return indices[self.newcomers.is_admissible(candidates[indices])][:most]
 
     def _mark_seen(self, rows: Population) -> None:

@@ -60,8 +60,12 @@ class LayerTable:
     @cached_property
     def fan_in(self) -> Floats:
         """(L, N) inputs of one output value."""
-        inputs: Floats = np.where(self.depthwise[:, None], 1.0, self.in_channels)
-        return self.kernel * self.kernel * inputs
+        inputs: Floats = self.in_channels
+        if self.depthwise.any():
+            inputs = np.where(self.depthwise[:, None], 1.0, inputs)
+        found: Floats = self.kernel * self.kernel
+        found *= inputs
+        return found
 
     @property
     def _pixels(self) -> NDArray[np.int64]:
@@ -77,15 +81,27 @@ class LayerTable:
     @property
     def params(self) -> Floats:
         """(L, N) weights, and per channel 2 of batch norm (gates: 1 of bias) and 1 where there is a bias beside it."""
-        per_channel: Floats = np.where(self.role == "gate", 1.0, 2.0) + self.bias
-        return (self.fan_in + per_channel[:, None]) * self.out_channels * self.repeats
+        return (self.fan_in + self._per_channel) * self.out_channels * self.repeats
+
+    @property
+    def _per_channel(self) -> Floats:
+        """(L, 1) parameters beside the weights of an output channel."""
+        found: Floats = np.where(self.role == "gate", 1.0, 2.0) + self.bias
+        return found[:, None]
 
     def cost(self) -> Costs:
         """Return `gmacs`, `params_m` and `layers` (main-branch layers, the stem included), each (N,)."""
+        # As `macs` and `params`, with what they share computed once: all factors are whole numbers, whose products are
+        # exact in any order.
+        channels = self.out_channels * self.repeats
+        macs = self.fan_in * channels
+        channels *= self._per_channel
+        params = (macs + channels).sum(axis=0)
+        macs *= self._pixels
         main = self.role == "main"
         return {
-            "gmacs": self.macs.sum(axis=0) / 1e9,
-            "params_m": self.params.sum(axis=0) / 1e6,
+            "gmacs": macs.sum(axis=0) / 1e9,
+            "params_m": params / 1e6,
             "layers": self.repeats[main].sum(axis=0),
         }
 
@@ -129,17 +145,17 @@ class LayerRows:
     def table(self, num: int) -> LayerTable:
         """Return the rows as a table of `num` architectures."""
 
-        def per_architecture(name: str) -> Floats:
-            out = np.empty((len(self.rows), num))
-            for line, row in zip(out, self.rows, strict=True):
-                line[:] = row[name]
-            return out
-
         def per_row(name: str) -> NDArray[Any]:
             return np.array([row[name] for row in self.rows])
 
         wide = ("kernel", "in_channels", "out_channels", "repeats", "pooled_elements", "skip")
         narrow = ("block", "level", "role", "depthwise", "stride", "relu_in", "relu_out", "out_hw", "bias")
-        columns: dict[str, Any] = {name: per_architecture(name) for name in wide}
+        # One array for all: memory of its size the C library keeps, while it hands several smaller ones back to the
+        # system and fetches them anew with every population.
+        whole = np.empty((len(wide), len(self.rows), num))
+        for name, lines in zip(wide, whole, strict=True):
+            for line, row in zip(lines, self.rows, strict=True):
+                line[:] = row[name]
+        columns: dict[str, Any] = dict(zip(wide, whole, strict=True))
         columns.update({name: per_row(name) for name in narrow})
         return LayerTable(**columns)

@@ -167,7 +167,8 @@ class StagedSpace(Space):
         """Return (N,) whether each row is an architecture of this space."""
         _, parts = self.split(population)
         # The tables let any zero of a part that can be absent through; a part is absent as a whole or not at all.
-        whole: Mask = ((parts > 0).all(axis=2) | (parts == 0).all(axis=2)).all(axis=1)
+        present = parts > 0
+        whole: Mask = (present == present[:, :, -1:]).reshape(len(parts), -1).all(axis=1)
         return super().is_valid(population) & whole
 
     def sample(self, num: int, rng: np.random.Generator) -> Population:
