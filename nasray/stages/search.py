@@ -62,9 +62,10 @@ class SearchStage(Stage):
             "minimize": minimize,
         }
         changes = {name: value for name, value in given.items() if value is not None}
-        own = dataclasses.replace(experiment, **changes, stages={})
-        self.parts = make_parts(own, parts.space) if changes else parts
-        self.experiment = with_defaults(own, self.parts.searcher)
+        self.parts, self.experiment = parts, dataclasses.replace(experiment, **changes, stages={})
+        if changes:
+            self.parts = make_parts(self.experiment, parts.space)
+            self.experiment = with_defaults(self.experiment, self.parts.searcher)
 
     def part_options(self) -> dict[str, PartOptions]:
         """See `Stage.part_options`."""
@@ -123,9 +124,12 @@ class SearchStage(Stage):
             NasrayError: if what a stage gives is not there yet.
         """
         own = self._resolved(site)
-        return self.parts if own == self.experiment else make_parts(own, self.parts.space)
+        return self.parts if own is self.experiment else make_parts(own, self.parts.space)
 
     def _resolved(self, site: Site) -> Experiment:
         """Return the experiment with paths in place of the stages that its parts refer to."""
         own = self.experiment
-        return dataclasses.replace(own, searcher=site.resolved(own.searcher), evaluator=site.resolved(own.evaluator))
+        searcher, evaluator = site.resolved(own.searcher), site.resolved(own.evaluator)
+        if (searcher, evaluator) == (own.searcher, own.evaluator):
+            return own
+        return dataclasses.replace(own, searcher=searcher, evaluator=evaluator)
