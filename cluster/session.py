@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import logging
 import os
@@ -80,7 +81,7 @@ def _start_anew(ray: Any, resources: Resources, stack: contextlib.ExitStack) -> 
             folder = this_time.enter_context(scratch_folder())
             this_time.callback(_end, folder)
             try:
-                with waiting("waiting for Ray to start on this machine"), ray_keeps_handlers():
+                with waiting("waiting for Ray to start on this machine"), ray_keeps_handlers(), _groups_of_their_own():
                     ray.init(
                         address="local",
                         num_cpus=resources.local_cpus,
@@ -102,6 +103,25 @@ def _start_anew(ray: Any, resources: Resources, stack: contextlib.ExitStack) -> 
                 continue
             stack.push(this_time.pop_all())
             return
+
+
+@contextlib.contextmanager
+def _groups_of_their_own() -> Iterator[None]:
+    """Let processes that Ray starts lead process groups of their own.
+
+    Terminals, `timeout` and schedulers signal a whole group: without its Ray, this process could not end in order.
+    """
+    from ray._private import services
+
+    before: Any = getattr(services, "ConsolePopen", None)
+    if before is None:
+        yield
+        return
+    setattr(services, "ConsolePopen", functools.partial(before, process_group=0))  # noqa: B010
+    try:
+        yield
+    finally:
+        setattr(services, "ConsolePopen", before)  # noqa: B010
 
 
 def _end(folder: Path) -> None:

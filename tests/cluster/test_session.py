@@ -147,7 +147,10 @@ def test_waiting_is_said(capsys):
 
 
 def test_a_search_ends_in_an_orderly_way(tmp_path):
-    """SIGTERM while Ray starts; then, twice, in the middle of the search; a second process meanwhile is refused."""
+    """SIGTERM while Ray starts; then, twice, in the middle of the search; a second process meanwhile is refused.
+
+    The whole process group gets it, as from a terminal, `timeout`, or a scheduler.
+    """
     (tmp_path / "long.yaml").write_text(
         "evaluations: 1000000\nbatch_size: 256\nsearcher: {name: evolution, population_size: 64}\n"
         "budget: {gmacs: 48.38, layers: 79}\n"
@@ -167,7 +170,7 @@ def test_a_search_ends_in_an_orderly_way(tmp_path):
         family = psutil.Process(process.pid).children(recursive=True)
         for pause in pauses:
             time.sleep(pause)
-            os.kill(process.pid, signal.SIGTERM)
+            os.killpg(process.pid, signal.SIGTERM)
         output = process.communicate(timeout=60)[0]
         assert process.returncode == 143, output
         assert "Traceback" not in output
