@@ -15,7 +15,14 @@ from typing import Any
 from nasray.cluster.interrupts import closing, interruptible
 from nasray.cluster.joining import check_reachable, environment, imported_meanwhile, join, last_line, ray_keeps_handlers
 from nasray.cluster.progress import counted, say, waiting
-from nasray.cluster.resources import Resources, cluster_address, is_connected
+from nasray.cluster.resources import (
+    Resources,
+    cluster_address,
+    count_places,
+    describe_needs,
+    is_connected,
+    living_nodes,
+)
 from nasray.cluster.scratch import scratch_folder
 from nasray.spaces import NasrayError
 
@@ -180,22 +187,12 @@ def _own_token() -> dict[str, str]:
 def _preflight(resources: Resources) -> str:
     import ray
 
-    nodes = [node for node in ray.nodes() if node["Alive"]]
-    total = ray.cluster_resources()
-    fits = sum(
-        int(
-            min(
-                node["Resources"].get("CPU", 0.0) / resources.cpus,
-                node["Resources"].get("GPU", 0.0) / resources.gpus if resources.gpus else float("inf"),
-            )
-            + 1e-9
-        )
-        for node in nodes
-    )
+    nodes, total = living_nodes(), ray.cluster_resources()
+    fits = count_places(nodes, resources.cpus, resources.gpus)
     has = ", ".join(
         [counted(len(nodes), "node"), counted(total.get("CPU", 0), "CPU"), counted(total.get("GPU", 0), "GPU")]
     )
-    needs = counted(resources.cpus, "CPU") + (f", {counted(resources.gpus, 'GPU')}" if resources.gpus else "")
+    needs = describe_needs(resources.cpus, resources.gpus)
     if not fits:
         raise NasrayError(
             f"no node of the cluster can hold a trial: it needs {needs}; the cluster has {has}. "
