@@ -72,7 +72,7 @@ def options_type(registry: Registry, name: str) -> Any:
     Raises:
         NasrayError: for a name that there is not, or a part whose options have no type that a file could hold.
     """
-    return _options_type(registry, name, registry.part(name))
+    return _options_type(registry, name, registry.signed(name))
 
 
 @functools.cache

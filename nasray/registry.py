@@ -19,6 +19,7 @@ from importlib.metadata import entry_points
 from typing import Any
 
 from nasray import searchers, spaces
+from nasray.skeletons import skeleton
 from nasray.spaces import NasrayError
 from nasray.spaces.errors import did_you_mean
 from nasray.spaces.ranges import shortened
@@ -35,6 +36,7 @@ class Registry(MutableMapping[str, Any]):
         parts: Name to class, or to "module:Class", which is imported when it is asked for.
         given: Constructor arguments that the run provides; all others are options.
         tag: Key by which a mapping names the part.
+        is_slow: Whether modules of our own parts take seconds to import, so that options are read from their source.
 
     Attributes:
         what: Kind of part, in the singular.
@@ -43,9 +45,15 @@ class Registry(MutableMapping[str, Any]):
     """
 
     def __init__(
-        self, what: str, parts: dict[str, Any], *, given: frozenset[str] = frozenset(), tag: str = "name"
+        self,
+        what: str,
+        parts: dict[str, Any],
+        *,
+        given: frozenset[str] = frozenset(),
+        tag: str = "name",
+        is_slow: bool = False,
     ) -> None:
-        self.what, self.given, self.tag, self._ours = what, given, tag, parts
+        self.what, self.given, self.tag, self._ours, self._is_slow = what, given, tag, parts, is_slow
         REGISTRIES[what] = self
 
     @cached_property
@@ -66,6 +74,17 @@ class Registry(MutableMapping[str, Any]):
         """
         self.check(name)
         return self[name]
+
+    def signed(self, name: Any) -> Any:
+        """Return a class with the signature and the docstring of a part's; the part itself where it is quick to import.
+
+        Raises:
+            NasrayError: as `part`.
+        """
+        self.check(name)
+        target = self._ours.get(name)
+        found = skeleton(target, self.given) if self._is_slow and isinstance(target, str) else None
+        return self[name] if found is None else found
 
     def check(self, name: Any) -> None:
         """Refuse a name that there is not; nothing is imported.

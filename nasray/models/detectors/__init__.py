@@ -32,6 +32,7 @@ DETECTORS = Registry(
         "yolof": "nasray.models.detectors.yolof:YOLOF",
     },
     given=frozenset({"backbone", "num_classes", "head"}),
+    is_slow=True,
 )
 """A new detector is one line here."""
 
