@@ -152,7 +152,7 @@ class BatchGenerator(SearchGenerator):
         super().__init__(algorithm)
         self.algorithm, self.folder = algorithm, search
 
-    def save_to_dir(self, dirpath: str, session_str: str) -> None:  # type: ignore[override]
+    def save_to_dir(self, dirpath: str, session_str: str) -> None:  # type: ignore[override]  # as SearchGenerator's
         """Write the state; Tune has written that of its trials just before."""
         super().save_to_dir(dirpath, session_str)
         sign(Path(dirpath), session_str, self.folder, self.algorithm.search.num_batches_told)

@@ -19,7 +19,10 @@ from nasray.cluster.reading import parse_yaml, read_json, read_text, shown, to_y
 from nasray.spaces import NasrayError
 
 OPEN = ConfigDict(strict=True, extra="allow")
-"""Types are not converted; keys that a later version adds are kept."""
+"""Types are not converted; keys that a later version adds are kept.
+
+mypy knows no attributes of a TypedDict: therefore `ignore[misc]` wherever a record has it as `__pydantic_config__`.
+"""
 
 Number = Annotated[float, BeforeValidator(lambda value: math.nan if value is None else value)]
 """JSON has null for what is not a number."""
