@@ -46,9 +46,7 @@ from nasray.spaces.ranges import (
     shortened,
 )
 from nasray.spaces.staged_layers import stage_widths, staged_layers
-from nasray.spaces.staged_mutation import DEPTH_STEPS, scaled, settle_depths, width_values
-
-Ints = NDArray[np.int64]
+from nasray.spaces.staged_mutation import DEPTH_STEPS, Ints, scaled, settle_depths, width_values
 
 LEVELS = (2, 3, 4, 5)
 
