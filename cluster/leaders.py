@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nasray.searchers import Metrics, Searcher, pareto_front
+from nasray.searchers import Metrics, Searcher, pareto_front, ranking
 from nasray.spaces import Architecture, Budget, Costs, NasrayError, Population, Space
 
 NUM_BEST = 10
@@ -110,6 +110,20 @@ def leaders(
         members = order[niches[order] == niche]
         kept[members[:NUM_BEST] if values.shape[1] == 1 else members[pareto_front(values[members])]] = True
     return order[kept[order]]
+
+
+def in_turn(values: NDArray[np.float64], niches: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return all positions, best first: the best of each niche, then the second of each, and so on.
+
+    Args:
+        values: (N, O) objectives, in the order in which they were evaluated; minus infinity stands for no value.
+        niches: (N,) niches between which values do not compare.
+    """
+    turns = np.zeros(len(values), dtype=np.int64)
+    for niche in np.unique(niches):
+        members = np.flatnonzero(niches == niche)
+        turns[members[ranking(values[members], members)]] = np.arange(len(members))
+    return np.lexsort((np.arange(len(values)), -values[:, 0], turns))
 
 
 def best_within(entries: Sequence[Entry], budget: Budget) -> Entry:

@@ -18,7 +18,7 @@ from nasray.evaluators import EVALUATORS
 from nasray.experiment import BudgetOptions, Experiment
 from nasray.options import make_part
 from nasray.searchers import Objective, RandomSearch, Searcher, default_batches
-from nasray.spaces import Architecture, Budget, CostFunction, NasrayError, Space
+from nasray.spaces import Architecture, Budget, CostFunction, NasrayError, Population, Space
 from nasray.spaces.ranges import shortened
 
 if TYPE_CHECKING:
@@ -65,22 +65,23 @@ class Parts:
         return found
 
 
-def make_parts(experiment: Experiment, space: Space | None = None) -> Parts:
+def make_parts(experiment: Experiment, space: Space | None = None, *, rows: Population | None = None) -> Parts:
     """Make the parts of an experiment's search.
 
     Args:
         experiment: Experiment.
         space: Its space, if it is made already.
+        rows: (N, G) architectures that another search found, for a searcher that takes them up.
 
     Raises:
         NasrayError: for whatever does not go together.
     """
     space = space or make_part(experiment.space)
     cost = counted_cost(experiment, space)
-    return Parts(space, cost, _make_searcher(experiment, space, cost), _make_evaluator(experiment, space))
+    return Parts(space, cost, _make_searcher(experiment, space, cost, rows), _make_evaluator(experiment, space))
 
 
-def _make_searcher(experiment: Experiment, space: Space, cost: CostFunction) -> Searcher:
+def _make_searcher(experiment: Experiment, space: Space, cost: CostFunction, rows: Population | None) -> Searcher:
     objectives = (Objective("score"), *(Objective(name, "min") for name in _minimized(experiment, space)))
     searcher: Searcher = make_part(
         experiment.searcher,
@@ -90,6 +91,7 @@ def _make_searcher(experiment: Experiment, space: Space, cost: CostFunction) -> 
         objectives=objectives,
         seed=experiment.seed,
         evaluations=experiment.evaluations,
+        rows=rows,
     )
     return searcher
 

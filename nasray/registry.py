@@ -163,5 +163,7 @@ SPACES = Registry("space", spaces.SPACES)
 SEARCHERS = Registry(
     "searcher",
     searchers.SEARCHERS,
-    given=frozenset({"space", "budget", "cost", "objectives", "seed", "evaluations", "predictor", "oversample"}),
+    given=frozenset(
+        {"space", "budget", "cost", "objectives", "seed", "evaluations", "predictor", "oversample", "rows"}
+    ),
 )

@@ -8,7 +8,7 @@ from nasray.searchers.defaults import default_batches
 from nasray.searchers.evolution import Evolution
 from nasray.searchers.listed import Listed
 from nasray.searchers.optuna import OptunaGP, OptunaNSGA2, OptunaTPE
-from nasray.searchers.pareto import ParetoEvolution, crowding_distances, front_numbers, pareto_front
+from nasray.searchers.pareto import ParetoEvolution, crowding_distances, front_numbers, pareto_front, ranking
 from nasray.searchers.random import RandomSearch
 
 SEARCHERS: dict[str, type[Searcher]] = {
@@ -44,4 +44,5 @@ __all__ = [
     "default_batches",
     "front_numbers",
     "pareto_front",
+    "ranking",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from nasray.searchers.base import NO_PARENT, Proposal, Searcher
 from nasray.spaces import InfeasibleError, NasrayError, Population, Space, row_keys
 from nasray.spaces.ranges import Count, check_whole, shortened
+from nasray.spaces.references import From
 
 
 class Listed(Searcher):
@@ -19,8 +20,10 @@ class Listed(Searcher):
 
     Args:
         space: Space to search.
-        rows: Genes of the architectures, (N, G); a run hands over those that another search found.
+        of: Stage that searches, or folder of a run, whose architectures are the list, best first; where its searcher
+            has niches, the best of each niche comes first, then the second of each, and so on.
         top: Number of rows to take from the list's beginning; all if left out.
+        rows: Genes of the architectures, (N, G). A run hands over those of `of`, once that search is done.
         options: Further options; see `Searcher`.
 
     Raises:
@@ -33,37 +36,54 @@ class Listed(Searcher):
         self,
         space: Space,
         *,
-        rows: Sequence[Sequence[int]] | Population | None = None,
+        of: Annotated[str, From("history")] | None = None,
         top: Count | None = None,
+        rows: Sequence[Sequence[int]] | Population | None = None,
         **options: Any,
     ) -> None:
         super().__init__(space, **options)
-        if rows is None or not len(rows):
-            raise NasrayError("searcher 'listed' needs rows: the genes of at least one architecture")
-        lengths = {len(row) for row in rows}
-        if lengths != {space.num_genes}:
+        count = None if top is None else check_whole("top", top, 1)
+        if rows is None and of is None:
             raise NasrayError(
-                f"rows of space {space.family!r} have {space.num_genes} genes each; got rows of "
-                f"{', '.join(map(str, sorted(lengths)))}"
+                "searcher 'listed' has no list. Set of to a stage that searches or to the folder of a run, or hand it "
+                "rows"
             )
-        count = len(rows) if top is None else check_whole("top", top, 1)
-        self.rows = np.asarray(rows, dtype=np.int64)[:count]
-        bad = np.flatnonzero(~space.is_valid(self.rows))
+        self.of = of
+        self.rows = None if rows is None else self._checked(rows)[:count]
+
+    def _checked(self, rows: Sequence[Sequence[int]] | Population) -> Population:
+        """Return the (N, G) rows, once they are known to be architectures of the space."""
+        lengths = {len(row) for row in rows}
+        if lengths != {self.space.num_genes}:
+            raise NasrayError(
+                f"rows of space {self.space.family!r} have {self.space.num_genes} genes each; got "
+                f"{'rows of ' + ', '.join(map(str, sorted(lengths))) if lengths else 'no row'}"
+            )
+        checked: Population = np.asarray(rows, dtype=np.int64)
+        bad = np.flatnonzero(~self.space.is_valid(checked))
         if len(bad):
             raise NasrayError(
-                f"row {bad[0]} is no architecture of space {space.family!r}: {shortened(self.rows[bad[0]].tolist())}"
+                f"row {bad[0]} is no architecture of space {self.space.family!r}: {shortened(checked[bad[0]].tolist())}"
             )
+        return checked
 
     @cached_property
     def _list(self) -> Population:
         """(K, G) what can be asked for: the rows within the budget, each once, in order."""
+        if self.rows is None:
+            raise NasrayError(
+                f"searcher 'listed' has no rows of {self.of!r}. A run hands them over once that search is done; "
+                "elsewhere set rows"
+            )
         _, first = np.unique(row_keys(self.rows), return_index=True)
         rows: Population = self.rows[np.sort(first)]
         return rows[self.newcomers.is_admissible(rows)]
 
     def check_feasible(self) -> None:
-        """Raise `InfeasibleError` if no architecture of the list is within the budget."""
-        if not len(self._list):
+        """Raise `InfeasibleError` if no architecture of the list, or of the space before there is one, is admitted."""
+        if self.rows is None:
+            super().check_feasible()
+        elif not len(self._list):
             raise InfeasibleError(
                 f"none of the {len(self.rows):,} architectures of the list is within the budget ({self.budget}). "
                 "Loosen the budget, or list others"

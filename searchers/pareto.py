@@ -30,12 +30,25 @@ class ParetoEvolution(Evolution):
 
     def _ranking(self) -> NDArray[np.int64]:
         """Return the indices by front, then by crowding distance, then by age."""
-        fronts = front_numbers(self.values, enough=self.population_size)
-        crowding = np.zeros(len(self.values))
-        for front in range(fronts.max(initial=-1) + 1):
-            members = np.flatnonzero(fronts == front)
-            crowding[members] = crowding_distances(self.values[members])
-        return np.lexsort((self.numbers, -crowding, fronts))
+        return ranking(self.values, self.numbers, enough=self.population_size)
+
+
+def ranking(values: Values, numbers: NDArray[np.int64], *, enough: int | None = None) -> NDArray[np.int64]:
+    """Return (N,) positions, best first: by value, of several objectives by front and crowding distance; then by age.
+
+    Args:
+        values: (N, O), larger is better.
+        numbers: (N,) evaluations, the earlier of equal ones first.
+        enough: Positions from which on the order of several objectives may be by crowding distance and age alone.
+    """
+    if values.shape[1] == 1:
+        return np.lexsort((numbers, -values[:, 0]))
+    fronts = front_numbers(values, enough=enough)
+    crowding = np.zeros(len(values))
+    for front in range(fronts.max(initial=-1) + 1):
+        members = np.flatnonzero(fronts == front)
+        crowding[members] = crowding_distances(values[members])
+    return np.lexsort((numbers, -crowding, fronts))
 
 
 def pareto_front(values: Values) -> NDArray[np.bool_]:

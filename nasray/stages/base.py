@@ -10,7 +10,7 @@ import dataclasses
 import hashlib
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, cast
@@ -106,15 +106,16 @@ class Site:
         return self.recipes[self.name]
 
     def resolved(self, options: PartOptions) -> PartOptions:
-        """Return the options of a part with paths of checkpoints in place of the stages that give them.
+        """Return the options of a part with paths of checkpoints and runs in place of the stages that give them.
 
         Raises:
-            NasrayError: if there is no such checkpoint yet.
+            NasrayError: if there is no such checkpoint or run yet.
         """
+        find: dict[str, Callable[[str], Path]] = {"checkpoint": self.checkpoint, "history": self.history}
         paths = {
-            reference.option: str(self.checkpoint(reference.value).absolute())
+            reference.option: str(find[reference.what](reference.value).absolute())
             for reference in references(options)
-            if reference.what == "checkpoint"
+            if reference.what in find
         }
         changed: PartOptions = dataclasses.replace(cast(Any, options), **paths)
         return changed
@@ -140,6 +141,21 @@ class Site:
                 raise NasrayError(f"no file at {shown(path)}. Give the checkpoint of a training, or a stage")
             return path
         return self.stages[value].checkpoint(self.at(value), architecture, repeat)
+
+    def history(self, value: str) -> Path:
+        """Return the folder of the run whose history an option names: of an earlier stage's search, or of any.
+
+        Args:
+            value: Name of a stage, or path of a run.
+
+        Raises:
+            NasrayError: if there is none, or it is not finished.
+        """
+        path = self.at(value).folder if value in self.stages else Path(value)
+        run = RunFolder.open(path)
+        if not run.is_finished():
+            raise NasrayError(f"the search of {shown(path)} is not finished. Finish it with `nasray resume` first")
+        return run.path
 
     def entries(self, stage: str) -> list[Entry]:
         """Return the architectures that an earlier stage found or trained, best first.
@@ -214,6 +230,8 @@ class Stage(ABC):
         """Return the SHA-256 of what a later stage takes from it."""
         if what == "checkpoint":
             return file_digest(self.checkpoint(site, None, 0))
+        if what == "history":
+            return history_digest(site.folder)
         return text_digest("\n".join(entry.architecture.text for entry in self.entries(site)))
 
 
@@ -310,6 +328,24 @@ def _listed(names: frozenset[str]) -> str:
 def text_digest(text: str) -> str:
     """Return the SHA-256 of a text."""
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def path_digest(path: Path) -> str:
+    """Return the SHA-256 of what a path stands for: a file, or the history of a run's folder.
+
+    Raises:
+        NasrayError: if it cannot be read.
+    """
+    return history_digest(path) if path.is_dir() else file_digest(path)
+
+
+def history_digest(folder: Path) -> str:
+    """Return the SHA-256 of a run's history, part by part.
+
+    Raises:
+        NasrayError: if it cannot be read.
+    """
+    return text_digest("\n".join(file_digest(part) for part in sorted(RunFolder(folder).history.glob("*.parquet"))))
 
 
 def file_digest(path: Path) -> str:

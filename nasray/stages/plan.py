@@ -101,11 +101,12 @@ def _with_absolute_references(experiment: Experiment) -> Experiment:
         paths = {
             reference.option: str(Path(reference.value).absolute())
             for reference in references(options)
-            if reference.what == "checkpoint"
+            if reference.what != "architectures"
             and not reference.is_of_stage(experiment.stages)
             and is_path(reference.value)  # a misspelled stage is named as it is written
         }
-        changed: PartOptions = dataclasses.replace(cast(Any, options), **paths)
+        parts = {name: absolute(value) for name, value in vars(options).items() if isinstance(value, PartOptions)}
+        changed: PartOptions = dataclasses.replace(cast(Any, options), **paths, **parts)
         return changed
 
     return dataclasses.replace(

@@ -17,7 +17,7 @@ from nasray.cluster.records import read_record, yaml_record
 from nasray.cluster.session import ray_session
 from nasray.recipe import RECIPE, Recipe
 from nasray.spaces import NasrayError
-from nasray.stages.base import SEARCH, Reference, Site, Stage, file_digest, text_digest
+from nasray.stages.base import SEARCH, Reference, Site, Stage, path_digest, text_digest
 from nasray.stages.plan import Plan
 from nasray.stages.records import Records
 from nasray.validation import validate
@@ -123,7 +123,7 @@ def inputs_of(site: Site, takes: Sequence[Reference]) -> dict[str, str]:
         if reference.is_of_stage(site.stages):
             found[reference.option] = site.stages[value].digest(site.at(value), reference.what)
         elif reference.what != "architectures":
-            found[reference.option] = file_digest(Path(value))
+            found[reference.option] = path_digest(Path(value))
         else:
             found.setdefault(reference.option, text_digest(value))
     return found
@@ -144,7 +144,7 @@ def refuse_other_inputs(site: Site, before: Mapping[str, str], now: Mapping[str,
         if before and before.get(option) != digest:
             away = f"{site.folder / 'history'} and {site.folder / 'tune'}" if site.name == SEARCH else site.folder
             raise NasrayError(
-                f"stage {site.name} was begun with another {option.rpartition('.')[2]} (SHA-256 "
+                f"stage {site.name} was begun with another {option} (SHA-256 "
                 f"{before.get(option, 'none')[:12]}, now {digest[:12]}): put the former one back, or move {away} "
                 "away to begin the stage anew"
             )

@@ -8,13 +8,22 @@ from typing import Annotated, Any
 import numpy as np
 
 from nasray.cluster import RunFolder, run_search
+from nasray.cluster.leaders import in_turn
 from nasray.cluster.resources import cluster_address
 from nasray.devices import choose_device
-from nasray.experiment import EVALUATOR, SEARCHER, BudgetOptions, Experiment, describe_experiment
-from nasray.options import PartOptions
+from nasray.experiment import (
+    EVALUATOR,
+    SEARCHER,
+    BudgetOptions,
+    Experiment,
+    describe_experiment,
+    parse_description,
+)
+from nasray.options import PartOptions, make_part
 from nasray.parts import Parts, make_parts, with_defaults
+from nasray.spaces import NasrayError, Population
 from nasray.spaces.budget import cost_scope
-from nasray.spaces.ranges import MAX_BATCH, MAX_COUNT, MAX_IN_FLIGHT, Range
+from nasray.spaces.ranges import MAX_BATCH, MAX_COUNT, MAX_IN_FLIGHT, Range, shortened
 from nasray.stages.base import SEARCH, Site, Stage, Work, references
 
 
@@ -77,10 +86,15 @@ class SearchStage(Stage):
         if getattr(options, "device", None) == "cuda" and not cluster_address(site.resources):
             choose_device("cuda")  # on a cluster another node may have one
         self.parts.cost(self.parts.space.sample(1, np.random.default_rng(0)))  # a detector is built for it
-        self.parts.searcher.check_feasible()
-        evaluator_references = list(references(options))
-        if evaluator_references and all(each.value not in site.stages for each in evaluator_references):
-            evaluator: Any = self.parts_at(site).evaluator
+        own = self.experiment
+        if _refers_to_files(site, own.searcher):
+            own = dataclasses.replace(own, searcher=site.resolved(own.searcher))
+            _make_parts(own, self.parts.space).searcher.check_feasible()
+        else:
+            self.parts.searcher.check_feasible()
+        if _refers_to_files(site, options):
+            own = dataclasses.replace(self.experiment, evaluator=site.resolved(options))
+            evaluator: Any = make_parts(own, self.parts.space).evaluator
             evaluator.check()
 
     def is_done(self, site: Site) -> bool:
@@ -124,7 +138,7 @@ class SearchStage(Stage):
             NasrayError: if what a stage gives is not there yet.
         """
         own = self._resolved(site)
-        return self.parts if own is self.experiment else make_parts(own, self.parts.space)
+        return self.parts if own is self.experiment and not _takes_history(own) else _make_parts(own, self.parts.space)
 
     def _resolved(self, site: Site) -> Experiment:
         """Return the experiment with paths in place of the stages that its parts refer to."""
@@ -133,3 +147,57 @@ class SearchStage(Stage):
         if (searcher, evaluator) == (own.searcher, own.evaluator):
             return own
         return dataclasses.replace(own, searcher=searcher, evaluator=evaluator)
+
+
+def _refers_to_files(site: Site, options: PartOptions) -> bool:
+    """Return whether a part refers to files alone; what stages give is not there before they ran."""
+    found = list(references(options))
+    return bool(found) and not any(reference.is_of_stage(site.stages) for reference in found)
+
+
+def _takes_history(experiment: Experiment) -> bool:
+    return any(reference.what == "history" for reference in references(experiment.searcher))
+
+
+def _make_parts(experiment: Experiment, space: Any) -> Parts:
+    """Return the parts of a search whose references are paths."""
+    return make_parts(experiment, space, rows=listed_rows(experiment))
+
+
+def listed_rows(experiment: Experiment) -> Population | None:
+    """Return the architectures of the history that the searcher takes up; None if it takes up none.
+
+    Args:
+        experiment: Experiment of one search, with the path of a run where its searcher refers to a history.
+
+    Returns:
+        (N, G) architectures that the run evaluated, best first as `in_turn` orders them by its searcher's objectives
+        and niches.
+
+    Raises:
+        NasrayError: if the run's space is another one, or its history is damaged.
+    """
+    for reference in references(experiment.searcher):
+        if reference.what == "history":
+            return _ranked_rows(RunFolder.open(reference.value), experiment)
+    return None
+
+
+def _ranked_rows(run: RunFolder, experiment: Experiment) -> Population:
+    before = parse_description(run.description(), str(run.path))
+    if before.space != experiment.space:
+        raise NasrayError(
+            f"{run.path} searched another space ({_described(before.space)}), this search has "
+            f"{_described(experiment.space)}. Set space as it is there, or name another run"
+        )
+    parts = make_parts(before)
+    if before.stages:
+        parts = make_part(before.stages[SEARCH], experiment=before, parts=parts).parts
+    searcher, history = parts.searcher, run.read_history()
+    values = searcher.objective_values(history.genes, {**history.costs, **history.metrics})
+    ranked: Population = history.genes[in_turn(values, searcher.niches(history.genes))]
+    return ranked
+
+
+def _described(options: PartOptions) -> str:
+    return ", ".join(f"{name} {shortened(value)}" for name, value in vars(options).items())

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from nasray.cluster import OrderedSearch, RunFolder
-from nasray.cluster.leaders import NUM_BEST, Entry, Leaders, best_within, leaders
+from nasray.cluster.leaders import NUM_BEST, Entry, Leaders, best_within, in_turn, leaders
 from nasray.cluster.recorder import Recorder
-from nasray.searchers import Objective, RandomSearch
+from nasray.searchers import Objective, RandomSearch, pareto_front
 from nasray.spaces import Architecture, Budget, Costs, Gene, NasrayError, Population, Space
 
 VALUES = st.sampled_from([-np.inf, -1.0, 0.0, 0.25, 1.0, 2.0])
@@ -53,6 +53,19 @@ def test_the_best_of_every_niche_lead():
     assert leaders(values, niches=niches).tolist() == [*range(59, 49, -1), *range(39, 29, -1), *range(19, 9, -1)]
     both = np.stack([np.arange(4.0), [1.0, 0.0, 1.0, 0.0]], axis=1)
     assert leaders(both, niches=np.array([0, 0, 1, 1])).tolist() == [3, 2, 1, 0]
+
+
+def test_in_turn_every_niche_gives_its_next_best():
+    values, niches = np.array([[1.0], [9.0], [8.0], [2.0], [7.0], [-np.inf]]), np.array([4, 0, 0, 4, 0, 4])
+    assert in_turn(values, niches).tolist() == [1, 3, 2, 0, 4, 5]
+    assert in_turn(values, np.zeros(6, dtype=np.int64)).tolist() == [1, 2, 4, 3, 0, 5]
+
+
+@given(hnp.arrays(np.float64, st.tuples(st.integers(1, 25), st.integers(2, 3)), elements=VALUES))
+def test_in_turn_of_several_objectives_the_front_comes_before_the_rest(values):
+    found, front = in_turn(values, np.zeros(len(values), dtype=np.int64)), pareto_front(values)
+    assert sorted(found.tolist()) == list(range(len(values)))
+    assert front[found[: front.sum()]].all()
 
 
 @pytest.mark.parametrize("minimize", [False, True])

@@ -32,14 +32,24 @@ def test_a_list_outside_of_the_budget_is_infeasible():
             act()
 
 
+def test_before_there_is_a_list_the_space_must_meet_the_budget():
+    searcher = Listed(ToySpace(), of="before", top=2, budget=Budget(upper={"gmacs": 10.0}))
+    searcher.check_feasible()
+    with pytest.raises(NasrayError, match="searcher 'listed' has no rows of 'before'"):
+        searcher.ask(1)
+    with pytest.raises(InfeasibleError):
+        Listed(ToySpace(), of="before", budget=Budget(upper={"gmacs": -1.0})).check_feasible()
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({}, "needs rows"),
-        ({"rows": []}, "needs rows"),
+        ({}, "has no list. Set of to a stage"),
+        ({"rows": []}, "have 4 genes each; got no row"),
         ({"rows": [[1, 2, 3]]}, "have 4 genes each; got rows of 3"),
         ({"rows": [ROWS[0], [0, 1, 0, 0]]}, r"row 1 is no architecture .* \[0, 1, 0, 0\]"),
         ({"rows": ROWS, "top": 0}, "top is a whole number from 1"),
+        ({"of": "before", "top": 0}, "top is a whole number from 1"),
     ],
 )
 def test_senseless_lists_are_refused(options, message):

@@ -275,7 +275,9 @@ def test_a_supernet_that_was_replaced_under_a_search_is_noticed(experiment, tmp_
     inputs = run_module.inputs_of(site, takes)
     run_module.refuse_other_inputs(site, inputs, run_module.inputs_of(site, takes))
     path.write_bytes(b"two")
-    with pytest.raises(NasrayError, match=r"stage search was begun with another supernet .*move .*history and .*tune"):
+    with pytest.raises(
+        NasrayError, match=r"stage search was begun with another evaluator\.supernet .*move .*history and .*tune"
+    ):
         run_module.refuse_other_inputs(site, inputs, run_module.inputs_of(site, takes))
 
 
