@@ -223,7 +223,7 @@ class Space(ABC):
         while missing > 0 and tried < max_tries:
             share = (num - missing + 1) / (tried + 1)
             size = min(int(missing * 1.25 / share) + 1, 4096, max_tries - tried)
-            near = None if cost else self.sample_near(size, budget, rng)
+            near = self.sample_near(size, budget, rng) if cost in (None, self.cost) else None
             if near is not None and not len(near):
                 break
             rows = self.sample(size, rng) if near is None else near

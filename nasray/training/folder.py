@@ -14,6 +14,7 @@ goes on from it.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
 import shutil
@@ -123,9 +124,10 @@ def create_folder(path: Path, description: Description) -> None:
         raise NasrayError(
             f"cannot make training folder {path}: {error.strerror}. Choose one that you may write, with --folder"
         ) from error
+    recipe = dataclasses.replace(description.recipe, weights=_within_run(description.recipe.weights, path))
     content = {
         "format": FORMAT,
-        "recipe": RECIPE.dump_python(description.recipe, mode="json"),
+        "recipe": RECIPE.dump_python(recipe, mode="json"),
         "architecture": {"family": description.architecture.family, "spec": description.architecture.spec},
         "classes": list(description.classes),
         "category_ids": list(description.category_ids),
@@ -154,13 +156,24 @@ def read_description(path: Path) -> Description:
             f"{path} was written by a newer version of nasray (training format {content.get('format')}, this version "
             f"reads up to {FORMAT}). Upgrade nasray"
         )
+    recipe: Recipe = validate(RECIPE, Recipe, content["recipe"], source, is_record=True)
+    if recipe.weights is not None and recipe.weights.startswith(f"..{os.sep}"):  # of the same run, wherever it is now
+        recipe = dataclasses.replace(recipe, weights=os.path.normpath(path.absolute() / recipe.weights))
     return Description(
-        recipe=validate(RECIPE, Recipe, content["recipe"], source, is_record=True),
+        recipe=recipe,
         architecture=Architecture.from_json(to_json(content["architecture"])),
         classes=tuple(content["classes"]),
         category_ids=tuple(content["category_ids"]),
         pixel_rules=PixelRules.from_json(content.get("pixel_rules")),
     )
+
+
+def _within_run(weights: str | None, folder: Path) -> str | None:
+    """Return the path of weights from a training's folder where both are of one run, so that the run can be moved."""
+    runs = [parent for parent in folder.absolute().parents if (parent / "experiment.yaml").is_file()]
+    if weights is None or not runs or not Path(weights).is_relative_to(runs[0]):
+        return weights
+    return os.path.relpath(weights, folder.absolute())
 
 
 class Log:

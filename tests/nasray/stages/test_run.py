@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -348,7 +349,10 @@ def test_trainings_that_are_killed_at_the_same_time_go_on(tmp_path):
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_a_run_that_is_killed_in_every_stage_finds_the_same_winner(tmp_path):
-    """The tiny experiment, as a user runs it; SIGKILL in the middle of each of its seven stages."""
+    """The tiny experiment, as a user runs it; SIGKILL in the middle of each of its seven stages.
+
+    After each kill the run is somewhere else: moved, and once copied, beside the original.
+    """
     folders = {name: tmp_path / name for name in ("whole", "killed")}
     whole = start(["search", TINY, "--folder", folders["whole"]])
     output, _ = whole.communicate(timeout=900)
@@ -357,13 +361,20 @@ def test_a_run_that_is_killed_in_every_stage_finds_the_same_winner(tmp_path):
     process = start(["search", TINY, "--folder", folder])
     names = list(load_plan(TINY).stages)
     for stage in names:
-        parts, path = folder / "history", stage
+        parts, path = folder / "history", folder / stage
         if stage == "search":
             kill_when(process, lambda parts=parts: len(list(parts.glob("*.parquet"))) >= 4)
             assert len(list(parts.glob("*.parquet"))) < 12
         else:
-            kill_when(process, lambda path=path: last_iteration(training_in(folder / path)) >= 40)
-            assert not (training_in(folder / path) / "summary.json").exists()
+            kill_when(process, lambda path=path: last_iteration(training_in(path)) >= 40)
+            assert not (training_in(path) / "summary.json").exists()
+        elsewhere = tmp_path / f"after-{stage}" / "run"
+        if stage == "search":
+            shutil.copytree(folder, elsewhere)
+        else:
+            elsewhere.parent.mkdir()
+            folder.rename(elsewhere)
+        folder = folders["killed"] = elsewhere
         process = start(["resume", folder])
     output, _ = process.communicate(timeout=900)
     assert process.returncode == 0, output

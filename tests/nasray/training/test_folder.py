@@ -8,7 +8,7 @@ from nasray.architectures import ARCHITECTURES
 from nasray.checkpoint import Checkpoint
 from nasray.recipe import Recipe
 from nasray.spaces import NasrayError
-from nasray.training.folder import CheckpointFiles, Log, ranked, read_description
+from nasray.training.folder import CheckpointFiles, Description, Log, create_folder, ranked, read_description
 
 
 def checkpoint(iteration, ranking):
@@ -48,6 +48,26 @@ def test_last_and_the_best_are_kept(tmp_path, monkeypatch, keep, links):
         assert best == [2, 4][:keep]
         assert Checkpoint.load(tmp_path / "best.pt").iteration == 2
         assert all(Checkpoint.load(tmp_path / f"best-{iteration}.pt").iteration == iteration for iteration in best)
+
+
+def test_weights_of_a_stage_before_are_found_wherever_the_run_is(tmp_path):
+    def begin(folder, weights):
+        description = Description(Recipe(name="x", weights=str(weights)), ARCHITECTURES["resnet18"], ("a",), (1,))
+        create_folder(folder, description)
+        assert read_description(folder) == description
+
+    run, elsewhere = tmp_path / "run", tmp_path / "elsewhere" / "run"
+    run.mkdir()
+    (run / "experiment.yaml").touch()
+    begin(run / "train" / "1-ab" / "seed-0", run / "pretrain" / "1-ab" / "seed-0" / "checkpoints" / "last.pt")
+    begin(run / "other", tmp_path / "file.pt")
+    begin(tmp_path / "alone", run / "pretrain" / "checkpoints" / "last.pt")  # of no run: as it was given
+    elsewhere.parent.mkdir()
+    run.rename(elsewhere)
+    found = read_description(elsewhere / "train" / "1-ab" / "seed-0").recipe.weights
+    assert found == str(elsewhere / "pretrain" / "1-ab" / "seed-0" / "checkpoints" / "last.pt")
+    assert read_description(elsewhere / "other").recipe.weights == str(tmp_path / "file.pt")
+    assert read_description(tmp_path / "alone").recipe.weights == str(run / "pretrain" / "checkpoints" / "last.pt")
 
 
 def test_a_kill_between_last_and_best_is_made_good(tmp_path):
