@@ -9,6 +9,7 @@ Shapes: N draws, P parts, M transitions of a part, S states, B bins of cost.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -187,8 +188,8 @@ Costs = dict[int, tuple[Ints, Ints]]
 
 def _middle(parts: Sequence[Part]) -> int:
     """Return how many first parts have about as many settings as the others."""
-    sizes = np.cumsum([np.log(len(np.unique(part.setting))) for part in parts])
-    return int(np.abs(sizes - sizes[-1] / 2).argmin()) + 1
+    sizes = [len(np.unique(part.setting)) for part in parts]
+    return min(range(1, len(parts) + 1), key=lambda middle: max(math.prod(sizes[:middle]), math.prod(sizes[middle:])))
 
 
 def _prefix_costs(parts: Sequence[Part]) -> Costs:

@@ -166,7 +166,7 @@ class StagedSpace(Space):
         _, parts = self.split(population)
         # The tables let any zero of a part that can be absent through; a part is absent as a whole or not at all.
         present = parts > 0
-        whole: Mask = (present == present[:, :, -1:]).reshape(len(parts), -1).all(axis=1)
+        whole: Mask = (present == present[:, :, -1:]).reshape(len(parts), self.num_genes - 1).all(axis=1)
         return super().is_valid(population) & whole
 
     def sample(self, num: int, rng: np.random.Generator) -> Population:

@@ -17,6 +17,7 @@ VALUES: dict[Any, tuple[str, ...]] = {
     float: NUMBERS,
     bool: ("maybe", "no", "1", "[]"),
     str: (LONG, "a\nb", "\udcff", ""),
+    dict[str, Any]: ("nonsense", "[1]", "3", "true"),
 }
 LISTS = ("[[]]", "[abc]", "[.nan]", "[-1]", "{}", "[1, 2, 3, 4, 5, 6, 7, 8, 9, 0, -1]")
 

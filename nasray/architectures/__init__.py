@@ -13,11 +13,11 @@ from typing import Any
 
 from nasray.architectures import libraries, ofa_resnet, shufflenet, staged, supernet
 from nasray.architectures.family import SLOTS, Family, Slot
-from nasray.architectures.specs import did_you_mean
 from nasray.architectures.staged import PUBLISHED
 from nasray.cluster.reading import read_json, shown
 from nasray.registry import Registry
 from nasray.spaces import Architecture, LayerTable, NasrayError
+from nasray.spaces.errors import did_you_mean
 from nasray.spaces.ranges import MAX_PARAMS_M, MIN_SIDE, shortened
 
 COMPOSITE = "composite"
@@ -53,8 +53,8 @@ def family_of(architecture: Architecture) -> Family:
         )
     if architecture.family not in FAMILIES:
         raise NasrayError(
-            f"unknown family {architecture.family!r} of architectures; there are: {', '.join(FAMILIES)}"
-            + did_you_mean(architecture.family, FAMILIES)
+            f"unknown family {architecture.family!r} of architectures{did_you_mean(architecture.family, FAMILIES)} "
+            f"There are: {', '.join(FAMILIES)}"
         )
     family: Family = FAMILIES[architecture.family]
     return family

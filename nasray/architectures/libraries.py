@@ -8,9 +8,10 @@ from functools import partial
 from typing import Any
 
 from nasray.architectures.family import Family
-from nasray.architectures.specs import check_keys, did_you_mean
+from nasray.architectures.specs import check_keys
 from nasray.configuration import install_command
 from nasray.spaces import Architecture, NasrayError
+from nasray.spaces.errors import did_you_mean
 from nasray.spaces.ranges import shortened
 
 

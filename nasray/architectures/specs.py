@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable
 from typing import Any
 
 from nasray.spaces import NasrayError
+from nasray.spaces.errors import did_you_mean
 from nasray.spaces.ranges import MAX_BLOCKS, MAX_EXPANSION, MAX_KERNEL, MAX_WIDTH, check_whole, shortened
 
 _MAXIMA = {
@@ -38,8 +37,8 @@ def check_keys(value: Any, place: str, *, needed: tuple[str, ...], optional: tup
     for key in value:
         if key not in known:
             raise NasrayError(
-                f"{place} has an unknown key {shortened(key)}; its keys are {', '.join(known)}"
-                + did_you_mean(key, known)
+                f"{place} has an unknown key {shortened(key)}{did_you_mean(str(key), known)} Its keys are "
+                f"{', '.join(known)}"
             )
     if missing := [key for key in needed if key not in value]:
         raise NasrayError(f"{place} lacks {', '.join(missing)}")
@@ -60,9 +59,3 @@ def check_numbers(value: dict[str, Any], place: str, keys: tuple[str, ...]) -> N
         check_whole(f"{place}.{key}", value[key], 1, _MAXIMA[key])
     if value.get("kernel", 1) % 2 == 0:
         raise NasrayError(f"{place}.kernel is odd, got {value['kernel']}")
-
-
-def did_you_mean(word: Any, known: Iterable[str]) -> str:
-    """Return a sentence that suggests the known word that is nearest, empty if none is near."""
-    near = difflib.get_close_matches(str(word)[:100], list(known), n=1)
-    return f". Did you mean {near[0]!r}?" if near else ""

@@ -6,8 +6,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from nasray.architectures import ARCHITECTURES, check_size_to_build, family_of, named_architecture
-from nasray.architectures.specs import did_you_mean
 from nasray.spaces import Architecture, NasrayError
+from nasray.spaces.errors import did_you_mean
 
 if TYPE_CHECKING:
     from torch import nn
@@ -41,7 +41,7 @@ def build(architecture: Architecture | str, **options: Any) -> nn.Module:
         found = named_architecture(architecture)
         if found is None:
             raise NasrayError(
-                f"unknown architecture {architecture!r}{did_you_mean(architecture, ARCHITECTURES)}. "
+                f"unknown architecture {architecture!r}{did_you_mean(architecture, ARCHITECTURES)} "
                 "`nasray list architectures` prints all"
             )
         architecture = found

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from nasray.architectures.libraries import check_model, import_library
-from nasray.architectures.specs import did_you_mean
 from nasray.cluster import write_atomic
 from nasray.cluster.progress import say
 from nasray.spaces import NasrayError
+from nasray.spaces.errors import did_you_mean
 
 LIBRARIES = ("torchvision", "timm")
 TIMEOUT = 30.0

@@ -29,7 +29,7 @@ def draw(seed):
     drawn = [name for name in SEARCHERS if name not in ("listed", "optuna-gp")]  # one needs a list, one is slow
     space, searcher = str(rng.choice(list(SPACES))), str(rng.choice(drawn))
     most = {"optuna-tpe": 8, "optuna-nsga2": 15}.get(searcher, 80)  # samplers of Optuna are slow
-    small = SMALL_SHUFFLENET if space == "shufflenet" else SMALL_STAGED
+    small = {"shufflenet": SMALL_SHUFFLENET, "ofa-resnet": {"size": "tiny"}}.get(space, SMALL_STAGED)
     content = {
         "name": f"drawn-{seed}",
         "seed": int(rng.integers(1000)),

@@ -91,7 +91,7 @@ def test_a_composite_is_not_one_network():
 def test_families_without_a_table_name_those_with_one():
     with pytest.raises(NasrayError, match="family 'toy-head' has no layer table; those that have: bottleneck, basic"):
         layer_table(HEAD, (64, 64))
-    with pytest.raises(NasrayError, match=r"unknown family 'basik'.*Did you mean 'basic'\?"):
+    with pytest.raises(NasrayError, match=r"unknown family 'basik' of architectures; did you mean 'basic'\?"):
         layer_table(Architecture.create("basik", {}), (64, 64))
 
 

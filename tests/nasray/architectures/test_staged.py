@@ -101,12 +101,12 @@ def change(spec, path, value):
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
-        (("shortcuts",), "pool", "Did you mean 'shortcut'"),
+        (("shortcuts",), "pool", "did you mean 'shortcut'"),
         (("shortcut",), "max", '"pool" or "stride", got \'max\''),
         (("stem", "width"), 0, r"spec.stem.width is a whole number from 1 to 16,384; got 0"),
         (("stem", "pool"), 1, "true or false"),
         (("stem", "pool"), True, "end at C6"),
-        (("stages", 0, "widht"), 8, r"stages\[0\] has an unknown key 'widht'.*Did you mean 'width'"),
+        (("stages", 0, "widht"), 8, r"stages\[0\] has an unknown key 'widht'; did you mean 'width'"),
         (("stages", 1, "kernel"), 4, r"stages\[1\].kernel is odd, got 4"),
         (("stages", 1, "depth"), 2.5, r"stages\[1\].depth is a whole number"),
         (("stages", 1, "stride"), 4, r"stages\[1\].stride is a whole number from 1 to 2; got 4"),

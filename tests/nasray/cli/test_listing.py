@@ -72,7 +72,8 @@ def test_list_of_a_parts_options(capsys):
     assert shown["options"]["mutations_per_child"]["default"] == 1
     assert shown["options"]["parents"] == {
         "default": None, "required": False,
-        "text": "Number of the best that may breed; a fifth of the population if left out.",
+        "text": "Number of the best that may breed; a fifth of the population if left out, and with several objectives "
+        "more than there are objectives.",
     }  # fmt: skip
     assert main(["list", "evaluators", "sampled-entropy"]) == 0
     printed = capsys.readouterr().out

@@ -184,14 +184,14 @@ def test_gate_width_is_that_of_the_table():
 
 
 def test_unknown_family_gets_a_hint():
-    with pytest.raises(NasrayError, match=r"'botleneck'.*Did you mean 'bottleneck'\?"):
+    with pytest.raises(NasrayError, match=r"'botleneck'.*did you mean 'bottleneck'\?"):
         build(Architecture.create("botleneck", {}))
     assert set(SPACES) <= set(FAMILIES)
 
 
 def test_a_name_is_built_too():
     assert type(build("resnet18")) is Backbone
-    with pytest.raises(NasrayError, match=r"unknown architecture 'resnet19'. Did you mean 'resnet18'\?"):
+    with pytest.raises(NasrayError, match=r"unknown architecture 'resnet19'; did you mean 'resnet18'\?"):
         build("resnet19")
 
 
