@@ -187,6 +187,8 @@ def _read_value(option: str, kind: Any, text: str) -> Any:
 def _declared(owner: Any, sections: Sequence[str], content: Any) -> tuple[Any, Any]:
     """Return the dataclass of a section and what a mapping holds there; None for a section that there is not."""
     for section in sections:
+        if owner is None:
+            return None, {}
         inside = content.get(key_in(content, section)) if isinstance(content, Mapping) else None
         owner, content = section_type(_kind(owner, section), inside), inside
     return owner, content if isinstance(content, Mapping) else {}

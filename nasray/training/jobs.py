@@ -92,7 +92,7 @@ def train_here(recipe: Recipe, folder: Path, architecture: Architecture) -> dict
         architecture: Architecture that is trained.
 
     Raises:
-        NasrayError: for every mistake that the user can mend.
+        NasrayError: for every mistake that the user can fix.
     """
     job = TrainingJob(folder.name, recipe, architecture)
     if job.result(folder) is None:
@@ -112,7 +112,7 @@ def train_all(jobs: Sequence[TrainingJob], folder: Path) -> dict[str, dict[str, 
         Content of summary.json by label, in the order of the jobs.
 
     Raises:
-        NasrayError: for every mistake that the user can mend; what was saved can be continued.
+        NasrayError: for every mistake that the user can fix; what was saved can be continued.
         KeyboardInterrupt: if the user interrupted it; its state is saved.
     """
     if not jobs:
