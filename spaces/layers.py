@@ -159,3 +159,8 @@ class LayerRows:
         columns: dict[str, Any] = dict(zip(wide, whole, strict=True))
         columns.update({name: per_row(name) for name in narrow})
         return LayerTable(**columns)
+
+
+def halved(hw: tuple[int, int]) -> tuple[int, int]:
+    """Return the size of a map behind a layer of stride 2."""
+    return (hw[0] + 1) // 2, (hw[1] + 1) // 2

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from nasray.spaces.base import Population
 from nasray.spaces.chains import Chain, Part
 from nasray.spaces.errors import NasrayError
-from nasray.spaces.layers import Floats, LayerRows, LayerTable
-from nasray.spaces.ranges import MAX_BLOCKS, MAX_WIDTH, check_whole, shortened
+from nasray.spaces.layers import Floats, LayerRows, LayerTable, halved
+from nasray.spaces.ranges import MAX_BLOCKS, MAX_WIDTH, check_four_stages, check_whole
 
 Ints = NDArray[np.int64]
 
@@ -88,11 +88,7 @@ def check_size(size: Size) -> None:
     Raises:
         NasrayError: naming the value.
     """
-    if len(size.widths) != 4 or len(size.depths) != 4:
-        raise NasrayError(
-            f"widths and depths are of the four stages C2 to C5, got {shortened(size.widths)} and "
-            f"{shortened(size.depths)}"
-        )
+    check_four_stages(size.widths, size.depths)
     for width in (size.stem_width, *size.widths):
         check_whole("channels", width, 2, MAX_WIDTH)
     for depth in size.depths:
@@ -214,7 +210,7 @@ def block_tables(size: Size, image_hw: tuple[int, int]) -> BlockTables:
     rows[:, 0] = number // NUM_WIDTHS**2 % len(STEM_DEPTHS) * 2
     rows[:, 1], rows[:, 2] = (np.asarray(WIDTHS)[number // step % NUM_WIDTHS] for step in (NUM_WIDTHS, 1))
     stem = _costs_by_block(size, rows, image_hw)[:, 0]
-    # Every second stage is as wide as the one before the block says, the others as the block itself.
+    # For the blocks of a stage, all that comes before it is as wide as their code says of their input.
     found = [stem[:, :STEM_CODES]]
     for index, stage in enumerate(stages):
         rows[:, 2] = np.asarray(WIDTHS)[before]
@@ -281,8 +277,3 @@ def ofa_layers(size: Size, population: Population, image_hw: tuple[int, int]) ->
             rows.add(**common, kernel=1.0, in_channels=inner, out_channels=out, out_hw=hw, skip=skip)
             width = out
     return rows.table(len(population))
-
-
-def halved(hw: tuple[int, int]) -> tuple[int, int]:
-    """Return the size of a map behind a layer of stride 2."""
-    return (hw[0] + 1) // 2, (hw[1] + 1) // 2

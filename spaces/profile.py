@@ -80,7 +80,7 @@ def profile_space(
         NasrayError: for a budget on a cost that the space does not have.
     """
     budget, cost = budget or Budget(), cost or space.cost
-    rows = _list(space, num)
+    rows = list_rows(space, num)
     is_whole = rows is not None
     if rows is None:
         rows = space.sample(num, np.random.default_rng(seed))
@@ -108,7 +108,7 @@ def profile_space(
     return Profile(num_architectures, len(rows), is_whole, ranges, share, interval)
 
 
-def _list(space: Space, most: int) -> Population | None:
+def list_rows(space: Space, most: int) -> Population | None:
     """Return (N, G) all architectures; None of more than `most`."""
     settings = []
     for group in space.groups:

@@ -111,6 +111,18 @@ def check_image_hw(image_hw: Sequence[Any]) -> tuple[int, int]:
         ) from None
 
 
+def check_four_stages(widths: Sequence[Any], depths: Sequence[Any]) -> None:
+    """Refuse widths and depths that are not those of the stages C2 to C5.
+
+    Raises:
+        NasrayError: naming both.
+    """
+    if len(widths) != 4 or len(depths) != 4:
+        raise NasrayError(
+            f"widths and depths are of the four stages C2 to C5, got {shortened(widths)} and {shortened(depths)}"
+        )
+
+
 def check_kernels(kernels: Sequence[Any]) -> tuple[int, ...]:
     """Return kernel sizes, ascending.
 

@@ -26,8 +26,16 @@ from numpy.typing import NDArray
 from nasray.spaces.architecture import Architecture
 from nasray.spaces.base import Costs, Gene, Population, Space
 from nasray.spaces.errors import NasrayError
-from nasray.spaces.layers import Floats, LayerRows, LayerTable
-from nasray.spaces.ranges import MAX_BLOCKS, MAX_WIDTH, Depth, Width, check_image_hw, check_whole, shortened
+from nasray.spaces.layers import Floats, LayerRows, LayerTable, halved
+from nasray.spaces.ranges import (
+    MAX_BLOCKS,
+    MAX_WIDTH,
+    Depth,
+    Width,
+    check_four_stages,
+    check_image_hw,
+    check_whole,
+)
 
 CHOICES = ("3x3", "5x5", "7x7", "xception")
 """What a block can be: the kernel of ShuffleNetV2's depthwise convolution, or three separable 3x3 convolutions."""
@@ -204,11 +212,7 @@ def check_size(size: Size) -> None:
     Raises:
         NasrayError: naming the value.
     """
-    if len(size.widths) != 4 or len(size.depths) != 4:
-        raise NasrayError(
-            f"widths and depths are of the four stages C2 to C5, got {shortened(size.widths)} and "
-            f"{shortened(size.depths)}"
-        )
+    check_four_stages(size.widths, size.depths)
     for width in (size.stem_width, *size.widths):
         check_whole("channels", width, 1, MAX_WIDTH)
     for depth in size.depths:
@@ -305,8 +309,3 @@ def block_shapes(size: Size) -> Iterator[tuple[int, int, int, int]]:
         for index in range(depth):
             yield level, 2 if index == 0 else 1, width_in, width
             width_in = width
-
-
-def halved(hw: tuple[int, int]) -> tuple[int, int]:
-    """Return the size of a map behind a layer of stride 2."""
-    return (hw[0] + 1) // 2, (hw[1] + 1) // 2

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nasray.spaces.layers import Floats, LayerRows, LayerTable
+from nasray.spaces.layers import Floats, LayerRows, LayerTable, halved
 
 Ints = NDArray[np.int64]
 
@@ -43,7 +43,7 @@ def staged_layers(
     """
     rows = LayerRows()
     num = len(stem)
-    hw = _halved(image_hw)
+    hw = halved(image_hw)
     pooled = stem * (hw[0] * hw[1]) if stem_pool else 0.0
     image = np.full(num, 3.0)
     rows.add(
@@ -60,13 +60,13 @@ def staged_layers(
     )
     level, width = 1, stem
     if stem_pool:
-        level, hw = 2, _halved(hw)
+        level, hw = 2, halved(hw)
     add = BLOCKS[block]
     for index, (part, stride) in enumerate(zip(parts, strides, strict=True)):
         kernel, out, depth = part[0], part[1], part[-1]
         in_hw = hw
         if stride == 2:
-            level, hw = level + 1, _halved(hw)
+            level, hw = level + 1, halved(hw)
         if not depth.any():  # rows that no architecture has are left out
             continue
         first = _Position(
@@ -88,10 +88,6 @@ def staged_layers(
             add(rows, replace(first, block=2 * index + 2, in_channels=out, in_hw=hw, stride=1, repeats=repeats))
         width = np.where(depth > 0, out, width)
     return rows.table(num)
-
-
-def _halved(hw: tuple[int, int]) -> tuple[int, int]:
-    return (hw[0] + 1) // 2, (hw[1] + 1) // 2
 
 
 @dataclass(frozen=True)

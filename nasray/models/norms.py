@@ -39,7 +39,7 @@ class SyncedBatchNorm(nn.BatchNorm2d):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> SyncedBatchNorm:
         """Return a copy in the same group, which cannot be copied."""
-        twin = SyncedBatchNorm(self.num_features, group=self.group, **_options(self))
+        twin = SyncedBatchNorm(self.num_features, group=self.group, **norm_options(self))
         twin.load_state_dict(self.state_dict())
         return twin.train(self.training)
 
@@ -114,7 +114,8 @@ def freeze_norms(module: nn.Module) -> nn.Module:
     """
 
     def frozen(norm: nn.BatchNorm2d) -> nn.Module:
-        return _like(norm, FrozenBatchNorm(norm.num_features, **_options(norm)).requires_grad_(False).eval())
+        other = FrozenBatchNorm(norm.num_features, **norm_options(norm)).requires_grad_(False).eval()
+        return with_state_of(norm, other)
 
     return _replace_norms(module, frozen, "frozen")
 
@@ -133,16 +134,17 @@ def synchronize_norms(module: nn.Module, device: torch.device) -> nn.Module:
     group = distributed.new_group()
 
     def synchronized(norm: nn.BatchNorm2d) -> nn.Module:
-        return _like(norm, SyncedBatchNorm(norm.num_features, group=group, **_options(norm)))
+        return with_state_of(norm, SyncedBatchNorm(norm.num_features, group=group, **norm_options(norm)))
 
     return _replace_norms(module, synchronized, "synchronized", group)
 
 
-def _options(norm: nn.BatchNorm2d) -> dict[str, Any]:
+def norm_options(norm: nn.BatchNorm2d) -> dict[str, Any]:
+    """Return the options of a norm beside its channels, as keywords."""
     return {"eps": norm.eps, "momentum": norm.momentum}
 
 
-def _like(norm: nn.BatchNorm2d, other: nn.BatchNorm2d) -> nn.BatchNorm2d:
+def with_state_of(norm: nn.BatchNorm2d, other: nn.BatchNorm2d) -> nn.BatchNorm2d:
     """Return the other norm with weights and statistics of the first."""
     requires_grad = other.weight.requires_grad
     other.weight, other.bias = norm.weight, norm.bias

@@ -8,8 +8,8 @@ import pytest
 from scipy.stats import chisquare
 
 from nasray.spaces import Budget, OFAResNetSpace, RestrictedSpace
-from nasray.spaces.groups import group_settings
 from nasray.spaces.ofa_layers import EXPANSIONS, WIDTHS
+from nasray.spaces.profile import list_rows
 from nasray.spaces.restricted import forbid_values
 from nasray.spaces.tokens import ABSENT
 
@@ -44,16 +44,6 @@ def row_of(depths, widths, expansions):
         row += [depth, WIDTHS[int(widths[stage + 2])], *expand, *[0] * (most - len(expand))]
         place += most
     return np.array([row])
-
-
-def all_rows(space):
-    """Every row: the product of the settings of its groups."""
-    rows = np.zeros((1, space.num_genes), dtype=np.int64)
-    for group in space.groups:
-        settings = group_settings(space, group)
-        rows = np.repeat(rows, len(settings), axis=0)
-        rows[:, list(group)] = np.tile(settings, (len(rows) // len(settings), 1))
-    return rows
 
 
 def few_rows():
@@ -99,7 +89,7 @@ def test_settings_are_drawn_uniformly():
 
 def test_draws_within_a_window_are_uniform():
     space = few_rows()
-    rows = all_rows(space)
+    rows = list_rows(space, 5_000)
     assert 1_000 < len(rows) <= 5_000
     gmacs = space.cost(rows)["gmacs"]
     number = {row.tobytes(): place for place, row in enumerate(rows)}
@@ -132,7 +122,7 @@ def test_windows_of_restricted_spaces_and_of_other_costs():
     assert space.num_architectures == 2 * 2 * 2 * 2**4 * 2**4
     budget = Budget({"gmacs": 5.0, "params_m": 35.0}, {"gmacs": 4.5})
     rows = space.sample_within(8_000, budget, np.random.default_rng(0))
-    every = all_rows(space)
+    every = list_rows(space, 5_000)
     inside = every[budget.admits(space.cost(every), len(every))]
     np.testing.assert_array_equal(np.unique(rows, axis=0), np.unique(inside, axis=0))
     other = SPACE.sample_within(50, Budget({"layers": 41}), np.random.default_rng(0))

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nasray.models.norms import FrozenBatchNorm, synchronized_batch_norm
+from nasray.models.norms import FrozenBatchNorm, norm_options, synchronized_batch_norm, with_state_of
 from nasray.models.supernets.base import Supernet
 
 
@@ -66,11 +66,13 @@ class ElasticBatchNorm2d(nn.BatchNorm2d):
 
     def synchronized(self, group: Any) -> nn.Module:
         """Return the norm synchronized over the workers of a group; weights and statistics are shared."""
-        return _like(self, SyncedElasticBatchNorm2d(self.num_features, group=group, **_options(self)))
+        other = SyncedElasticBatchNorm2d(self.num_features, group=group, **norm_options(self))
+        return with_state_of(self, other).train(self.training)
 
     def frozen(self) -> nn.Module:
         """Return the norm without gradients and for good in inference mode; weights and statistics are shared."""
-        return _like(self, FrozenElasticBatchNorm2d(self.num_features, **_options(self))).requires_grad_(False).eval()
+        other = FrozenElasticBatchNorm2d(self.num_features, **norm_options(self)).requires_grad_(False).eval()
+        return with_state_of(self, other)
 
 
 class FrozenElasticBatchNorm2d(ElasticBatchNorm2d, FrozenBatchNorm):
@@ -180,23 +182,13 @@ def elastic(network: nn.Module) -> nn.Module:
             padding=network.padding,
             dilation=network.dilation,
             bias=network.bias is not None,
+            device="meta",  # its weights are replaced at once
         )
         conv.weight, conv.bias = network.weight, network.bias
         return conv
     if type(network) is nn.BatchNorm2d:
-        return _like(network, ElasticBatchNorm2d(network.num_features, **_options(network)))
+        norm = ElasticBatchNorm2d(network.num_features, **norm_options(network))
+        return with_state_of(network, norm).train(network.training)
     for name, child in network.named_children():
         setattr(network, name, elastic(child))
     return network
-
-
-def _options(norm: nn.BatchNorm2d) -> dict[str, Any]:
-    return {"eps": norm.eps, "momentum": norm.momentum}
-
-
-def _like(norm: nn.BatchNorm2d, other: nn.BatchNorm2d) -> nn.BatchNorm2d:
-    """Return the other norm with the weights, statistics and mode of the first."""
-    other.weight, other.bias = norm.weight, norm.bias
-    for name in ("running_mean", "running_var", "num_batches_tracked"):
-        setattr(other, name, getattr(norm, name))
-    return other.train(norm.training)
