@@ -132,6 +132,30 @@ class StageRecord(TypedDict):
     result: NotRequired[dict[str, str | int | Number]]
 
 
+class PrunedOperationEntry(TypedDict):
+    """An operation as a pruning saw it."""
+
+    operation: dict[str, int]
+    score: float
+    cost: float
+    bucket: Annotated[int, Field(ge=0)]
+    state: Literal["pruned", "kept", "spared"]
+
+
+class PrunedRecord(TypedDict):
+    """pruned.json."""
+
+    __pydantic_config__ = OPEN  # type: ignore[misc]
+    format: int
+    space: dict[str, Any]
+    filter: str
+    cost: str
+    edges: Annotated[list[float], Field(min_length=2)]
+    thresholds: list[float | None]
+    measured: dict[str, Any]
+    operations: list[PrunedOperationEntry]
+
+
 class Interval(TypedDict):
     """An estimate and its interval."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Output = Literal["checkpoint", "architectures", "history"]
+Output = Literal["checkpoint", "architectures", "history", "filter", "restriction"]
 """What a stage gives to later ones."""
 
 

@@ -10,51 +10,20 @@ Shapes: N architectures, G genes, K buckets, P operations.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nasray.filters.filter import PathFilter
-from nasray.spaces import Forbidden, NasrayError, Population, RestrictedSpace, Space
+from nasray.filters.pruned import Operation, PrunedOperation
+from nasray.spaces import NasrayError, Population, Space
 from nasray.spaces.groups import group_settings
 
 Strategy = Literal["flops", "score-bucket", "score-all"]
-Operation = tuple[tuple[str, int], ...]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class PrunedOperation:
-    """An operation as a pruning saw it.
-
-    Attributes:
-        operation: Combination of gene values.
-        score: Mean score of paths with it.
-        cost: Mean cost of them.
-        bucket: Bucket of that cost.
-        state: "pruned", "kept", or "spared": it was to be pruned, and something would have lost its last choice.
-    """
-
-    operation: Operation
-    score: float
-    cost: float
-    bucket: int
-    state: Literal["pruned", "kept", "spared"]
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the record as a JSON-serializable dict."""
-        return {
-            "operation": dict(self.operation),
-            "score": self.score,
-            "cost": self.cost,
-            "bucket": self.bucket,
-            "state": self.state,
-        }
 
 
 def prune_operations(
@@ -179,11 +148,6 @@ class _Settings:
         return True
 
 
-def forbidden_of(operations: Sequence[PrunedOperation]) -> Forbidden:
-    """Return the combinations that are pruned, for a `RestrictedSpace`."""
-    return tuple(one.operation for one in operations if one.state == "pruned")
-
-
 def path_thresholds(
     space: Space, path_filter: PathFilter, *, share: float = 0.25, num: int = 1000, seed: int = 0
 ) -> list[float | None]:
@@ -202,9 +166,3 @@ def path_thresholds(
         rows = space.sample_within(num, path_filter.buckets.budget(bucket), rng)
         found.append(float(np.quantile(path_filter(rows), share)) if len(rows) else None)
     return found
-
-
-def restricted(space: Space, operations: Sequence[PrunedOperation]) -> Space:
-    """Return the space without the operations that are pruned; itself where there are none."""
-    forbidden = forbidden_of(operations)
-    return RestrictedSpace(space, forbidden) if forbidden else space

@@ -7,6 +7,7 @@ its folder holds, and is done when its own last file is there, which is renamed 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import re
 from abc import ABC, abstractmethod
@@ -19,6 +20,7 @@ from nasray.architectures import ARCHITECTURES, named_architecture
 from nasray.cluster import Resources, RunFolder
 from nasray.cluster.leaders import Entry
 from nasray.cluster.reading import shown
+from nasray.filters.pruned import FILTER, PRUNED
 from nasray.options import PartOptions
 from nasray.recipe import Recipe
 from nasray.signatures import keywords
@@ -30,6 +32,8 @@ SEARCH = "search"
 """The stage whose folder is the run's own, and whose best.json is the run's result."""
 
 
+FILES: dict[Output, str] = {"filter": FILTER, "restriction": PRUNED}
+"""What stages give that is one file of their folder."""
 SUPERNET = "supernet"
 """What a stage that trains calls the supernet of the space."""
 RANDOM = re.compile(r"random-([1-9][0-9]{0,3})")
@@ -106,12 +110,16 @@ class Site:
         return self.recipes[self.name]
 
     def resolved(self, options: PartOptions) -> PartOptions:
-        """Return the options of a part with paths of checkpoints and runs in place of the stages that give them.
+        """Return the options of a part with paths of files and runs in place of the stages that give them.
 
         Raises:
-            NasrayError: if there is no such checkpoint or run yet.
+            NasrayError: if there is no such file or run yet.
         """
-        find: dict[str, Callable[[str], Path]] = {"checkpoint": self.checkpoint, "history": self.history}
+        find: dict[str, Callable[[str], Path]] = {
+            "checkpoint": self.checkpoint,
+            "history": self.history,
+            **{what: functools.partial(self.file, what=what) for what in FILES},
+        }
         paths = {
             reference.option: str(find[reference.what](reference.value).absolute())
             for reference in references(options)
@@ -156,6 +164,22 @@ class Site:
         if not run.is_finished():
             raise NasrayError(f"the search of {shown(path)} is not finished. Finish it with `nasray resume` first")
         return run.path
+
+    def file(self, value: str, what: Output) -> Path:
+        """Return the file of a path filter or of a pruning that an option names: of an earlier stage, or any.
+
+        Args:
+            value: Name of a stage, or path of a file.
+            what: "filter" or "restriction".
+
+        Raises:
+            NasrayError: if there is none yet.
+        """
+        path = self.at(value).folder / FILES[what] if value in self.stages else Path(value)
+        if not path.is_file():
+            hint = "`nasray resume` continues the run" if value in self.stages else "Give a stage, or check the path"
+            raise NasrayError(f"no file at {shown(path)}. {hint}")
+        return path
 
     def entries(self, stage: str) -> list[Entry]:
         """Return the architectures that an earlier stage found or trained, best first.
@@ -232,6 +256,8 @@ class Stage(ABC):
             return file_digest(self.checkpoint(site, None, 0))
         if what == "history":
             return history_digest(site.folder)
+        if what in FILES:
+            return file_digest(site.file(site.name, what))
         return text_digest("\n".join(entry.architecture.text for entry in self.entries(site)))
 
 

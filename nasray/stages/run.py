@@ -119,13 +119,14 @@ def inputs_of(site: Site, takes: Sequence[Reference]) -> dict[str, str]:
     """Return the SHA-256 of what each reference of a stage stands for, by option."""
     found: dict[str, str] = {}
     for reference in takes:
-        value = reference.value
+        value, before = reference.value, found.get(reference.option)
         if reference.is_of_stage(site.stages):
-            found[reference.option] = site.stages[value].digest(site.at(value), reference.what)
+            digest = site.stages[value].digest(site.at(value), reference.what)
         elif reference.what != "architectures":
-            found[reference.option] = path_digest(Path(value))
+            digest = path_digest(Path(value))
         else:
-            found.setdefault(reference.option, text_digest(value))
+            digest = text_digest(value)
+        found[reference.option] = digest if before is None else text_digest(before + digest)
     return found
 
 

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from nasray.filters.filter import FilterOptions, PathFilter
-from nasray.filters.pruning import forbidden_of, path_thresholds, prune_operations, restricted
+from nasray.filters.pruned import forbidden_of, restricted
+from nasray.filters.pruning import path_thresholds, prune_operations
 from nasray.spaces import NasrayError, OFAResNetSpace
 from nasray.spaces.buckets import Buckets
 
@@ -30,7 +31,7 @@ def test_no_path_uses_a_pruned_operation(strategy):
     assert len(operations) == 378
     share = len(forbidden) / 378
     assert 0.2 < share < 0.4
-    space = restricted(LARGE, operations)
+    space = restricted(LARGE, forbidden)
     assert space.num_architectures < LARGE.num_architectures
     rows = space.sample(20_000, np.random.default_rng(0))
     column = {gene.name: place for place, gene in enumerate(LARGE.genes)}
@@ -61,13 +62,13 @@ def test_depths_and_groups_keep_a_choice_whatever_is_asked_for():
     path_filter = a_filter(TINY)
     operations = prune_operations(TINY, path_filter, strategy="score-all", worst=1.0, samples=5)
     assert any(one.state == "spared" for one in operations)
-    rows = restricted(TINY, operations).sample(2_000, np.random.default_rng(0))
+    rows = restricted(TINY, forbidden_of(operations)).sample(2_000, np.random.default_rng(0))
     assert all(set(np.unique(rows[:, place])) == {0, 1, 2} for place in TINY.lasting_genes)
 
 
 def test_a_quarter_of_fresh_paths_is_below_the_thresholds():
     path_filter = a_filter(TINY, num=3)
-    space = restricted(TINY, prune_operations(TINY, path_filter, samples=10))
+    space = restricted(TINY, forbidden_of(prune_operations(TINY, path_filter, samples=10)))
     thresholds = path_thresholds(space, path_filter, share=0.25, num=2_000)
     for bucket, threshold in enumerate(thresholds):
         rows = space.sample_within(4_000, path_filter.buckets.budget(bucket), np.random.default_rng(99))
