@@ -78,7 +78,9 @@ class Searcher(ABC):
         evaluations: Architectures that the search will evaluate, from which the defaults of the searcher's options
             follow; an `OrderedSearch` sets it where it is left out.
         predictor: Function that returns (N,) guesses, larger is better, of what (N, G) rows are worth. With it, `ask`
-            finds `oversample` times as many candidates as it is asked for and returns those of the best guesses.
+            finds `oversample` times as many candidates as it is asked for and returns those of the best guesses, in
+            each of the searcher's niches by itself. Where it has a method `bucket_of`, which returns (N,) numbers,
+            guesses of different numbers do not compare either.
         oversample: Candidates for each architecture asked for, where there is a predictor.
 
     Raises:
@@ -158,17 +160,28 @@ class Searcher(ABC):
         return Proposal(genes[~missing], parents[~missing])
 
     def _selected(self, kind: int, num: int) -> Proposal:
-        """Return up to `num` new architectures of a kind: the best by the predictor's guess, where there is one."""
+        """Return up to `num` new architectures of a kind: the best by the predictor's guess, where there is one.
+
+        As many are of each niche as there would be without a predictor; guesses compare inside a niche alone.
+        """
         proposal = self._find(kind, num if self.predictor is None else self.oversample * num, enough=num)
         if self.predictor is None or len(proposal) <= num:
             return proposal
         guesses = np.nan_to_num(self.predictor(proposal.genes), nan=-np.inf)
-        order = np.argsort(-guesses, kind="stable")
-        keys = row_keys(proposal.genes[order[num:]]).tolist()
+        is_kept = best_of_niches(guesses, self._compared(proposal.genes), num)
+        keys = row_keys(proposal.genes[~is_kept]).tolist()
         self.seen.difference_update(keys)
         self.newcomers.mark(keys, is_left=True)
-        kept = np.sort(order[:num])
-        return Proposal(proposal.genes[kept], proposal.parents[kept])
+        return Proposal(proposal.genes[is_kept], proposal.parents[is_kept])
+
+    def _compared(self, genes: Population) -> NDArray[np.int64]:
+        """Return (N,) the niche of each row inside which guesses compare: the searcher's, and the predictor's own."""
+        niches = self.niches(genes)
+        bucket_of = getattr(self.predictor, "bucket_of", None)
+        if bucket_of is None:
+            return niches
+        both = np.stack([niches, bucket_of(genes)], axis=1)
+        return np.unique(both, axis=0, return_inverse=True)[1].reshape(-1)
 
     def _find(self, kind: int, num: int, *, enough: int) -> Proposal:
         """Return up to `num` new architectures of a kind; no more than `enough` if more are hard to find."""
@@ -337,3 +350,19 @@ class Searcher(ABC):
         """Whether nothing is left for certain."""
         left = self.newcomers.left(self.seen, self.max_tries)
         return left is not None and not len(left)
+
+
+def best_of_niches(guesses: NDArray[np.float64], niches: NDArray[np.int64], num: int) -> NDArray[np.bool_]:
+    """Return (N,) which `num` candidates are kept: as many of each niche as among the first `num`, its best ones.
+
+    Args:
+        guesses: (N,) larger is better; of equal ones the earlier is kept.
+        niches: (N,) niche of each candidate.
+        num: Number of candidates to keep, at most N.
+    """
+    is_kept = np.zeros(len(guesses), dtype=bool)
+    order = np.argsort(-guesses, kind="stable")
+    for niche in np.unique(niches[:num]):
+        members = order[niches[order] == niche]
+        is_kept[members[: np.count_nonzero(niches[:num] == niche)]] = True
+    return is_kept

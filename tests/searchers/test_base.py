@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from nasray.searchers import SEARCHERS, Evolution, RandomSearch
+from nasray.searchers.base import best_of_niches
 from nasray.searchers.testing import ToySpace, run_search
 from nasray.spaces import Budget, NasrayError, ShuffleNetSpace, row_keys
 
@@ -25,6 +26,44 @@ def test_what_a_predictor_passed_over_can_be_asked_for_later():
     found = np.concatenate([proposal.genes for proposal in run_search(searcher, 100)])
     assert len(np.unique(found, axis=0)) == len(found) == 49
     assert total(found[:8]).mean() > total(found[-8:]).mean()
+
+
+class InHalves(RandomSearch):
+    """Scores of rows with an even first gene do not compare with those of the others."""
+
+    def niches(self, genes):
+        return genes[:, 0] % 2
+
+
+class ByThirds:
+    """Guesses that do not compare where the second gene differs; those of some niches are far above all others."""
+
+    def bucket_of(self, genes):
+        return genes[:, 1] % 3
+
+    def __call__(self, genes):
+        return total(genes) + 1_000 * (genes[:, 0] % 2) + 100 * (genes[:, 1] % 3)
+
+
+@pytest.mark.parametrize("predictor", [total, ByThirds()])
+def test_guesses_compare_inside_a_niche_alone(predictor):
+    space = ShuffleNetSpace()
+    plain, guided = (InHalves(space, seed=3, **options) for options in ({}, {"predictor": predictor, "oversample": 20}))
+    candidates, kept = plain.ask(20 * 12).genes, guided.ask(12).genes
+    thirds = getattr(predictor, "bucket_of", lambda genes: np.zeros(len(genes), dtype=np.int64))
+    niche, of_kept = (thirds(rows) * 2 + rows[:, 0] % 2 for rows in (candidates, kept))
+    assert sorted(of_kept) == sorted(niche[:12]), "as many of each niche as without a predictor"
+    assert len(set(of_kept.tolist())) > 1
+    for value in set(of_kept.tolist()):
+        best = np.sort(predictor(candidates[niche == value]))[::-1][: (of_kept == value).sum()]
+        assert np.sort(predictor(kept[of_kept == value]))[::-1].tolist() == best.tolist()
+
+
+def test_of_equal_guesses_the_earlier_is_kept():
+    guesses, niches = np.array([0.0, 2.0, 2.0, 1.0, 2.0, 5.0]), np.array([0, 1, 0, 1, 0, 2])
+    assert best_of_niches(guesses, np.zeros(6, dtype=np.int64), 3).tolist() == [False, True, True, False, False, True]
+    assert best_of_niches(guesses, niches, 3).tolist() == [False, True, True, False, True, False]
+    assert best_of_niches(guesses, niches, 6).all()
 
 
 def test_guesses_that_are_nan_come_last():
