@@ -52,6 +52,15 @@ class Budget:
         """The costs that are bounded, in a fixed order."""
         return list(dict.fromkeys([*self.upper, *self.lower]))
 
+    def joined(self, other: Budget) -> Budget | None:
+        """Return the bounds of both, on each cost the tighter ones; None where no cost meets them."""
+        upper, lower = dict(self.upper), dict(self.lower)
+        for name, bound in other.upper.items():
+            upper[name] = min(bound, upper.get(name, bound))
+        for name, bound in other.lower.items():
+            lower[name] = max(bound, lower.get(name, bound))
+        return None if any(lower[name] > upper[name] for name in lower if name in upper) else Budget(upper, lower)
+
     def violations(self, costs: Costs) -> NDArray[np.float64]:
         """Return (N, B) how far each bound is overstepped, relative to the bound; 0 where it is met.
 

@@ -92,13 +92,8 @@ def profile_space(
         )
     ranges = {}
     for name, values in costs.items():
-        ends = [float(values.min()), float(values.max())]
-        if not is_whole:
-            ends = [
-                _end(space, cost, name, rows[values.argmin()], -1.0),
-                _end(space, cost, name, rows[values.argmax()], 1.0),
-            ]
-        ranges[name] = CostRange(ends[0], float(np.median(values)), ends[1])
+        low, high = cost_ends(space, cost, name, rows, is_whole=is_whole)
+        ranges[name] = CostRange(low, float(np.median(values)), high)
     share, interval = None, None
     if budget.names:
         hits = int(budget.admits(costs, len(rows)).sum())
@@ -124,6 +119,27 @@ def list_rows(space: Space, most: int) -> Population | None:
     for group, found, place in zip(space.groups, settings, places, strict=True):
         rows[:, list(group)] = found[place]
     return rows
+
+
+def cost_ends(
+    space: Space, cost: CostFunction, name: str, rows: Population, *, is_whole: bool = False
+) -> tuple[float, float]:
+    """Return the ends of a cost's range over a space: the least and the greatest value that descent and ascent find.
+
+    Args:
+        space: Space.
+        cost: Function that returns the cost.
+        name: Name of the cost.
+        rows: (N, G) architectures, of which the least and the greatest are where the search begins.
+        is_whole: Whether they are the whole space.
+    """
+    values = cost(rows)[name]
+    if is_whole:
+        return float(values.min()), float(values.max())
+    return (
+        _end(space, cost, name, rows[values.argmin()], -1.0),
+        _end(space, cost, name, rows[values.argmax()], 1.0),
+    )
 
 
 def _end(space: Space, cost: CostFunction, name: str, row: Population, sign: float) -> float:

@@ -45,3 +45,12 @@ def test_admitted_is_what_violates_nothing(bound, values):
     costs = {"x": np.array(values)}
     for budget in (Budget(upper={"x": bound}), Budget(lower={"x": bound})):
         assert (budget.admits(costs, len(values)) == ~budget.violations(costs).any(axis=1)).all()
+
+
+def test_joined_budgets_have_the_tighter_bounds():
+    one = Budget(upper={"gmacs": 5.0, "layers": 9.0}, lower={"gmacs": 1.0})
+    other = Budget(upper={"gmacs": 4.0}, lower={"gmacs": 0.5, "params_m": 2.0})
+    assert one.joined(other) == Budget({"gmacs": 4.0, "layers": 9.0}, {"gmacs": 1.0, "params_m": 2.0})
+    assert one.joined(Budget()) == one
+    assert one.joined(Budget(lower={"gmacs": 5.0})) == Budget({"gmacs": 5.0, "layers": 9.0}, {"gmacs": 5.0})
+    assert one.joined(Budget(lower={"gmacs": 5.5})) is None
