@@ -18,11 +18,9 @@ import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from nasray.cluster.files import to_json, write_atomic
@@ -32,6 +30,9 @@ from nasray.cluster.ownership import is_empty
 from nasray.cluster.records import Best, RunDescription, Trial, read_record, yaml_record
 from nasray.searchers import Metrics
 from nasray.spaces import Architecture, Costs, NasrayError, Population, Space
+
+if TYPE_CHECKING:  # the command line starts without PyArrow
+    import pyarrow as pa
 
 FORMAT = 2
 _GENES, _PARENTS = "genes", "parents"
@@ -142,6 +143,9 @@ class RunFolder:
 
     def write_batch(self, batch: ToldBatch, space: Space, costs: Costs) -> None:
         """Write the part file of a batch."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
         genes, parents = batch.proposal.genes, batch.proposal.parents
         # The narrow type is chosen by the space, so that equal batches have equal bytes.
         gene_type = pa.int16() if max(g.values[-1] for g in space.genes) < 2**15 else pa.int64()
@@ -172,6 +176,9 @@ class RunFolder:
         Raises:
             NasrayError: if a part file is corrupt or missing.
         """
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
         names: set[str] | None = None
         for expected, path in enumerate(sorted(self.history.glob("*.parquet"))):
             if path.stem != f"{expected:06d}":
@@ -240,6 +247,8 @@ class RunFolder:
 
 
 def _list_column(values: NDArray[np.int64], item: pa.DataType) -> pa.Array:
+    import pyarrow as pa
+
     flat = pa.array(values.reshape(-1), pa.int64()).cast(item)
     return pa.FixedSizeListArray.from_arrays(flat, values.shape[1])
 
