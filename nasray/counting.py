@@ -6,11 +6,12 @@ the same, whatever has become of recipe and data.
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 
 from nasray.architectures import is_supernet, layer_table
+from nasray.models.detectors import DETECTORS
+from nasray.options import Chosen
 from nasray.spaces import Architecture, CostFunction, NasrayError, Space
 from nasray.spaces.ranges import shortened
 from nasray.validation import checked
@@ -35,7 +36,7 @@ class CountedOptions:
         classes: Number of its classes; those of the data, if they are there when the run begins, else the 80 of COCO.
     """
 
-    detector: dict[str, Any] | None = None
+    detector: Annotated[Any, Chosen(DETECTORS)] | None = None
     head: dict[str, Any] | None = None
     classes: Annotated[int, whole(1, 100_000)] | None = None
 
@@ -53,37 +54,22 @@ class Counting(Protocol):
     def data(self) -> str | None: ...  # noqa: D102
 
 
-T = TypeVar("T", bound=Counting)
-
-
-def with_counted(content: T) -> T:
-    """Return a configuration with what it counts written out; data that are there are opened for their classes.
+def counted_cost(content: Counting, space: Space) -> tuple[CostFunction, CountedOptions]:
+    """Return what a configuration counts of its space, and the detector that it counts, written out.
 
     Raises:
-        NasrayError: for a recipe without a detector, or data that cannot be read.
-    """
-    if content.costs != "detector":
-        return content
-    settled: T = dataclasses.replace(content, counted=_settled(content))  # type: ignore[type-var]
-    return settled
-
-
-def counted_cost(content: Counting, space: Space) -> CostFunction:
-    """Return what a configuration counts of its space.
-
-    Raises:
-        NasrayError: for what is not of this space, and as `with_counted`.
+        NasrayError: for what is not of this space, a recipe without a detector, or data that cannot be read.
     """
     if content.costs == "detector":
-        return _detector_cost(_settled(content), content.recipe, space)
+        counted = _settled(content)
+        return _detector_cost(counted, content.recipe, space), counted
     if content.costs is not None and content.costs != space.cost_scope:
         raise NasrayError(
             f"costs: {content.costs}, but space {space.family!r} counts the {space.cost_scope}. Leave costs out"
         )
     if content.counted != CountedOptions():
         raise NasrayError("counted is the detector of costs: detector. Set costs to detector, or leave counted out")
-    own: CostFunction = space.cost
-    return own
+    return space.cost, content.counted
 
 
 def costs_of(architecture: Architecture, cost: CostFunction, space: Space) -> dict[str, float]:
@@ -108,13 +94,10 @@ def costs_of(architecture: Architecture, cost: CostFunction, space: Space) -> di
 
 def _detector_cost(counted: CountedOptions, recipe: str | None, space: Space) -> DetectorCost:
     from nasray.models.detector_cost import DetectorCost
-    from nasray.models.detectors import DETECTORS
-    from nasray.options import options_of
 
     assert counted.detector is not None
     assert counted.classes is not None
-    DETECTORS.check(counted.detector.get("name"))
-    options = dict(vars(options_of(DETECTORS, **counted.detector)))
+    options = dict(vars(counted.detector))
     try:
         head = Architecture.from_dict(counted.head) if counted.head is not None else None
     except ValueError as error:
@@ -133,7 +116,7 @@ def _settled(content: Counting) -> CountedOptions:
     if recipe is not None:
         data = data or recipe.data
         if detector is None:
-            detector = dataclasses.asdict(recipe.detector)
+            detector = recipe.detector
             head = head if head is not None else _head(recipe)
     classes = counted.classes or (_num_classes(data) if data else None) or NUM_CLASSES["detection"]
     return CountedOptions(detector, head, classes)

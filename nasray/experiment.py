@@ -44,6 +44,10 @@ def _search_alone() -> dict[str, Any]:
     return {"search": options_of(STAGES, "search")}
 
 
+def _at_least_search(stages: dict[str, Any]) -> dict[str, Any]:
+    return stages or _search_alone()
+
+
 def _check_reference(name: str) -> str:
     if name not in ARCHITECTURES:
         raise NasrayError(
@@ -162,7 +166,9 @@ class Experiment:
     budget: BudgetOptions = field(default_factory=BudgetOptions)
     latency: LatencyOptions = field(default_factory=LatencyOptions)
     resources: ResourceOptions = field(default_factory=ResourceOptions)
-    stages: Annotated[dict[str, Any], ChosenEach(STAGES, RESERVED)] = field(default_factory=_search_alone)
+    stages: Annotated[dict[str, Any], ChosenEach(STAGES, RESERVED), AfterValidator(_at_least_search)] = field(
+        default_factory=_search_alone
+    )
 
 
 _ADAPTER: TypeAdapter[Experiment] = TypeAdapter(Experiment)

@@ -84,7 +84,8 @@ def find_part(name: str, slot: Slot) -> Architecture:
     Raises:
         NasrayError: if there is no such architecture, or it fills other slots.
     """
-    parts = slots(find_architecture(name))
+    found = find_architecture(name)
+    parts = slots(found)
     if slot not in parts:
         raise NasrayError(f"{shown(name)} is a {' and a '.join(parts)}, not a {slot}. Name a {slot}")
     return parts[slot]

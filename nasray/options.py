@@ -26,6 +26,7 @@ from nasray.signatures import REQUIRED, keywords, parameters
 from nasray.spaces import NasrayError
 from nasray.spaces.errors import did_you_mean
 from nasray.spaces.ranges import MAX_SEED, Range, shortened
+from nasray.spaces.references import From
 from nasray.validation import CompleteError, checked
 from nasray.values import Flag, ImageSize, Text, number
 
@@ -37,9 +38,11 @@ class PartOptions:
 
     Attributes:
         registry: Registry of the part.
+        references: Options whose values name stages or files, each with what is taken of them.
     """
 
     registry: ClassVar[Registry]
+    references: ClassVar[Mapping[str, From]]
 
     @property
     def part_name(self) -> str:
@@ -79,18 +82,21 @@ def options_type(registry: Registry, name: str) -> Any:
 def _options_type(registry: Registry, name: str, part: type) -> Any:
     fields: list[Any] = [(registry.tag, Literal[name], dataclasses.field(default=name))]
     lines = [f"    {registry.tag}: {registry.tag.capitalize()} of the {registry.what}."]
+    references: dict[str, From] = {}
     for option, keyword in keywords(part, registry.given).items():
         kind = _value_type(keyword.kind, option)
         default = {} if keyword.default is REQUIRED else {"default": _frozen(keyword.default)}
         fields.append((option, kind, dataclasses.field(**default)))
         lines.append(f"    {option}: {keyword.text}")
+        if (mark := keyword.reference) is not None:
+            references[option] = mark
     made = dataclasses.make_dataclass(
         f"{part.__name__}Options",
         fields,
         bases=(PartOptions,),
         frozen=True,
         kw_only=True,
-        namespace={"registry": registry, "__module__": part.__module__},
+        namespace={"registry": registry, "references": references, "__module__": part.__module__},
     )
     try:
         options: Any = checked(made)
@@ -149,6 +155,11 @@ class _Mapped:
             NasrayError: if it names a part that there is not.
         """
         raise NotImplementedError
+
+    def is_chosen(self, content: Any) -> bool:
+        """Return whether the mapping of a section says what it is read as."""
+        del content
+        return True
 
     def read(self, value: Any, info: Any) -> Any:
         """Return the options that a mapping holds."""
@@ -213,6 +224,10 @@ class Chosen(_Mapped):
         """Return the options of the default part."""
         assert self.default is not None
         return options_of(self.registry, self.default)
+
+    def is_chosen(self, content: Any) -> bool:
+        """See `_Mapped`."""
+        return self.default is not None or (isinstance(content, Mapping) and self.registry.tag in content)
 
     def name_in(self, content: Any) -> Any:
         """Return the name of the part that the mapping of a section chooses."""

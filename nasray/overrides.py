@@ -206,7 +206,7 @@ def _kind(owner: Any, name: str) -> Any:
 
 
 def section_type(kind: Any, content: Any) -> Any:
-    """Return the dataclass that a section is read as; None for a declared type that is no section.
+    """Return the dataclass that a section is read as; None for a declared type that is no section, or names no part.
 
     Args:
         kind: Declared type.
@@ -217,7 +217,7 @@ def section_type(kind: Any, content: Any) -> Any:
     """
     mapped = mapped_by(kind)
     if mapped is not None:
-        return mapped.schema(content)
+        return mapped.schema(content) if mapped.is_chosen(content) else None
     plain = plain_type(kind)
     return plain if dataclasses.is_dataclass(plain) else None
 

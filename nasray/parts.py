@@ -16,7 +16,7 @@ from nasray.cluster.resources import Resources
 from nasray.counting import counted_cost
 from nasray.evaluators import EVALUATORS
 from nasray.experiment import BudgetOptions, Experiment
-from nasray.options import make_part
+from nasray.options import PartOptions, make_part
 from nasray.searchers import Objective, RandomSearch, Searcher, default_batches
 from nasray.spaces import Architecture, Budget, CostFunction, NasrayError, Population, Space
 from nasray.spaces.ranges import shortened
@@ -34,12 +34,14 @@ class Parts:
         cost: What is counted of it, measured latency left out.
         searcher: How to search it, within which budget, by which costs; fresh.
         evaluator: What an architecture is worth; an option that names a stage is still that name.
+        experiment: The experiment with what it left open written out, so that a run keeps it.
     """
 
     space: Any
     cost: CostFunction
     searcher: Searcher
     evaluator: Evaluator
+    experiment: Experiment
 
     def random_searcher(self, seed: int) -> Searcher:
         """Return a fresh random searcher of the same space and budget."""
@@ -66,7 +68,7 @@ class Parts:
 
 
 def make_parts(experiment: Experiment, space: Space | None = None, *, rows: Population | None = None) -> Parts:
-    """Make the parts of an experiment's search.
+    """Make the parts of an experiment's search, and complete the experiment by them.
 
     Args:
         experiment: Experiment.
@@ -77,23 +79,30 @@ def make_parts(experiment: Experiment, space: Space | None = None, *, rows: Popu
         NasrayError: for whatever does not go together.
     """
     space = space or make_part(experiment.space)
-    cost = counted_cost(experiment, space)
-    return Parts(space, cost, _make_searcher(experiment, space, cost, rows), _make_evaluator(experiment, space))
-
-
-def _make_searcher(experiment: Experiment, space: Space, cost: CostFunction, rows: Population | None) -> Searcher:
+    cost, counted = counted_cost(experiment, space)
+    _check_fit(experiment.evaluator, space)
+    budget, searched = make_budget(experiment.budget), _with_latency(experiment, space, cost)
     objectives = (Objective("score"), *(Objective(name, "min") for name in _minimized(experiment, space)))
+    batch_size, in_flight = default_batches(experiment.evaluations)
     searcher: Searcher = make_part(
         experiment.searcher,
         space=space,
-        budget=make_budget(experiment.budget),
-        cost=_with_latency(experiment, space, cost),
+        budget=budget,
+        cost=searched,
         objectives=objectives,
         seed=experiment.seed,
         evaluations=experiment.evaluations,
         rows=rows,
     )
-    return searcher
+    evaluator: Evaluator = make_part(experiment.evaluator, space=space, seed=experiment.seed)
+    complete = dataclasses.replace(
+        experiment,
+        counted=counted,
+        batch_size=experiment.batch_size or batch_size,
+        in_flight=experiment.in_flight or in_flight,
+        searcher=dataclasses.replace(experiment.searcher, **searcher.options()),
+    )
+    return Parts(space, cost, searcher, evaluator, complete)
 
 
 def make_budget(options: BudgetOptions) -> Budget:
@@ -132,16 +141,14 @@ def _minimized(experiment: Experiment, space: Space) -> tuple[str, ...]:
     return experiment.minimize
 
 
-def _make_evaluator(experiment: Experiment, space: Space) -> Evaluator:
-    name = experiment.evaluator.name
-    if reason := why_unfit(EVALUATORS.part(name), space):
+def _check_fit(options: PartOptions, space: Space) -> None:
+    """Refuse an evaluator that does not go with the space."""
+    if reason := why_unfit(EVALUATORS.part(options.part_name), space):
         others = [other for other in EVALUATORS if _is_fit(other, space)]
         raise NasrayError(
-            f"evaluator {name!r} {reason}; space {experiment.space.name!r} does not fit. Take one of "
+            f"evaluator {options.part_name!r} {reason}; space {space.family!r} does not fit. Take one of "
             f"{', '.join(others)}"
         )
-    evaluator: Evaluator = make_part(experiment.evaluator, space=space, seed=experiment.seed)
-    return evaluator
 
 
 def _is_fit(evaluator: str, space: Space) -> bool:
@@ -160,19 +167,3 @@ def why_unfit(part: Any, space: Space) -> str | None:
 def trial_resources(experiment: Experiment) -> Resources:
     """Return what a trial needs and where it runs."""
     return Resources(**vars(experiment.resources))
-
-
-def with_defaults(experiment: Experiment, searcher: Searcher) -> Experiment:
-    """Return the same experiment with what its number of evaluations decides written out, so that a run keeps it.
-
-    Args:
-        experiment: Experiment.
-        searcher: Its searcher, as it was made.
-    """
-    batch_size, in_flight = default_batches(experiment.evaluations)
-    return dataclasses.replace(
-        experiment,
-        batch_size=experiment.batch_size or batch_size,
-        in_flight=experiment.in_flight or in_flight,
-        searcher=dataclasses.replace(experiment.searcher, **searcher.options()),
-    )

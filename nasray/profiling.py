@@ -63,5 +63,5 @@ def profile_named_space(
         raise NasrayError(f"--space.name: the space is {name!r} already. Leave it out, or list another space")
     found = overridden(TypeAdapter(BudgetedSpace), BudgetedSpace, content, arguments, f"space {name}", declared)
     space, budget = make_part(found.space), make_budget(found.budget)
-    cost = counted_cost(found, space)
+    cost, _ = counted_cost(found, space)
     return space, budget, profile_space(space, budget, cost=cost), cost_scope(cost, space)

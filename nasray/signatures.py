@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, get_type_hints
 
 from nasray.spaces import NasrayError
+from nasray.spaces.references import From
 
 REQUIRED: Any = inspect.Parameter.empty
 
@@ -27,6 +28,11 @@ class Keyword:
     kind: Any
     default: Any
     text: str
+
+    @property
+    def reference(self) -> From | None:
+        """Mark of an option whose value names a stage or a file; None of others."""
+        return _mark(self.kind)
 
 
 @functools.cache
@@ -63,6 +69,15 @@ def parameters(part: type) -> dict[str, tuple[Any, inspect.Parameter]]:
         if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
             break
     return found
+
+
+def _mark(kind: Any) -> From | None:
+    """Return the mark of a declared type, at whatever depth."""
+    for item in (*getattr(kind, "__metadata__", ()), *getattr(kind, "__args__", ())):
+        found = item if isinstance(item, From) else _mark(item)
+        if found is not None:
+            return found
+    return None
 
 
 def _texts(part: type) -> dict[str, str]:

@@ -4,7 +4,7 @@ import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_origin, get_type_hints
+from typing import Any, ClassVar, Literal, NamedTuple, get_origin, get_type_hints
 
 from nasray.experiment import Experiment, ResourceOptions
 from nasray.overrides import plain_type, section_type
@@ -18,6 +18,7 @@ VALUES: dict[Any, tuple[str, ...]] = {
     bool: ("maybe", "no", "1", "[]"),
     str: (LONG, "a\nb", "\udcff", ""),
     dict[str, Any]: ("nonsense", "[1]", "3", "true"),
+    Any: ("nonsense", "[1]", "3", "true"),
 }
 LISTS = ("[[]]", "[abc]", "[.nan]", "[-1]", "{}", "[1, 2, 3, 4, 5, 6, 7, 8, 9, 0, -1]")
 
@@ -57,7 +58,7 @@ def bad_options(owner: type) -> Iterator[tuple[str, ...]]:
 def _keys(owner: Any, prefix: str) -> Iterator[tuple[str, Any]]:
     """The dotted keys of a configuration with their types; parts are the default ones."""
     for name, hint in get_type_hints(owner, include_extras=True).items():
-        if name == "registry":  # of a part's options
+        if get_origin(hint) is ClassVar:  # of a part's options
             continue
         section = section_type(hint, None)
         if section is not None:

@@ -23,10 +23,9 @@ from nasray.cluster.reading import shown
 from nasray.filters.pruned import FILTER, PRUNED
 from nasray.options import PartOptions
 from nasray.recipe import Recipe
-from nasray.signatures import keywords
 from nasray.spaces import NasrayError
 from nasray.spaces.errors import did_you_mean
-from nasray.spaces.references import From, Output
+from nasray.spaces.references import Output
 
 SEARCH = "search"
 """The stage whose folder is the run's own, and whose best.json is the run's result."""
@@ -263,20 +262,10 @@ class Stage(ABC):
 
 def references(options: PartOptions, prefix: str = "", *, keys: str = "") -> Iterator[Reference]:
     """Return the references among the options of a part, `prefix` before their names and `keys` before their keys."""
-    for name, keyword in keywords(options.registry.part(options.part_name), options.registry.given).items():
-        value = getattr(options, name)
-        if value and (mark := _mark(keyword.kind)):
-            for item in (value,) if isinstance(value, str) else value:
-                yield Reference(prefix + name, mark.what, item, keys + name)
-
-
-def _mark(kind: Any) -> From | None:
-    """Return the mark of a declared type, at whatever depth."""
-    for item in (*getattr(kind, "__metadata__", ()), *getattr(kind, "__args__", ())):
-        found = item if isinstance(item, From) else _mark(item)
-        if found is not None:
-            return found
-    return None
+    for name, mark in options.references.items():
+        value = getattr(options, name) or ()
+        for item in (value,) if isinstance(value, str) else value:
+            yield Reference(prefix + name, mark.what, item, keys + name)
 
 
 def stage_references(name: str, own: PartOptions, stage: Stage) -> tuple[Reference, ...]:

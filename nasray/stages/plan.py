@@ -14,10 +14,9 @@ from typing import Any, cast
 
 from nasray.cluster import Resources, RunFolder
 from nasray.cluster.progress import say
-from nasray.counting import with_counted
 from nasray.experiment import Experiment
 from nasray.options import PartOptions, make_part
-from nasray.parts import Parts, make_parts, trial_resources, with_defaults
+from nasray.parts import Parts, make_parts, trial_resources
 from nasray.recipe import Recipe, load_recipe
 from nasray.signatures import keywords
 from nasray.spaces import NasrayError
@@ -72,17 +71,16 @@ def make_plan(experiment: Experiment) -> Plan:
     Raises:
         NasrayError: for whatever does not go together.
     """
-    experiment = with_counted(experiment)
     parts = make_parts(experiment)
-    experiment = with_defaults(_with_absolute_references(experiment), parts.searcher)
+    experiment = _with_absolute_references(parts.experiment)
     stages = {name: _make_stage(name, options, experiment, parts) for name, options in experiment.stages.items()}
     found = {name: stage_references(name, experiment.stages[name], stage) for name, stage in stages.items()}
-    if stages and SEARCH not in stages:
-        raise NasrayError(f"stages has none named {SEARCH!r}, whose best is the run's. It has: {', '.join(stages)}")
-    check_references(found, stages)
     search = stages.get(SEARCH)
     if not isinstance(search, SearchStage):
-        search = SearchStage(experiment=experiment, parts=parts)
+        raise NasrayError(
+            f"stages has none named {SEARCH!r} of kind search, whose best is the run's. It has: {', '.join(stages)}"
+        )
+    check_references(found, stages)
     return Plan(experiment, search, stages, found)
 
 

@@ -20,7 +20,7 @@ from nasray.experiment import (
     parse_description,
 )
 from nasray.options import PartOptions, make_part
-from nasray.parts import Parts, make_parts, with_defaults
+from nasray.parts import Parts, make_parts
 from nasray.spaces import NasrayError, Population
 from nasray.spaces.budget import cost_scope
 from nasray.spaces.ranges import MAX_BATCH, MAX_COUNT, MAX_IN_FLIGHT, Range, shortened
@@ -42,7 +42,7 @@ class SearchStage(Stage):
         minimize: Costs to minimize beside maximizing the score.
 
     Attributes:
-        experiment: Experiment as this stage searches it, without stages.
+        experiment: Experiment as this stage searches it, without the other stages.
         parts: Parts of the search.
     """
 
@@ -74,7 +74,7 @@ class SearchStage(Stage):
         self.parts, self.experiment = parts, dataclasses.replace(experiment, **changes, stages={})
         if changes:
             self.parts = make_parts(self.experiment, parts.space)
-            self.experiment = with_defaults(self.experiment, self.parts.searcher)
+            self.experiment = self.parts.experiment
 
     def part_options(self) -> dict[str, PartOptions]:
         """See `Stage.part_options`."""
@@ -190,9 +190,7 @@ def _ranked_rows(run: RunFolder, experiment: Experiment) -> Population:
             f"{run.path} searched another space ({_described(before.space)}), this search has "
             f"{_described(experiment.space)}. Set space as it is there, or name another run"
         )
-    parts = make_parts(before)
-    if before.stages:
-        parts = make_part(before.stages[SEARCH], experiment=before, parts=parts).parts
+    parts = make_part(before.stages[SEARCH], experiment=before, parts=make_parts(before)).parts
     searcher, history = parts.searcher, run.read_history()
     values = searcher.objective_values(history.genes, {**history.costs, **history.metrics})
     ranked: Population = history.genes[in_turn(values, searcher.niches(history.genes))]

@@ -8,7 +8,7 @@ import pytest
 from nasray.architectures import ARCHITECTURES
 from nasray.cli import main
 from nasray.cluster import RunFolder
-from nasray.counting import costs_of, with_counted
+from nasray.counting import CountedOptions, costs_of
 from nasray.experiment import describe_experiment
 from nasray.loading import load_plan, parse_plan, plan_of_run
 from nasray.models.detector_cost import DetectorCost
@@ -69,7 +69,7 @@ def test_without_costs_a_recipe_changes_nothing(content):
     for costs in (None, "backbone"):
         plan = planned(content, costs=costs)
         assert plan.parts.searcher.cost == plan.parts.cost == plan.parts.space.cost
-        assert with_counted(plan.experiment) is plan.experiment
+        assert plan.experiment.counted == CountedOptions()
 
 
 def test_classes_are_those_that_are_given_or_of_the_data_or_of_coco(content, data, tmp_path):
@@ -86,7 +86,7 @@ def test_classes_are_those_that_are_given_or_of_the_data_or_of_coco(content, dat
 def test_a_run_counts_the_same_whatever_becomes_of_recipe_and_data(content, data, tmp_path):
     begun = planned(content, data=data)
     assert begun.experiment.counted.classes == 3
-    assert begun.experiment.counted.detector["channels"] == 32
+    assert begun.experiment.counted.detector.channels == 32
     run = RunFolder.create(tmp_path / "run", describe_experiment(begun.experiment))
     (tmp_path / "recipe.yaml").write_text("detector: {name: gfl}\n")
     (tmp_path / "data.yaml").unlink()
