@@ -142,8 +142,9 @@ def _without_option(stage: str, options: PartOptions, reference: Reference) -> P
     option, dropped, key = reference.option, reference.value, reference.key
     known = keywords(options.registry.part(options.part_name), options.registry.given)
     if option not in known or known[option].default is not None:
+        leave = "Set " if stage == SEARCH else f"Leave {stage} out too, or set "
         raise NasrayError(
-            f"--without {dropped}: {key} refers to it. Leave {stage} out too, or set --{key} to another one"
+            f"--without {dropped}: {key} refers to it. {leave}--{key} to another one"
         )
     say(f"{key} was {dropped}: left out")
     changed: PartOptions = dataclasses.replace(cast(Any, options), **{option: None})
