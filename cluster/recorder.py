@@ -37,6 +37,7 @@ class Recorder:
         self.folder, self.search, self.searcher = folder, search, search.searcher
         self.total = search.evaluations
         self.leaders = Leaders(search.searcher)
+        self.num_noted = 0
         self._live: _Live | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -72,6 +73,14 @@ class Recorder:
         if self._live is None:
             self._live = _Live(self, len(batch.proposal))
         self._live.show(batch)
+        self._say_notes()
+
+    def _say_notes(self) -> None:
+        """Print what the searcher noted since the last time."""
+        notes = self.searcher.notes()
+        for note in notes[self.num_noted :]:
+            say(note)
+        self.num_noted = len(notes)
 
     def describe(self) -> dict[str, Any]:
         """Return the content of best.json."""
@@ -98,6 +107,7 @@ class Recorder:
         if self._live is not None:
             self._live.close()
             self._live = None
+        self._say_notes()
         if self.search.ended_early:
             say(self.search.ended_early)
 

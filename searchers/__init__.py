@@ -3,6 +3,7 @@
 from nasray.searchers.aging import AgingEvolution
 from nasray.searchers.base import Metrics, Objective, Predictor, Proposal, Searcher
 from nasray.searchers.breeding import Breeding
+from nasray.searchers.buckets import BucketEvolution, BucketSampling
 from nasray.searchers.coarse_to_fine import CoarseToFineEvolution
 from nasray.searchers.defaults import default_batches
 from nasray.searchers.evolution import Evolution
@@ -21,12 +22,16 @@ SEARCHERS: dict[str, type[Searcher]] = {
     "optuna-nsga2": OptunaNSGA2,
     "optuna-gp": OptunaGP,
     "listed": Listed,
+    "buckets": BucketSampling,
+    "bucket-evolution": BucketEvolution,
 }
 
 __all__ = [
     "SEARCHERS",
     "AgingEvolution",
     "Breeding",
+    "BucketEvolution",
+    "BucketSampling",
     "CoarseToFineEvolution",
     "Evolution",
     "Listed",

@@ -283,6 +283,10 @@ class Searcher(ABC):
         """
         return np.zeros(len(genes), dtype=np.int64)
 
+    def notes(self) -> list[str]:
+        """Return what the user should know of the search so far, a sentence each; sentences are added, none goes."""
+        return []
+
     def options(self) -> dict[str, Any]:
         """Return the searcher's own options as they are in force, those that were left out included."""
         return {}

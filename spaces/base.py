@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from nasray.spaces.budget import Budget, CostFunction
     from nasray.spaces.tokens import Tokens
+    from nasray.spaces.windows import Surcharge
 
 Population = NDArray[np.int64]
 Mask = NDArray[np.bool_]
@@ -129,6 +130,11 @@ class Space(ABC):
         return len(self.genes)
 
     @property
+    def whole(self) -> Space:
+        """The space that this one restricts; itself where it restricts none."""
+        return self
+
+    @property
     def has_rules(self) -> bool:
         """Whether genes may depend on each other: whether the space has a `repair` of its own."""
         return type(self).repair is not Space.repair
@@ -216,21 +222,9 @@ class Space(ABC):
             cost: Function that returns the bounded costs; the space's own by default.
             max_tries: Number of samples to draw at most.
         """
-        if not budget.names:
-            return self.sample(num, rng)
-        found: list[Population] = [np.empty((0, self.num_genes), dtype=np.int64)]
-        missing, tried = num, 0
-        while missing > 0 and tried < max_tries:
-            share = (num - missing + 1) / (tried + 1)
-            size = min(int(missing * 1.25 / share) + 1, 4096, max_tries - tried)
-            near = self.sample_near(size, budget, rng) if cost in (None, self.cost) else None
-            if near is not None and not len(near):
-                break
-            rows = self.sample(size, rng) if near is None else near
-            found.append(rows[budget.admits((cost or self.cost)(rows), size)][:missing])
-            missing -= len(found[-1])
-            tried += size
-        return np.concatenate(found)
+        from nasray.spaces.windows import draw_within
+
+        return draw_within(self, num, budget, rng, cost, max_tries)
 
     def sample_near(
         self,
@@ -238,6 +232,7 @@ class Space(ABC):
         budget: Budget,
         rng: np.random.Generator,
         allowed: Mapping[tuple[int, ...], Population] | None = None,
+        surcharge: Surcharge | None = None,
     ) -> Population | None:
         """Return (num, G) valid rows, distributed as `sample`'s are, of a small set that holds all within a budget.
 
@@ -246,11 +241,12 @@ class Space(ABC):
 
         Args:
             num: Number of rows to return.
-            budget: Bounds on the space's own costs.
+            budget: Bounds on the space's own costs, or on them with a surcharge.
             rng: Generator of all randomness.
             allowed: (K, C) settings of some groups, which alone are drawn; all of the others.
+            surcharge: What is added to the space's own gmacs; nothing if left out.
         """
-        del num, budget, rng, allowed
+        del num, budget, rng, allowed, surcharge
         return None
 
     def mutate(self, population: Population, rng: np.random.Generator) -> Population:

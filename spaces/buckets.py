@@ -15,7 +15,6 @@ from nasray.spaces.budget import Budget, CostFunction
 from nasray.spaces.errors import NasrayError
 from nasray.spaces.profile import NUM_SAMPLES, cost_ends, list_rows
 from nasray.spaces.ranges import check_finite
-from nasray.spaces.restricted import RestrictedSpace
 
 
 @dataclass(frozen=True)
@@ -63,7 +62,7 @@ class Buckets:
             NasrayError: If there is no such cost, or all architectures cost the same.
         """
         count = count or space.cost
-        space = space.space if isinstance(space, RestrictedSpace) else space
+        space = space.whole
         listed = list_rows(space, NUM_SAMPLES)
         rows = space.sample(NUM_SAMPLES, np.random.default_rng(0)) if listed is None else listed
         known = count(rows[:1])

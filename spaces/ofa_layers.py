@@ -173,9 +173,18 @@ def block_codes(size: Size, population: Population) -> Ints:
 
 
 @lru_cache(maxsize=16)
-def chain_of(size: Size, image_hw: tuple[int, int], settings: tuple[bytes, ...]) -> Chain:
-    """Return the chain of the stem's settings and of each stage's, as the bytes of (K, C) rows, with multiply-adds."""
-    tables, stages = block_tables(size, image_hw), stage_columns(size)
+def chain_of(
+    size: Size, image_hw: tuple[int, int], settings: tuple[bytes, ...], rest: tuple[int, ...] = (0, 0, 0, 0)
+) -> Chain:
+    """Return the chain of the stem's settings and of each stage's, with multiply-adds.
+
+    Args:
+        size: Size of the space.
+        image_hw: Height and width of the input in pixels.
+        settings: Settings of the stem and of each stage, as the bytes of (K, C) rows.
+        rest: Multiply-adds that each channel of a stage's map costs besides.
+    """
+    tables, stages, channels = block_tables(size, image_hw), stage_columns(size), channels_of(size)
     columns = (slice(0, STEM_COLUMNS), *stages)
     ends = np.cumsum([0, 1, *(stage.stop - stage.start - 2 for stage in stages)]).tolist()
     parts = []
@@ -187,13 +196,14 @@ def chain_of(size: Size, image_hw: tuple[int, int], settings: tuple[bytes, ...])
         if number:  # the width before: the stem's, or that of the stage before
             rows[:, :, 2 if number == 1 else columns[number - 1].start + 1] = np.asarray(WIDTHS)[:, None]
         codes = (block_codes(size, rows.reshape(-1, rows.shape[2])) + tables.starts)[:, ends[number] : ends[number + 1]]
-        width = listed[:, 2 if number == 0 else 1]
+        width = places_of(WIDTHS)[listed[:, 2 if number == 0 else 1]]
+        beside = np.asarray(channels.stages[number - 1])[width] * rest[number - 1] if number else np.zeros_like(width)
         parts.append(
             Part(
                 before=np.repeat(states, len(listed)),
-                after=np.tile(places_of(WIDTHS)[width], len(states)),
+                after=np.tile(width, len(states)),
                 setting=np.tile(np.arange(len(listed)), len(states)),
-                cost=tables.costs[0][codes].sum(axis=1).astype(np.int64),
+                cost=tables.costs[0][codes].sum(axis=1).astype(np.int64) + np.tile(beside, len(states)),
             )
         )
     return Chain(parts)

@@ -48,6 +48,7 @@ from nasray.spaces.ofa_layers import (
 )
 from nasray.spaces.ranges import Depth, Width, check_image_hw
 from nasray.spaces.tokens import ABSENT, Tokens
+from nasray.spaces.windows import Surcharge
 
 Ints = NDArray[np.int64]
 SizeName = Literal["resnet50", "laptop", "tiny"]
@@ -152,18 +153,20 @@ class OFAResNetSpace(Space):
         budget: Budget,
         rng: np.random.Generator,
         allowed: Mapping[tuple[int, ...], Population] | None = None,
+        surcharge: Surcharge | None = None,
     ) -> Population | None:
         """See `Space.sample_near`; gmacs are met by counting, so that a rare window is as quick as any."""
-        allowed = allowed or {}
-        low, high = budget.lower.get("gmacs", 0.0), budget.upper.get("gmacs", np.inf)
+        allowed, (constant, per_channel) = allowed or {}, surcharge or Surcharge()
+        low, high = (bound * 1e9 - constant for bound in _bounds(budget))
         if "gmacs" not in budget.names or not set(allowed) <= set(self.groups):
             return None
         stem, *stages = self.groups[:STEM_COLUMNS], *self.groups[STEM_COLUMNS:]
         values = [allowed.get(group, np.asarray(self.genes[group[0]].values)[:, None]).ravel() for group in stem]
         grid = np.stack(np.meshgrid(*values, indexing="ij"), axis=-1).reshape(-1, STEM_COLUMNS)
         settings = [grid, *(allowed.get(group, own) for group, own in zip(stages, self._settings, strict=True))]
-        chain = chain_of(self.size, self.image_hw, tuple(part.tobytes() for part in settings))
-        places = chain.draw(num, low * 1e9 - 1, high * 1e9 + 1, rng)
+        rest = tuple(per_channel.get(4 << index, 0) for index in range(len(stages)))
+        chain = chain_of(self.size, self.image_hw, tuple(part.tobytes() for part in settings), rest)
+        places = chain.draw(num, low - 1, high + 1, rng)
         return np.concatenate([part[place] for part, place in zip(settings, places.T, strict=True)], axis=1)
 
     def mutate(self, population: Population, rng: np.random.Generator) -> Population:
@@ -271,6 +274,11 @@ class OFAResNetSpace(Space):
     def layers(self, population: Population, image_hw: tuple[int, int] | None = None) -> LayerTable:
         """Return the layers of the whole population."""
         return ofa_layers(self.size, population, image_hw or self.image_hw)
+
+
+def _bounds(budget: Budget) -> tuple[float, float]:
+    """Return the least and the greatest gmacs within a budget."""
+    return budget.lower.get("gmacs", 0.0), budget.upper.get("gmacs", np.inf)
 
 
 def row_of(spec: dict[str, Any], size: Size) -> Ints:

@@ -24,6 +24,7 @@ from nasray.spaces.errors import InfeasibleError, NasrayError
 from nasray.spaces.groups import MAX_SETTINGS, group_settings, merge_groups
 from nasray.spaces.ranges import shortened
 from nasray.spaces.tokens import Tokens
+from nasray.spaces.windows import Surcharge
 
 Forbidden = tuple[tuple[tuple[str, int], ...], ...]
 """Combinations of gene values that no architecture may have, each ((name of gene, value), ...)."""
@@ -80,6 +81,11 @@ class RestrictedSpace(Space):
         if name.startswith("_") or name == "space":
             raise AttributeError(name)
         return getattr(self.space, name)
+
+    @property
+    def whole(self) -> Space:
+        """The space that is restricted."""
+        return self.space
 
     # ---- what is allowed --------------------------------------------------------------------------------------------
 
@@ -217,13 +223,14 @@ class RestrictedSpace(Space):
         budget: Budget,
         rng: np.random.Generator,
         allowed: Mapping[tuple[int, ...], Population] | None = None,
+        surcharge: Surcharge | None = None,
     ) -> Population | None:
         """See `Space.sample_near`; of the settings that are allowed, where all of them are listed."""
         del allowed
         listed = {group: settings for group, settings in self._allowed_settings.items() if settings is not None}
         if len(listed) < len(self._allowed_settings):
             return None
-        return self.space.sample_near(num, budget, rng, listed)
+        return self.space.sample_near(num, budget, rng, listed, surcharge)
 
     def _found_settings(self, rows: Population, group: tuple[int, ...], rng: np.random.Generator) -> Population:
         """Return (N, C) allowed settings of a group, from samples of the space, beginning with the rows themselves."""

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from nasray.architectures import compose, has_layers, is_supernet, layer_table, slots
 from nasray.models.detectors import DETECTORS, check_slots
 from nasray.spaces import Architecture, Costs, NasrayError, Population, Space
+from nasray.spaces.windows import Surcharge
 
 Ints = NDArray[np.int64]
 
@@ -97,6 +98,18 @@ class DetectorCost:
         for column, (name, unit) in enumerate(UNITS.items()):  # counts are whole numbers, and so the sums are exact
             costs[name] = (np.rint(costs[name] * unit) + rest[:, column]) / unit
         return costs
+
+    @property
+    def surcharge(self) -> Surcharge | None:
+        """What the detector adds to the backbones' gmacs, by which a space that counts draws within bounds directly.
+
+        None of a detector that does not grow in proportion to its maps' channels; draws within bounds then take
+        samples of the whole space.
+        """
+        if self._law is None:
+            return None
+        constant, *slopes = self._law[:, 0].tolist()
+        return Surcharge(constant, dict(zip(self.reductions, slopes, strict=True))) if min(slopes) >= 0 else None
 
     def of(self, architecture: Architecture) -> dict[str, float]:
         """Return the costs of a whole detector around any one backbone, in the space or not.

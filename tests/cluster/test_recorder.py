@@ -5,7 +5,7 @@ import pytest
 
 from nasray.cluster import OrderedSearch, RunFolder
 from nasray.cluster.recorder import Recorder
-from nasray.searchers import RandomSearch
+from nasray.searchers import BucketSampling, RandomSearch
 from nasray.spaces import BasicSpace, Gene, Space
 
 
@@ -47,3 +47,21 @@ def test_best_says_what_the_costs_are_of(space, expected, tmp_path):
     best = json.loads((tmp_path / "run" / "best.json").read_text())
     assert best["cost_scope"] == expected
     assert list(best["best"][0]["costs"]) == list(expected["costs"])
+
+
+def test_what_a_searcher_notes_is_said_once(tmp_path, capsys):
+    searcher = BucketSampling(Table(), by="size", edges=(0.0, 0.5, 3.0, 3.5, 6.0), seed=0)
+    search = OrderedSearch(searcher, evaluations=20, batch_size=3, in_flight=1)
+    recorder = Recorder(RunFolder.create(tmp_path / "run", {}), search)
+    search.fill()
+    while not search.is_finished:
+        index = search.num_batches_told
+        for batch in search.receive(index, {"score": np.zeros(len(search.pending[index].genes))}):
+            recorder.write(batch, {})
+            search.tell(batch)
+            recorder.show(batch)
+    recorder.finish()
+    *said, end = [line for line in capsys.readouterr().err.splitlines() if "closed" in line]
+    assert len(said) == len(searcher.notes()) == 4
+    assert all(note in line for note, line in zip(searcher.notes(), said, strict=True))
+    assert "ended early at 16 of 20 evaluations" in end

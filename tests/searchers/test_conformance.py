@@ -21,6 +21,15 @@ def listed(space, *, seed=0, **options):
     return SEARCHERS["listed"](space, rows=space.sample(2000, np.random.default_rng(seed)), seed=seed, **options)
 
 
+def by_first_cost(name, space, *, cost=None, **options):
+    """A search by thirds of whatever is counted; where that is the same for all, by edges around it."""
+    count = cost or space.cost
+    known, values = next(iter(count(space.sample(99, np.random.default_rng(0))).items()))
+    edges = np.quantile(values, np.linspace(0, 1, 4)) if np.ptp(values) else np.arange(3.0)
+    division = {"num": 3} if space.family == "toy" and known == "gmacs" else {"edges": edges}
+    return SEARCHERS[name](space, by=known, cost=cost, **division, **options)
+
+
 def toy_guesses(genes):
     return -genes.sum(axis=1).astype(np.float64)
 
@@ -35,6 +44,8 @@ MAKE = {
     "optuna-nsga2": partial(SEARCHERS["optuna-nsga2"], population_size=6),
     "optuna-gp": partial(SEARCHERS["optuna-gp"], initial=4),
     "listed": listed,
+    "buckets": partial(by_first_cost, "buckets"),
+    "bucket-evolution": partial(by_first_cost, "bucket-evolution", population_size=4, initial=3),
 }
 SPACE = {"toy": ToySpace(), **{family: make() for family, make in SPACES.items()}}
 
@@ -84,9 +95,15 @@ def test_searches_by_a_gaussian_process_are_continued():
     check_save_and_load(partial(MAKE["optuna-gp"], initial=2), SPACE["toy"], 6)
 
 
-@pytest.mark.parametrize("searcher", [name for name in MAKE if name != "listed"])  # made by a function of this file
+# Those that a function of this file makes cannot be pickled.
+@pytest.mark.parametrize("searcher", [name for name in MAKE if name != "listed" and "bucket" not in name])
 def test_fresh_process(searcher):
     check_fresh_process(MAKE[searcher], num=6 if searcher == "optuna-gp" else 24)
+
+
+@pytest.mark.parametrize("searcher", ["buckets", "bucket-evolution"])
+def test_buckets_in_a_fresh_process(searcher):
+    check_fresh_process(partial(SEARCHERS[searcher], num=3), num=24)
 
 
 def test_check_searcher_runs_every_check():

@@ -12,6 +12,7 @@ from nasray.spaces.ofa_layers import EXPANSIONS, WIDTHS
 from nasray.spaces.profile import list_rows
 from nasray.spaces.restricted import forbid_values
 from nasray.spaces.tokens import ABSENT
+from nasray.spaces.windows import Surcharge
 
 SPACE = OFAResNetSpace()
 NETWORKS = [
@@ -127,6 +128,28 @@ def test_windows_of_restricted_spaces_and_of_other_costs():
     np.testing.assert_array_equal(np.unique(rows, axis=0), np.unique(inside, axis=0))
     other = SPACE.sample_within(50, Budget({"layers": 41}), np.random.default_rng(0))
     assert (SPACE.cost(other)["layers"] <= 41).all()
+
+
+def test_draws_within_a_window_of_a_cost_with_a_surcharge_are_uniform():
+    """What a detector adds for the channels of every map; some windows are met by none of the narrow networks."""
+    space, surcharge = few_rows(), Surcharge(10**7, {4: 40_000, 16: 90_000, 32: 250_000})
+    rows = list_rows(space, 5_000)
+
+    def cost(population):
+        channels = space.map_channels(population)
+        added = sum(each * channels[reduction] for reduction, each in surcharge.per_channel.items())
+        return {"gmacs": space.cost(population)["gmacs"] + (surcharge.constant + added) / 1e9}
+
+    cost.space, cost.surcharge = space, surcharge
+    gmacs = cost(rows)["gmacs"]
+    number = {row.tobytes(): place for place, row in enumerate(rows)}
+    for low, high in itertools.pairwise(np.linspace(gmacs.min(), gmacs.max(), 4)):
+        budget = Budget({"gmacs": high + 1e-9}, {"gmacs": low - 1e-9})
+        inside = np.flatnonzero(budget.admits({"gmacs": gmacs}, len(rows)))
+        drawn = space.sample_within(20_000, budget, np.random.default_rng(0), cost=cost, max_tries=40_000)
+        counts = np.bincount([number[row.tobytes()] for row in drawn], minlength=len(rows))
+        assert counts.sum() == counts[inside].sum() == 20_000
+        assert chisquare(counts[inside]).pvalue > 0.01
 
 
 def test_tokens_are_widths_and_expansions_of_blocks():

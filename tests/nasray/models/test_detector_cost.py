@@ -17,6 +17,7 @@ from nasray.models.detector_cost import DetectorCost
 from nasray.models.detectors import DETECTORS
 from nasray.models.detectors.yolof import YOLOF
 from nasray.spaces import SPACES, NasrayError, RestrictedSpace, ShuffleNetSpace, forbid_values
+from nasray.spaces.buckets import Buckets
 from tests.nasray.models.detectors.toys import HEAD, toys  # noqa: F401
 
 PAIRS = list(itertools.product(SPACES, DETECTORS))
@@ -102,6 +103,29 @@ def test_a_detector_that_does_not_grow_in_proportion_is_counted_for_each_combina
     wanted = [detector_cost("square", space.to_architecture(row), (64, 64), num_classes=2)["total"] for row in rows]
     for name in ("gmacs", "params_m"):
         assert costs[name].tolist() == [total[name] for total in [*wanted, wanted[0]]]
+    assert DetectorCost(space, "square", num_classes=2).surcharge is None
+
+
+@pytest.mark.parametrize("name", ["centernet", "fcos", "faster-rcnn"])
+def test_buckets_of_a_whole_detector_are_drawn_directly(name):
+    """The last bucket of five holds 31.7 of 2.5 million million backbones: none of 20,000 samples is in it."""
+    space = SPACES["ofa-resnet"](image_hw=(384, 384))
+    cost = DetectorCost(space, name, num_classes=20)
+    buckets = Buckets.spanning(space, "gmacs", 5, count=cost)
+    constant, per_channel = cost.surcharge
+    rows = space.sample(50, np.random.default_rng(0))
+    rest = constant + sum(each * space.map_channels(rows)[reduction] for reduction, each in per_channel.items())
+    np.testing.assert_array_equal(np.rint(cost(rows)["gmacs"] * 1e9), np.rint(space.cost(rows)["gmacs"] * 1e9) + rest)
+    for bucket in range(5):
+        drawn = space.sample_within(200, buckets.budget(bucket), np.random.default_rng(0), cost=cost, max_tries=400)
+        assert (buckets.of(cost(drawn)["gmacs"]) == bucket).tolist() == [True] * 200
+
+
+def test_buckets_of_a_whole_centernet_begin_and_end_with_the_known_costs():
+    # DetOFA's detector at 384 and 20 classes: 10.72 and 30.33 G, by arithmetic over its layers.
+    space = SPACES["ofa-resnet"](image_hw=(384, 384))
+    edges = Buckets.spanning(space, "gmacs", 5, count=DetectorCost(space, "centernet", num_classes=20)).edges
+    assert (round(edges[0], 2), round(edges[-1], 2)) == (10.72, 30.33)
 
 
 def test_what_goes_to_trials_is_small_and_counts_alike():
