@@ -32,7 +32,11 @@ SEARCHER = Chosen(SEARCHERS, default="coarse-to-fine")
 EVALUATOR = Chosen(EVALUATORS, default="entropy")
 STAGES = Registry(
     "stage",
-    {"train": "nasray.stages.train:TrainStage", "search": "nasray.stages.search:SearchStage"},
+    {
+        "train": "nasray.stages.train:TrainStage",
+        "search": "nasray.stages.search:SearchStage",
+        "fit-filter": "nasray.stages.fit_filter:FitFilterStage",
+    },
     given=frozenset({"experiment", "parts"}),
     tag="kind",
 )

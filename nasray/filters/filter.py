@@ -5,7 +5,7 @@ Shapes: N architectures, G genes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,32 +17,20 @@ from nasray.checkpoint import check_sums, read_tensors
 from nasray.cluster import write_atomic
 from nasray.devices import computing_threads
 from nasray.filters.network import FilterNetwork
+from nasray.filters.options import FilterOptions
+from nasray.filters.pruned import described_space
 from nasray.spaces import CostFunction, NasrayError, Population, Space
 from nasray.spaces.buckets import Buckets
+from nasray.spaces.budget import cost_scope
 
 FORMAT = 1
 BATCH_SIZE = 256
 """Architectures that are scored at a time; larger batches leave a processor's cache."""
+NUM_COUNTED = 4
+"""Architectures by whose costs one sees whether a filter's buckets are of the same cost."""
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class FilterOptions:
-    """What the network of a path filter is.
-
-    Attributes:
-        dim: Dimensions of tokens and layers; a multiple of the heads and of 2.
-        depth: Encoder layers.
-        heads: Heads of their attention.
-        literal_positions: Whether positions are encoded as Equation 3 of DetOFA literally says.
-    """
-
-    dim: int = 128
-    depth: int = 3
-    heads: int = 4
-    literal_positions: bool = False
 
 
 class PathFilter:
@@ -111,6 +99,19 @@ class PathFilter:
                 scores[chunk] = self.network(tokens[chunk], bucket[chunk]).double().numpy()
         return scores
 
+    def _counted(self) -> dict[str, Any]:
+        """Return what its costs are of: in words, and by those of a few architectures."""
+        size = self.space.image_hw
+        at = f" at {size[0]}x{size[1]}" if size else ""
+        rows = self.space.sample(NUM_COUNTED, np.random.default_rng(0))
+        costs = self.cost(rows).get(self.buckets.cost, np.empty(0))
+        return {"what": cost_scope(self.cost, self.space) + at, "genes": rows.tolist(), "costs": costs.tolist()}
+
+    def _counts_as(self, counted: dict[str, Any]) -> bool:
+        """Return whether its costs are those that `_counted` returned."""
+        costs = self.cost(np.array(counted["genes"], dtype=np.int64)).get(self.buckets.cost, np.empty(0))
+        return len(costs) == len(counted["costs"]) and bool(np.allclose(costs, counted["costs"], rtol=1e-9, atol=0))
+
     # ---- on disk --------------------------------------------------------------------------------------------------
 
     def save(self, path: Path) -> None:
@@ -122,8 +123,9 @@ class PathFilter:
         content = {
             "format": FORMAT,
             "kind": "path filter",
-            "space": {"family": self.space.family, **self.space.network_options()},
+            "space": described_space(self.space),
             "cost": self.buckets.cost,
+            "counted": self._counted(),
             "edges": list(self.buckets.edges),
             "options": vars(self.options),
             "network": self.network.state_dict(),
@@ -132,7 +134,15 @@ class PathFilter:
         write_atomic(path, lambda file: torch.save(content, file))
 
     @classmethod
-    def load(cls, path: Path, space: Space, *, cost: CostFunction | None = None, threads: int = 1) -> PathFilter:
+    def load(
+        cls,
+        path: Path,
+        space: Space,
+        *,
+        cost: CostFunction | None = None,
+        threads: int = 1,
+        otherwise: Callable[[int], Buckets] | None = None,
+    ) -> PathFilter:
         """Read a path filter of a space.
 
         Args:
@@ -140,9 +150,12 @@ class PathFilter:
             space: Space whose architectures it ranks; it may restrict the one that the filter was fitted on.
             cost: As of `PathFilter`.
             threads: As of `PathFilter`.
+            otherwise: Function that returns as many buckets in place of its own, where it counted something else than
+                `cost`; for a filter that is to be fitted further.
 
         Raises:
-            NasrayError: If it is missing, damaged, no path filter, of a newer version, or of another space.
+            NasrayError: If it is missing, damaged, no path filter, of a newer version or another space, or its buckets
+                are of something else than `cost`.
         """
         try:
             check_sums(path)
@@ -155,11 +168,18 @@ class PathFilter:
             raise NasrayError(f"{path} is no path filter. Name the file that a stage of kind fit-filter wrote")
         if content["format"] > FORMAT:
             raise NasrayError(f"{path} is of a newer version of nasray, which must read it")
-        own = {"family": space.family, **space.network_options()}
+        own = described_space(space)
         if content["space"] != own:
             raise NasrayError(f"{path} was fitted on another space: {content['space']}; this one is {own}")
         buckets = Buckets(content["cost"], tuple(content["edges"]))
         found = cls(space, buckets, FilterOptions(**content["options"]), cost=cost, threads=threads)
+        if not found._counts_as(content["counted"]):
+            if otherwise is None:
+                raise NasrayError(
+                    f"{path} has buckets of the {buckets.cost} of {content['counted']['what']}; counted here: "
+                    f"{found._counted()['what']}. Count the same, or fit a filter here"
+                )
+            found.buckets = otherwise(len(buckets))
         found.network.load_state_dict(content["network"])
         found.measured = content["measured"]
         return found

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import copy
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -24,32 +23,12 @@ from nasray.devices import computing_threads
 from nasray.evaluation.statistics import share_interval
 from nasray.filters.filter import PathFilter
 from nasray.filters.network import ranking_loss
+from nasray.filters.options import FitOptions
 from nasray.scores.ranking import rank_agreement
 from nasray.spaces import NasrayError, Population
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class FitOptions:
-    """How a path filter is fitted.
-
-    Attributes:
-        epochs: Passes over the architectures.
-        batch_size: Architectures of each bucket in one step.
-        learning_rate: Learning rate of Adam.
-        weight_decay: Decay of weights, added to their gradients.
-        margin: Difference of scores beyond which a pair costs nothing.
-        holdout: Share of each bucket by which the best epoch is chosen.
-    """
-
-    epochs: int = 100
-    batch_size: int = 100
-    learning_rate: float = 1e-3
-    weight_decay: float = 1e-4
-    margin: float = 1.0
-    holdout: float = 0.2
 
 
 def fit_filter(
@@ -74,7 +53,7 @@ def fit_filter(
     if not np.isfinite(losses).all():
         raise NasrayError(f"{int((~np.isfinite(losses)).sum())} losses are not finite. Leave these architectures out")
     bucket, rng = path_filter.bucket_of(population), np.random.default_rng(seed)
-    learned, held = divide(bucket, options.holdout, rng)
+    learned, held = divide(bucket, options.holdout, rng)  # the first draws: `held_out` repeats them
     if not _has_pairs(bucket[learned]) or not _has_pairs(bucket[held]):
         raise NasrayError(
             f"{len(population)} architectures in {len(np.unique(bucket))} buckets are too few: a bucket needs two to "
@@ -107,6 +86,11 @@ def fit_filter(
     network.load_state_dict(best[1])
     network.eval()
     return history
+
+
+def held_out(path_filter: PathFilter, population: Population, options: FitOptions, *, seed: int = 0) -> Ints:
+    """Return the places of the architectures that `fit_filter` holds out."""
+    return divide(path_filter.bucket_of(population), options.holdout, np.random.default_rng(seed))[1]
 
 
 def divide(bucket: Ints, share: float, rng: np.random.Generator) -> tuple[Ints, Ints]:
@@ -151,19 +135,18 @@ def measure_filter(
             quantiles of an earlier sample; by default the quantiles of these scores themselves.
 
     Returns:
-        For each bucket `num`; `kendall` of scores and negative losses, as `rank_agreement` gives it; `precision`, the
-        share of those taken for the worst that are; `recall`, the share of the worst that are taken for it; each with
-        `value`, `low` and `high` of a 95 % interval, all None where nothing can be said; and `base_rate`, the share of
-        the worst.
+        For each bucket `num`; `kendall` of scores and negative losses, as `rank_agreement` gives it; `costs`, the same
+        of every cost by itself; `precision`, the share of those taken for the worst that are; `recall`, the share of
+        the worst that are taken for it; each with `value`, `low` and `high` of a 95 % interval, all None where nothing
+        can be said; and `base_rate`, the share of the worst.
     """
-    bucket, scores = path_filter.bucket_of(population), path_filter(population)
+    bucket, scores, costs = path_filter.bucket_of(population), path_filter(population), path_filter.cost(population)
     rows = []
     for value in range(len(path_filter.buckets)):
         inside = bucket == value
         own, worth = scores[inside], losses[inside]
-        row: dict[str, Any] = {"bucket": value, "num": int(inside.sum()), "kendall": None}
-        if len(own) >= 2:
-            row["kendall"] = rank_agreement(own, -worth)["kendall"]
+        row: dict[str, Any] = {"bucket": value, "num": int(inside.sum()), "kendall": _agreement(own, worth)}
+        row["costs"] = {name: _agreement(each[inside], worth) for name, each in costs.items()}
         num_worst = round(worst * len(own))
         is_worst = np.zeros(len(own), dtype=bool)
         is_worst[np.argsort(-worth, kind="stable")[:num_worst]] = True
@@ -177,6 +160,13 @@ def measure_filter(
         row["base_rate"] = num_worst / len(own) if len(own) else None
         rows.append(row)
     return rows
+
+
+def _agreement(scores: Floats, losses: Floats) -> dict[str, float | None]:
+    if len(scores) < 2:
+        return {"value": None, "low": None, "high": None}
+    kendall: dict[str, float | None] = rank_agreement(scores, -losses)["kendall"]
+    return kendall
 
 
 def _share(count: int, num: int) -> dict[str, float | None]:

@@ -115,7 +115,7 @@ def write_pruned(path: Path, space: Space, pruned: Pruned) -> None:
     """
     content = {
         "format": FORMAT,
-        "space": _described(space),
+        "space": described_space(space),
         "filter": _digest(pruned.path_filter),
         "cost": pruned.cost,
         "edges": list(pruned.edges),
@@ -142,9 +142,9 @@ def read_pruned(path: str | Path, space: Space, *, cost: CostFunction | None = N
     content = read_record(path, PrunedRecord, REMEDY)
     if content["format"] > FORMAT:
         raise NasrayError(f"{path} is of a newer version of nasray, which must read it")
-    if content["space"] != _described(space):
+    if content["space"] != described_space(space):
         raise NasrayError(
-            f"{path} pruned another space: {content['space']}; this one is {_described(space)}. Prune this one"
+            f"{path} pruned another space: {content['space']}; this one is {described_space(space)}. Prune this one"
         )
     names = list((cost or space.cost)(np.empty((0, space.num_genes), dtype=np.int64)))
     if content["cost"] not in names:
@@ -169,7 +169,8 @@ def read_pruned(path: str | Path, space: Space, *, cost: CostFunction | None = N
     return found
 
 
-def _described(space: Space) -> dict[str, Any]:
+def described_space(space: Space) -> dict[str, Any]:
+    """Return what spaces have in common whose architectures one filter ranks: their family and their networks."""
     return {"family": space.family, **space.network_options()}
 
 

@@ -96,13 +96,17 @@ def _with_absolute_references(experiment: Experiment) -> Experiment:
     """Return an experiment whose stages and parts name files by their absolute paths."""
 
     def absolute(options: PartOptions) -> PartOptions:
-        paths = {
-            reference.option: str(Path(reference.value).absolute())
-            for reference in references(options)
-            if reference.what != "architectures"
-            and not reference.is_of_stage(experiment.stages)
-            and is_path(reference.value)  # a misspelled stage is named as it is written
-        }
+        paths: dict[str, Any] = {}
+        for reference in references(options):
+            if (
+                reference.what != "architectures"
+                and not reference.is_of_stage(experiment.stages)
+                and is_path(reference.value)  # a misspelled stage is named as it is written
+            ):
+                given, path = reference.value, str(Path(reference.value).absolute())
+                before = paths.get(reference.option, getattr(options, reference.option))
+                several = not isinstance(before, str)
+                paths[reference.option] = tuple(path if item == given else item for item in before) if several else path
         parts = {name: absolute(value) for name, value in vars(options).items() if isinstance(value, PartOptions)}
         changed: PartOptions = dataclasses.replace(cast(Any, options), **paths, **parts)
         return changed

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from nasray.filters.filter import FilterOptions, PathFilter
+from nasray.filters.filter import PathFilter
+from nasray.filters.options import FilterOptions
 from nasray.spaces import NasrayError, OFAResNetSpace, RestrictedSpace, ShuffleNetSpace
 from nasray.spaces.buckets import Buckets
 from nasray.spaces.restricted import forbid_values

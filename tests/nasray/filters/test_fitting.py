@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
-from nasray.filters.filter import FilterOptions, PathFilter
-from nasray.filters.fitting import FitOptions, divide, fit_filter, measure_filter
+from nasray.filters.filter import PathFilter
+from nasray.filters.fitting import divide, fit_filter, measure_filter
+from nasray.filters.options import FilterOptions, FitOptions
 from nasray.spaces import NasrayError, OFAResNetSpace
 from nasray.spaces.buckets import Buckets
 

@@ -6,7 +6,8 @@ import sys
 import numpy as np
 import pytest
 
-from nasray.filters.filter import FilterOptions, PathFilter
+from nasray.filters.filter import PathFilter
+from nasray.filters.options import FilterOptions
 from nasray.filters.pruned import FILTER, PRUNED, Pruned, forbidden_of, read_pruned, write_pruned
 from nasray.filters.pruning import path_thresholds, prune_operations
 from nasray.spaces import NasrayError, OFAResNetSpace, RestrictedSpace, ShuffleNetSpace

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from nasray.filters.filter import FilterOptions, PathFilter
+from nasray.filters.filter import PathFilter
+from nasray.filters.options import FilterOptions
 from nasray.filters.pruned import forbidden_of, restricted
 from nasray.filters.pruning import path_thresholds, prune_operations
 from nasray.spaces import NasrayError, OFAResNetSpace
