@@ -36,6 +36,7 @@ STAGES = Registry(
         "train": "nasray.stages.train:TrainStage",
         "search": "nasray.stages.search:SearchStage",
         "fit-filter": "nasray.stages.fit_filter:FitFilterStage",
+        "prune": "nasray.stages.prune:PruneStage",
     },
     given=frozenset({"experiment", "parts"}),
     tag="kind",

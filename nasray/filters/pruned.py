@@ -29,6 +29,7 @@ PRUNED = "pruned.json"
 FORMAT = 1
 REMEDY = "Restore it, or prune anew"
 
+Strategy = Literal["flops", "score-bucket", "score-all"]
 State = Literal["pruned", "kept", "spared"]
 Operation = tuple[tuple[str, int], ...]
 

@@ -10,17 +10,17 @@ Shapes: N architectures, G genes, K buckets, P operations.
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nasray.evaluation.statistics import share_interval
 from nasray.filters.filter import PathFilter
-from nasray.filters.pruned import Operation, PrunedOperation
+from nasray.filters.pruned import Operation, PrunedOperation, State, Strategy, restricted
 from nasray.spaces import NasrayError, Population, Space
 from nasray.spaces.groups import group_settings
-
-Strategy = Literal["flops", "score-bucket", "score-all"]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -38,8 +38,8 @@ def prune_operations(
 ) -> list[PrunedOperation]:
     """Return all operations of a space, with which of them are pruned.
 
-    A lasting gene, such as a depth, keeps every value, and every group of genes keeps a setting: operations are pruned
-    from the worst on, and one that would take the last is spared.
+    A lasting gene, such as a depth, keeps every value, every group of genes a setting, and every bucket that has any an
+    architecture: operations are pruned from the worst on, and one that would take the last is spared.
 
     Args:
         space: Space.
@@ -58,11 +58,14 @@ def prune_operations(
     costs = path_filter.cost(rows)[path_filter.buckets.cost].reshape(-1, samples).mean(axis=1)
     bucket = path_filter.buckets.of(costs)
     chosen = _chosen(scores, bucket, strategy, worst, worst_per_bucket, rng)
-    states = ["kept"] * len(operations)
+    pruned = [place for place in chosen if settings.forbid(operations[place])]
+    for place in _emptying(space, path_filter, [operations[place] for place in pruned]):
+        pruned[place] = -1
+    states: list[State] = ["kept"] * len(operations)
     for place in chosen:
-        states[place] = "pruned" if settings.forbid(operations[place]) else "spared"
+        states[place] = "pruned" if place in pruned else "spared"
     return [
-        PrunedOperation(operation, float(score), float(cost), int(number), state)  # type: ignore[arg-type]
+        PrunedOperation(operation, float(score), float(cost), int(number), state)
         for operation, score, cost, number, state in zip(operations, scores, costs, bucket, states, strict=True)
     ]
 
@@ -84,6 +87,44 @@ def _chosen(
         inside = left[bucket[left] == value]
         found += inside[: round(worst_per_bucket * len(inside))].tolist()
     return found
+
+
+def _emptying(space: Space, path_filter: PathFilter, operations: list[Operation]) -> list[int]:
+    """Return the places of operations that must stay, or a bucket would lose its last architecture."""
+    filled = [bucket for bucket in range(len(path_filter.buckets)) if _has_paths(space, path_filter, bucket)]
+    spared: list[int] = []
+
+    def empties(num: int) -> bool:
+        left = restricted(space, tuple(one for place, one in enumerate(operations[:num]) if place not in spared))
+        return not all(_has_paths(left, path_filter, bucket) for bucket in filled)
+
+    while empties(len(operations)):
+        low, high = 0, len(operations)  # the first `low` leave every bucket something, the first `high` do not
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (low, middle) if empties(middle) else (middle, high)
+        spared.append(high - 1)
+    return spared
+
+
+def _has_paths(space: Space, path_filter: PathFilter, bucket: int) -> bool:
+    """Return whether a bucket has an architecture, as far as it is found."""
+    budget, rng = path_filter.buckets.budget(bucket), np.random.default_rng(bucket)
+    return len(space.sample_within(1, budget, rng, cost=path_filter.cost)) > 0
+
+
+def check_prunable(space: Space) -> None:
+    """Refuse a space of which operations cannot be pruned.
+
+    Raises:
+        NasrayError: if it has none, or one whose group of genes is too large to be listed.
+    """
+    operations = space.operations()
+    if not operations:
+        raise NasrayError(f"space {space.family!r} has no operations to prune: none of its genes has several values")
+    settings = _Settings(space)
+    for operation in operations:
+        settings.check(operation)
 
 
 class _Settings:
@@ -121,6 +162,10 @@ class _Settings:
             has &= settings[:, group.index(column)] == value
         return group, has
 
+    def check(self, operation: Operation) -> None:
+        """Raise `NasrayError` if the operation's group cannot be listed."""
+        self._of(operation)
+
     def paths_with(self, operation: Operation, num: int, rng: np.random.Generator) -> Population:
         """Return (num, G) paths, uniform among those that have an operation.
 
@@ -149,7 +194,7 @@ class _Settings:
 
 
 def path_thresholds(
-    space: Space, path_filter: PathFilter, *, share: float = 0.25, num: int = 1000, seed: int = 0
+    space: Space, path_filter: PathFilter, *, share: float = 0.25, num: int = 10_000, seed: int = 0
 ) -> list[float | None]:
     """Return the score of each bucket below which a share of its paths lies; None of a bucket without paths.
 
@@ -162,7 +207,40 @@ def path_thresholds(
     """
     found: list[float | None] = []
     for bucket in range(len(path_filter.buckets)):
-        rng = np.random.default_rng([seed, bucket])
-        rows = space.sample_within(num, path_filter.buckets.budget(bucket), rng)
-        found.append(float(np.quantile(path_filter(rows), share)) if len(rows) else None)
+        scores = _random_scores(space, path_filter, bucket, num, (seed, bucket))
+        found.append(float(np.quantile(scores, share)) if len(scores) else None)
     return found
+
+
+def acceptance(
+    space: Space, path_filter: PathFilter, thresholds: Sequence[float | None], *, num: int = 10_000, seed: int = 0
+) -> list[dict[str, Any]]:
+    """Return what share of each bucket's paths reaches its threshold, of other paths than `path_thresholds` draws.
+
+    Args:
+        space: Space of the paths.
+        path_filter: Path filter.
+        thresholds: (K,) thresholds.
+        num: Random paths of each bucket.
+        seed: Seed of the paths.
+
+    Returns:
+        For each bucket `num` paths, and `value`, `low` and `high` of the share and its 95 % interval; None where there
+        is no path.
+    """
+    rows: list[dict[str, Any]] = []
+    for bucket, threshold in enumerate(thresholds):
+        scores = _random_scores(space, path_filter, bucket, num, (seed, bucket, 1))
+        if threshold is None or not len(scores):
+            rows.append({"num": 0, "value": None, "low": None, "high": None})
+            continue
+        taken = int((scores >= threshold).sum())
+        low, high = share_interval(taken, len(scores))
+        rows.append({"num": len(scores), "value": taken / len(scores), "low": low, "high": high})
+    return rows
+
+
+def _random_scores(space: Space, path_filter: PathFilter, bucket: int, num: int, seed: tuple[int, ...]) -> Floats:
+    """Return the scores of up to `num` uniform paths of a bucket."""
+    rng = np.random.default_rng(seed)
+    return path_filter(space.sample_within(num, path_filter.buckets.budget(bucket), rng, cost=path_filter.cost))

@@ -19,11 +19,13 @@ from nasray.experiment import (
     describe_experiment,
     parse_description,
 )
+from nasray.filters.pruned import read_pruned
 from nasray.options import PartOptions, make_part
 from nasray.parts import Parts, make_parts
-from nasray.spaces import NasrayError, Population
+from nasray.spaces import NasrayError, Population, Space
 from nasray.spaces.budget import cost_scope
 from nasray.spaces.ranges import MAX_BATCH, MAX_COUNT, MAX_IN_FLIGHT, Range, shortened
+from nasray.spaces.references import From
 from nasray.stages.base import SEARCH, Site, Stage, Work, references
 
 
@@ -40,6 +42,7 @@ class SearchStage(Stage):
         evaluator: What an architecture is worth.
         budget: Bounds on costs.
         minimize: Costs to minimize beside maximizing the score.
+        pruned: Stage that pruned the space, or its file: architectures with pruned operations are not searched.
 
     Attributes:
         experiment: Experiment as this stage searches it, without the other stages.
@@ -60,6 +63,7 @@ class SearchStage(Stage):
         evaluator: Annotated[Any, EVALUATOR] | None = None,
         budget: BudgetOptions | None = None,
         minimize: tuple[str, ...] | None = None,
+        pruned: Annotated[str, From("restriction")] | None = None,
     ) -> None:
         given: dict[str, Any] = {
             "evaluations": evaluations,
@@ -71,6 +75,7 @@ class SearchStage(Stage):
             "minimize": minimize,
         }
         changes = {name: value for name, value in given.items() if value is not None}
+        self.pruned = pruned
         self.parts, self.experiment = parts, dataclasses.replace(experiment, **changes, stages={})
         if changes:
             self.parts = make_parts(self.experiment, parts.space)
@@ -86,10 +91,14 @@ class SearchStage(Stage):
         if getattr(options, "device", None) == "cuda" and not cluster_address(site.resources):
             choose_device("cuda")  # on a cluster another node may have one
         self.parts.cost(self.parts.space.sample(1, np.random.default_rng(0)))  # a detector is built for it
-        own = self.experiment
+        own, space = self.experiment, self.parts.space
+        if self.pruned is not None and self.pruned not in site.stages:
+            space = self._space(site)
         if _refers_to_files(site, own.searcher):
             own = dataclasses.replace(own, searcher=site.resolved(own.searcher))
-            _make_parts(own, self.parts.space).searcher.check_feasible()
+            _make_parts(own, space).searcher.check_feasible()
+        elif space is not self.parts.space:
+            make_parts(own, space).searcher.check_feasible()
         else:
             self.parts.searcher.check_feasible()
         if _refers_to_files(site, options):
@@ -129,16 +138,28 @@ class SearchStage(Stage):
         text = f"{own.evaluations:,} evaluations by {own.searcher.name}, {own.evaluator.name}"
         if own.costs == "detector":
             text += f"; costs of the {cost_scope(self.parts.cost, self.parts.space)}"
+        if self.pruned is not None:
+            text += f"; operations pruned by {self.pruned} left out"
         return Work(trials=trials, text=text)
 
     def parts_at(self, site: Site) -> Parts:
-        """Return the parts, made again with paths in place of stages where they refer to any.
+        """Return the parts, made again with paths in place of stages, and the space pruned, where they refer to any.
 
         Raises:
             NasrayError: if what a stage gives is not there yet.
         """
         own = self._resolved(site)
-        return self.parts if own is self.experiment and not _takes_history(own) else _make_parts(own, self.parts.space)
+        if own is self.experiment and self.pruned is None and not _takes_history(own):
+            return self.parts
+        return _make_parts(own, self._space(site))
+
+    def _space(self, site: Site) -> Space:
+        """Return the space, without the operations that are pruned."""
+        space: Space = self.parts.space
+        if self.pruned is None:
+            return space
+        path = site.file(self.pruned, "restriction")
+        return read_pruned(path, space, cost=self.parts.cost).restricted(space)
 
     def _resolved(self, site: Site) -> Experiment:
         """Return the experiment with paths in place of the stages that its parts refer to."""
