@@ -109,8 +109,14 @@ def _emptying(space: Space, path_filter: PathFilter, operations: list[Operation]
 
 def _has_paths(space: Space, path_filter: PathFilter, bucket: int) -> bool:
     """Return whether a bucket has an architecture, as far as it is found."""
-    budget, rng = path_filter.buckets.budget(bucket), np.random.default_rng(bucket)
-    return len(space.sample_within(1, budget, rng, cost=path_filter.cost)) > 0
+    return len(_random_paths(space, path_filter, bucket, 1, np.random.default_rng(bucket))) > 0
+
+
+def _random_paths(space: Space, path_filter: PathFilter, bucket: int, num: int, rng: np.random.Generator) -> Population:
+    """Return up to `num` uniform paths of a bucket."""
+    is_own = path_filter.cost == path_filter.space.cost
+    budget = path_filter.buckets.budget(bucket)
+    return space.sample_within(num, budget, rng, cost=None if is_own else path_filter.cost)
 
 
 def check_prunable(space: Space) -> None:
@@ -242,5 +248,4 @@ def acceptance(
 
 def _random_scores(space: Space, path_filter: PathFilter, bucket: int, num: int, seed: tuple[int, ...]) -> Floats:
     """Return the scores of up to `num` uniform paths of a bucket."""
-    rng = np.random.default_rng(seed)
-    return path_filter(space.sample_within(num, path_filter.buckets.budget(bucket), rng, cost=path_filter.cost))
+    return path_filter(_random_paths(space, path_filter, bucket, num, np.random.default_rng(seed)))

@@ -36,7 +36,7 @@ class PruneStage(Stage):
         worst_per_bucket: Share of the operations of a bucket that goes.
         samples: Random paths with an operation, over which its score and cost are averaged.
         paths: Share of the paths of a bucket that trainings pass over.
-        num: Random paths of a bucket by which the score that is too low is found.
+        draws: Random paths of a bucket by which the score that is too low is found.
         threads: Threads that compute; on CPUs the last digits of a score depend on it.
     """
 
@@ -53,11 +53,11 @@ class PruneStage(Stage):
         worst_per_bucket: Share = 0.3,
         samples: Annotated[int, Range(1, MAX_BATCH)] = 100,
         paths: Annotated[float, Range(0, 0.99)] = 0.25,
-        num: Annotated[int, Range(10, 10_000_000)] = 10_000,
+        draws: Annotated[int, Range(10, 10_000_000)] = 10_000,
         threads: Threads = 1,
     ) -> None:
         self.filter, self.strategy, self.worst, self.worst_per_bucket = filter, strategy, worst, worst_per_bucket
-        self.samples, self.paths, self.num, self.threads = samples, paths, num, threads
+        self.samples, self.paths, self.draws, self.threads = samples, paths, draws, threads
         self.parts, self.seed = parts, experiment.seed
 
     def check(self, site: Site) -> None:
@@ -113,15 +113,15 @@ class PruneStage(Stage):
         buckets = path_filter.buckets
         pruned = Pruned(buckets.cost, buckets.edges, tuple(operations), (), site.folder / FILTER, {})
         left = pruned.restricted(space)
-        thresholds = path_thresholds(left, path_filter, share=self.paths, num=self.num, seed=self.seed)
+        thresholds = path_thresholds(left, path_filter, share=self.paths, num=self.draws, seed=self.seed)
         measured = {
             "strategy": self.strategy,
             "worst": self.worst if self.strategy == "score-all" else None,
             "worst_per_bucket": self.worst_per_bucket,
             "samples": self.samples,
             "paths": self.paths,
-            "num": self.num,
-            "acceptance": acceptance(left, path_filter, thresholds, num=self.num, seed=self.seed),
+            "draws": self.draws,
+            "acceptance": acceptance(left, path_filter, thresholds, num=self.draws, seed=self.seed),
         }
         return dataclasses.replace(pruned, thresholds=tuple(thresholds), measured=measured)
 
