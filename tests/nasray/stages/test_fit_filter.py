@@ -66,7 +66,7 @@ def test_a_filter_is_fitted_and_measured_on_what_it_has_not_learned(sample, tmp_
         inside = bucket == row["bucket"]
         if row["num"] >= 30:  # what it says of itself holds for architectures that no one has seen
             own = np.corrcoef(scores[inside].argsort().argsort(), -worth(space, others[inside]).argsort().argsort())
-            assert row["kendall"]["low"] > 0.4 > row["base_rate"]
+            assert row["kendall"]["low"] > 0.3 > row["base_rate"]
             assert own[0, 1] > 0.5 or len(own) < 30
     assert result["kendall"] > result["kendall_gmacs"] + 0.1
     assert result["epoch"] == 1 + np.argmin([epoch["holdout_loss"] for epoch in measured["history"]])
