@@ -38,7 +38,8 @@ from nasray.evaluators import PathEvaluator
 from nasray.loading import load_plan
 from nasray.models.supernets import supernet_architecture
 from nasray.models.supernets.recalibration import recalibrate
-from nasray.recipe import WorkerOptions, load_recipe
+from nasray.recipe import load_recipe
+from nasray.recipe_options import WorkerOptions
 from nasray.spaces import ShuffleNetSpace
 from nasray.training.jobs import train_here
 

@@ -72,6 +72,17 @@ def counted_cost(content: Counting, space: Space) -> tuple[CostFunction, Counted
     return space.cost, content.counted
 
 
+def cost_of_detector(counted: CountedOptions, space: Space) -> CostFunction:
+    """Return the costs of a space's backbones within a detector that is settled; as `counted_cost` with one.
+
+    Raises:
+        NasrayError: for an unknown detector, or one that does not go with the space.
+    """
+    if counted.detector is None or counted.classes is None:
+        raise NasrayError("counted needs detector and classes, as the experiment.yaml of a run has them")
+    return _detector_cost(counted, None, space)
+
+
 def costs_of(architecture: Architecture, cost: CostFunction, space: Space) -> dict[str, float]:
     """Return the costs of one architecture, in a space or not, as they are counted there; {} where that is not known.
 

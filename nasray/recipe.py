@@ -3,45 +3,36 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import field
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, TypeAdapter
+from pydantic import TypeAdapter
 
 from nasray.cluster.reading import shown
-from nasray.cluster.resources import check_address
 from nasray.configuration import is_path, load_content, overridden, shipped_names, shipped_texts
 from nasray.models.detectors import DETECTORS
 from nasray.models.supernets.sampling import PATHS
 from nasray.options import Chosen, options_of
+from nasray.recipe_options import (
+    AugmentationOptions,
+    ClassifierOptions,
+    DistilOptions,
+    LoaderOptions,
+    OptimizerOptions,
+    ScheduleOptions,
+    WorkerOptions,
+)
 from nasray.spaces import NasrayError
 from nasray.spaces.errors import did_you_mean
-from nasray.spaces.ranges import MAX_CORES, MAX_RETRIES, MAX_SIDE, MAX_WIDTH
 from nasray.validation import checked, validate
-from nasray.values import (
-    AboveZero,
-    AtLeastZero,
-    Flag,
-    Name,
-    Natural,
-    Positive,
-    Seed,
-    Share,
-    Text,
-    check_text,
-    number,
-    whole,
-)
+from nasray.values import AboveZero, Flag, Name, Natural, Positive, Seed, Text, check_text, number, whole
 
 PACKAGE = "nasray.recipes"
 TINY = "-tiny"
 
 DETECTOR = Chosen(DETECTORS, default="gfl")
 PATH = Chosen(PATHS, default="uniform")
-Channels = Annotated[int, whole(1, MAX_WIDTH)]
-Scale = Annotated[float, number(maximum=100, gt=0)]
-Side = Annotated[int, whole(1, MAX_SIDE)]
 
 SCHEDULES: dict[str, tuple[float, tuple[float, ...]]] = {
     "1x": (12, (8, 11)),
@@ -52,142 +43,6 @@ SCHEDULES: dict[str, tuple[float, tuple[float, ...]]] = {
 }
 """Epochs of COCO in all, and those after which the learning rate is divided by ten: 1x and 2x as in Detectron and
 mmdetection, 3x and 6x of MAE-DET (appendix A), 4x of MSNAS (section 4.1)."""
-
-
-@checked
-class ClassifierOptions:
-    """Head on top of the backbone for classification: a 1x1 convolution, the mean, a linear layer.
-
-    Attributes:
-        width: Channels of the convolution; DetNAS's widened network has 1728.
-        dropout: Share of its channels that are dropped in training.
-        label_smoothing: What the loss takes from the right class and spreads over all.
-    """
-
-    width: Channels = 1024
-    dropout: Share = 0.2
-    label_smoothing: Share = 0.1
-
-
-@checked
-class AugmentationOptions:
-    """What is done to images. Validation only resizes.
-
-    Classification takes a random part of 8 % to all of an image, of `square` pixels, and mirrors half of them; of the
-    options below it takes `square` alone. Detection, training: mosaic, expand, crop, flips, then the size (with scale
-    jitter, if any), and last the colors.
-
-    Attributes:
-        mosaic: Share of training images that are put together from four.
-        expand: Share of images that are put on a larger canvas, up to four times the area (SSD).
-        crop: Share of images of which a random part with overlapping boxes is taken (SSD's IoU crop).
-        scale_jitter: Least and most factor of a random resize before a crop to the final size (CenterNet), or nothing.
-        flip: Share of images that are mirrored left to right.
-        vertical_flip: Share of images that are mirrored top to bottom.
-        color: Strength of random brightness, contrast, saturation and hue; 0 for none.
-        short_side: Pixels of the shorter side after resizing; of several each image draws one.
-        long_side: The longer side is never more than this.
-        square: Edge of a square to resize to instead, whatever the aspect ratio (SSD, CenterNet, classification).
-        evaluation_sides: Short and longest side in validation; the last short side and the long side if left out.
-    """
-
-    mosaic: Share = 0.0
-    expand: Share = 0.0
-    crop: Share = 0.0
-    scale_jitter: tuple[Scale, Scale] | None = None
-    flip: Share = 0.5
-    vertical_flip: Share = 0.0
-    color: Annotated[float, number(0, 10)] = 0.0
-    short_side: tuple[Side, ...] = (800,)
-    long_side: Side = 1333
-    square: Side | None = None
-    evaluation_sides: tuple[Side, Side] | None = None
-
-    def __post_init__(self) -> None:
-        if self.scale_jitter is not None and self.scale_jitter[0] > self.scale_jitter[1]:
-            raise NasrayError(f"scale_jitter is the least and the most factor; got {self.scale_jitter}. Exchange them")
-        if not self.short_side:
-            raise NasrayError("short_side is a list of at least one number of pixels, such as [800]; got none")
-
-
-@checked
-class LoaderOptions:
-    """How images reach the network.
-
-    Attributes:
-        processes: Number of processes that load and transform, for each worker; 0 loads in the worker itself.
-        group_aspect: Whether to put images of like shape (wide, tall) into one batch, so that little is padding.
-        cache: Whether to keep decoded images in memory, each worker its own (small data sets).
-    """
-
-    processes: Annotated[int, whole(0, 1024)] = 2
-    group_aspect: Flag = True
-    cache: Flag = False
-
-
-@checked
-class OptimizerOptions:
-    """How weights move.
-
-    Attributes:
-        name: The algorithm.
-        learning_rate: Learning rate at the recipe's own batch size; it does not follow `batch_size` by itself.
-        momentum: Momentum of SGD.
-        weight_decay: Weight decay of weights.
-        norm_weight_decay: Weight decay of norms and biases; that of weights if left out.
-        backbone_factor: The learning rate of the backbone (or the pyramid) as a multiple of the others'.
-        head_factor: The same of the architecture in the slot of the head, or of the detector's own there.
-        clip: Maximum norm of the gradient; larger ones are scaled down.
-        accumulate: Number of backward passes of one step: a batch is divided into that many parts.
-    """
-
-    name: Literal["sgd", "adam", "adamw"] = "sgd"
-    learning_rate: AboveZero = 0.01
-    momentum: Share = 0.9
-    weight_decay: AtLeastZero = 1e-4
-    norm_weight_decay: AtLeastZero | None = None
-    backbone_factor: AtLeastZero = 1.0
-    head_factor: AtLeastZero = 1.0
-    clip: AboveZero | None = None
-    accumulate: Annotated[int, whole(1, 100_000)] = 1
-
-
-@checked
-class ScheduleOptions:
-    """How long, and how the learning rate changes.
-
-    Attributes:
-        epochs: Passes over the training set.
-        name: Form: step (divided by ten after each milestone), cosine (to 0), linear (to 0), or constant.
-        milestones: Epochs after which a step schedule divides by ten.
-        warmup_iterations: Iterations over which the learning rate rises linearly.
-        warmup_factor: Factor of the learning rate at the first iteration.
-    """
-
-    epochs: Annotated[float, number(maximum=1e6, gt=0)] = 12
-    name: Literal["step", "cosine", "linear", "constant"] = "step"
-    milestones: tuple[AtLeastZero, ...] = (8, 11)
-    warmup_iterations: Natural = 500
-    warmup_factor: Share = 0.001
-
-
-@checked
-class WorkerOptions:
-    """The processes that train side by side.
-
-    Attributes:
-        workers: Number of processes; each takes its share of every batch.
-        cpus: Cores of each; all of this machine divided by the workers if left out and there is no GPU.
-        gpus: GPUs of each, 0 or 1; 1 where there are any if left out.
-        retries: How often training starts again from its last checkpoint after a worker is lost.
-        address: Address of a running Ray cluster, "auto" or host:port; by default RAY_ADDRESS, else this machine alone.
-    """
-
-    workers: Annotated[int, whole(1, 10_000)] = 1
-    cpus: Annotated[float, number(maximum=MAX_CORES, gt=0)] | None = None
-    gpus: Annotated[int, whole(0, 1)] | None = None
-    retries: Annotated[int, whole(0, MAX_RETRIES)] = 3
-    address: Annotated[str, AfterValidator(check_address)] | None = None
 
 
 @checked
@@ -207,6 +62,9 @@ class Recipe:
             paths to be compared on.
         weights: A file of pre-trained weights: of a backbone, or a checkpoint of nasray's; or published ones of a
             library by name, such as torchvision:resnet50.
+        continues: A checkpoint of a training by the same schedule, whose weights, optimizer and iteration are taken up.
+        sort_channels: Whether channels inside a supernet's blocks are put in the order of their importance before the
+            first step, so that narrow paths begin with the most important ones.
         batch_size: Images of one step, over all workers.
         backbone_norm: Norm: batch (synchronized if there are several workers), or frozen (fixed statistics and scale).
         frozen_stages: How much of the backbone is not trained: 1 the stem, 2 also the first stage, and so on.
@@ -220,6 +78,10 @@ class Recipe:
         detector: Neck and head on top of the backbone.
         classifier: Head on top of the backbone where images are classified.
         paths: Sampler of the path of a supernet that a step trains.
+        space: Name and options of the space that the paths are of; that of the supernet's networks if left out.
+        within: Values that genes of the paths may have, by the last word of the genes' names, such as
+            `{width: [80, 100]}`; all if left out.
+        distil: Teacher of a classifier.
         augmentation: Changes of training images.
         loader: Loading of images.
         optimizer: Optimizer of the weights.
@@ -235,6 +97,8 @@ class Recipe:
     data: Text = "shapes"
     holdout: Natural = 0
     weights: Text | None = None
+    continues: Text | None = None
+    sort_channels: Flag = False
     batch_size: Annotated[int, whole(1, 100_000)] = 16
     backbone_norm: Literal["batch", "frozen"] = "batch"
     frozen_stages: Natural = 0
@@ -248,6 +112,9 @@ class Recipe:
     detector: Annotated[Any, DETECTOR] = field(default_factory=DETECTOR.make_default)
     classifier: ClassifierOptions = field(default_factory=ClassifierOptions)
     paths: Annotated[Any, PATH] = field(default_factory=PATH.make_default)
+    space: dict[str, Any] | None = None
+    within: dict[str, tuple[Natural, ...]] | None = None
+    distil: DistilOptions = field(default_factory=DistilOptions)
     augmentation: AugmentationOptions = field(default_factory=AugmentationOptions)
     loader: LoaderOptions = field(default_factory=LoaderOptions)
     optimizer: OptimizerOptions = field(default_factory=OptimizerOptions)
@@ -261,7 +128,12 @@ class Recipe:
                 f"batch_size {self.batch_size} does not divide among {self.resources.workers} workers with "
                 f"{self.optimizer.accumulate} parts each; choose a multiple of {parts}"
             )
-        if self.weights is None and (self.frozen_stages or self.backbone_norm == "frozen"):
+        if self.continues is not None and (self.weights is not None or self.sort_channels):
+            other = "sort_channels" if self.sort_channels else "weights"
+            raise NasrayError(f"continues takes up a whole training, its weights too: leave out {other}, or continues")
+        if self.task != "classification" and self.distil.teacher is not None:
+            raise NasrayError("distil is of classification: detectors learn from labels alone. Leave distil out")
+        if self.weights is None and self.continues is None and (self.frozen_stages or self.backbone_norm == "frozen"):
             raise NasrayError(
                 f"frozen_stages {self.frozen_stages} and backbone_norm {self.backbone_norm!r} keep random weights as "
                 "they are: name pre-trained ones with --weights FILE, or train with 0 and batch"
@@ -271,6 +143,19 @@ class Recipe:
 
 
 RECIPE: TypeAdapter[Recipe] = TypeAdapter(Recipe)
+
+
+def with_files(recipe: Recipe, place: Callable[[str], str]) -> Recipe:
+    """Return a recipe with the paths of the files that its training begins with or needs changed by a function."""
+    moved: dict[str, Any] = {}
+    for name in ("weights", "continues"):
+        value = getattr(recipe, name)
+        moved[name] = value and place(value)
+    if recipe.distil.teacher is not None:
+        moved["distil"] = dataclasses.replace(recipe.distil, teacher=place(recipe.distil.teacher))
+    if (pruned := getattr(recipe.paths, "pruned", None)) is not None:
+        moved["paths"] = dataclasses.replace(recipe.paths, pruned=place(pruned))
+    return dataclasses.replace(recipe, **moved)
 
 
 def recipe_texts() -> dict[str, str]:

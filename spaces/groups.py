@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from nasray.spaces.base import Population, Space
@@ -40,6 +41,26 @@ def group_settings(space: Space, columns: Sequence[int]) -> Population | None:
         rows[:, list(columns)] = combinations
         settings.append(space.repair(rows)[:, list(columns)])
     return np.unique(np.concatenate(settings), axis=0)
+
+
+def in_order_shares(settings: Population) -> NDArray[np.float64]:
+    """Return (K,) how often each setting of a group is drawn gene by gene, in the order of the columns.
+
+    Each gene is drawn uniformly among the values that the settings have with what was drawn before it. So a stage whose
+    depth comes first has every depth as often as any other, however many settings each of them has.
+
+    Args:
+        settings: (K, C) distinct settings, sorted as `group_settings` sorts them.
+    """
+    num, columns = settings.shape
+    shares, before = np.ones(num), np.zeros(num, dtype=np.int64)
+    for column in range(columns):
+        new = np.ones(num, dtype=bool)
+        new[1:] = (before[1:] != before[:-1]) | (settings[1:, column] != settings[:-1, column])
+        choices = np.bincount(before[new])  # of the next value, for each beginning so far
+        shares /= choices[before]
+        before = np.cumsum(new) - 1
+    return shares
 
 
 def _chunks(combinations: Iterator[tuple[int, ...]]) -> Iterator[Population]:

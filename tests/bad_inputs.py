@@ -8,7 +8,8 @@ from typing import Any, ClassVar, Literal, NamedTuple, get_origin, get_type_hint
 
 from nasray.experiment import Experiment, ResourceOptions
 from nasray.overrides import plain_type, section_type
-from nasray.recipe import Recipe, WorkerOptions
+from nasray.recipe import Recipe
+from nasray.recipe_options import WorkerOptions
 
 LONG, HUGE = "a" * 300, "9" * 5000
 NUMBERS = ("abc", ".nan", ".inf", "-1", "1e999", "{a: 1}", "true", HUGE)

@@ -46,7 +46,6 @@ TESTED_ELSEWHERE = {
     "nasray/models/supernets/base.py": "tests/nasray/models/supernets/test_testing.py",
     "nasray/scores/borders.py": "tests/nasray/scores/test_entropy.py",
     "nasray/stages/base.py": "tests/nasray/stages/test_run.py",
-    "nasray/stages/train.py": "tests/nasray/stages/test_run.py",
     "nasray/training/recording.py": "tests/nasray/training/test_loop.py",
     "nasray/training/watch.py": "tests/nasray/training/test_loop.py",
     "searchers/newcomers.py": "tests/searchers/test_breeding.py",

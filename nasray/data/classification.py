@@ -19,7 +19,7 @@ from nasray.data.mapped import Texts
 from nasray.data.order import SAMPLE, epoch_batches, seed_sequence
 from nasray.data.pixels import DEFAULT_RULES, PixelRules
 from nasray.data.shapes import CLASSES, draw_shape, image_generator
-from nasray.recipe import LoaderOptions
+from nasray.recipe_options import LoaderOptions
 from nasray.spaces import NasrayError
 
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader, Dataset
 from nasray.data.dataset import DetectionSet
 from nasray.data.order import MOSAIC, SAMPLE, epoch_batches, evaluation_batches, seed_sequence
 from nasray.data.transforms import FILL, EvaluationTransform, Sample, TrainTransform, make_sample, mosaic
-from nasray.recipe import AugmentationOptions, LoaderOptions
+from nasray.recipe_options import AugmentationOptions, LoaderOptions
 from nasray.spaces import NasrayError
 
 Packed = dict[str, Tensor]

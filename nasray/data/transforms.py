@@ -17,7 +17,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
-from nasray.recipe import AugmentationOptions
+from nasray.recipe_options import AugmentationOptions
 
 FILL = (124, 116, 104)
 """RGB of padding: the mean that detectors subtract, so that padding is nearly zero to them."""

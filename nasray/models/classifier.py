@@ -7,7 +7,7 @@ Differs from the released code in: the pool averages the whole map, whatever its
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import ClassVar
 
 import torch
@@ -27,6 +27,10 @@ class Classifier(nn.Module):
         width: Channels of the head's convolution.
         dropout: Share of its channels that are dropped in training.
         label_smoothing: What the loss takes from the right class and spreads over all (Szegedy et al., CVPR 2016).
+
+    Attributes:
+        teacher: Function from images to (B, num_classes) probabilities that are learned beside the labels, or None.
+        teacher_weight: Factor of that loss.
     """
 
     slots: ClassVar[Mapping[str, str]] = {"backbone": "backbone"}
@@ -43,13 +47,15 @@ class Classifier(nn.Module):
         super().__init__()
         self.normalize = Normalize()
         self.backbone, self.label_smoothing = backbone, label_smoothing
+        self.teacher: Callable[[Tensor], Tensor] | None = None
+        self.teacher_weight = 1.0
         channels: int = backbone.out_channels[-1]  # type: ignore[index, assignment]
         self.head = ClassifierHead(channels, num_classes, width=width, dropout=dropout)
 
     def forward(
         self, images: Tensor, targets: Tensor | None = None, generator: torch.Generator | None = None
     ) -> Tensor | dict[str, Tensor]:
-        """Return the loss if there are targets, else (B, num_classes) logits.
+        """Return the losses if there are targets, else (B, num_classes) logits.
 
         Args:
             images: (B, 3, H, W) RGB, 0 to 255.
@@ -60,7 +66,10 @@ class Classifier(nn.Module):
         logits: Tensor = self.head(next(reversed(self.backbone(self.normalize(images)).values())))
         if targets is None:
             return logits
-        return {"loss_classes": F.cross_entropy(logits, targets, label_smoothing=self.label_smoothing)}
+        losses = {"loss_classes": F.cross_entropy(logits, targets, label_smoothing=self.label_smoothing)}
+        if self.teacher is not None:
+            losses["loss_teacher"] = self.teacher_weight * F.cross_entropy(logits, self.teacher(images))
+        return losses
 
 
 class ClassifierHead(nn.Module):

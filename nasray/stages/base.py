@@ -209,6 +209,14 @@ class Stage(ABC):
         """Return the name of the recipe that it trains with; None if it trains nothing."""
         return None
 
+    def own_recipe(self, recipe: Recipe) -> Recipe:
+        """Return the recipe that it trains with as its options change it; files of other stages are not known yet.
+
+        Raises:
+            NasrayError: for options that do not go together with the recipe.
+        """
+        return recipe
+
     @abstractmethod
     def check(self, site: Site) -> None:
         """Find whatever a user can fix, before anything is written: open data, build networks.

@@ -201,13 +201,14 @@ def planned_stages(plan: Plan) -> list[Planned]:
 def resolve_recipes(plan: Plan) -> dict[str, Recipe]:
     """Return the recipes of a run's trainings, by stage, with the experiment's data and seed.
 
-    A training whose checkpoint a search compares paths of leaves out the images that are held out for that.
+    A training whose checkpoint a search compares paths of leaves out the images that are held out for that; so do
+    trainings for the same task from which it takes weights.
 
     Raises:
         NasrayError: for a recipe that is not there, or of the wrong task.
     """
-    experiment, searched = plan.experiment, _searched_supernets(plan)
-    recipes = {}
+    experiment = plan.experiment
+    recipes: dict[str, Recipe] = {}
     for name, stage in plan.stages.items():
         recipe_name = stage.recipe_name()
         if recipe_name is None:
@@ -217,20 +218,34 @@ def resolve_recipes(plan: Plan) -> dict[str, Recipe]:
         changes: dict[str, Any] = {"seed": experiment.seed, "weights": None}
         if data is not None:
             changes["data"] = data
-        if name in searched:
-            changes["holdout"] = experiment.holdout
-        recipes[name] = with_absolute_paths(dataclasses.replace(recipe, **changes))
-    return recipes
-
-
-def _searched_supernets(plan: Plan) -> set[str]:
-    """Return the stages whose checkpoint an evaluator takes."""
+        try:
+            recipe = stage.own_recipe(dataclasses.replace(recipe, **changes))
+        except NasrayError as error:
+            raise NasrayError(f"stages.{name}: {error}") from error
+        recipes[name] = with_absolute_paths(recipe)
+    held = _of_searched(plan, recipes)
     return {
-        reference.value
-        for found in plan.references.values()
-        for reference in found
-        if reference.what == "checkpoint" and reference.option.startswith("evaluator.")
+        name: dataclasses.replace(recipe, holdout=experiment.holdout) if name in held else recipe
+        for name, recipe in recipes.items()
     }
+
+
+def _of_searched(plan: Plan, recipes: Mapping[str, Recipe]) -> set[str]:
+    """Return the stages whose checkpoint an evaluator takes, and those of the same task that these begin with."""
+    taken = {
+        name: [reference for reference in found if reference.what == "checkpoint" and reference.value in recipes]
+        for name, found in plan.references.items()
+    }
+    found = {
+        reference.value
+        for references in taken.values()
+        for reference in references
+        if reference.option.startswith("evaluator.")
+    }
+    for name in reversed(list(plan.stages)):  # what comes later takes from what comes before
+        if name in found:
+            found |= {each.value for each in taken[name] if recipes[each.value].task == recipes[name].task}
+    return found
 
 
 def winner_stages(plan: Plan) -> list[str]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from nasray.checkpoint import make_network
 from nasray.cluster import RunFolder
@@ -14,7 +15,8 @@ from nasray.cluster.progress import counted
 from nasray.counting import NUM_CLASSES, costs_of
 from nasray.experiment import Experiment
 from nasray.finding import find_architecture
-from nasray.models.supernets import supernet_architecture
+from nasray.models.supernets import PATHS, supernet_architecture
+from nasray.options import options_of
 from nasray.parts import Parts
 from nasray.recipe import Recipe
 from nasray.spaces import Architecture, NasrayError
@@ -24,6 +26,7 @@ from nasray.stages.base import RANDOM, SUPERNET, Site, Stage, Work, file_digest,
 from nasray.training import finish_training, try_out
 from nasray.training.folder import is_finished, is_training, last_checkpoint, read_summary
 from nasray.training.jobs import TrainingJob, train_all
+from nasray.training.schedules import refuse_other_schedule
 
 FIGURES = ("mAP", "AP50", "top1")
 
@@ -53,6 +56,18 @@ class TrainStage(Stage):
         repeats: Trainings of each architecture, with seeds that count up from the experiment's.
         recipe: Recipe of the trainings; the experiment's if left out.
         weights: Stage or checkpoint from which weights are taken, of the same architecture where it trains several.
+        continues: Stage or checkpoint whose training is gone on with, by the same schedule: weights, optimizer and
+            iteration are taken up.
+        until: Epochs of the schedule after which it ends; another stage goes on from there.
+        epochs: Epochs of the schedule, instead of the recipe's.
+        within: Values that genes of the supernet's paths may have, by the last word of the genes' names, such as
+            `{width: [80, 100]}`.
+        pruned: Stage that pruned the space, or its file: paths with pruned operations, and those that the path filter
+            scores below the thresholds, are not trained.
+        draw: How paths are drawn: `genes`, gene by gene, depths first; `uniform`; or `buckets`, an interval of costs
+            uniformly and a path uniformly within. What the recipe's `paths` say if left out, `genes` with `pruned`.
+        sort_channels: Whether channels inside the supernet's blocks are put in the order of their importance first.
+        distil: Stage or checkpoint of a classifier whose probabilities are learned beside the labels.
     """
 
     gives = frozenset({"checkpoint", "architectures"})
@@ -67,14 +82,37 @@ class TrainStage(Stage):
         repeats: Annotated[int, Range(1, 1000)] = 1,
         recipe: str | None = None,
         weights: Annotated[str, From("checkpoint")] | None = None,
+        continues: Annotated[str, From("checkpoint")] | None = None,
+        until: Annotated[float, Range(above=0)] | None = None,
+        epochs: Annotated[float, Range(above=0)] | None = None,
+        within: dict[str, tuple[int, ...]] | None = None,
+        pruned: Annotated[str, From("restriction")] | None = None,
+        draw: Literal["genes", "uniform", "buckets"] | None = None,
+        sort_channels: bool = False,
+        distil: Annotated[str, From("checkpoint")] | None = None,
     ) -> None:
         self.of = (of,) if isinstance(of, str) else tuple(of)
         self.top, self.repeats, self.recipe, self.weights = top, repeats, recipe or experiment.recipe, weights
+        self.continues, self.pruned, self.distil = continues, pruned, distil
+        self.until, self.epochs, self.within, self.draw = until, epochs, within, draw
+        self.sort_channels = sort_channels
         self.parts, self.seed = parts, experiment.seed
+        self.space = {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in vars(experiment.space).items()
+            if value is not None
+        }
+        self.counted = experiment.counted if experiment.costs == "detector" else None
         if not self.of:
             raise NasrayError("of is empty. Name `supernet`, a stage, or architectures")
         if self.is_of_supernet and (len(self.of) > 1 or top > 1 or repeats > 1):
             raise NasrayError("a supernet is trained once and alone: leave out top, repeats, and other architectures")
+        of_paths = {"within": within, "pruned": pruned, "draw": draw, "sort_channels": sort_channels}
+        if (given := [name for name, value in of_paths.items() if value]) and not self.is_of_supernet:
+            raise NasrayError(f"{given[0]} is about the paths of a supernet, and this stage trains none. Leave it out")
+        if continues and (weights or sort_channels):
+            other = "weights" if weights else "sort_channels"
+            raise NasrayError(f"continues takes up a whole training, its weights too: leave out {other}, or continues")
 
     @property
     def is_of_supernet(self) -> bool:
@@ -91,10 +129,31 @@ class TrainStage(Stage):
             raise NasrayError("a stage that trains needs a recipe: set its `recipe`, or that of the experiment")
         return self.recipe
 
+    def own_recipe(self, recipe: Recipe) -> Recipe:
+        """See `Stage.own_recipe`."""
+        changes: dict[str, Any] = {}
+        schedule: dict[str, Any] = {"epochs": self.epochs, "until": self.until}
+        if given := {name: value for name, value in schedule.items() if value is not None}:
+            changes["schedule"] = dataclasses.replace(recipe.schedule, **given)
+        if self.sort_channels:
+            changes["sort_channels"] = True
+        if self.within:
+            changes["within"] = self.within
+        if self.draw is not None:
+            changes["paths"] = options_of(PATHS, self.draw)
+        if self.is_of_supernet:
+            changes["space"] = self.space
+        if self.distil and recipe.task != "classification":
+            raise NasrayError("distil is of classification: detectors learn from labels alone. Leave distil out")
+        return dataclasses.replace(recipe, **changes)
+
     def check(self, site: Site) -> None:
         """See `Stage.check`."""
-        weights = self.weights if self.weights not in site.stages else None
-        recipe = dataclasses.replace(site.recipe, weights=str(site.checkpoint(weights)) if weights else None)
+        if self.continues is not None and self.continues in site.recipes:
+            before = site.recipes[self.continues]
+            end = before.schedule.until or before.schedule.epochs
+            refuse_other_schedule(before, site.recipe, f"stage {self.continues}", end)
+        recipe = self._with_files(site, site.recipe, lambda value: value not in site.stages)
         for architecture in self._samples(site):
             try_out(recipe, architecture)
 
@@ -162,7 +221,12 @@ class TrainStage(Stage):
         num = self.repeats * sum(self._num(site, value) for value in self.of)
         recipe = site.recipe
         gib = num * _checkpoints_gib(recipe, self._samples(site)[0])
-        text = f"{recipe.task} by recipe {recipe.name}, {counted(recipe.schedule.epochs, 'epoch')}"
+        schedule = recipe.schedule
+        text = f"{recipe.task} by recipe {recipe.name}, {counted(schedule.epochs, 'epoch')}"
+        if schedule.until is not None:
+            text += f" of which it ends after {schedule.until:g}"
+        if self.within:
+            text += "; paths with " + ", ".join(f"{word} {'/'.join(map(str, to))}" for word, to in self.within.items())
         return Work(trainings=num, text=text, gib=gib)
 
     # ---- what is trained, and where ------------------------------------------------------------------------------
@@ -214,12 +278,33 @@ class TrainStage(Stage):
 
     def _recipe(self, site: Site, training: Training) -> Recipe:
         """Return the recipe of a training."""
-        weights = None
-        if self.weights and not is_training(training.folder):  # one that is begun needs them no more
-            weights = site.checkpoint(self.weights, training.architecture.id, training.repeat)
-        return dataclasses.replace(
-            site.recipe, seed=site.recipe.seed + training.repeat, weights=str(weights) if weights else None
-        )
+        recipe = dataclasses.replace(site.recipe, seed=site.recipe.seed + training.repeat)
+        if is_training(training.folder):  # one that is begun has them in its own recipe
+            return recipe
+        return self._with_files(site, recipe, lambda _: True, training)
+
+    def _with_files(
+        self, site: Site, recipe: Recipe, is_known: Callable[[str], bool], training: Training | None = None
+    ) -> Recipe:
+        """Return a recipe with the paths of what its options name.
+
+        Args:
+            site: Place of the stage.
+            recipe: Recipe without them.
+            is_known: Function that says of a stage's name or a path whether it is there.
+            training: Training that they are for, where a stage has several.
+        """
+        changes: dict[str, Any] = {}
+        which = (training.architecture.id, training.repeat) if training is not None else (None, 0)
+        for name, value in (("weights", self.weights), ("continues", self.continues)):
+            if value and is_known(value):
+                changes[name] = str(site.checkpoint(value, *which))
+        if self.distil and is_known(self.distil):
+            changes["distil"] = dataclasses.replace(recipe.distil, teacher=str(site.checkpoint(self.distil)))
+        if self.pruned and is_known(self.pruned):
+            file, draw = str(site.file(self.pruned, "restriction")), self.draw or "genes"
+            changes["paths"] = options_of(PATHS, "accepted", pruned=file, counted=self.counted, draw=draw)
+        return dataclasses.replace(recipe, **changes)
 
     def _entries(self, site: Site, trainings: list[Training], summaries: list[dict[str, Any]]) -> list[Entry]:
         """Return each architecture with the mean of its trainings' best figures, best first."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nasray.recipe import RECIPE, Recipe, WorkerOptions
+from nasray.recipe import RECIPE, Recipe
+from nasray.recipe_options import WorkerOptions
 from nasray.spaces import Architecture
 from nasray.training.preparing import try_out, with_absolute_paths
 from nasray.validation import validate

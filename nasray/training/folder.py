@@ -14,7 +14,6 @@ goes on from it.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import os
 import shutil
@@ -31,7 +30,7 @@ from nasray.cluster.progress import say
 from nasray.cluster.records import Summary, TrainingDescription, read_record, yaml_record
 from nasray.configuration import describe_versions, git_revision
 from nasray.data.pixels import DEFAULT_RULES, PixelRules
-from nasray.recipe import RECIPE, Recipe
+from nasray.recipe import RECIPE, Recipe, with_files
 from nasray.spaces import Architecture, NasrayError
 from nasray.validation import validate
 
@@ -124,7 +123,7 @@ def create_folder(path: Path, description: Description) -> None:
         raise NasrayError(
             f"cannot make training folder {path}: {error.strerror}. Choose one that you may write, with --folder"
         ) from error
-    recipe = dataclasses.replace(description.recipe, weights=_within_run(description.recipe.weights, path))
+    recipe = with_files(description.recipe, partial(_within_run, folder=path))
     content = {
         "format": FORMAT,
         "recipe": RECIPE.dump_python(recipe, mode="json"),
@@ -157,10 +156,8 @@ def read_description(path: Path) -> Description:
             f"reads up to {FORMAT}). Upgrade nasray"
         )
     recipe: Recipe = validate(RECIPE, Recipe, content["recipe"], source, is_record=True)
-    if recipe.weights is not None and recipe.weights.startswith(f"..{os.sep}"):  # of the same run, wherever it is now
-        recipe = dataclasses.replace(recipe, weights=os.path.normpath(path.absolute() / recipe.weights))
     return Description(
-        recipe=recipe,
+        recipe=with_files(recipe, partial(_where_it_is, folder=path)),
         architecture=Architecture.from_json(to_json(content["architecture"])),
         classes=tuple(content["classes"]),
         category_ids=tuple(content["category_ids"]),
@@ -168,12 +165,17 @@ def read_description(path: Path) -> Description:
     )
 
 
-def _within_run(weights: str | None, folder: Path) -> str | None:
-    """Return the path of weights from a training's folder where both are of one run, so that the run can be moved."""
+def _within_run(file: str, folder: Path) -> str:
+    """Return the path of a file from a training's folder where both are of one run, so that the run can be moved."""
     runs = [parent for parent in folder.absolute().parents if (parent / "experiment.yaml").is_file()]
-    if weights is None or not runs or not Path(weights).is_relative_to(runs[0]):
-        return weights
-    return os.path.relpath(weights, folder.absolute())
+    if not runs or not Path(file).is_relative_to(runs[0]):
+        return file
+    return os.path.relpath(file, folder.absolute())
+
+
+def _where_it_is(file: str, folder: Path) -> str:
+    """Return the path of a file whose path from a training's folder is known, if it is of the same run."""
+    return os.path.normpath(folder.absolute() / file) if file.startswith(f"..{os.sep}") else file
 
 
 class Log:

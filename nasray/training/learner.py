@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
-from nasray.recipe import OptimizerOptions
+from nasray.recipe_options import OptimizerOptions
 from nasray.training.optimizers import make_optimizer, scale_learning_rate
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}

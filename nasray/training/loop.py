@@ -29,6 +29,7 @@ from nasray.data.loader import Batch
 from nasray.data.order import SAMPLING, seed_sequence
 from nasray.models.detectors.losses import mean_over_workers
 from nasray.models.supernets import PathSampler
+from nasray.models.supernets.accepted import AcceptedPaths
 from nasray.models.supernets.base import supernet_of
 from nasray.recipe import Recipe
 from nasray.spaces import NasrayError
@@ -36,7 +37,7 @@ from nasray.training.averaging import MovingAverage
 from nasray.training.folder import CheckpointFiles, Description, Ranking, ranked
 from nasray.training.learner import Learner, StepResult
 from nasray.training.recording import Recorder, Step
-from nasray.training.schedules import is_due, learning_rate_factor, total_iterations
+from nasray.training.schedules import is_due, last_iteration, learning_rate_factor
 from nasray.training.watch import LossWatch
 
 
@@ -98,20 +99,28 @@ class Loop:
         parts: Network, data and callbacks.
         worker: Rank and device of this process.
         checkpoint: Checkpoint to continue from; None for a new training.
+        is_begun: Whether it is of this training, not of one whose schedule this one goes on with.
 
     Raises:
         NasrayError: if the checkpoint is not one of this training.
     """
 
     def __init__(
-        self, recipe: Recipe, folder: Path, parts: Parts, worker: Worker, checkpoint: Checkpoint | None = None
+        self,
+        recipe: Recipe,
+        folder: Path,
+        parts: Parts,
+        worker: Worker,
+        checkpoint: Checkpoint | None = None,
+        *,
+        is_begun: bool = True,
     ) -> None:
         self.recipe, self.folder, self.parts, self.worker = recipe, folder, parts, worker
         self.device = torch.device(worker.device)
         self.network = parts.network.train()
         self.supernet = supernet_of(self.network)
         self.per_epoch = len(parts.batches)
-        self.total = total_iterations(recipe.schedule, self.per_epoch)
+        self.total = last_iteration(recipe.schedule, self.per_epoch)
         self.iteration = 0
         self.result: StepResult | None = None
         self.window, self.num_in_window = torch.zeros((), device=self.device), 0  # losses since the last line
@@ -134,10 +143,14 @@ class Loop:
             except NasrayError:
                 raise
             except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+                place = folder if is_begun else recipe.continues
+                remedy = "Move it away: an older one is taken" if is_begun else "Continue with the recipe of that one"
                 raise NasrayError(
-                    f"the checkpoint of iteration {checkpoint.iteration} in {folder} is not one of this training: "
-                    f"{type(error).__name__}: {' '.join(str(error).split())[:200]}. Move it away: an older one is taken"
+                    f"the checkpoint of iteration {checkpoint.iteration} in {place} is not one of this training: "
+                    f"{type(error).__name__}: {' '.join(str(error).split())[:200]}. {remedy}"
                 ) from error
+        if not is_begun:
+            self.ranking, self.metrics, checkpoint = [], {}, None  # its files are elsewhere
         self.watch = LossWatch(folder, parts.describe, worker.rank)
         self.files = CheckpointFiles(folder / "checkpoints", recipe.keep_best)
         self.recorder: Recorder | None = None
@@ -242,10 +255,16 @@ class Loop:
                     learning_rate=self.recipe.optimizer.learning_rate * self.result.factor,
                     grad_norm=self.result.grad_norm.item(),
                     images_per_s=num_images / seconds if seconds > 0 else 0.0,
+                    acceptance=self._acceptance(),
                 )
             )
         self.window, self.num_in_window = torch.zeros_like(self.window), 0
         self._restart_clock()
+
+    def _acceptance(self) -> float | None:
+        """Return which share of the paths that were drawn lately was trained; None where all are."""
+        paths = self.parts.paths
+        return paths.acceptance(self.iteration - 1) if isinstance(paths, AcceptedPaths) else None
 
     def _validate(self, validate: Callable[[nn.Module], Validation]) -> None:
         begin = time.perf_counter()

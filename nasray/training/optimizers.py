@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from nasray.models.norms import freeze, freeze_norms
-from nasray.recipe import OptimizerOptions, Recipe
+from nasray.recipe import Recipe
+from nasray.recipe_options import OptimizerOptions
 from nasray.spaces import NasrayError
 
 NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)

@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nasray.recipe import Recipe
+from nasray.recipe import Recipe, with_files
 from nasray.spaces import Architecture
 
 if TYPE_CHECKING:
@@ -26,10 +26,12 @@ def try_out(recipe: Recipe, architecture: Architecture | None = None) -> Descrip
     """
     from nasray.architectures import slots
     from nasray.finding import recipe_architecture
+    from nasray.training.beginning import continued
+    from nasray.training.distilling import load_teacher
     from nasray.training.folder import Description
     from nasray.training.optimizers import freeze_backbone
-    from nasray.training.setup import fresh_network, make_paths, open_sets
-    from nasray.training.weights import load_weights
+    from nasray.training.paths import make_paths
+    from nasray.training.setup import begin_network, fresh_network, open_sets
 
     given = architecture
     architecture = recipe_architecture(recipe, given)
@@ -47,8 +49,9 @@ def try_out(recipe: Recipe, architecture: Architecture | None = None) -> Descrip
         sets.require_outlines()
     freeze_backbone(network, recipe)
     make_paths(recipe, description)
-    if recipe.weights:
-        load_weights(network, recipe.weights, description.architecture, description.classes)
+    begin_network(network, recipe, description)
+    continued(recipe, description)
+    load_teacher(recipe, description)
     return description
 
 
@@ -57,6 +60,5 @@ def with_absolute_paths(recipe: Recipe) -> Recipe:
     from nasray.training.published import is_published
 
     data = str(Path(recipe.data).absolute()) if recipe.data != "shapes" and Path(recipe.data).exists() else recipe.data
-    is_file = recipe.weights is not None and not is_published(recipe.weights)
-    weights = str(Path(recipe.weights).absolute()) if recipe.weights and is_file else recipe.weights
-    return dataclasses.replace(recipe, data=data, weights=weights)
+    recipe = with_files(recipe, lambda file: file if is_published(file) else str(Path(file).absolute()))
+    return dataclasses.replace(recipe, data=data)

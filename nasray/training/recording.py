@@ -20,6 +20,7 @@ class Step(NamedTuple):
         learning_rate: Learning rate of the last step, of what has no factor of its own.
         grad_norm: Gradient norm of the last step, before clipping.
         images_per_s: Images per second over all workers, without validations; 0 if unknown.
+        acceptance: Share of the paths that were drawn lately which a path filter let through; None without one.
     """
 
     iteration: int
@@ -28,6 +29,7 @@ class Step(NamedTuple):
     learning_rate: float
     grad_norm: float
     images_per_s: float
+    acceptance: float | None = None
 
 
 class Recorder:
@@ -59,6 +61,7 @@ class Recorder:
         """
         loss = sum(step.losses.values())
         self.loss_text = f"loss {loss:.3f}  lr {step.learning_rate:.2g}"
+        accepted = {} if step.acceptance is None else {"acceptance": step.acceptance}
         self.log.write(
             {
                 "iteration": step.iteration,
@@ -67,11 +70,13 @@ class Recorder:
                 "losses": step.losses,
                 "lr": step.learning_rate,
                 "grad_norm": step.grad_norm,
+                **accepted,
                 "images_per_s": round(step.images_per_s, 2),
             }
         )
         values = {f"loss/{name}": value for name, value in step.losses.items()}
         values |= {"loss": loss, "train/lr": step.learning_rate, "train/grad_norm": step.grad_norm}
+        values |= {f"train/{name}": value for name, value in accepted.items()}
         if step.images_per_s:
             values["speed/images_per_s"] = step.images_per_s
         self.events.scalars(step.iteration, values)

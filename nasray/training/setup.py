@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import time
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, distributed, nn
 
-from nasray.architectures import is_supernet, slots
 from nasray.checkpoint import Checkpoint, make_network
 from nasray.cluster.reading import shown
 from nasray.cluster.training import Worker
@@ -21,13 +19,14 @@ from nasray.data.order import divide
 from nasray.models.classifier import Classifier
 from nasray.models.detectors.base import Detector
 from nasray.models.norms import synchronize_norms
-from nasray.models.supernets import PathSampler, space_of_supernet
-from nasray.options import make_part
-from nasray.recipe import PATH, Recipe
-from nasray.spaces import CostFunction, NasrayError
+from nasray.recipe import Recipe
+from nasray.spaces import NasrayError
+from nasray.training.beginning import continued, sort_supernet
+from nasray.training.distilling import load_teacher, probabilities_of
 from nasray.training.folder import CheckpointFiles, Description, read_description
 from nasray.training.loop import Batches, Loop, Parts
 from nasray.training.optimizers import freeze_backbone
+from nasray.training.paths import make_paths
 from nasray.training.validation import make_accuracy, make_validation
 from nasray.training.weights import check_fits, load_weights
 
@@ -59,7 +58,10 @@ def make_loop(recipe: Recipe, folder: Path, worker: Worker) -> Loop:
     description = read_description(folder)
     files = CheckpointFiles(folder / "checkpoints", recipe.keep_best)
     checkpoint, lines = load_alike(files)
-    if checkpoint is not None:
+    is_begun = checkpoint is not None
+    if checkpoint is None:
+        checkpoint = continued(recipe, description)
+    else:
         check_fits(checkpoint, files.last, description.architecture, description.classes)
         if lines:
             lines.append(f"the training goes on from iteration {checkpoint.iteration:,} instead")
@@ -67,7 +69,7 @@ def make_loop(recipe: Recipe, folder: Path, worker: Worker) -> Loop:
     if worker.rank == 0:
         for line in [*lines, *more]:
             worker.say(line)
-    return Loop(recipe, folder, parts, worker, checkpoint)
+    return Loop(recipe, folder, parts, worker, checkpoint, is_begun=is_begun)
 
 
 def load_alike(files: CheckpointFiles) -> tuple[Checkpoint | None, list[str]]:
@@ -181,7 +183,7 @@ def make_parts(
         recipe: Recipe of the training.
         description: Description of the training.
         worker: Worker whose images they are.
-        with_weights: Whether to load the recipe's pre-trained weights, if it names any.
+        with_weights: Whether the network begins as the recipe says, with its pre-trained weights if it names any.
 
     Raises:
         NasrayError: if data, weights and recipe do not go together.
@@ -194,8 +196,8 @@ def make_parts(
             f"what it was begun with ({description.pixel_rules.to_json()}), or begin a new training"
         )
     network = fresh_network(recipe, description)
-    if recipe.weights and with_weights:
-        lines.append(load_weights(network, recipe.weights, description.architecture, description.classes))
+    if with_weights:
+        lines += begin_network(network, recipe, description)
     freeze_backbone(network, recipe)
     device = torch.device(worker.device)
     if worker.world > 1:
@@ -203,6 +205,10 @@ def make_parts(
     if recipe.channels_last:
         network.to(memory_format=torch.channels_last)
     network.to(device)
+    if isinstance(network, Classifier) and (teacher := load_teacher(recipe, description)) is not None:
+        if recipe.channels_last:
+            teacher.to(memory_format=torch.channels_last)
+        network.teacher, network.teacher_weight = probabilities_of(teacher.to(device)), recipe.distil.weight
     batches, validate = _loaders(recipe, sets, network, worker)
     paths = make_paths(recipe, description)
     if paths is not None:  # a supernet is measured path by path, by whoever searches it
@@ -245,31 +251,18 @@ def _loaders(recipe: Recipe, sets: Sets, network: nn.Module, worker: Worker) -> 
     return loader, make_accuracy(held_against, recipe, worker)
 
 
-def make_paths(recipe: Recipe, description: Description) -> PathSampler | None:
-    """Return what draws the path of every step, if the description's architecture has a supernet in a slot.
+def begin_network(network: nn.Module, recipe: Recipe, description: Description) -> list[str]:
+    """Bring a fresh network to where its recipe's training begins, in place, and return lines about it.
 
     Raises:
-        NasrayError: for windows that no path hits, or without a supernet.
+        NasrayError: for weights that cannot be read or do not fit, or channels that cannot be sorted.
     """
-    supernets = [part for part in slots(description.architecture).values() if is_supernet(part)]
-    if not supernets:
-        if recipe.paths != PATH.make_default():
-            raise NasrayError(
-                f"paths {recipe.paths.name!r} are of supernets; this network has a single path. Leave the section "
-                "paths out"
-            )
-        return None
-
-    def cost(space: Any) -> CostFunction:
-        if recipe.task == "classification" and hasattr(space, "classifier_cost"):
-            width, num_classes = recipe.classifier.width, len(description.classes)
-            return partial(space.classifier_cost, width=width, num_classes=num_classes)
-        own: CostFunction = space.cost
-        return own
-
-    space = space_of_supernet(supernets[0])
-    made: PathSampler = make_part(recipe.paths, space=space, seed=recipe.seed, cost=cost)
-    return made
+    lines = []
+    if recipe.weights:
+        lines.append(load_weights(network, recipe.weights, description.architecture, description.classes))
+    if recipe.sort_channels:
+        lines.append(sort_supernet(network, recipe, description))
+    return lines
 
 
 def fresh_network(recipe: Recipe, description: Description) -> Detector | Classifier:

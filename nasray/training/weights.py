@@ -44,9 +44,22 @@ def load_weights(network: nn.Module, path: str, architecture: Architecture, clas
         line = _load_state(network, _read(str(fetch(weights))), weights.name)
         return f"{line}. Their license: {weights.license}. Origin: {weights.origin}"
     content = _read(path)
-    if isinstance(content, dict) and "format" in content and "recipe" in content:
+    if _is_checkpoint(content):
         return _load_checkpoint(network, Checkpoint.load(path), path, architecture, classes)
     return _load_state(network, content, path)
+
+
+def is_checkpoint(path: str) -> bool:
+    """Return whether a file of weights is a checkpoint of nasray's.
+
+    Raises:
+        NasrayError: if it cannot be read.
+    """
+    return not is_published(path) and _is_checkpoint(_read(path))
+
+
+def _is_checkpoint(content: Any) -> bool:
+    return isinstance(content, dict) and "format" in content and "recipe" in content
 
 
 def _load_state(network: nn.Module, content: Any, path: str) -> str:

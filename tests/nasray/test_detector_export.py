@@ -26,7 +26,8 @@ from nasray.export_check import check, detection_differences
 from nasray.models.detectors import DETECTORS
 from nasray.options import options_of
 from nasray.predicting import predict_images
-from nasray.recipe import AugmentationOptions, Recipe
+from nasray.recipe import Recipe
+from nasray.recipe_options import AugmentationOptions
 from nasray.spaces import NasrayError
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -19,7 +19,8 @@ from nasray.evaluation.predictions import predict
 from nasray.models.detectors import DETECTORS
 from nasray.options import options_of
 from nasray.predicting import find_images, picture_name, picture_paths, predict_images, predictions_folder
-from nasray.recipe import AugmentationOptions, LoaderOptions, Recipe
+from nasray.recipe import Recipe
+from nasray.recipe_options import AugmentationOptions, LoaderOptions
 from nasray.spaces import NasrayError
 from tests.nasray.data.pictures import as_stored, containers, deep_png, encode, tiff
 

@@ -18,13 +18,12 @@ from nasray.models.detectors import DETECTORS
 from nasray.models.supernets import supernet_architecture
 from nasray.models.supernets.base import supernet_of
 from nasray.options import options_of
-from nasray.recipe import (
-    PATH,
+from nasray.recipe import PATH, Recipe
+from nasray.recipe_options import (
     AugmentationOptions,
     ClassifierOptions,
     LoaderOptions,
     OptimizerOptions,
-    Recipe,
     ScheduleOptions,
 )
 from nasray.spaces import NasrayError, OFAResNetSpace, ShuffleNetSpace

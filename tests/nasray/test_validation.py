@@ -4,7 +4,8 @@ import pytest
 
 from nasray.experiment import Experiment
 from nasray.overrides import dotted_keys
-from nasray.recipe import RECIPE, AugmentationOptions, OptimizerOptions, Recipe
+from nasray.recipe import RECIPE, Recipe
+from nasray.recipe_options import AugmentationOptions, OptimizerOptions
 from nasray.spaces import NasrayError
 from nasray.validation import FORMER_KEYS, validate
 

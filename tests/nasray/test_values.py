@@ -7,7 +7,7 @@ from nasray.cluster import Resources
 from nasray.devices import choose_device
 from nasray.evaluators import ClosedFormEntropy, LogWidth, SampledEntropy, ZenScore
 from nasray.experiment import ResourceOptions
-from nasray.recipe import WorkerOptions
+from nasray.recipe_options import WorkerOptions
 from nasray.searchers import Evolution, RandomSearch
 from nasray.spaces import BottleneckSpace, NasrayError
 from nasray.values import check_text, read_image_hw

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from nasray.spaces import BasicSpace, Gene, ShuffleNetSpace, Space
-from nasray.spaces.groups import count_settings, group_settings, merge_groups
+from nasray.spaces import BasicSpace, Gene, OFAResNetSpace, ShuffleNetSpace, Space
+from nasray.spaces.groups import count_settings, group_settings, in_order_shares, merge_groups
 
 
 class Table(Space):
@@ -65,3 +65,16 @@ def test_stages_are_the_groups_of_staged_spaces():
     mixed = rows.copy()
     mixed[:, space.groups[2]] = rows[::-1, space.groups[2]]
     assert space.is_valid(mixed).all()
+
+
+def test_shares_gene_by_gene_are_those_of_drawing_one_after_the_other():
+    assert in_order_shares(group_settings(Sorted(), (0, 1))).tolist() == pytest.approx([1 / 2, 1 / 6, 1 / 6, 1 / 6])
+    some = np.array([[0, 1, 1], [0, 2, 1], [0, 2, 3], [4, 0, 0]])
+    assert in_order_shares(some).tolist() == pytest.approx([1 / 4, 1 / 8, 1 / 8, 1 / 2])
+    space = OFAResNetSpace()
+    for group in space.groups[3:]:
+        settings = group_settings(space, group)
+        blocks = np.count_nonzero(settings[:, 2:], axis=1)
+        shares = in_order_shares(settings)  # a depth, a width, and the expansion of every block that is there
+        assert shares == pytest.approx(1 / 3 / 3 / 3.0**blocks)
+        assert shares.sum() == pytest.approx(1)

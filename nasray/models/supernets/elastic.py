@@ -10,7 +10,9 @@ Shapes: B images, C channels, H x W pixels.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections import OrderedDict
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -21,6 +23,7 @@ from torch.nn import functional
 
 from nasray.models.norms import FrozenBatchNorm, norm_options, synchronized_batch_norm, with_state_of
 from nasray.models.supernets.base import Supernet
+from nasray.spaces import Space
 
 
 class ElasticConv2d(nn.Conv2d):
@@ -139,13 +142,30 @@ class ElasticSupernet(Supernet):
     """A supernet that is the largest network of its space, with elastic convolutions and norms.
 
     The network of a path has the same modules under the same names, with fewer channels, or lacks trailing blocks.
-    Subclasses implement `select` and `standalone`, and set `network`, made by `elastic`.
+    Subclasses implement `select`, `standalone` and `sort_channels`, and set `network`, made by `elastic`.
 
     Attributes:
         network: Maps images to an ordered dictionary of maps.
     """
 
     network: nn.Module
+
+    @property
+    def largest(self) -> NDArray[np.int64]:
+        """The (G,) genes of the largest path: the greatest value of every gene."""
+        rows = self.space.repair(np.array([[gene.values[-1] for gene in self.space.genes]]))
+        genes: NDArray[np.int64] = rows[0]
+        return genes
+
+    @abstractmethod
+    def sort_channels(self, kept: Space | None = None) -> None:
+        """Put channels of which paths have the leading ones in the order of their importance, the greatest first.
+
+        Weights, norms and their statistics move together.
+
+        Args:
+            kept: Space of paths that compute the same afterwards; the largest path alone by default.
+        """
 
     def path_state(self, row: NDArray[np.int64]) -> dict[str, Tensor]:
         """Return the leading entries of the largest network's tensors, by the shapes of the path's own network."""
@@ -163,6 +183,30 @@ class ElasticSupernet(Supernet):
             if x.shape[1] < channels:
                 maps[name] = functional.pad(x, (0, 0, 0, 0, 0, channels - x.shape[1]))
         return maps
+
+
+@torch.no_grad()
+def sort_between(conv: nn.Conv2d, norm: nn.BatchNorm2d, following: nn.Conv2d, ends: Iterable[int]) -> None:
+    """Sort the channels between two convolutions in place, by the sums of absolute weights that take them.
+
+    Args:
+        conv: Convolution whose C outputs are sorted.
+        norm: Norm behind it.
+        following: Convolution that takes them.
+        ends: Numbers of leading channels that stay the same channels, in whatever order.
+    """
+    importance = following.weight.abs().sum(dim=(0, 2, 3))
+    ends = sorted({*ends, len(importance)})
+    order = torch.cat(
+        [
+            begin + importance[begin:end].argsort(descending=True, stable=True)
+            for begin, end in zip((0, *ends), ends, strict=False)
+        ]
+    )
+    following.weight.copy_(following.weight[:, order])
+    for value in (conv.weight, conv.bias, norm.weight, norm.bias, norm.running_mean, norm.running_var):
+        if value is not None:
+            value.copy_(value[order])
 
 
 def elastic(network: nn.Module) -> nn.Module:

@@ -12,8 +12,15 @@ from numpy.typing import NDArray
 from torch import nn
 
 from nasray.models.ofa_resnet import Bottleneck, OFAResNet
-from nasray.models.supernets.elastic import ElasticConv2d, ElasticSequential, ElasticSupernet, Skippable, elastic
-from nasray.spaces import OFAResNetSpace
+from nasray.models.supernets.elastic import (
+    ElasticConv2d,
+    ElasticSequential,
+    ElasticSupernet,
+    Skippable,
+    elastic,
+    sort_between,
+)
+from nasray.spaces import OFAResNetSpace, Space
 from nasray.spaces.ofa_layers import EXPANSIONS, WIDTHS, channels_of
 
 
@@ -33,7 +40,7 @@ class OFAResNetSupernet(ElasticSupernet):
     ) -> None:
         super().__init__(space)
         self.out_levels, self.momentum = tuple(out_levels), momentum
-        network = self.standalone(space.repair(np.array([[gene.values[-1] for gene in space.genes]]))[0])
+        network = self.standalone(self.largest)
         network.stem[1] = Skippable(network.stem[1])
         for index, stage in enumerate(network.stages):
             assert isinstance(stage, nn.Sequential)
@@ -64,6 +71,32 @@ class OFAResNetSupernet(ElasticSupernet):
                 for part, num in zip(block.main, (inner, inner, outs[width]), strict=True):
                     _set_channels(part, num)
                 _set_channels(block.shortcut, outs[width])
+
+    def sort_channels(self, kept: Space | None = None) -> None:
+        """See `ElasticSupernet.sort_channels`; what is sorted are the channels inside of every bottleneck.
+
+        As in once-for-all's released code, but that what is kept are the paths of a space, of any width.
+        """
+        network = self.network
+        assert isinstance(network, OFAResNet)
+        mids = channels_of(self.space.size).mids
+        for blocks, columns, inner in zip(network.stages, self.space.stages, mids, strict=True):
+            assert isinstance(blocks, ElasticSequential)
+            for block, column in zip(blocks, range(columns.start + 2, columns.stop), strict=True):
+                assert isinstance(block, Bottleneck)
+                ends: set[int] = set()
+                if kept is not None:
+                    widths, expands = (kept.genes[place].values for place in (columns.start + 1, column))
+                    ends = {
+                        inner[WIDTHS.index(width)][EXPANSIONS.index(expand)]
+                        for width in widths
+                        for expand in expands
+                        if expand
+                    }
+                first, second, third = (part for part in block.main)
+                for part, following in ((second, third), (first, second)):
+                    conv, norm = part[0], part[1]  # type: ignore[index]
+                    sort_between(conv, norm, following[0], ends)  # type: ignore[index]
 
     def standalone(self, row: NDArray[np.int64]) -> OFAResNet:
         """Return the `OFAResNet` of a path, with any weights."""

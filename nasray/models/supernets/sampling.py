@@ -1,19 +1,25 @@
-"""Which path a training step takes: uniform, or within a window of multiply-adds. Needs no PyTorch.
+"""Which path a training step takes: by what probabilities paths are drawn. Needs no PyTorch.
 
-Reference: Chen et al., "DetNAS: Backbone Search for Object Detection", NeurIPS 2019: paths are sampled uniformly
-(section 3.2). The windows are those of its released pre-training, of which the paper does not speak.
+References: Chen et al., "DetNAS: Backbone Search for Object Detection", NeurIPS 2019: paths are sampled uniformly
+(section 3.2); `windows` are those of its released pre-training, of which the paper does not speak. Cai et al.,
+"Once-for-All", ICLR 2020, whose released code draws gene by gene (`genes`).
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nasray.registry import Registry
-from nasray.spaces import CostFunction, NasrayError, Space
+from nasray.spaces import CostFunction, NasrayError, Population, RestrictedSpace, Space
+from nasray.spaces.buckets import Buckets
+from nasray.spaces.groups import group_settings, in_order_shares
+from nasray.spaces.profile import profile_space
+from nasray.spaces.ranges import Range
 
 DETNAS_WINDOWS: tuple[tuple[float, float], ...] = tuple((low / 100, (low + 1) / 100) for low in range(29, 36))
 """Of `gmacs` of the small space's whole classifiers at 224x224 (`ShuffleNetSpace.classifier_cost`)."""
@@ -35,8 +41,8 @@ class PathSampler(Protocol):
         ...
 
 
-class UniformPaths:
-    """Every path with the same probability: uniform samples of the space.
+class IndependentPaths(ABC):
+    """Paths that are drawn independently of each other; a step draws its own.
 
     Args:
         space: Space of the paths.
@@ -48,8 +54,116 @@ class UniformPaths:
 
     def draw(self, iteration: int) -> NDArray[np.int64]:
         """Return the (G,) genes of the path of a step, counted from 0."""
-        genes: NDArray[np.int64] = self.space.sample(1, np.random.default_rng([self.seed, 1, iteration]))[0]
+        genes: NDArray[np.int64] = self.rows(1, np.random.default_rng([self.seed, 1, iteration]))[0]
         return genes
+
+    @abstractmethod
+    def rows(self, num: int, rng: np.random.Generator) -> Population:
+        """Return (num, G) paths."""
+
+
+class UniformPaths(IndependentPaths):
+    """Every path with the same probability: samples of the space."""
+
+    def rows(self, num: int, rng: np.random.Generator) -> Population:
+        """Return (num, G) paths."""
+        return self.space.sample(num, rng)
+
+
+class GenePaths(IndependentPaths):
+    """Gene by gene, each value of a gene as often as any other (once-for-all's sampling: depth first).
+
+    Args:
+        space: Space of the paths.
+        seed: Seed of all draws.
+
+    Raises:
+        NasrayError: If genes that depend on each other have too many settings to be listed.
+    """
+
+    def __init__(self, space: Space, *, seed: int = 0) -> None:
+        super().__init__(space, seed=seed)
+        self.groups: list[tuple[list[int], Population, NDArray[np.float64]]] = []
+        for group in space.groups:
+            settings = group_settings(space, group)
+            if settings is None:
+                raise NasrayError(
+                    f"paths 'genes' lists what genes that depend on each other can be, and space {space.family!r} has "
+                    f"{len(group)} of them with too many settings. Take --paths.name uniform"
+                )
+            self.groups.append((list(group), settings, np.cumsum(in_order_shares(settings))))
+
+    def rows(self, num: int, rng: np.random.Generator) -> Population:
+        """Return (num, G) paths."""
+        rows = np.empty((num, self.space.num_genes), dtype=np.int64)
+        for columns, settings, ends in self.groups:
+            place = np.searchsorted(ends, rng.random(num) * ends[-1], side="right")
+            rows[:, columns] = settings[np.minimum(place, len(settings) - 1)]
+        return rows
+
+
+class BucketPaths(IndependentPaths):
+    """Within an interval of a cost, which is drawn anew in every step, every path with the same probability.
+
+    The intervals are of equal width, from the least to the greatest cost of the space; of a restricted space those
+    that hold none of its paths are left out.
+
+    Args:
+        space: Space of the paths.
+        seed: Seed of all draws.
+        num: Number of intervals.
+        cost_name: Cost that is divided.
+        buckets: Intervals, instead of `num` equal ones.
+        measure: Function that returns the cost; the space's own if left out.
+
+    Raises:
+        NasrayError: If the space does not have the cost.
+    """
+
+    def __init__(
+        self,
+        space: Space,
+        *,
+        seed: int = 0,
+        num: Annotated[int, Range(1, 1000)] = 5,
+        cost_name: str = "gmacs",
+        buckets: Buckets | None = None,
+        measure: CostFunction | None = None,
+    ) -> None:
+        super().__init__(space, seed=seed)
+        self.measure = measure
+        self.buckets = buckets or _equal_buckets(space, cost_name, num)
+        rng = np.random.default_rng([seed, 0])
+        self.inhabited = [bucket for bucket in range(len(self.buckets)) if len(self._inside(bucket, 1, rng))]
+
+    def rows(self, num: int, rng: np.random.Generator) -> Population:
+        """Return (num, G) paths."""
+        bucket = rng.choice(self.inhabited, size=num)
+        rows = np.empty((num, self.space.num_genes), dtype=np.int64)
+        for value in self.inhabited:
+            places = np.flatnonzero(bucket == value)
+            if len(places):
+                inside = self._inside(value, len(places), rng)
+                if not len(inside):  # so rare that it was not met a second time
+                    inside = self.space.sample(len(places), rng)
+                rows[places] = np.resize(inside, (len(places), self.space.num_genes))
+        return rows
+
+    def _inside(self, bucket: int, num: int, rng: np.random.Generator) -> Population:
+        return self.space.sample_within(num, self.buckets.budget(bucket), rng, cost=self.measure)
+
+
+def _equal_buckets(space: Space, cost_name: str, num: int) -> Buckets:
+    whole = unrestricted(space)
+    ranges = profile_space(whole).costs
+    if cost_name not in ranges:
+        raise NasrayError(f"space {whole.family!r} has no cost {cost_name!r}. It has: {', '.join(ranges) or 'none'}")
+    return Buckets.equal(cost_name, ranges[cost_name].minimum, ranges[cost_name].maximum, num)
+
+
+def unrestricted(space: Space) -> Space:
+    """Return the space that a space restricts; itself where it restricts none."""
+    return space.space if isinstance(space, RestrictedSpace) else space
 
 
 class WindowedPaths:
@@ -85,7 +199,7 @@ class WindowedPaths:
         if not windows or any(low > high for low, high in windows):
             raise ValueError(f"windows are pairs of a least and a most value, at least one; got {windows}")
         self.space, self.seed, self.windows, self.cost_name = space, seed, tuple(windows), cost_name
-        kind: Any = type(space)
+        kind: Any = type(unrestricted(space))
         measured = kind(**space.network_options(), image_hw=image_hw)
         self.cost: CostFunction = cost(measured) if cost is not None else measured.cost
         costs = self._costs(space.sample(PROBES, np.random.default_rng([seed, 0])))
@@ -112,7 +226,14 @@ class WindowedPaths:
 
 PATHS = Registry(
     "path-sampler",
-    {"uniform": UniformPaths, "windows": WindowedPaths},
-    given=frozenset({"space", "seed", "cost", "cost_name"}),
+    {
+        "uniform": UniformPaths,
+        "genes": GenePaths,
+        "buckets": BucketPaths,
+        "windows": WindowedPaths,
+        "accepted": "nasray.models.supernets.accepted:AcceptedPaths",
+    },
+    given=frozenset({"space", "seed", "cost", "cost_name", "buckets", "measure"}),
+    is_slow=True,
 )
 """A new way to choose the path of a step is one line here."""

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from nasray.data.classification import ClassificationLoader, check_images, read_image_folder
-from nasray.recipe import LoaderOptions
+from nasray.recipe_options import LoaderOptions
 from nasray.spaces import NasrayError
 from tests.nasray.data.pictures import as_stored, picture, tiff
 

@@ -12,7 +12,7 @@ from nasray.data.loader import EvaluationLoader, TrainLoader, WorkQueue, pad_ima
 from nasray.data.outlines import Segmentations
 from nasray.data.source import open_data
 from nasray.data.transforms import FILL
-from nasray.recipe import AugmentationOptions, LoaderOptions
+from nasray.recipe_options import AugmentationOptions, LoaderOptions
 from nasray.spaces import NasrayError
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -10,7 +10,7 @@ import torch
 from nasray.data.loader import TrainLoader
 from nasray.data.shards import GROUP, pack_data
 from nasray.data.source import open_data
-from nasray.recipe import AugmentationOptions, LoaderOptions
+from nasray.recipe_options import AugmentationOptions, LoaderOptions
 from nasray.spaces import NasrayError
 
 ARRAYS = ("image_ids", "image_hw", "offsets", "boxes", "labels", "areas", "ignored", "annotation_ids")

@@ -10,7 +10,7 @@ from nasray.data.transforms import (
     mosaic,
     resized_hw,
 )
-from nasray.recipe import AugmentationOptions
+from nasray.recipe_options import AugmentationOptions
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

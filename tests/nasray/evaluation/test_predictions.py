@@ -14,7 +14,7 @@ from nasray.data import EvaluationLoader, open_data
 from nasray.evaluation import refuse_other_classes
 from nasray.evaluation.predictions import Predictions, gather, predict
 from nasray.models.detectors.base import Detections
-from nasray.recipe import AugmentationOptions, LoaderOptions
+from nasray.recipe_options import AugmentationOptions, LoaderOptions
 from nasray.spaces import NasrayError
 
 pytestmark = pytest.mark.usefixtures("one_thread")

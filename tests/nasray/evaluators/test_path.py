@@ -18,8 +18,14 @@ from nasray.models.detectors import DETECTORS
 from nasray.models.supernets import supernet_architecture
 from nasray.models.supernets.recalibration import recalibrate
 from nasray.options import options_of
-from nasray.recipe import AugmentationOptions, ClassifierOptions, LoaderOptions, OptimizerOptions, ScheduleOptions
 from nasray.recipe import Recipe as TrainingRecipe
+from nasray.recipe_options import (
+    AugmentationOptions,
+    ClassifierOptions,
+    LoaderOptions,
+    OptimizerOptions,
+    ScheduleOptions,
+)
 from nasray.spaces import NasrayError, ShuffleNetSpace
 from nasray.training.jobs import train_here
 

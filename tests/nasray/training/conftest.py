@@ -11,13 +11,8 @@ from nasray.data import open_data
 from nasray.finding import find_architecture
 from nasray.models.detectors import DETECTORS
 from nasray.options import options_of
-from nasray.recipe import (
-    AugmentationOptions,
-    LoaderOptions,
-    OptimizerOptions,
-    Recipe,
-    ScheduleOptions,
-)
+from nasray.recipe import Recipe
+from nasray.recipe_options import AugmentationOptions, LoaderOptions, OptimizerOptions, ScheduleOptions
 from nasray.training import setup
 from nasray.training.folder import Description, create_folder
 from nasray.training.loop import Validation

@@ -11,7 +11,7 @@ import torch
 
 from nasray.checkpoint import Checkpoint
 from nasray.cluster.training import Worker
-from nasray.recipe import LoaderOptions, ScheduleOptions
+from nasray.recipe_options import LoaderOptions, ScheduleOptions
 from nasray.training import setup
 from nasray.training.loop import StoppedError
 

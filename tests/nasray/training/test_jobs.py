@@ -10,7 +10,7 @@ from nasray.architectures import ARCHITECTURES
 from nasray.checkpoint import Checkpoint
 from nasray.cluster import Resources, ray_session
 from nasray.cluster.training import Group, Worker
-from nasray.recipe import WorkerOptions
+from nasray.recipe_options import WorkerOptions
 from nasray.training import finish_training, jobs, setup
 from nasray.training.jobs import StagedTraining, TrainingJob, train_all, train_here, train_in_stages
 from tests.nasray.reports.common import write_training

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from nasray.recipe import OptimizerOptions
+from nasray.recipe_options import OptimizerOptions
 from nasray.spaces import NasrayError
 from nasray.training.learner import Learner
 

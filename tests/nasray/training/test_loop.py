@@ -15,7 +15,7 @@ from nasray.checkpoint import Checkpoint, checkpoint_path
 from nasray.cluster.training import Worker
 from nasray.data import open_data
 from nasray.data.pixels import PixelRules
-from nasray.recipe import OptimizerOptions, ScheduleOptions
+from nasray.recipe_options import OptimizerOptions, ScheduleOptions
 from nasray.spaces import NasrayError
 from nasray.training import setup
 from nasray.training.folder import drop_damaged_summary, read_description

@@ -6,7 +6,8 @@ from torch import nn
 
 from nasray.architectures import ARCHITECTURES
 from nasray.models import build
-from nasray.recipe import OptimizerOptions, Recipe
+from nasray.recipe import Recipe
+from nasray.recipe_options import OptimizerOptions
 from nasray.spaces import NasrayError
 from nasray.training.optimizers import freeze_backbone, make_optimizer, scale_learning_rate
 

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nasray.recipe import ScheduleOptions
+from nasray.recipe_options import ScheduleOptions
 from nasray.training.schedules import is_due, learning_rate_factor, total_iterations
 
 

@@ -15,7 +15,7 @@ from nasray.cluster.training import Worker
 from nasray.finding import find_architecture
 from nasray.models.detectors import DETECTORS
 from nasray.options import options_of
-from nasray.recipe import OptimizerOptions, ScheduleOptions, WorkerOptions
+from nasray.recipe_options import OptimizerOptions, ScheduleOptions, WorkerOptions
 from nasray.spaces import NasrayError
 from nasray.training import begin_training, recipe_of_training, resume_training
 from nasray.training.folder import read_description

@@ -8,7 +8,8 @@ from PIL import Image
 from nasray.cluster.training import Worker
 from nasray.data import DataSource, open_data
 from nasray.models.detectors.base import Detections
-from nasray.recipe import AugmentationOptions, LoaderOptions, Recipe
+from nasray.recipe import Recipe
+from nasray.recipe_options import AugmentationOptions, LoaderOptions
 from nasray.training.validation import make_validation
 
 RECIPE = Recipe(

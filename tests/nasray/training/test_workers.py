@@ -13,7 +13,7 @@ from nasray.cluster.training import Worker
 from nasray.models.detectors import DETECTORS
 from nasray.models.supernets import supernet_architecture
 from nasray.options import options_of
-from nasray.recipe import OptimizerOptions, ScheduleOptions
+from nasray.recipe_options import OptimizerOptions, ScheduleOptions
 from nasray.spaces import ShuffleNetSpace
 from nasray.training import recipe_of_training, setup
 

@@ -5,9 +5,12 @@ import numpy as np
 import pytest
 
 from nasray.models.supernets import DETNAS_WINDOWS, UniformPaths, WindowedPaths, sampling
-from nasray.spaces import NasrayError, ShuffleNetSpace
+from nasray.models.supernets.sampling import BucketPaths, GenePaths
+from nasray.spaces import BasicSpace, NasrayError, OFAResNetSpace, RestrictedSpace, ShuffleNetSpace, forbid_values
+from nasray.spaces.buckets import Buckets
 
 SPACE = ShuffleNetSpace("small")
+OFA = OFAResNetSpace()
 
 
 def draws(sampler, num):
@@ -85,3 +88,72 @@ def test_windows_count_for_images_of_their_own_size():
     paths = SPACE.sample(3, np.random.default_rng(0))
     assert small.cost(paths)["gmacs"] == pytest.approx(SPACE.cost(paths, (112, 112))["gmacs"])
     assert (small.cost(paths)["gmacs"] < 0.5 * SPACE.cost(paths)["gmacs"]).all()
+
+
+# ---- gene by gene, and by buckets --------------------------------------------------------------------------------
+
+
+def test_gene_by_gene_is_as_once_for_all_draws():
+    """Shares of five equal intervals of multiply-adds at 224 among 200,000 draws of its sampler."""
+    rows = GenePaths(OFA).rows(100_000, np.random.default_rng(0))
+    assert OFA.is_valid(rows).all()
+    buckets = Buckets("gmacs", (0.9622, 2.2681, 3.5740, 4.8799, 6.1858, 7.4916))
+    gmacs = OFA.classifier_cost(rows)["gmacs"]
+    shares = np.bincount(buckets.of(gmacs), minlength=5) / len(rows)
+    assert shares == pytest.approx([0.149, 0.704, 0.145, 0.0023, 0], abs=0.005)
+    for stage in OFA.stages:
+        for column in (stage.start, stage.start + 1):
+            counts = np.unique(rows[:, column], return_counts=True)[1] / len(rows)
+            assert counts == pytest.approx([1 / 3] * 3, abs=0.01)
+
+
+def test_gene_by_gene_within_a_restriction():
+    space = RestrictedSpace(OFA, forbid_values(OFA, {"width": [80, 100], "expand": [35]}))
+    rows = GenePaths(space).rows(5_000, np.random.default_rng(0))
+    assert space.is_valid(rows).all()
+    assert {tuple(np.unique(rows[:, stage.start])) for stage in OFA.stages} == {(0, 1, 2)}
+    assert {tuple(np.unique(rows[:, stage.start + 1])) for stage in OFA.stages} == {(80, 100)}
+
+
+def test_gene_by_gene_needs_groups_that_can_be_listed():
+    with pytest.raises(NasrayError, match=r"paths 'genes' .* too many settings. Take --paths.name uniform"):
+        GenePaths(BasicSpace())
+
+
+def test_every_bucket_is_drawn_as_often_and_uniformly_within():
+    sampler = BucketPaths(OFAResNetSpace("tiny"), num=4)
+    rows = sampler.rows(4_000, np.random.default_rng(0))
+    gmacs = sampler.space.cost(rows)["gmacs"]
+    assert np.bincount(sampler.buckets.of(gmacs)) / len(rows) == pytest.approx([0.25] * 4, abs=0.03)
+    plain = sampler.space.sample(200_000, np.random.default_rng(1))
+    inside = sampler.buckets.of(sampler.space.cost(plain)["gmacs"]) == 0
+    expected = np.bincount(plain[inside][:, 3], minlength=3) / inside.sum()  # depths of C2
+    found = (
+        np.bincount(rows[sampler.buckets.of(gmacs) == 0][:, 3], minlength=3) / (sampler.buckets.of(gmacs) == 0).sum()
+    )
+    assert found == pytest.approx(expected, abs=0.06)
+
+
+def test_buckets_that_a_restriction_empties_are_left_out():
+    tiny = OFAResNetSpace("tiny")
+    space = RestrictedSpace(tiny, forbid_values(tiny, {"width": [65], "expand": [20]}))
+    sampler = BucketPaths(space)
+    assert sampler.buckets == BucketPaths(tiny).buckets
+    assert sampler.inhabited == [0]
+    assert space.is_valid(draws(sampler, 50)).all()
+    with pytest.raises(NasrayError, match="no cost 'seconds'"):
+        BucketPaths(tiny, cost_name="seconds")
+
+
+@pytest.mark.parametrize("kind", [GenePaths, BucketPaths])
+def test_other_samplers_depend_on_seed_and_iteration_alone(kind):
+    tiny = OFAResNetSpace("tiny")
+    expected = draws(kind(tiny, seed=3), 6)
+    assert np.array_equal(kind(tiny, seed=3).draw(5), expected[5])
+    assert not np.array_equal(draws(kind(tiny, seed=4), 6), expected)
+
+
+def test_windows_of_a_restricted_space():
+    space = RestrictedSpace(OFA, forbid_values(OFA, {"width": [65]}))
+    sampler = WindowedPaths(space, windows=[(0.2, 3.0)], image_hw=(112, 112))
+    assert space.is_valid(draws(sampler, 5)).all()

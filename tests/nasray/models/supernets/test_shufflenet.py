@@ -14,7 +14,7 @@ from nasray.models import build
 from nasray.models.classifier import Classifier
 from nasray.models.detectors import DETECTORS, build_detector
 from nasray.models.supernets import SUPERNETS, UniformPaths, build_supernet
-from nasray.recipe import OptimizerOptions
+from nasray.recipe_options import OptimizerOptions
 from nasray.spaces import BasicSpace, NasrayError, ShuffleNetSpace
 from nasray.spaces.shufflenet import SIZES
 from nasray.training.optimizers import make_optimizer

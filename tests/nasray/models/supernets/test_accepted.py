@@ -1,0 +1,109 @@
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from nasray.counting import CountedOptions, cost_of_detector
+from nasray.filters.filter import FilterOptions, PathFilter
+from nasray.filters.pruned import Pruned, forbidden_of, restricted, write_pruned
+from nasray.filters.pruning import path_thresholds, prune_operations
+from nasray.models.supernets import accepted
+from nasray.models.supernets.accepted import BLOCK, AcceptedPaths
+from nasray.spaces import NasrayError, OFAResNetSpace, ShuffleNetSpace
+from nasray.spaces.buckets import Buckets
+from nasray.spaces.profile import profile_space
+
+TINY = OFAResNetSpace("tiny", image_hw=(64, 64))
+COUNTED = CountedOptions(detector={"name": "centernet", "channels": 16}, classes=3)
+DRAWS = ("genes", "uniform", "buckets")
+
+
+def pruned_in(folder, space=TINY, cost=None):
+    """A pruning by a filter with random weights, whose scores differ from path to path; its file."""
+    ends = profile_space(space, cost=cost).costs["gmacs"]
+    buckets = Buckets.equal("gmacs", ends.minimum, ends.maximum, 5)
+    path_filter = PathFilter(space, buckets, FilterOptions(16, 1, 2), seed=1, cost=cost)
+    path_filter.save(folder / "filter.pt")
+    operations = tuple(prune_operations(space, path_filter, samples=10))
+    left = restricted(space, forbidden_of(operations))
+    thresholds = tuple(path_thresholds(left, path_filter, share=0.25, num=1_000))
+    pruned = Pruned("gmacs", buckets.edges, operations, thresholds, folder / "filter.pt", {})
+    write_pruned(folder / "pruned.json", space, pruned)
+    return str(folder / "pruned.json")
+
+
+@pytest.fixture(scope="module")
+def pruned(tmp_path_factory):
+    return pruned_in(tmp_path_factory.mktemp("pruned"))
+
+
+@pytest.mark.parametrize("draw", DRAWS)
+def test_paths_are_allowed_and_above_their_thresholds(pruned, draw):
+    sampler = AcceptedPaths(TINY, pruned=pruned, draw=draw)
+    rows = np.concatenate([sampler.block(number)[0] for number in range(4)])
+    assert sampler.space.num_architectures < TINY.num_architectures
+    assert sampler.space.is_valid(rows).all()
+    assert (sampler.margins(rows) >= 0).all()
+    shares = [sampler.acceptance(number * BLOCK) for number in range(4)]
+    assert np.mean(shares) == pytest.approx(0.75, abs=0.07)  # of genes, whose paths are other ones, about so
+    buckets = sampler.filter.bucket_of(rows)
+    if draw == "buckets":
+        assert np.bincount(buckets, minlength=5) / len(rows) == pytest.approx([0.2] * 5, abs=0.05)
+
+
+def test_three_in_four_are_accepted_in_every_bucket(pruned):
+    """The thresholds are quantiles of 1,000 paths of a bucket; these are others."""
+    sampler = AcceptedPaths(TINY, pruned=pruned)
+    for bucket in range(5):
+        budget = sampler.filter.buckets.budget(bucket)
+        rows = sampler.space.sample_within(5_000, budget, np.random.default_rng([9, bucket]))
+        assert (sampler.margins(rows) >= 0).mean() == pytest.approx(0.75, abs=0.05)
+
+
+def test_a_path_depends_on_seed_and_iteration_alone(pruned):
+    expected = np.stack([AcceptedPaths(TINY, pruned=pruned, seed=5).draw(step) for step in (0, 255, 256, 700)])
+    sampler = AcceptedPaths(TINY, pruned=pruned, seed=5)
+    for place, step in ((3, 700), (0, 0), (2, 256), (1, 255)):
+        assert np.array_equal(sampler.draw(step), expected[place])
+    assert not np.array_equal(AcceptedPaths(TINY, pruned=pruned, seed=6).draw(0), expected[0])
+    code = (
+        "import sys\nfrom nasray.spaces import OFAResNetSpace\n"
+        "from nasray.models.supernets.accepted import AcceptedPaths\n"
+        "space = OFAResNetSpace('tiny', image_hw=(64, 64))\n"
+        "print(AcceptedPaths(space, pruned=sys.argv[1], seed=5).draw(700).tolist())"
+    )
+    there = subprocess.run([sys.executable, "-c", code, pruned], capture_output=True, text=True, check=True).stdout
+    assert there.strip() == str(expected[3].tolist())
+
+
+def test_in_vain_the_best_path_is_taken_that_is_allowed(pruned, monkeypatch):
+    monkeypatch.setattr(accepted, "TRIES", 4)
+    sampler = AcceptedPaths(TINY, pruned=pruned)
+    sampler.thresholds = np.full(5, 1e9)
+    rows, share = sampler.block(0)
+    assert share == 1 / 4
+    assert sampler.space.is_valid(rows).all()
+    monkeypatch.setattr(accepted, "TRIES", 1)
+    first, share = sampler.block(0)
+    assert share == 1
+    assert (sampler.filter(rows) - sampler.filter(first)).mean() > 0
+    assert (sampler.margins(rows) >= sampler.margins(first)).all()
+
+
+def test_buckets_may_be_of_whole_detectors(tmp_path):
+    cost = cost_of_detector(COUNTED, TINY)
+    path = pruned_in(tmp_path, cost=cost)
+    sampler = AcceptedPaths(TINY, pruned=path, counted=COUNTED)
+    rows, _ = sampler.block(0)
+    assert (sampler.margins(rows) >= 0).all()
+    assert np.array_equal(sampler.filter.bucket_of(rows), sampler.filter.buckets.of(cost(rows)["gmacs"]))
+    with pytest.raises(NasrayError, match="counted needs detector and classes"):
+        AcceptedPaths(TINY, pruned=path, counted=CountedOptions())
+
+
+def test_what_does_not_fit_is_refused(pruned, tmp_path):
+    with pytest.raises(NasrayError, match="pruned another space"):
+        AcceptedPaths(ShuffleNetSpace("small"), pruned=pruned)
+    with pytest.raises(NasrayError, match=r"none.json"):
+        AcceptedPaths(TINY, pruned=str(tmp_path / "none.json"))
