@@ -18,7 +18,6 @@ from nasray.registry import Registry
 from nasray.spaces import CostFunction, NasrayError, Population, RestrictedSpace, Space
 from nasray.spaces.buckets import Buckets
 from nasray.spaces.groups import group_settings, in_order_shares
-from nasray.spaces.profile import profile_space
 from nasray.spaces.ranges import Range
 
 DETNAS_WINDOWS: tuple[tuple[float, float], ...] = tuple((low / 100, (low + 1) / 100) for low in range(29, 36))
@@ -132,7 +131,7 @@ class BucketPaths(IndependentPaths):
     ) -> None:
         super().__init__(space, seed=seed)
         self.measure = measure
-        self.buckets = buckets or _equal_buckets(space, cost_name, num)
+        self.buckets = buckets or Buckets.spanning(space, cost_name, num)
         rng = np.random.default_rng([seed, 0])
         self.inhabited = [bucket for bucket in range(len(self.buckets)) if len(self._inside(bucket, 1, rng))]
 
@@ -151,14 +150,6 @@ class BucketPaths(IndependentPaths):
 
     def _inside(self, bucket: int, num: int, rng: np.random.Generator) -> Population:
         return self.space.sample_within(num, self.buckets.budget(bucket), rng, cost=self.measure)
-
-
-def _equal_buckets(space: Space, cost_name: str, num: int) -> Buckets:
-    whole = unrestricted(space)
-    ranges = profile_space(whole).costs
-    if cost_name not in ranges:
-        raise NasrayError(f"space {whole.family!r} has no cost {cost_name!r}. It has: {', '.join(ranges) or 'none'}")
-    return Buckets.equal(cost_name, ranges[cost_name].minimum, ranges[cost_name].maximum, num)
 
 
 def unrestricted(space: Space) -> Space:

@@ -16,7 +16,6 @@ from nasray.loading import load_plan, parse_plan
 from nasray.models.supernets.base import supernet_of
 from nasray.spaces import NasrayError, OFAResNetSpace
 from nasray.spaces.buckets import Buckets
-from nasray.spaces.profile import profile_space
 from nasray.stages import check_stages, make_plan, planned_stages, resolve_recipes, write_recipes
 from nasray.stages.base import Site
 from nasray.training.folder import read_description
@@ -164,12 +163,11 @@ def test_progressive_shrinking_is_five_stages(content, tmp_path, here, one_threa
     assert {20, 25, 35, 65} <= set(np.unique(drawn["expansions"]))
 
 
-def prune(folder, space):
+def prune(folder, space, cost):
     """A file of a pruning that forbids one width, by a filter with random weights."""
     folder.mkdir()
-    ends = profile_space(space).costs["gmacs"]
-    buckets = Buckets.equal("gmacs", ends.minimum, ends.maximum, 2)
-    PathFilter(space, buckets, FilterOptions(16, 1, 2)).save(folder / "filter.pt")
+    buckets = Buckets.spanning(space, "gmacs", 2, count=cost)
+    PathFilter(space, buckets, FilterOptions(16, 1, 2), cost=cost).save(folder / "filter.pt")
     operation = PrunedOperation((("c2.width", 80),), 0.0, 0.0, 0, "pruned")
     pruned = Pruned("gmacs", buckets.edges, (operation,), (-1e9, None), folder / "filter.pt", {})
     write_pruned(folder / "pruned.json", space, pruned)
@@ -178,10 +176,14 @@ def prune(folder, space):
 
 def test_paths_of_a_pruned_space_go_on_in_a_copy_of_the_run(content, tmp_path, here, log_lines, one_thread):
     space = OFAResNetSpace("tiny", image_hw=(64, 64))
-    site = site_in(tmp_path / "run", content(whole={}, first={"until": 0.2}))
-    inside = prune(site.run.path / "prune", space)  # as a stage of the run would leave it
-    stages = {"first": {"until": 0.2}, "supernet": {"continues": "first", "pruned": str(inside), "draw": "uniform"}}
-    site = site_in(site.run.path, content(**stages))
+    experiment = content(first={"until": 0.2}) | {"costs": "detector"}
+    plan = parse_plan(experiment, "x")
+    site = site_in(tmp_path / "run", experiment)
+    inside = prune(site.run.path / "prune", space, plan.parts.cost)  # as a stage of the run would leave it
+    experiment["stages"]["supernet"] = {
+        "kind": "train", "of": "supernet", "continues": "first", "pruned": str(inside), "draw": "uniform"
+    }  # fmt: skip
+    site = site_in(site.run.path, experiment)
     run_all(site, "first")
     kill_after(7, site, "supernet")
     text = (site.run.path / "supernet/recipe.yaml").read_text()
@@ -195,6 +197,7 @@ def test_paths_of_a_pruned_space_go_on_in_a_copy_of_the_run(content, tmp_path, h
     description = read_description(moved / "supernet")
     paths = make_paths(description.recipe, description)
     rows = np.stack([paths.draw(step) for step in range(300)])
+    assert np.array_equal(paths.filter.cost(rows)["gmacs"], plan.parts.cost(rows)["gmacs"])
     column = [gene.name for gene in space.genes].index("c2.width")
     assert set(rows[:, column]) == {65, 100}
     assert all(line["acceptance"] == 1 for line in log_lines(moved / "supernet"))

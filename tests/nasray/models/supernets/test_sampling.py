@@ -141,7 +141,7 @@ def test_buckets_that_a_restriction_empties_are_left_out():
     assert sampler.buckets == BucketPaths(tiny).buckets
     assert sampler.inhabited == [0]
     assert space.is_valid(draws(sampler, 50)).all()
-    with pytest.raises(NasrayError, match="no cost 'seconds'"):
+    with pytest.raises(NasrayError, match="buckets of seconds: space 'ofa-resnet' does not have that cost"):
         BucketPaths(tiny, cost_name="seconds")
 
 
