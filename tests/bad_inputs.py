@@ -73,6 +73,8 @@ def _bad_values(kind: Any) -> tuple[str, ...]:
         return "nonsense", "", "[]"
     if get_origin(kind) is tuple:
         return LISTS
+    if get_origin(kind) is dict:
+        return VALUES[dict[str, Any]]
     return VALUES[kind]
 
 

@@ -44,6 +44,7 @@ TESTED_ELSEWHERE = {
     "nasray/export_check.py": "tests/nasray/test_detector_export.py",
     "nasray/models/detectors/base.py": "tests/nasray/models/detectors/test_conformance.py",
     "nasray/models/supernets/base.py": "tests/nasray/models/supernets/test_testing.py",
+    "nasray/recipe_options.py": "tests/nasray/test_recipe.py",
     "nasray/scores/borders.py": "tests/nasray/scores/test_entropy.py",
     "nasray/stages/base.py": "tests/nasray/stages/test_run.py",
     "nasray/training/recording.py": "tests/nasray/training/test_loop.py",

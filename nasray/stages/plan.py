@@ -147,9 +147,7 @@ def _without_option(stage: str, options: PartOptions, reference: Reference) -> P
     known = keywords(options.registry.part(options.part_name), options.registry.given)
     if option not in known or known[option].default is not None:
         leave = "Set " if stage == SEARCH else f"Leave {stage} out too, or set "
-        raise NasrayError(
-            f"--without {dropped}: {key} refers to it. {leave}--{key} to another one"
-        )
+        raise NasrayError(f"--without {dropped}: {key} refers to it. {leave}--{key} to another one")
     say(f"{key} was {dropped}: left out")
     changed: PartOptions = dataclasses.replace(cast(Any, options), **{option: None})
     return changed
