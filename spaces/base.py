@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 Population = NDArray[np.int64]
 Mask = NDArray[np.bool_]
+Settings = Mapping[tuple[int, ...], Population]  # (K, C) settings by the C columns of a group
 Costs = dict[str, NDArray[np.float64]]
 MAX_TRIES = 200_000
 """Random architectures that `Space.sample_within` draws at most."""
@@ -211,9 +212,8 @@ class Space(ABC):
     ) -> Population:
         """Return (K, G) valid rows within a budget, distributed as `sample`'s are, in the order drawn; K <= num.
 
-        By default samples that are over the budget are thrown away, and `max_tries` bounds how many are drawn: K is
-        less than `num` where they do not suffice, and 0 where none of them is within the budget. A space that can draw
-        within bounds directly overrides it.
+        Samples that are over the budget are thrown away, and `max_tries` bounds how many are drawn: K is less than
+        `num` where they do not suffice, and 0 where none of them is within the budget.
 
         Args:
             num: Number of rows to return.
@@ -231,7 +231,7 @@ class Space(ABC):
         num: int,
         budget: Budget,
         rng: np.random.Generator,
-        allowed: Mapping[tuple[int, ...], Population] | None = None,
+        allowed: Settings | None = None,
         surcharge: Surcharge | None = None,
     ) -> Population | None:
         """Return (num, G) valid rows, distributed as `sample`'s are, of a small set that holds all within a budget.
@@ -247,6 +247,11 @@ class Space(ABC):
             surcharge: What is added to the space's own gmacs; nothing if left out.
         """
         del num, budget, rng, allowed, surcharge
+        return None
+
+    def count(self, budget: Budget, allowed: Settings | None = None, surcharge: Surcharge | None = None) -> int | None:
+        """Return the exact number of rows within a budget, as `sample_near` has it; by default None: not known."""
+        del budget, allowed, surcharge
         return None
 
     def mutate(self, population: Population, rng: np.random.Generator) -> Population:

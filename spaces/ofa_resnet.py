@@ -18,7 +18,6 @@ Shapes: N architectures; G genes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import cached_property
 from typing import Any, Literal
 
@@ -26,8 +25,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nasray.spaces.architecture import Architecture
-from nasray.spaces.base import Costs, Gene, Population, Space
+from nasray.spaces.base import Costs, Gene, Population, Settings, Space
 from nasray.spaces.budget import Budget
+from nasray.spaces.chains import MAX_COUNT, Chain
 from nasray.spaces.groups import group_settings
 from nasray.spaces.layers import LayerTable
 from nasray.spaces.ofa_layers import (
@@ -152,22 +152,35 @@ class OFAResNetSpace(Space):
         num: int,
         budget: Budget,
         rng: np.random.Generator,
-        allowed: Mapping[tuple[int, ...], Population] | None = None,
+        allowed: Settings | None = None,
         surcharge: Surcharge | None = None,
     ) -> Population | None:
         """See `Space.sample_near`; gmacs are met by counting, so that a rare window is as quick as any."""
-        allowed, (constant, per_channel) = allowed or {}, surcharge or Surcharge()
-        low, high = (bound * 1e9 - constant for bound in _bounds(budget))
-        if "gmacs" not in budget.names or not set(allowed) <= set(self.groups):
+        if "gmacs" not in budget.names or not set(allowed or {}) <= set(self.groups):
             return None
+        settings, chain = self._chain(allowed or {}, surcharge or Surcharge())
+        low, high = (bound * 1e9 - (surcharge or Surcharge()).constant for bound in _bounds(budget))
+        places = chain.draw(num, low - 1, high + 1, rng)
+        return np.concatenate([part[place] for part, place in zip(settings, places.T, strict=True)], axis=1)
+
+    def count(self, budget: Budget, allowed: Settings | None = None, surcharge: Surcharge | None = None) -> int | None:
+        """See `Space.count`; of budgets on gmacs alone."""
+        if budget.names != ["gmacs"] or not set(allowed or {}) <= set(self.groups):
+            return None
+        _, chain = self._chain(allowed or {}, surcharge or Surcharge())
+        constant, (low, high) = (surcharge or Surcharge()).constant, _bounds(budget)
+        least = -_most_macs(-low) if low > 0 else 0
+        most = _most_macs(high) if np.isfinite(high) else MAX_COUNT
+        return chain.count(least - constant, most - constant)
+
+    def _chain(self, allowed: Settings, surcharge: Surcharge) -> tuple[list[Population], Chain]:
+        """Return the settings of the stem and of each stage, and their chain."""
         stem, *stages = self.groups[:STEM_COLUMNS], *self.groups[STEM_COLUMNS:]
         values = [allowed.get(group, np.asarray(self.genes[group[0]].values)[:, None]).ravel() for group in stem]
         grid = np.stack(np.meshgrid(*values, indexing="ij"), axis=-1).reshape(-1, STEM_COLUMNS)
         settings = [grid, *(allowed.get(group, own) for group, own in zip(stages, self._settings, strict=True))]
-        rest = tuple(per_channel.get(4 << index, 0) for index in range(len(stages)))
-        chain = chain_of(self.size, self.image_hw, tuple(part.tobytes() for part in settings), rest)
-        places = chain.draw(num, low - 1, high + 1, rng)
-        return np.concatenate([part[place] for part, place in zip(settings, places.T, strict=True)], axis=1)
+        rest = tuple(surcharge.per_channel.get(4 << index, 0) for index in range(len(stages)))
+        return settings, chain_of(self.size, self.image_hw, tuple(part.tobytes() for part in settings), rest)
 
     def mutate(self, population: Population, rng: np.random.Generator) -> Population:
         """Return (N, G) mutants: every gene is drawn anew with probability 0.1, and may be drawn as it was."""
@@ -279,6 +292,16 @@ class OFAResNetSpace(Space):
 def _bounds(budget: Budget) -> tuple[float, float]:
     """Return the least and the greatest gmacs within a budget."""
     return budget.lower.get("gmacs", 0.0), budget.upper.get("gmacs", np.inf)
+
+
+def _most_macs(gmacs: float) -> int:
+    """Return the most multiply-adds that are at most so many gmacs, once they are divided."""
+    most = round(gmacs * 1e9)
+    while most / 1e9 > gmacs:
+        most -= 1
+    while (most + 1) / 1e9 <= gmacs:
+        most += 1
+    return most
 
 
 def row_of(spec: dict[str, Any], size: Size) -> Ints:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nasray.spaces.architecture import Architecture
-from nasray.spaces.base import Costs, Gene, Mask, Population, Space, row_keys
+from nasray.spaces.base import Costs, Gene, Mask, Population, Settings, Space, row_keys
 from nasray.spaces.budget import Budget
 from nasray.spaces.errors import InfeasibleError, NasrayError
 from nasray.spaces.groups import MAX_SETTINGS, group_settings, merge_groups
@@ -222,15 +222,24 @@ class RestrictedSpace(Space):
         num: int,
         budget: Budget,
         rng: np.random.Generator,
-        allowed: Mapping[tuple[int, ...], Population] | None = None,
+        allowed: Settings | None = None,
         surcharge: Surcharge | None = None,
     ) -> Population | None:
         """See `Space.sample_near`; of the settings that are allowed, where all of them are listed."""
         del allowed
+        listed = self._listed
+        return None if listed is None else self.space.sample_near(num, budget, rng, listed, surcharge)
+
+    def count(self, budget: Budget, allowed: Settings | None = None, surcharge: Surcharge | None = None) -> int | None:
+        """See `Space.count`; of the settings that are allowed, where all of them are listed."""
+        del allowed
+        return None if self._listed is None else self.space.count(budget, self._listed, surcharge)
+
+    @property
+    def _listed(self) -> Settings | None:
+        """The allowed settings of every group that the restriction touches; None where one is too large."""
         listed = {group: settings for group, settings in self._allowed_settings.items() if settings is not None}
-        if len(listed) < len(self._allowed_settings):
-            return None
-        return self.space.sample_near(num, budget, rng, listed, surcharge)
+        return listed if len(listed) == len(self._allowed_settings) else None
 
     def _found_settings(self, rows: Population, group: tuple[int, ...], rng: np.random.Generator) -> Population:
         """Return (N, C) allowed settings of a group, from samples of the space, beginning with the rows themselves."""

@@ -71,6 +71,18 @@ def draw_within(
     return np.concatenate(found)
 
 
+def count_within(space: Space, budget: Budget, cost: CostFunction | None = None) -> int | None:
+    """Return the exact number of architectures within a budget; None where the space cannot count them.
+
+    Args:
+        space: Space.
+        budget: Bounds on costs.
+        cost: Function that returns them; the space's own if left out.
+    """
+    surcharge = surcharge_of(space, cost)
+    return None if surcharge is None else space.count(budget, surcharge=surcharge)
+
+
 def is_surely_empty(space: Space, budget: Budget, cost: CostFunction | None = None) -> bool:
     """Return whether nothing is within a budget, as far as the space can count; False where it cannot.
 

@@ -21,6 +21,7 @@ from nasray.filters.filter import PathFilter
 from nasray.filters.pruned import Operation, PrunedOperation, State, Strategy, restricted
 from nasray.spaces import NasrayError, Population, Space
 from nasray.spaces.groups import group_settings
+from nasray.spaces.windows import count_within
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -114,9 +115,7 @@ def _has_paths(space: Space, path_filter: PathFilter, bucket: int) -> bool:
 
 def _random_paths(space: Space, path_filter: PathFilter, bucket: int, num: int, rng: np.random.Generator) -> Population:
     """Return up to `num` uniform paths of a bucket."""
-    is_own = path_filter.cost == path_filter.space.cost
-    budget = path_filter.buckets.budget(bucket)
-    return space.sample_within(num, budget, rng, cost=None if is_own else path_filter.cost)
+    return space.sample_within(num, path_filter.buckets.budget(bucket), rng, cost=path_filter.cost)
 
 
 def check_prunable(space: Space) -> None:
@@ -249,3 +248,10 @@ def acceptance(
 def _random_scores(space: Space, path_filter: PathFilter, bucket: int, num: int, seed: tuple[int, ...]) -> Floats:
     """Return the scores of up to `num` uniform paths of a bucket."""
     return path_filter(_random_paths(space, path_filter, bucket, num, np.random.default_rng(seed)))
+
+
+def settings_left(space: Space, path_filter: PathFilter) -> list[int] | None:
+    """Return the exact number of architectures of each bucket; None where the space cannot count them."""
+    buckets = path_filter.buckets
+    counts = [count_within(space, buckets.budget(bucket), path_filter.cost) for bucket in range(len(buckets))]
+    return None if None in counts else [count for count in counts if count is not None]

@@ -21,6 +21,7 @@ from nasray.filters.options import FilterOptions, FitOptions
 from nasray.filters.pruned import FILTER, described_space
 from nasray.options import make_part
 from nasray.parts import Parts
+from nasray.searchers.buckets import MAX_BUCKETS, NUM_BUCKETS
 from nasray.spaces import NasrayError, Population, Space
 from nasray.spaces.buckets import Buckets
 from nasray.spaces.ranges import Range
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 
 LOSS = "loss"
 """The metric that is the better the lower; of all others the higher is."""
-NUM_BUCKETS = 5
 
 
 class FitFilterStage(Stage):
@@ -42,8 +42,8 @@ class FitFilterStage(Stage):
         of: Stages or runs whose evaluated architectures it learns from; of one that several evaluated, the last counts.
         start: Stage or file of a path filter to go on from, with its network; a fresh one if left out.
         metric: What they are ranked by: loss, the lower the better, or any other, the higher the better.
-        cost: Cost in whose buckets they are ranked.
         num: Buckets, of equal width over the range of the cost in the space; as many as `start` has, or 5.
+        by: Cost in whose buckets they are ranked.
         network: What the network is; that of `start` if there is one.
         fit: How it is fitted.
         worst: Share of a bucket that is called its worst where precision and recall are measured.
@@ -60,14 +60,14 @@ class FitFilterStage(Stage):
         of: Annotated[tuple[str, ...], From("history")],
         start: Annotated[str, From("filter")] | None = None,
         metric: str = LOSS,
-        cost: str = "gmacs",
-        num: Annotated[int, Range(1, 1000)] | None = None,
+        num: Annotated[int, Range(1, MAX_BUCKETS)] | None = None,
+        by: str = "gmacs",
         network: FilterOptions | None = None,
         fit: FitOptions = FitOptions(),  # noqa: B008 (frozen)
         worst: Annotated[float, Range(0, 1)] = 0.25,
         threads: Threads = 1,
     ) -> None:
-        self.of, self.start, self.metric, self.cost = tuple(of), start, metric, cost
+        self.of, self.start, self.metric, self.by = tuple(of), start, metric, by
         self.num, self.network, self.options, self.worst, self.threads = num, network, fit, worst, threads
         self.parts, self.seed = parts, experiment.seed
         if not self.of:
@@ -106,7 +106,7 @@ class FitFilterStage(Stage):
     def plan(self, site: Site) -> Work:
         """See `Stage.plan`."""
         how = f"fitted further, {self.start}" if self.start else f"fitted to {self.metric}"
-        size = f"{self.num or NUM_BUCKETS} buckets of {self.cost}, " if not self.start else ""
+        size = f"{self.num or NUM_BUCKETS} buckets of {self.by}, " if not self.start else ""
         return Work(text=f"a path filter, {size}{how}, {counted(self.options.epochs, 'epoch')}")
 
     # ---- fitting --------------------------------------------------------------------------------------------------
@@ -132,7 +132,7 @@ class FitFilterStage(Stage):
         return path_filter
 
     def _buckets(self, num: int) -> Buckets:
-        return Buckets.spanning(self.parts.space, self.cost, num, count=self.parts.cost)
+        return Buckets.spanning(self.parts.space, self.by, num, count=self.parts.cost)
 
     def _begun(self, site: Site) -> PathFilter:
         """Return the filter that is to be fitted: a fresh one, or the one to go on from.

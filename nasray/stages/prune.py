@@ -98,7 +98,7 @@ class PruneStage(Stage):
 
     def _pruned(self, site: Site) -> Pruned:
         """Return the pruning, with what is known of it."""
-        from nasray.filters.pruning import acceptance, path_thresholds, prune_operations
+        from nasray.filters.pruning import acceptance, path_thresholds, prune_operations, settings_left
 
         path_filter, space = self._path_filter(site), self.parts.space
         operations = prune_operations(
@@ -121,15 +121,19 @@ class PruneStage(Stage):
             "samples": self.samples,
             "paths": self.paths,
             "draws": self.draws,
+            "settings": {"before": settings_left(space, path_filter), "left": settings_left(left, path_filter)},
             "acceptance": acceptance(left, path_filter, thresholds, num=self.draws, seed=self.seed),
         }
         return dataclasses.replace(pruned, thresholds=tuple(thresholds), measured=measured)
 
 
 def summary_of(pruned: Pruned) -> dict[str, Any]:
-    """Return the figures of a pruning that stages.json keeps: operations, acceptance."""
+    """Return the figures of a pruning that stages.json keeps: operations, settings of all buckets, acceptance."""
     states = [operation.state for operation in pruned.operations]
     found: dict[str, Any] = {"operations": len(states), "pruned": states.count("pruned")}
     found["spared"] = states.count("spared")
+    for name, counts in pruned.measured["settings"].items():
+        if counts is not None:
+            found[f"settings_{name}"] = sum(counts)
     shares = [row["value"] for row in pruned.measured["acceptance"] if row["value"] is not None]
     return {**found, "acceptance": sum(shares) / len(shares)} if shares else found

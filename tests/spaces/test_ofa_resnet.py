@@ -8,11 +8,12 @@ import pytest
 from scipy.stats import chisquare
 
 from nasray.spaces import Budget, OFAResNetSpace, RestrictedSpace
+from nasray.spaces.buckets import Buckets
 from nasray.spaces.ofa_layers import EXPANSIONS, WIDTHS
 from nasray.spaces.profile import list_rows
 from nasray.spaces.restricted import forbid_values
 from nasray.spaces.tokens import ABSENT
-from nasray.spaces.windows import Surcharge
+from nasray.spaces.windows import Surcharge, count_within
 
 SPACE = OFAResNetSpace()
 NETWORKS = [
@@ -104,6 +105,34 @@ def test_draws_within_a_window_are_uniform():
         assert chisquare(counts[inside]).pvalue > 0.01
 
 
+def test_windows_are_counted_exactly():
+    space = few_rows()
+    gmacs = space.cost(list_rows(space, 5_000))["gmacs"]
+    values = np.unique(gmacs)
+    assert len(values) > 100
+    for low, high in itertools.pairwise(values[:: len(values) // 20]):
+        below = float(np.nextafter(high, -np.inf))
+        for budget in (Budget({"gmacs": high}, {"gmacs": low}), Budget({"gmacs": below}, {"gmacs": low})):
+            assert space.count(budget) == budget.admits({"gmacs": gmacs}, len(gmacs)).sum()
+    assert space.count(Budget({"gmacs": values[5]})) == (gmacs <= values[5]).sum()
+    assert space.count(Budget(lower={"gmacs": values[5]})) == (gmacs >= values[5]).sum()
+    assert space.count(Budget({"gmacs": 0.0})) == 0
+    assert space.count(Budget({"gmacs": 9.0, "layers": 9.0})) is None
+
+
+def test_buckets_of_the_released_space_are_counted_exactly():
+    buckets = Buckets.spanning(SPACE, "gmacs", 5)
+    counts = [SPACE.count(buckets.budget(bucket)) for bucket in range(5)]
+    assert sum(counts) == SPACE.num_architectures == 2_458_914_796_962
+    rows = SPACE.sample(100_000, np.random.default_rng(0))
+    seen = np.bincount(buckets.of(SPACE.cost(rows)["gmacs"]), minlength=5)
+    assert chisquare(seen[:4], np.array(counts[:4]) / sum(counts[:4]) * seen[:4].sum()).pvalue > 0.01
+    pruned = RestrictedSpace(SPACE, forbid_values(SPACE, {"expand": [20, 35]}))
+    left = [pruned.count(buckets.budget(bucket)) for bucket in range(5)]
+    assert sum(left) == pruned.num_architectures
+    assert all(few <= many for few, many in zip(left, counts, strict=True))
+
+
 def test_rare_windows_are_drawn_directly():
     """The last fifth of the costs holds 13 of a million settings: rejection would find none."""
     costs = SPACE.cost(np.concatenate([row_of("00000", "000000", "0" * 18), row_of("22222", "222222", "2" * 18)]))
@@ -150,6 +179,7 @@ def test_draws_within_a_window_of_a_cost_with_a_surcharge_are_uniform():
         counts = np.bincount([number[row.tobytes()] for row in drawn], minlength=len(rows))
         assert counts.sum() == counts[inside].sum() == 20_000
         assert chisquare(counts[inside]).pvalue > 0.01
+        assert count_within(space, budget, cost) == len(inside)
 
 
 def test_tokens_are_widths_and_expansions_of_blocks():

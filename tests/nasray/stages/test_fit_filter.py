@@ -172,7 +172,7 @@ def test_mistakes_show_before_anything_is_written(sample, tmp_path):
             "dim is a multiple of 2 and of the 4 heads; got 10",
         ),
         (lambda: plan_of([folder], network={"dims": 8}), "no option 'dims'|unknown|dims"),
-        (lambda: plan_of([folder], cost="latency"), "does not have that cost"),
+        (lambda: plan_of([folder], by="latency"), "does not have that cost"),
         (lambda: plan_of([folder], metric="mAP"), "has no metric 'mAP'. It has: "),
         (lambda: plan_of([folder], space=other), "searched another space"),
         (lambda: plan_of([tmp_path / "nowhere"]), "is no run"),

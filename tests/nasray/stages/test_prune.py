@@ -22,7 +22,7 @@ STAGED = {"name": "basic", "image_hw": [64, 64], "max_depth": 3}
 def plan_of(folder, *, space=OFA_TINY, search=None, **options):
     """A run that fits a filter, prunes by it, and searches what is left."""
     fit = {"kind": "fit-filter", "of": [str(folder)], "num": 3, "network": {"dim": 16, "depth": 1, "heads": 2},
-           "fit": {"epochs": 5}}  # fmt: skip
+           "fit": {"epochs": 3}}  # fmt: skip
     prune = {"kind": "prune", "filter": "filter", "samples": 10, "draws": 400, **options}
     content = {
         "name": "prunes", "space": space, "searcher": {"name": "random"}, "evaluator": {"name": "synflow"},
@@ -56,6 +56,10 @@ def test_what_is_pruned_is_kept_with_its_filter(pruned):
     assert len(states) == len(space.operations()) == result["operations"]
     assert result["pruned"] == states.count("pruned") == len(found.forbidden) > 0.2 * len(states)
     path_filter = PathFilter.load(found.path_filter, space)
+    before, left = found.measured["settings"]["before"], found.measured["settings"]["left"]
+    assert sum(before) == result["settings_before"] == space.num_architectures
+    assert sum(left) == result["settings_left"] == found.restricted(space).num_architectures
+    assert all(0 < few <= many for few, many in zip(left, before, strict=True))
     fresh = acceptance(found.restricted(space), path_filter, found.thresholds, num=4_000, seed=99)
     for bucket, (row, own) in enumerate(zip(fresh, found.measured["acceptance"], strict=True)):
         assert own["low"] <= own["value"] <= own["high"]
