@@ -4,6 +4,7 @@ from nasray.spaces.architecture import Architecture
 from nasray.spaces.base import Costs, Gene, Population, Space, row_keys
 from nasray.spaces.budget import Budget, CostFunction
 from nasray.spaces.errors import InfeasibleError, NasrayError
+from nasray.spaces.fad import FADSpace
 from nasray.spaces.layers import LayerTable
 from nasray.spaces.ofa_resnet import OFAResNetSpace
 from nasray.spaces.restricted import Forbidden, RestrictedSpace, forbid_values
@@ -14,7 +15,15 @@ from nasray.spaces.tokens import Tokens
 
 SPACES: dict[str, type[Space]] = {
     space.family: space
-    for space in (BottleneckSpace, BasicSpace, InvertedSpace, InvertedGatedSpace, ShuffleNetSpace, OFAResNetSpace)
+    for space in (
+        BottleneckSpace,
+        BasicSpace,
+        InvertedSpace,
+        InvertedGatedSpace,
+        ShuffleNetSpace,
+        OFAResNetSpace,
+        FADSpace,
+    )
 }
 
 __all__ = [
@@ -25,6 +34,7 @@ __all__ = [
     "Budget",
     "CostFunction",
     "Costs",
+    "FADSpace",
     "Forbidden",
     "Gene",
     "InfeasibleError",

@@ -130,7 +130,7 @@ def _detector_cost(known: Any) -> None:
     published = [
         compare_published(one)
         for one in PUBLISHED_PARTS
-        if one.detector == known.detector and one.architecture in known.architecture
+        if (one.detector, one.head) == (known.detector, known.head) and one.architecture in known.architecture
         if (known.classes or NUM_CLASSES) == NUM_CLASSES and one.image_hw in (size, size[::-1])
     ]
     if known.json:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from nasray.architectures import has_layers, is_supernet, slots
+from nasray.architectures import compose, has_layers, is_supernet, slots
 from nasray.models import build
 from nasray.models.detectors import assemble_detector, build_detector
 from nasray.spaces import Architecture
@@ -45,6 +45,7 @@ class PublishedPart:
         convention: Convention, one of `CONVENTIONS`.
         gmacs: The figure.
         params_m: Published millions of parameters, where stated.
+        head: Named architecture in the slot for a head; None of the detector's own.
         source: Where it stands, and what meets it.
     """
 
@@ -57,6 +58,7 @@ class PublishedPart:
     gmacs: float
     source: str
     params_m: float | None = None
+    head: str | None = None
 
 
 _MSNAS = "MSNAS, Table 1, at 832x1280 with biases"
@@ -71,6 +73,17 @@ PUBLISHED_PARTS = (
         105.0,
         "FAD, section 4, at 1280x800; its scales are not counted",
         4.92,
+    ),
+    PublishedPart(
+        "FAD head",
+        "resnet50",
+        "fcos",
+        (800, 1280),
+        ("head",),
+        "gmacs_mmcv",
+        89.0,
+        "FAD, section 4, at 1280x800; its 4.1 M parameters are 4.17 M",
+        head="fad-paper",
     ),
     PublishedPart(
         "ResNet-18-FPN encoder and RPN",
@@ -266,7 +279,10 @@ def compare_published(published: PublishedPart) -> dict[str, Any]:
     """Return our figure beside a paper's: `gmacs`, `published_gmacs`, `difference` (relative), and so `params_m`."""
     from nasray.architectures import ARCHITECTURES
 
-    costs = detector_cost(published.detector, ARCHITECTURES[published.architecture], published.image_hw)
+    architecture = ARCHITECTURES[published.architecture]
+    if published.head is not None:
+        architecture = compose({"backbone": architecture, "head": ARCHITECTURES[published.head]})
+    costs = detector_cost(published.detector, architecture, published.image_hw)
     gmacs = sum(costs[part][published.convention] for part in published.parts)
     row: dict[str, Any] = {
         "name": published.name,
