@@ -146,8 +146,8 @@ def _check_fit(options: PartOptions, space: Space) -> None:
     if reason := why_unfit(EVALUATORS.part(options.part_name), space):
         others = [other for other in EVALUATORS if _is_fit(other, space)]
         raise NasrayError(
-            f"evaluator {options.part_name!r} {reason}; space {space.family!r} does not fit. Take one of "
-            f"{', '.join(others)}"
+            f"evaluator {options.part_name!r} {reason}; space {space.family!r} does not fit. "
+            f"{'Take one of ' + ', '.join(others) if others else 'There is none that does'}"
         )
 
 

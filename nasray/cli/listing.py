@@ -160,10 +160,13 @@ def _recipes() -> dict[str, str]:
 
 
 def _architectures() -> dict[str, str]:
-    from nasray.architectures import ARCHITECTURES, FAMILIES, layer_table
+    from nasray.architectures import ARCHITECTURES, FAMILIES, has_layers, layer_table, slot_of
 
     texts = {}
     for name, architecture in ARCHITECTURES.items():
+        if not has_layers(architecture):
+            texts[name] = f"{architecture.family}, a {slot_of(architecture)}; `nasray cost` counts it in a detector"
+            continue
         cost = {key: float(value[0]) for key, value in layer_table(architecture, (800, 1280)).cost().items()}
         texts[name] = (
             f"{architecture.family}, {cost['gmacs']:.1f} G at 800x1280, {cost['params_m']:.1f} M, "

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 
+from nasray.architectures import FAMILIES
 from nasray.devices import Device, Threads, choose_device, computing_threads
 from nasray.evaluators.seeding import generator_of
 from nasray.searchers import Metrics
@@ -43,6 +44,12 @@ class Proxy(ABC):
 
     def __post_init__(self) -> None:
         check_image_hw(self.image_hw)
+
+    @classmethod
+    def fits(cls, space: Space) -> str | None:
+        """Return why the score does not go with a space; None if it does."""
+        family = FAMILIES.get(space.family)
+        return None if family is None or family.slot == "backbone" else "scores backbones"
 
     def __call__(self, genes: Population) -> Metrics:
         """`score`."""

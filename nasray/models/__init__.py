@@ -46,6 +46,11 @@ def build(architecture: Architecture | str, **options: Any) -> nn.Module:
             )
         architecture = found
     family = family_of(architecture)
+    if family.slot == "head" and "in_channels" not in options:
+        raise NasrayError(
+            f"{architecture.family} {architecture.id} is a head: it is built for a detector. Name a backbone and a "
+            "detector beside it, such as --head NAME --detector fcos"
+        )
     spec = family.check(architecture.spec)
     check_size_to_build(architecture)
     module, _, name = family.network.partition(":")

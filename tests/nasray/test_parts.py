@@ -54,6 +54,8 @@ def test_what_a_part_says_about_a_space():
     message = "evaluator 'log-width' is defined for staged spaces; space 'shufflenet' does not fit. Take one of zen"
     with pytest.raises(NasrayError, match=message):
         parts(space={"name": "shufflenet"}, evaluator={"name": "log-width"})
+    with pytest.raises(NasrayError, match=r"'zen' scores backbones; space 'fad' does not fit\. There is none"):
+        parts(space={"name": "fad"}, evaluator={"name": "zen"})
 
 
 def test_defaults_are_written_out():
