@@ -61,6 +61,7 @@ def fit_filter(
         )
     tokens, buckets = path_filter.inputs(population)
     targets = torch.from_numpy(np.asarray(losses, dtype=np.float64))
+    groups = buckets if options.bounded else torch.zeros_like(buckets)
     network = path_filter.network.train()
     optimizer = torch.optim.Adam(network.parameters(), options.learning_rate, weight_decay=options.weight_decay)
     history, best = [], (math.inf, copy.deepcopy(network.state_dict()))
@@ -70,7 +71,7 @@ def fit_filter(
             batches = list(_batches(bucket, learned, options.batch_size, rng))
             for batch in batches:
                 loss = ranking_loss(
-                    network(tokens[batch], buckets[batch]), targets[batch], buckets[batch], margin=options.margin
+                    network(tokens[batch], buckets[batch]), targets[batch], groups[batch], margin=options.margin
                 )
                 optimizer.zero_grad()
                 loss.backward()
@@ -78,7 +79,7 @@ def fit_filter(
                 total += loss.item()
             with torch.inference_mode():
                 value = ranking_loss(
-                    network(tokens[held], buckets[held]), targets[held], buckets[held], margin=options.margin
+                    network(tokens[held], buckets[held]), targets[held], groups[held], margin=options.margin
                 ).item()
             history.append({"loss": total / len(batches), "holdout_loss": value})
             if value < best[0]:
@@ -130,23 +131,53 @@ def measure_filter(
         path_filter: Path filter.
         population: (N, G) rows.
         losses: (N,) their validation losses.
+        worst: See `measure_scores`.
+        thresholds: See `measure_scores`.
+
+    Returns:
+        For each bucket what `measure_scores` says of the filter's scores, and `costs`, the `kendall` of every cost.
+    """
+    bucket, costs = path_filter.bucket_of(population), path_filter.cost(population)
+    rows = measure_scores(
+        path_filter(population), bucket, losses, len(path_filter.buckets), worst=worst, thresholds=thresholds
+    )
+    for row in rows:
+        inside = bucket == row["bucket"]
+        row["costs"] = {name: _agreement(each[inside], losses[inside]) for name, each in costs.items()}
+    return rows
+
+
+def measure_scores(
+    scores: Floats,
+    bucket: Ints,
+    losses: Floats,
+    num_buckets: int,
+    *,
+    worst: float = 0.25,
+    thresholds: Floats | None = None,
+) -> list[dict[str, Any]]:
+    """Return how well scores rank architectures, bucket by bucket.
+
+    Args:
+        scores: (N,) scores, the higher the better.
+        bucket: (N,) bucket of each architecture.
+        losses: (N,) validation losses.
+        num_buckets: Number of buckets, K.
         worst: Share of a bucket that is called its worst.
         thresholds: (K,) scores of each bucket below which an architecture is taken for one of the worst, such as
             quantiles of an earlier sample; by default the quantiles of these scores themselves.
 
     Returns:
-        For each bucket `num`; `kendall` of scores and negative losses, as `rank_agreement` gives it; `costs`, the same
-        of every cost by itself; `precision`, the share of those taken for the worst that are; `recall`, the share of
-        the worst that are taken for it; each with `value`, `low` and `high` of a 95 % interval, all None where nothing
-        can be said; and `base_rate`, the share of the worst.
+        For each bucket `num`; `kendall` of scores and negative losses, as `rank_agreement` gives it; `precision`, the
+        share of those taken for the worst that are; `recall`, the share of the worst that are taken for it; each with
+        `value`, `low` and `high` of a 95 % interval, all None where nothing can be said; and `base_rate`, the share of
+        the worst.
     """
-    bucket, scores, costs = path_filter.bucket_of(population), path_filter(population), path_filter.cost(population)
     rows = []
-    for value in range(len(path_filter.buckets)):
+    for value in range(num_buckets):
         inside = bucket == value
         own, worth = scores[inside], losses[inside]
         row: dict[str, Any] = {"bucket": value, "num": int(inside.sum()), "kendall": _agreement(own, worth)}
-        row["costs"] = {name: _agreement(each[inside], worth) for name, each in costs.items()}
         num_worst = round(worst * len(own))
         is_worst = np.zeros(len(own), dtype=bool)
         is_worst[np.argsort(-worth, kind="stable")[:num_worst]] = True

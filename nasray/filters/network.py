@@ -35,6 +35,8 @@ class FilterNetwork(nn.Module):
         heads: Heads of their attention.
         literal_positions: Whether exponents of the positional encoding are divided by the number of positions, as
             Equation 3 has it, instead of by the dimensions.
+        condition: Whether the bucket's token says which bucket it is.
+        block_positions: Whether positions of blocks are encoded beside those of layers.
     """
 
     def __init__(
@@ -48,11 +50,16 @@ class FilterNetwork(nn.Module):
         depth: int = 3,
         heads: int = 4,
         literal_positions: bool = False,
+        condition: bool = True,
+        block_positions: bool = True,
     ) -> None:
         super().__init__()
+        self.condition = condition
         self.token = nn.Embedding(vocabulary, dim)
         self.bucket = nn.Embedding(num_buckets, dim)
-        positions = _encoded(layer, dim, literal_positions) + _encoded(block, dim, literal_positions)
+        positions = _encoded(layer, dim, literal_positions)
+        if block_positions:
+            positions = positions + _encoded(block, dim, literal_positions)
         self.register_buffer("positions", positions, persistent=False)
         one = nn.TransformerEncoderLayer(dim, heads, dim_feedforward=dim, dropout=0.0, batch_first=True)
         self.encoder = nn.TransformerEncoder(one, depth, enable_nested_tensor=False)
@@ -60,7 +67,7 @@ class FilterNetwork(nn.Module):
 
     def forward(self, tokens: Tensor, bucket: Tensor) -> Tensor:
         """Return the (N,) logits of (N, L) tokens in (N,) buckets; the higher, the better the architecture."""
-        condition = self.bucket(bucket)[:, None]
+        condition = self.bucket(bucket if self.condition else torch.zeros_like(bucket))[:, None]
         encoded: Tensor = self.encoder(torch.cat([condition, self.token(tokens) + self.positions], dim=1))
         logits: Tensor = self.head(encoded[:, 0])[:, 0]
         return logits

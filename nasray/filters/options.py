@@ -21,6 +21,8 @@ class FilterOptions:
         depth: Encoder layers.
         heads: Heads of their attention.
         literal_positions: Whether positions are encoded as Equation 3 of DetOFA literally says.
+        condition: Whether it knows the bucket (Table 2: "budget condition").
+        block_positions: Whether positions of blocks are encoded beside those of layers (Table 2).
 
     Raises:
         NasrayError: If the dimensions are no multiple of the heads and of 2.
@@ -30,6 +32,8 @@ class FilterOptions:
     depth: Annotated[int, Range(1, 100)] = 3
     heads: Annotated[int, Range(1, MAX_DIM)] = 4
     literal_positions: bool = False
+    condition: bool = True
+    block_positions: bool = True
 
     def __post_init__(self) -> None:
         if self.dim % self.heads or self.dim % 2:
@@ -47,6 +51,7 @@ class FitOptions:
         weight_decay: Decay of weights, added to their gradients.
         margin: Difference of scores beyond which a pair costs nothing.
         holdout: Share of each bucket by which the best epoch is chosen.
+        bounded: Whether pairs are of one bucket (Table 2: "FLOPs-bounded loss"); otherwise any two are one.
     """
 
     epochs: Annotated[int, Range(1, MAX_EPOCHS)] = 100
@@ -55,3 +60,4 @@ class FitOptions:
     weight_decay: Annotated[float, Range(0)] = 1e-4
     margin: Annotated[float, Range(above=0)] = 1.0
     holdout: Annotated[float, Range(0, 0.9)] = 0.2
+    bounded: bool = True

@@ -97,3 +97,18 @@ def test_too_few_architectures_and_losses_that_are_none_are_refused(problem):
         fit_filter(path_filter, rows[:3], losses[:3])
     with pytest.raises(NasrayError, match="1 losses are not finite"):
         fit_filter(path_filter, rows[:50], np.where(np.arange(50) == 3, np.nan, losses[:50]))
+
+
+def test_pairs_of_different_buckets_count_where_they_are_asked_for(problem):
+    """Where all of a bucket are equally good there is nothing to learn inside it."""
+    rows, _, buckets = problem
+    bucket = buckets.of(TINY.cost(rows)["gmacs"])
+    ends = np.concatenate([np.flatnonzero(bucket == value)[:60] for value in (1, 3)])
+    far = np.where(bucket[ends] == 1, 10.0, 0.0)  # inside a bucket all are equal
+    found = {}
+    for bounded in (True, False):
+        path_filter = PathFilter(TINY, buckets, SMALL)
+        fit_filter(path_filter, rows[ends], far, FitOptions(epochs=20, bounded=bounded))
+        scores = path_filter(rows[ends])
+        found[bounded] = scores[far == 0.0].mean() - scores[far == 10.0].mean()
+    assert found[False] > 1.0 > abs(found[True])

@@ -72,3 +72,15 @@ def test_buckets_condition_the_score_and_positions_count():
     literal = network(literal_positions=True).positions
     assert (literal.std(dim=0) < 1e-3).float().mean() > 0.8  # why it is not the default
     assert (net.positions.std(dim=0) < 1e-3).float().mean() < 0.5
+
+
+def test_settings_of_table_2():
+    """Without its condition the network does not know the bucket; without block positions it has those of layers."""
+    torch.manual_seed(0)
+    net = network(condition=False).eval()
+    tokens = torch.from_numpy(SPACE.tokens(SPACE.sample(6, np.random.default_rng(0))).ids)
+    low, high = (net(tokens, torch.full((6,), value)) for value in (0, 4))
+    assert torch.equal(low, high)
+    both, layers = network().positions, network(block_positions=False).positions
+    assert not torch.equal(both, layers)
+    assert torch.equal(layers[0, ::2], torch.zeros(64))  # sines of position 0
