@@ -7,9 +7,9 @@ experiment is planned: `nasray.loading` is the door for all that comes from outs
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, TypeAdapter
 
@@ -20,9 +20,11 @@ from nasray.counting import CountedOptions, Scope
 from nasray.evaluators import EVALUATORS
 from nasray.options import Chosen, ChosenEach, options_of
 from nasray.registry import SEARCHERS, SPACES, Registry
+from nasray.searchers.base import MAX_OVERSAMPLE
 from nasray.spaces import NasrayError
 from nasray.spaces.errors import did_you_mean
 from nasray.spaces.ranges import MAX_BATCH, MAX_CORES, MAX_IN_FLIGHT, MAX_RETRIES, shortened
+from nasray.spaces.references import From
 from nasray.validation import checked, validate
 from nasray.values import AboveZero, AtLeastZero, Name, Natural, Positive, Seed, Text, number, whole
 
@@ -83,6 +85,23 @@ class BudgetOptions:
     min_gmacs: AtLeastZero | None = None
     min_params_m: AtLeastZero | None = None
     min_layers: AtLeastZero | None = None
+
+
+@checked
+class PreselectOptions:
+    """A path filter that pre-selects what a searcher asks for.
+
+    Attributes:
+        filter: Stage or file of the path filter.
+        candidates: Candidates within the budget for each architecture asked for, of which the filter takes the best;
+            only those of one of its buckets, which cost about the same, compare.
+        references: Options whose values name stages or files, each with what is taken of them.
+    """
+
+    references: ClassVar[Mapping[str, From]] = {"filter": From("filter")}
+
+    filter: Text
+    candidates: Annotated[int, whole(1, MAX_OVERSAMPLE)] = 10
 
 
 @checked
@@ -147,6 +166,7 @@ class Experiment:
         evaluator: Evaluator of architectures.
         counted: Detector that `costs: detector` counts.
         budget: Bounds on costs.
+        preselect: Path filter that pre-selects what the searcher of the stage `search` asks for; none if left out.
         latency: Where and how latency_ms is measured.
         resources: Resources of a trial, and where it runs.
         stages: Stages of the run, in this order; the search alone if left out.
@@ -169,6 +189,7 @@ class Experiment:
     evaluator: Annotated[Any, EVALUATOR] = field(default_factory=EVALUATOR.make_default)
     counted: CountedOptions = field(default_factory=CountedOptions)
     budget: BudgetOptions = field(default_factory=BudgetOptions)
+    preselect: PreselectOptions | None = None
     latency: LatencyOptions = field(default_factory=LatencyOptions)
     resources: ResourceOptions = field(default_factory=ResourceOptions)
     stages: Annotated[dict[str, Any], ChosenEach(STAGES, RESERVED), AfterValidator(_at_least_search)] = field(

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nasray.cluster.progress import counted
 from nasray.cluster.resources import Resources
@@ -93,6 +94,7 @@ def make_parts(experiment: Experiment, space: Space | None = None, *, rows: Popu
         seed=experiment.seed,
         evaluations=experiment.evaluations,
         rows=rows,
+        **_preselection(experiment),
     )
     evaluator: Evaluator = make_part(experiment.evaluator, space=space, seed=experiment.seed)
     complete = dataclasses.replace(
@@ -103,6 +105,17 @@ def make_parts(experiment: Experiment, space: Space | None = None, *, rows: Popu
         searcher=dataclasses.replace(experiment.searcher, **searcher.options()),
     )
     return Parts(space, cost, searcher, evaluator, complete)
+
+
+def _preselection(experiment: Experiment) -> dict[str, Any]:
+    """Return what a searcher is given to pre-select by: a predictor that the run puts its path filter in place of."""
+    if experiment.preselect is None:
+        return {}
+    return {"predictor": _no_filter_yet, "oversample": experiment.preselect.candidates}
+
+
+def _no_filter_yet(population: Population) -> NDArray[np.float64]:
+    raise AssertionError(f"asked for guesses of {len(population)} architectures before the path filter was loaded")
 
 
 def make_budget(options: BudgetOptions) -> Budget:

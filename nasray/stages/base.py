@@ -201,8 +201,8 @@ class Stage(ABC):
 
     gives: ClassVar[frozenset[Output]] = frozenset()
 
-    def part_options(self) -> dict[str, PartOptions]:
-        """Return the options of the parts that it uses, by section."""
+    def part_options(self) -> dict[str, Any]:
+        """Return the options of the parts that it uses, by section; dataclasses that say what their `references` are."""
         return {}
 
     def recipe_name(self) -> str | None:
@@ -268,7 +268,7 @@ class Stage(ABC):
         return text_digest("\n".join(entry.architecture.text for entry in self.entries(site)))
 
 
-def references(options: PartOptions, prefix: str = "", *, keys: str = "") -> Iterator[Reference]:
+def references(options: Any, prefix: str = "", *, keys: str = "") -> Iterator[Reference]:
     """Return the references among the options of a part, `prefix` before their names and `keys` before their keys."""
     for name, mark in options.references.items():
         value = getattr(options, name) or ()

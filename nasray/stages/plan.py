@@ -14,7 +14,7 @@ from typing import Any, cast
 
 from nasray.cluster import Resources, RunFolder
 from nasray.cluster.progress import say
-from nasray.experiment import Experiment
+from nasray.experiment import Experiment, PreselectOptions
 from nasray.options import PartOptions, make_part
 from nasray.parts import Parts, make_parts, trial_resources
 from nasray.recipe import Recipe, load_recipe
@@ -73,7 +73,14 @@ def make_plan(experiment: Experiment) -> Plan:
     """
     parts = make_parts(experiment)
     experiment = _with_absolute_references(parts.experiment)
-    stages = {name: _make_stage(name, options, experiment, parts) for name, options in experiment.stages.items()}
+    others, parts_of_others = experiment, parts
+    if experiment.preselect is not None:  # of the search alone: its filter may be fitted on what other stages find
+        others = dataclasses.replace(experiment, preselect=None)
+        parts_of_others = make_parts(others, parts.space)
+    stages = {
+        name: _make_stage(name, options, *((experiment, parts) if name == SEARCH else (others, parts_of_others)))
+        for name, options in experiment.stages.items()
+    }
     found = {name: stage_references(name, experiment.stages[name], stage) for name, stage in stages.items()}
     search = stages.get(SEARCH)
     if not isinstance(search, SearchStage):
@@ -95,7 +102,7 @@ def _make_stage(name: str, options: PartOptions, experiment: Experiment, parts: 
 def _with_absolute_references(experiment: Experiment) -> Experiment:
     """Return an experiment whose stages and parts name files by their absolute paths."""
 
-    def absolute(options: PartOptions) -> PartOptions:
+    def absolute(options: Any) -> Any:
         paths: dict[str, Any] = {}
         for reference in references(options):
             if (
@@ -107,14 +114,15 @@ def _with_absolute_references(experiment: Experiment) -> Experiment:
                 before = paths.get(reference.option, getattr(options, reference.option))
                 several = not isinstance(before, str)
                 paths[reference.option] = tuple(path if item == given else item for item in before) if several else path
-        parts = {name: absolute(value) for name, value in vars(options).items() if isinstance(value, PartOptions)}
-        changed: PartOptions = dataclasses.replace(cast(Any, options), **paths, **parts)
-        return changed
+        kinds = (PartOptions, PreselectOptions)
+        parts = {name: absolute(value) for name, value in vars(options).items() if isinstance(value, kinds)}
+        return dataclasses.replace(options, **paths, **parts)
 
     return dataclasses.replace(
         experiment,
         searcher=absolute(experiment.searcher),
         evaluator=absolute(experiment.evaluator),
+        preselect=None if experiment.preselect is None else absolute(experiment.preselect),
         stages={name: absolute(options) for name, options in experiment.stages.items()},
     )
 
@@ -133,17 +141,23 @@ def without(plan: Plan, names: Sequence[str]) -> Plan:
                 f"--without: unknown stage {name!r}{did_you_mean(name, plan.stages)} There are: "
                 f"{', '.join(plan.stages)}"
             )
-    left = {name: options for name, options in plan.experiment.stages.items() if name not in names}
+    experiment = plan.experiment
+    left = {name: options for name, options in experiment.stages.items() if name not in names}
     for name in left:
         for reference in plan.references[name]:
-            if reference.is_of_stage(names):
+            if reference.is_of_stage(names) and reference.key == "preselect.filter":
+                say(f"preselect was by {reference.value}: left out")
+                experiment = dataclasses.replace(experiment, preselect=None)
+            elif reference.is_of_stage(names):
                 left[name] = _without_option(name, left[name], reference)
-    return make_plan(dataclasses.replace(plan.experiment, stages=left))
+    return make_plan(dataclasses.replace(experiment, stages=left))
 
 
 def _without_option(stage: str, options: PartOptions, reference: Reference) -> PartOptions:
     """Return the options of a stage without one that refers to a stage that is left out."""
     option, dropped, key = reference.option, reference.value, reference.key
+    if option == "preselect.filter":  # which must be given where there is a section
+        option, key = "preselect", key.rpartition(".")[0]
     known = keywords(options.registry.part(options.part_name), options.registry.given)
     if option not in known or known[option].default is not None:
         leave = "Set " if stage == SEARCH else f"Leave {stage} out too, or set "

@@ -16,12 +16,14 @@ from nasray.experiment import (
     SEARCHER,
     BudgetOptions,
     Experiment,
+    PreselectOptions,
     describe_experiment,
     parse_description,
 )
 from nasray.filters.pruned import read_pruned
 from nasray.options import PartOptions, make_part
 from nasray.parts import Parts, make_parts
+from nasray.searchers import Predictor
 from nasray.spaces import NasrayError, Population, Space
 from nasray.spaces.budget import cost_scope
 from nasray.spaces.ranges import MAX_BATCH, MAX_COUNT, MAX_IN_FLIGHT, Range, shortened
@@ -43,6 +45,8 @@ class SearchStage(Stage):
         budget: Bounds on costs.
         minimize: Costs to minimize beside maximizing the score.
         pruned: Stage that pruned the space, or its file: architectures with pruned operations are not searched.
+        preselect: Path filter that pre-selects what the searcher asks for; a stage of another name than `search` has
+            none if left out.
 
     Attributes:
         experiment: Experiment as this stage searches it, without the other stages.
@@ -64,6 +68,7 @@ class SearchStage(Stage):
         budget: BudgetOptions | None = None,
         minimize: tuple[str, ...] | None = None,
         pruned: Annotated[str, From("restriction")] | None = None,
+        preselect: PreselectOptions | None = None,
     ) -> None:
         given: dict[str, Any] = {
             "evaluations": evaluations,
@@ -73,6 +78,7 @@ class SearchStage(Stage):
             "evaluator": evaluator,
             "budget": budget,
             "minimize": minimize,
+            "preselect": preselect,
         }
         changes = {name: value for name, value in given.items() if value is not None}
         self.pruned = pruned
@@ -81,9 +87,11 @@ class SearchStage(Stage):
             self.parts = make_parts(self.experiment, parts.space)
             self.experiment = self.parts.experiment
 
-    def part_options(self) -> dict[str, PartOptions]:
+    def part_options(self) -> dict[str, Any]:
         """See `Stage.part_options`."""
-        return {"searcher": self.experiment.searcher, "evaluator": self.experiment.evaluator}
+        own = self.experiment
+        parts = {"searcher": own.searcher, "evaluator": own.evaluator, "preselect": own.preselect}
+        return {name: options for name, options in parts.items() if options is not None}
 
     def check(self, site: Site) -> None:
         """See `Stage.check`."""
@@ -105,6 +113,8 @@ class SearchStage(Stage):
             own = dataclasses.replace(self.experiment, evaluator=site.resolved(options))
             evaluator: Any = make_parts(own, self.parts.space).evaluator
             evaluator.check()
+        if own.preselect is not None and _refers_to_files(site, own.preselect):
+            self._path_filter(site, own.preselect)
 
     def is_done(self, site: Site) -> bool:
         """See `Stage.is_done`."""
@@ -113,6 +123,8 @@ class SearchStage(Stage):
     def run(self, site: Site) -> dict[str, Any]:
         """See `Stage.run`."""
         own, parts = self._resolved(site), self.parts_at(site)
+        if own.preselect is not None:
+            parts.searcher.predictor = self._path_filter(site, own.preselect)
         assert own.batch_size is not None
         assert own.in_flight is not None
         run = RunFolder(site.folder)
@@ -161,6 +173,11 @@ class SearchStage(Stage):
         path = site.file(self.pruned, "restriction")
         return read_pruned(path, space, cost=self.parts.cost).restricted(space)
 
+    def _path_filter(self, site: Site, options: PreselectOptions) -> Predictor:
+        from nasray.filters.filter import PathFilter
+
+        return PathFilter.load(site.file(options.filter, "filter"), self.parts.space, cost=self.parts.cost)
+
     def _resolved(self, site: Site) -> Experiment:
         """Return the experiment with paths in place of the stages that its parts refer to."""
         own = self.experiment
@@ -170,7 +187,7 @@ class SearchStage(Stage):
         return dataclasses.replace(own, searcher=searcher, evaluator=evaluator)
 
 
-def _refers_to_files(site: Site, options: PartOptions) -> bool:
+def _refers_to_files(site: Site, options: Any) -> bool:
     """Return whether a part refers to files alone; what stages give is not there before they ran."""
     found = list(references(options))
     return bool(found) and not any(reference.is_of_stage(site.stages) for reference in found)
