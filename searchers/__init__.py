@@ -7,6 +7,7 @@ from nasray.searchers.buckets import BucketEvolution, BucketSampling
 from nasray.searchers.coarse_to_fine import CoarseToFineEvolution
 from nasray.searchers.defaults import default_batches
 from nasray.searchers.evolution import Evolution
+from nasray.searchers.guided import GuidedEvolution
 from nasray.searchers.listed import Listed
 from nasray.searchers.optuna import OptunaGP, OptunaNSGA2, OptunaTPE
 from nasray.searchers.pareto import ParetoEvolution, crowding_distances, front_numbers, pareto_front, ranking
@@ -16,6 +17,7 @@ SEARCHERS: dict[str, type[Searcher]] = {
     "random": RandomSearch,
     "evolution": Evolution,
     "aging-evolution": AgingEvolution,
+    "guided-evolution": GuidedEvolution,
     "coarse-to-fine": CoarseToFineEvolution,
     "pareto-evolution": ParetoEvolution,
     "optuna-tpe": OptunaTPE,
@@ -34,6 +36,7 @@ __all__ = [
     "BucketSampling",
     "CoarseToFineEvolution",
     "Evolution",
+    "GuidedEvolution",
     "Listed",
     "Metrics",
     "Objective",

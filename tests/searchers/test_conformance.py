@@ -38,6 +38,7 @@ MAKE = {
     "random": SEARCHERS["random"],
     "evolution": partial(SEARCHERS["evolution"], population_size=8, mutation=0.5, crossover=0.3),
     "aging-evolution": partial(SEARCHERS["aging-evolution"], population_size=8, tournament=3),
+    "guided-evolution": partial(SEARCHERS["guided-evolution"], population_size=8, initial=6, refit=3, candidates=5),
     "coarse-to-fine": partial(SEARCHERS["coarse-to-fine"], population_size=8, fine_after=10, keep=4),
     "pareto-evolution": partial(SEARCHERS["pareto-evolution"], population_size=8),
     "optuna-tpe": SEARCHERS["optuna-tpe"],
@@ -74,7 +75,7 @@ def test_searcher(searcher, space):
         check(MAKE[searcher], SPACE[space], num)
 
 
-@pytest.mark.parametrize("searcher", [name for name in MAKE if not name.startswith("optuna")])
+@pytest.mark.parametrize("searcher", [name for name in MAKE if not name.startswith(("optuna", "guided"))])
 def test_searcher_with_a_predictor(searcher):
     for check in SEARCHER_CHECKS:
         check(partial(MAKE[searcher], predictor=toy_guesses, oversample=4), SPACE["toy"], 12)
