@@ -120,7 +120,8 @@ def _axis(gene: Gene) -> Floats | None:
         return None
     if gene.log:
         logs = log_table(len(gene.values) + 1)[1:]
-        return logs / logs[-1]
+        scaled: Floats = logs / logs[-1]
+        return scaled
     return np.arange(len(gene.values)) / (len(gene.values) - 1)
 
 

@@ -202,7 +202,7 @@ class Stage(ABC):
     gives: ClassVar[frozenset[Output]] = frozenset()
 
     def part_options(self) -> dict[str, Any]:
-        """Return the options of the parts that it uses, by section; dataclasses that say what their `references` are."""
+        """Return the options of the parts that it uses, by section: dataclasses with `references`."""
         return {}
 
     def recipe_name(self) -> str | None:
