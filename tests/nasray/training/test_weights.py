@@ -7,9 +7,10 @@ import torchvision
 from nasray.architectures import ARCHITECTURES, compose
 from nasray.checkpoint import Checkpoint, make_network
 from nasray.models.detectors import DETECTORS
+from nasray.models.supernets import build_supernet, supernet_architecture
 from nasray.options import options_of
 from nasray.recipe import Recipe
-from nasray.spaces import NasrayError
+from nasray.spaces import NasrayError, OFAResNetSpace
 from nasray.training.weights import check_fits, load_weights
 from tests.nasray.models.detectors.toys import HEAD, TWIN, toys  # noqa: F401
 
@@ -180,3 +181,61 @@ def test_a_head_goes_to_another_detector_and_backbone(tmp_path, toys):  # noqa: 
     wide = dataclasses.replace(RECIPE, detector=options_of(DETECTORS, "fcos", channels=32))
     with pytest.raises(NasrayError, match="its head has other shapes than the training's"):
         load(fresh(architecture, recipe=wide), tmp_path / "x.pt", architecture)
+
+
+# ---- once-for-all's released ResNet-50 ----------------------------------------------------------------------------
+
+
+def as_released(supernet):
+    """The state of a supernet's largest network under the names of once-for-all's `OFAResNets`."""
+    parts = [(f"input_stem.{place}", f"stem.{ours}") for place, ours in (("0", "0"), ("1.conv", "1.main"), ("2", "2"))]
+    number = 0
+    for level, stage in enumerate(supernet.network.stages):
+        for place, block in enumerate(stage):
+            ours = f"stages.{level}.{place}"
+            parts += [(f"blocks.{number}.conv{index + 1}", f"{ours}.main.{index}") for index in range(3)]
+            if len(block.shortcut):
+                parts.append((f"blocks.{number}.downsample", f"{ours}.shortcut.{len(block.shortcut) - 1}"))
+            number += 1
+    own, state = supernet.network.state_dict(), {}
+    for theirs, ours in parts:
+        state[f"{theirs}.conv.conv.weight"] = own[f"{ours}.0.weight"].clone()
+        for name in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked"):
+            state[f"{theirs}.bn.bn.{name}"] = own[f"{ours}.1.{name}"].clone()
+    assert len(state) == len(own)
+    channels = supernet.out_channels[-1]
+    return {**state, "classifier.linear.linear.weight": torch.zeros(1000, channels),
+            "classifier.linear.linear.bias": torch.zeros(1000)}  # fmt: skip
+
+
+@pytest.mark.parametrize("size", ["tiny", pytest.param("resnet50", marks=pytest.mark.slow)])
+def test_released_once_for_all_weights_are_read_by_order_and_shape(tmp_path, size):
+    space = OFAResNetSpace(size)
+    torch.manual_seed(1)
+    theirs = build_supernet(space)
+    for name, value in theirs.named_buffers():
+        if name.endswith(("mean", "var")):
+            value.uniform_(0.5, 1.5)
+    torch.save({"state_dict": as_released(theirs)}, tmp_path / "ofa_resnet50")
+    architecture = supernet_architecture(space)
+    ours = fresh(architecture)
+    message = load(ours, tmp_path / "ofa_resnet50", architecture)
+    assert message == f"backbone from {tmp_path}/ofa_resnet50, matched by order; 2 tensors at its end are not used"
+    assert equal(ours.backbone, theirs)
+
+
+def test_once_for_all_weights_of_another_order_or_width_are_refused(tmp_path):
+    space = OFAResNetSpace("tiny")
+    architecture, state = supernet_architecture(space), as_released(build_supernet(space))
+    ours = fresh(architecture)
+    before = {name: value.clone() for name, value in ours.state_dict().items()}
+    names = list(state)
+    first, second = (names.index(f"input_stem.{place}.conv.conv.weight") for place in ("0", "2"))
+    names[first], names[second] = names[second], names[first]
+    torch.save({name: state[name] for name in names}, tmp_path / "order.pth")
+    with pytest.raises(NasrayError, match=r"network.stem.0.0.weight is \d+x3x3x3, the file's input_stem.2.conv.conv.w"):
+        load(ours, tmp_path / "order.pth", architecture)
+    torch.save(as_released(build_supernet(OFAResNetSpace("laptop"))), tmp_path / "width.pth")
+    with pytest.raises(NasrayError, match=r"does not fit the backbone: network.*Choose weights of this backbone$"):
+        load(ours, tmp_path / "width.pth", architecture)
+    assert all(torch.equal(value, before[name]) for name, value in ours.state_dict().items())
