@@ -6,6 +6,7 @@ right rather than fast: training on CPUs with several workers equals that of one
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -39,9 +40,10 @@ class SyncedBatchNorm(nn.BatchNorm2d):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> SyncedBatchNorm:
         """Return a copy in the same group, which cannot be copied."""
-        twin = SyncedBatchNorm(self.num_features, group=self.group, **norm_options(self))
-        twin.load_state_dict(self.state_dict())
-        return twin.train(self.training)
+        twin = type(self).__new__(type(self))
+        memo[id(self)], memo[id(self.group)] = twin, self.group
+        twin.__dict__ = copy.deepcopy(self.__dict__, memo)
+        return twin
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to the same shape and dtype."""
@@ -58,7 +60,7 @@ def synchronized_batch_norm(norm: nn.BatchNorm2d, x: Tensor, group: Any) -> Tens
         x: Images of this worker; those of the others have as many channels.
         group: Workers; None for all.
     """
-    num, values = x.shape[1], x.float()
+    num, values = x.shape[1], x.to(torch.promote_types(x.dtype, torch.float32))
     count = values.numel() // num
     totals = _Sum.apply(torch.cat([values.sum(dim=(0, 2, 3)), values.new_tensor([count])]), group)
     total = totals[-1]

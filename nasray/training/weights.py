@@ -1,9 +1,9 @@
 """Pre-trained weights from a file: a checkpoint of nasray's, or a state dictionary of another program.
 
 State dictionaries are matched by name, or, where names differ, in order: every tensor of the backbone takes the next
-of the file, whose shape must be the same. So torchvision's ResNets and MobileNetV2 fit ours, and once-for-all's released ResNet-50
-the supernet of its space. What is left over at the
-file's end, such as a classifier, is not used.
+of the file, whose shape must be the same. So torchvision's ResNets and MobileNetV2 fit ours, and once-for-all's
+released ResNet-50 fits the supernet of its space. What is left over at the file's end, such as a classifier, is not
+used.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nasray.models.norms import FrozenBatchNorm, norm_options, synchronized_batch_norm, with_state_of
+from nasray.models.norms import FrozenBatchNorm, SyncedBatchNorm, norm_options, with_state_of
 from nasray.models.supernets.base import Supernet
 from nasray.spaces import Space
 
@@ -82,21 +82,8 @@ class FrozenElasticBatchNorm2d(ElasticBatchNorm2d, FrozenBatchNorm):
     """An `ElasticBatchNorm2d` whose statistics, scale and shift stay as they are."""
 
 
-class SyncedElasticBatchNorm2d(ElasticBatchNorm2d):
-    """An `ElasticBatchNorm2d` over the images of all workers, whose paths must be the same.
-
-    Args:
-        channels: As of `nn.BatchNorm2d`, like all other options.
-        group: Workers; all by default.
-    """
-
-    def __init__(self, channels: int, *, group: Any = None, **options: Any) -> None:
-        super().__init__(channels, **options)
-        self.group = group
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (B, C, H, W) to the same shape."""
-        return synchronized_batch_norm(self, x, self.group) if self.training else super().forward(x)
+class SyncedElasticBatchNorm2d(SyncedBatchNorm, ElasticBatchNorm2d):
+    """An `ElasticBatchNorm2d` over the images of all workers, whose paths must be the same."""
 
 
 class Skippable(nn.Module):

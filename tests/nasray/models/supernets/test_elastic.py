@@ -1,11 +1,13 @@
 import copy
+import multiprocessing
 
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import distributed, nn
+from torch.nn.parallel import DistributedDataParallel
 
-from nasray.models.norms import freeze, freeze_norms
+from nasray.models.norms import freeze, freeze_norms, synchronize_norms
 from nasray.models.supernets import build_supernet
 from nasray.models.supernets.elastic import ElasticBatchNorm2d, elastic
 from nasray.models.supernets.recalibration import kept_statistics, recalibrate
@@ -100,3 +102,44 @@ def test_paths_of_a_restricted_space_are_paths_of_the_supernet():
     assert sum(value.numel() for value in supernet.path_state(row).values()) == sum(
         value.numel() for value in supernet.network.state_dict().values()
     )
+
+
+def train_steps(folder, rank, world):
+    """Train the same paths with a share of the same images, in double precision, and save the state."""
+    torch.set_num_threads(1)
+    if world > 1:
+        distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=world)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        supernet = build_supernet(TINY).double().train()
+        images = torch.randn(3, 4, 3, 64, 64, dtype=torch.float64)
+    model = supernet
+    if world > 1:
+        synchronize_norms(supernet, torch.device("cpu"))
+        model = DistributedDataParallel(supernet, broadcast_buffers=False, find_unused_parameters=True)
+    optimizer = torch.optim.SGD(supernet.parameters(), lr=0.05, momentum=0.9, weight_decay=0.01)
+    for row, batch in zip(PATHS, images, strict=False):
+        supernet.set_path(row)
+        optimizer.zero_grad()
+        sum(x.square().mean() for x in model(batch.chunk(world)[rank]).values()).backward()
+        optimizer.step()
+    torch.save(copy.deepcopy(supernet).state_dict(), folder / f"{rank}-of-{world}.pt")
+
+
+def test_two_workers_are_one_with_both_batches(tmp_path):
+    fork = multiprocessing.get_context("fork")
+    for world in (1, 2):
+        workers = [fork.Process(target=train_steps, args=(tmp_path, rank, world)) for rank in range(world)]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join(120)
+            assert worker.exitcode == 0
+    alone, *both = (torch.load(tmp_path / name) for name in ("0-of-1.pt", "0-of-2.pt", "1-of-2.pt"))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        before = build_supernet(TINY).double().state_dict()
+    assert max((alone[name] - value).abs().max().item() for name, value in before.items()) > 0.01
+    for state in both:
+        for name, value in alone.items():
+            torch.testing.assert_close(state[name], value, rtol=0, atol=1e-9, msg=lambda text, n=name: f"{n}: {text}")
