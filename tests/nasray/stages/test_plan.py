@@ -1,5 +1,7 @@
 """Plans: references between stages, what is refused, what each stage takes and gives."""
 
+import dataclasses
+
 import pytest
 
 from nasray.loading import load_plan, parse_plan
@@ -74,5 +76,13 @@ def test_shipped_experiments_with_stages_load():
         assert winner_stages(loaded) == ["pretrain", "train"]
         assert "baselines" in loaded.stages
         assert resolve_recipes(loaded).keys() == loaded.stages.keys() - {"search"}
+    for name in ("detnas-300m", "detnas-laptop"):
+        plain, filtered = load_plan(name), load_plan(f"{name}-filtered")
+        assert list(filtered.stages)[2:5] == ["sample", "filter", "search"]
+        assert [reference.key for reference in filtered.references["search"]][-1] == "preselect.filter"
+        assert filtered.stages["sample"].parts.searcher.predictor is None
+        assert filtered.parts.searcher.oversample == 10
+        left = without(filtered, ["sample", "filter"]).experiment
+        assert dataclasses.replace(left, name=plain.experiment.name) == plain.experiment
     tiny = load_plan(TINY)
     check_stages(tiny, resolve_recipes(tiny), tiny.resources)
