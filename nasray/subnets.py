@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
@@ -30,7 +31,7 @@ from nasray.models.supernets.base import Supernet, supernet_of
 from nasray.models.supernets.recalibration import recalibrate, up_to_the_last_norm
 from nasray.recipe import PATH, Recipe
 from nasray.spaces import Architecture, Budget, NasrayError
-from nasray.stages import site_of
+from nasray.stages import SEARCH, site_of
 
 FOLDER = "subnets"
 """Folder of a run's subnets."""
@@ -160,6 +161,23 @@ def subnet(run: RunFolder, entry: Entry, to: Path) -> Checkpoint:
     return checkpoint
 
 
+def path_networks(run: RunFolder) -> tuple[Checkpoint, Callable[[Entry], nn.Module]]:
+    """Return the checkpoint of a run's supernet, and what takes the network of an entry's path out of it.
+
+    No data are opened: statistics of batch norms are those that the supernet's training left, which are no path's. For
+    what does not depend on values, such as latency; see `subnet` for a network that detects.
+
+    Raises:
+        NasrayError: If the run has no trained supernet.
+    """
+    evaluator = _evaluator(run)
+    described = Checkpoint.load(evaluator.supernet, shared=True)
+    network = described.network()
+    return described, lambda entry: extract_network(
+        network, evaluator.space.from_architecture(entry.architecture), described
+    )
+
+
 def trained_checkpoint(what: str | Path, budget: Budget | None = None) -> Path:
     """Return the file of the trained network that a user names, taken out of a supernet first where it must be.
 
@@ -208,7 +226,11 @@ def has_supernet(path: Path) -> bool:
     if not run.is_run():
         return False
     content = run.description().get("experiment")
-    evaluator = content.get("evaluator") if isinstance(content, dict) else None
+    if not isinstance(content, dict):
+        return False
+    stages = content.get("stages")
+    own = stages.get(SEARCH) if isinstance(stages, dict) else None  # what it leaves out is the experiment's
+    evaluator = (own.get("evaluator") if isinstance(own, dict) else None) or content.get("evaluator")
     return isinstance(evaluator, dict) and evaluator.get("name") == "path"
 
 

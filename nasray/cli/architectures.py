@@ -11,7 +11,9 @@ from nasray.cli.common import (
     CHECKPOINT,
     IMAGE_SIZE,
     WITHIN,
+    add_setting,
     command,
+    given_setting,
     number_text,
     print_json,
     print_table,
@@ -53,9 +55,7 @@ def add_commands(commands: Any) -> None:
     sub.add_argument("--image-size", type=image_hw, default="800x1280", help=f"{IMAGE_SIZE} (default 800x1280)")
     sub.add_argument("--detector", help="measure a whole detector of this name around the architecture")
     sub.add_argument("--head", help=f"architecture in the detector's slot for a head: {ARCHITECTURE}")
-    sub.add_argument("--batch-size", type=whole(1, 65_536), default=1, help="images in one pass (default 1)")
-    sub.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
-    sub.add_argument("--dtype", default="float32", choices=["float32", "float16", "bfloat16"])
+    add_setting(sub)
     sub.add_argument("--table", action="store_true", help="also predict it from the device's block table")
 
     text = "write a backbone as plain PyTorch source, or a trained detector as ONNX or an exported program"
@@ -196,7 +196,7 @@ def _latency(known: Any) -> None:
     size = known.image_size
     _check_head(known)
     budget = read_budget(known.overrides, known.declared)
-    setting = {"batch_size": known.batch_size, "device": known.device, "dtype": known.dtype}
+    setting = given_setting(known)
     Setting.here(size, **setting)  # refuses what this device cannot do before a network is built
     if budget.names and (known.detector or known.head):
         raise NasrayError(f"{budget} chooses among the best of a run; --detector and --head are for one of them alone")

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shlex
 import textwrap
 from collections.abc import Callable, Iterable
+from decimal import ROUND_CEILING, Context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nasray.cli.parsing import Parser
+from nasray.cli.parsing import Parser, whole
 from nasray.cluster.files import to_json
 from nasray.cluster.reading import shown
 from nasray.spaces import NasrayError
@@ -91,6 +93,19 @@ def check_device(name: str) -> None:
         choose_device(name)
 
 
+def add_setting(sub: Parser, before: str = "") -> None:
+    """Declare what a latency depends on beside the network and its images; `given_setting` returns what is given."""
+    sub.add_argument("--batch-size", type=whole(1, 65_536), help=f"{before}images in one pass (default 1)")
+    sub.add_argument("--device", choices=["auto", "cpu", "cuda"], help=f"{before}device (default auto)")
+    sub.add_argument("--dtype", choices=["float32", "float16", "bfloat16"], help=f"{before}data type (default float32)")
+
+
+def given_setting(known: Any) -> dict[str, Any]:
+    """Return the options of `add_setting` that are given, as keywords of `Setting.here`."""
+    given = {name: getattr(known, name) for name in ("batch_size", "device", "dtype")}
+    return {name: value for name, value in given.items() if value is not None}
+
+
 def print_options(value: Any, as_json: bool) -> None:
     """Print the options of a configuration: the name, the value now, and what it is."""
     from nasray.overrides import option_texts
@@ -125,6 +140,13 @@ def print_json(content: Any, *, indent: int | None = 1) -> None:
 def number_text(value: float | None, spec: str = ".3f") -> str:
     """Return a figure for a table; a dash for None and NaN, which mean that there is none."""
     return "-" if value is None or value != value else f"{value:{spec}}"
+
+
+def rounded_up(value: float | None, digits: int = 5) -> str:
+    """Return a cost for a table, rounded up, so that as a bound it admits what has it; a dash where there is none."""
+    if value is None or not math.isfinite(value):
+        return "-"
+    return f"{Context(prec=digits, rounding=ROUND_CEILING).create_decimal(repr(float(value))):.{digits}g}"
 
 
 def print_table(head: list[str], rows: list[list[str]], *, is_text: bool = False) -> None:

@@ -4,14 +4,31 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from nasray.cli.common import command, number_text, print_json, print_table
-from nasray.cli.parsing import read_budget, seed, whole
+from nasray.cli.common import (
+    IMAGE_SIZE,
+    add_setting,
+    command,
+    given_setting,
+    number_text,
+    print_json,
+    print_table,
+    rounded_up,
+)
+from nasray.cli.parsing import image_hw, read_budget, seed, whole
 from nasray.cluster.files import check_output
+from nasray.cluster.progress import counted
 from nasray.spaces import NasrayError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from nasray.cluster.leaders import Entry
+    from nasray.latency.front import FrontLatency
 
 
 def add_commands(commands: Any) -> None:
@@ -23,6 +40,11 @@ def add_commands(commands: Any) -> None:
     sub = command(commands, "front", _front, text, takes_overrides=True)
     sub.add_argument("folder", help="a run; with --budget.gmacs 20 (any cost, min_gmacs too) the best within it alone")
     sub.add_argument("--to", metavar="FILE.png", help="the picture; report/front.png of the run if left out")
+    text = "measure each of them on this device as it would be exported; what was measured before is taken"
+    sub.add_argument("--latency", action="store_true", help=text)
+    text = f"--latency: {IMAGE_SIZE} (default: that of an export, or of backbones the one of their costs)"
+    sub.add_argument("--image-size", type=image_hw, help=text)
+    add_setting(sub, "--latency: ")
 
     text = "is a run's winner better than random architectures and baselines, trained alike? Or: compare trainings"
     sub = command(commands, "compare", _compare, text, when_interrupted=_compare_hint)
@@ -87,30 +109,90 @@ def _front(known: Any) -> None:
 
     if known.to:
         check_output(known.to, [".png"])
+    setting = given_setting(known)
+    if (setting or known.image_size) and not known.latency:
+        name = "image-size" if known.image_size else next(iter(setting)).replace("_", "-")
+        raise NasrayError(f"--{name} is for --latency. Add --latency, or leave --{name} out")
     budget = read_budget(known.overrides, known.declared)
     run = RunFolder.open(known.folder)
     best, entries = run.read_best(), run.read_entries()
     objectives = [Objective(**objective) for objective in best["objectives"]]
     chosen = best_within(entries, budget) if budget.names else None
     shown = entries if chosen is None else [chosen]
+    latency, fast = None, None
+    if known.latency:
+        from nasray.latency.front import fast_front, measure_front
+
+        latency = measure_front(run, shown, known.image_size, **setting)
+        fast = fast_front(shown, objectives[0], latency)
+    is_front = len(objectives) > 1
     if known.json:
         about = {
             name: best.get(name) for name in ("objectives", "cost_scope", "evaluations", "finished", "ended_early")
         }
-        print_json({**about, "front" if len(objectives) > 1 else "best": [entry.to_json() for entry in shown]})
+        rows = [entry.to_json() for entry in shown]
+        if latency is not None and fast is not None:
+            about["latency"] = latency.to_json()
+            for row, is_fast in zip(rows, fast.tolist(), strict=True):
+                row |= {"latency": latency.rows[row["id"]], "on_latency_front": is_fast}
+        print_json({**about, "front" if is_front else "best": rows})
         return
-    names = list(shown[0].figures)
-    rows = [[entry.id, *(number_text(entry.figures[name], ".5g") for name in names)] for entry in shown]
-    print_table(["id", *names], rows)
+    print_table(*_front_table(shown, latency, fast))
+    print()
     if scope := _scope_text(best.get("cost_scope")):
-        print(f"\n{scope}")
+        print(f"{scope}, rounded up")
+    if latency is not None:
+        print(_latency_text(latency))
     if not best["finished"]:
         print("the search is not finished", file=sys.stderr)
     if chosen is not None:
         print_json(shown[0].to_json()["architecture"], indent=None)
+    elif is_front and (bounds := [one.name for one in objectives[1:] if one.name in entries[0].costs]):
+        entry = shown[len(shown) // 2]
+        words = [f"--budget.{name.replace('_', '-')} {rounded_up(entry.costs[name])}" for name in bounds]
+        print(
+            f"each is the best within its costs: nasray export {shlex.quote(known.folder)} {' '.join(words)} --to ..."
+        )
     if entries[0].costs:
         picture = Path(known.to) if known.to else run.path / "report" / "front.png"
-        _print_pictures(picture, lambda: front_plots(entries, objectives, chosen))
+        _print_pictures(picture, lambda: front_plots(entries, objectives, chosen, latency, fast))
+
+
+def _front_table(
+    shown: Sequence[Entry], latency: FrontLatency | None, fast: NDArray[np.bool_] | None
+) -> tuple[list[str], list[list[str]]]:
+    """Return head and rows; costs are rounded up, so that each row is within a budget of what it shows."""
+    metrics, costs = list(shown[0].metrics), list(shown[0].costs)
+    head = ["id", *metrics, *costs]
+    rows = [
+        [
+            entry.id,
+            *(number_text(entry.metrics[name], ".5g") for name in metrics),
+            *(rounded_up(entry.costs[name]) for name in costs),
+        ]
+        for entry in shown
+    ]
+    if latency is not None and fast is not None:
+        head += ["measured ms", "spread ms", "on its front"]
+        for row, entry, is_fast in zip(rows, shown, fast.tolist(), strict=True):
+            found = latency.rows[entry.id]
+            row += [f"{found['median_ms']:.4g}", f"{found['spread_ms']:.2g}", "yes" if is_fast else "-"]
+    return head, rows
+
+
+def _latency_text(latency: FrontLatency) -> str:
+    """Return what was measured, where, and where it is kept."""
+    setting, num = latency.setting, len(latency.rows)
+    size = "x".join(map(str, setting.image_hw))
+    text = (
+        f"measured ms: median of a pass of the {latency.what}, batch {setting.batch_size}, {size} pixels, "
+        f"{setting.dtype}, on {setting.device_name}"
+    )
+    if setting.threads:
+        text += f" with {counted(setting.threads, 'thread')}"
+    if latency.num_before:
+        text += f"\n{latency.num_before} of {num} were measured before; without {latency.path} all are measured again"
+    return text
 
 
 def _scope_text(scope: Any) -> str:

@@ -53,7 +53,7 @@ def table_error(
     predicted_ms = table.predict(layers)
     results = [
         measure(
-            _without_drawing(build, space.to_architecture(row)),
+            without_drawing(build, space.to_architecture(row)),
             setting.image_hw,
             batch_size=setting.batch_size,
             device=setting.device,
@@ -108,7 +108,7 @@ def measure_architecture(
 
     setting = Setting.here(image_hw, batch_size=batch_size, device=device, dtype=dtype)
     layers = layer_table(architecture, setting.image_hw) if with_table else None
-    network = _without_drawing(build, architecture)
+    network = without_drawing(build, architecture)
     result = measure(network, image_hw, batch_size=batch_size, device=setting.device, dtype=dtype)
     if layers is not None:
         table = LatencyTable.open(setting)
@@ -127,7 +127,7 @@ def measure_detector(detector: nn.Module, image_hw: tuple[int, int], **setting: 
     return {"scope": "detector", **measure(detector, image_hw, **setting)}
 
 
-def _without_drawing(build: Callable[[Architecture], nn.Module], architecture: Architecture) -> nn.Module:
+def without_drawing(build: Callable[[Architecture], nn.Module], architecture: Architecture) -> nn.Module:
     """Return the network, with the user's random state left as it was."""
     import torch
 

@@ -157,14 +157,7 @@ class RunData:
         if not finite.any():
             return np.full(len(self.points), np.nan)
         low, high = self.values[finite].min(axis=0), self.values[finite].max(axis=0)
-        scaled = np.where(finite[:, None], self.values - low, 0.0) / np.where(high > low, high - low, np.nan)
-        front, shares, start = np.empty((0, 2)), [], 0
-        for end in self.points:
-            known = np.concatenate([front, scaled[start:end]])
-            front, start = known[pareto_front(known)], end
-            front = np.unique(front, axis=0)[::-1]  # the first objective falls, the second rises
-            shares.append(float((front[:, 0] * np.diff(front[:, 1], prepend=0.0)).sum()))
-        return np.array(shares)
+        return box_shares(np.where(finite[:, None], self.values, low), self.points.tolist(), low, high)
 
     @cached_property
     def budget(self) -> Budget:
@@ -240,6 +233,25 @@ def read_run(folder: RunFolder, objectives: Sequence[Objective] | None = None) -
     for objective in run.objectives:
         run.column(objective.name)
     return run
+
+
+def box_shares(values: Floats, ends: Sequence[int], low: Floats, high: Floats) -> Floats:
+    """Return the share of a box that the front of the first points covers; NaN where the box has no width.
+
+    Args:
+        values: (N, 2) points, the larger the better, none beyond the box.
+        ends: How many of the first points each time, ascending.
+        low: (2,) worst corner of the box.
+        high: (2,) best corner.
+    """
+    scaled = (values - low) / np.where(high > low, high - low, np.nan)
+    front, shares, start = np.empty((0, 2)), [], 0
+    for end in ends:
+        known = np.concatenate([front, scaled[start:end]])
+        front, start = known[pareto_front(known)], end
+        front = np.unique(front, axis=0)[::-1]  # the first objective falls, the second rises
+        shares.append(float((front[:, 0] * np.diff(front[:, 1], prepend=0.0)).sum()))
+    return np.array(shares)
 
 
 def _joined(columns: list[dict[str, Floats]]) -> dict[str, Floats]:

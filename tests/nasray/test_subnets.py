@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 
@@ -10,9 +11,13 @@ from nasray import cli
 from nasray.checkpoint import Checkpoint, make_network
 from nasray.cluster import RunFolder
 from nasray.cluster.leaders import make_entry
+from nasray.data import EvaluationLoader, open_data
+from nasray.data.order import divide
 from nasray.evaluation import evaluate_checkpoint
 from nasray.evaluators import PathEvaluator
 from nasray.experiment import describe_experiment
+from nasray.export_check import detection_differences
+from nasray.latency import front
 from nasray.loading import parse_plan
 from nasray.models.detectors import DETECTORS
 from nasray.models.supernets import supernet_architecture
@@ -26,8 +31,8 @@ from nasray.recipe_options import (
     OptimizerOptions,
     ScheduleOptions,
 )
-from nasray.spaces import NasrayError, OFAResNetSpace, ShuffleNetSpace
-from nasray.subnets import extract_network, fingerprint, subnet, trained_checkpoint
+from nasray.spaces import Budget, NasrayError, OFAResNetSpace, ShuffleNetSpace
+from nasray.subnets import extract_network, fingerprint, has_supernet, subnet, trained_checkpoint
 from nasray.training.folder import Description
 from nasray.training.jobs import train_here
 from tests.nasray.models.supernets.toy import ToySpace, register
@@ -133,12 +138,9 @@ def costs_of(space, row):
     return {name: values[0] for name, values in space.cost(row[None]).items()}
 
 
-@pytest.fixture(scope="module")
-def searched(tmp_path_factory):
+def searched_run(folder, space, options):
     """A finished run with a supernet and no trained winner, as a search leaves it."""
-    folder = tmp_path_factory.mktemp("searched")
-    content = {"name": "n", "evaluations": 3, "batch_size": 1, "space": SPACE, "searcher": {"name": "random"}}
-    space = ShuffleNetSpace(stem_width=8, widths=(16, 24, 32, 48), depths=(1, 1, 1, 1))
+    content = {"name": "n", "evaluations": 3, "batch_size": 1, "space": options, "searcher": {"name": "random"}}
     train_here(DETECTION, folder / "supernet", supernet_architecture(space))
     weights = str(folder / "supernet" / "checkpoints" / "last.pt")
     content |= {"evaluator": {"name": "path", "images": 40, "supernet": weights}}
@@ -155,6 +157,18 @@ def searched(tmp_path_factory):
     run.write_best({"objectives": objectives, "evaluations": 3, "finished": True, "best": best})
     assert len(set(metrics["score"].tolist())) > 1
     return run
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory):
+    space = ShuffleNetSpace(stem_width=8, widths=(16, 24, 32, 48), depths=(1, 1, 1, 1))
+    return searched_run(tmp_path_factory.mktemp("searched"), space, SPACE)
+
+
+@pytest.fixture(scope="module")
+def elastic(tmp_path_factory):
+    options = {"name": "ofa-resnet", "size": "tiny", "image_hw": [64, 64]}
+    return searched_run(tmp_path_factory.mktemp("elastic"), OFAResNetSpace("tiny", image_hw=(64, 64)), options)
 
 
 def test_a_subnet_has_the_figures_of_the_search(searched, tmp_path):
@@ -235,6 +249,74 @@ def test_a_budget_chooses_another_of_the_best(searched, tmp_path, capsys):
         assert message in capsys.readouterr().err
     assert cli.main(["evaluate", str(searched.path / "best.json"), "--budget.gmacs", "1"]) == 2
     assert "a budget chooses among the best of a run" in capsys.readouterr().err
+
+
+def test_a_path_of_an_elastic_supernet_is_evaluated_by_its_budget(elastic, capsys):
+    entries = elastic.read_entries()
+    for entry in entries:  # budgets that only one of them, or a better one, meets
+        bound = ["--budget.gmacs", repr(entry.costs["gmacs"])]
+        wanted = next(one for one in entries if one.costs["gmacs"] <= entry.costs["gmacs"])
+        assert cli.main(["evaluate", str(elastic.path), "--split", "held", *bound, "--json"]) == 0
+        found = json.loads(capsys.readouterr().out)["coco"]
+        assert found["mAP"] == pytest.approx(wanted.metrics["score"], abs=1e-6)
+        assert found["AP50"] == pytest.approx(wanted.metrics["AP50"], abs=1e-6)
+
+
+def test_what_is_exported_of_an_elastic_supernet_finds_the_same(elastic, tmp_path, capsys):
+    bound = ["--budget.gmacs", repr(min(entry.costs["gmacs"] for entry in elastic.read_entries()))]
+    assert cli.main(["export", str(elastic.path), "--to", str(tmp_path / "backbone.py"), *bound, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["max_difference"] == 0
+    file = tmp_path / "model.onnx"
+    assert cli.main(["export", str(elastic.path), "--to", str(file), *bound, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["detections"] > 0
+    assert_onnx_finds_the_same(
+        file, Checkpoint.load(trained_checkpoint(elastic.path, Budget({"gmacs": float(bound[1])})))
+    )
+
+
+def assert_onnx_finds_the_same(file, checkpoint):
+    """On the images that the search looked at, by ONNX Runtime alone."""
+    session, detector = onnxruntime.InferenceSession(str(file)), checkpoint.detector()
+    recipe = checkpoint.recipe
+    whole = open_data(recipe.data).split("train")
+    _, held = divide(recipe.seed, len(whole), recipe.holdout)
+    num = 0
+    for batch in EvaluationLoader(whole.select(held[:8]), recipe.augmentation, batch_size=1, stride=detector.stride):
+        with torch.no_grad():
+            ours = [part[0] for part in detector(batch.images) if part is not None]
+        theirs = [torch.from_numpy(part)[0] for part in session.run(None, {"images": batch.images.float().numpy()})]
+        distances, score = detection_differences(ours, theirs)
+        assert score <= 1e-4
+        assert distances.numel() == 0 or float(distances.max()) <= 1e-3
+        num += len(distances)
+    assert num > 8
+
+
+def test_latency_is_that_of_the_networks_by_themselves(elastic, monkeypatch):
+    found = []
+
+    def measure(network, image_hw, **setting):
+        found.append((supernet_of(network), image_hw, sum(value.numel() for value in network.parameters())))
+        return {"median_ms": 1.0, "spread_ms": 0.1, "min_ms": 1.0, "fps": 1000.0, **setting}
+
+    monkeypatch.setattr(front, "measure", measure)
+    entries = elastic.read_entries()
+    result = front.measure_front(elastic, entries, device="cpu")
+    assert result.what == "detector fcos"
+    for entry, (supernet, image_hw, num) in zip(entries, found, strict=True):
+        alone = make_network(DETECTION, entry.architecture, 3)
+        assert (supernet, image_hw) == (None, (48, 64)), "of 480x640, resized as the recipe says"
+        assert num == sum(value.numel() for value in alone.parameters())
+
+
+def test_a_search_with_an_evaluator_of_its_own_has_a_supernet(tmp_path):
+    evaluators = {"entropy": {"name": "entropy"}, "path": {"name": "path", "supernet": "x"}}
+    for number, (top, own, wanted) in enumerate(
+        (("entropy", "path", True), ("path", "entropy", False), ("path", None, True), ("entropy", None, False))
+    ):
+        stage = {"kind": "search", "evaluator": own and evaluators[own]}
+        content = {"experiment": {"evaluator": evaluators[top], "stages": {"search": stage}}}
+        assert has_supernet(RunFolder.create(tmp_path / str(number), content).path) is wanted
 
 
 def test_held_images_are_those_of_a_training_that_held_some(searched, tmp_path):

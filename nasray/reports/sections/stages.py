@@ -7,6 +7,9 @@ from collections.abc import Callable
 from nasray.reports.pieces import duration, shortest_path, table
 from nasray.reports.section import Section, Subject
 from nasray.reports.sections.curves import curves, read_log
+from nasray.reports.sections.filter import filter_section
+from nasray.reports.sections.front import front_section
+from nasray.reports.sections.pruning import pruning_section
 from nasray.stages import read_records, stage_rows
 
 
@@ -38,5 +41,10 @@ def trained(subject: Subject, stage: str) -> list[Section]:
     return [Section("The winner's training", drawings=plots, note=note)] if plots else []
 
 
-BY_KIND: dict[str, tuple[Callable[[Subject, str], list[Section]], ...]] = {"train": (trained,)}
+BY_KIND: dict[str, tuple[Callable[[Subject, str], list[Section]], ...]] = {
+    "train": (trained,),
+    "search": (front_section,),
+    "fit-filter": (filter_section,),
+    "prune": (pruning_section,),
+}
 """Sections on a stage, by its kind."""

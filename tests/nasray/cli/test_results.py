@@ -9,6 +9,7 @@ import pytest
 
 from nasray.architectures import ARCHITECTURES
 from nasray.cli import main
+from nasray.cli.common import rounded_up
 from nasray.scores.ranking import rank_agreement
 from nasray.searchers import Objective, ParetoEvolution, RandomSearch
 from nasray.spaces import ShuffleNetSpace
@@ -70,6 +71,54 @@ def test_under_a_budget_it_is_the_best_entry_alone(front, capsys, tmp_path):
     assert "no such cost" in refused(capsys, "front", front.path, "--budget.price", 1)
     assert "needs a value" in refused(capsys, "front", front.path, "--budget.gmacs")
     assert "unrecognized option '--budgt.gmacs'" in refused(capsys, "front", front.path, "--budgt.gmacs", 3)
+
+
+def test_a_front_is_measured_on_this_device(front, capsys, monkeypatch):
+    def measure(network, image_hw, **setting):
+        num = sum(parameter.numel() for parameter in network.parameters())
+        return {"median_ms": num / 1e4, "spread_ms": 0.5, "min_ms": 1.0, "fps": 2.0, **setting}
+
+    monkeypatch.setattr("nasray.latency.front.measure", measure)
+    content = json.loads(printed(capsys, "front", front.path, "--latency", "--device", "cpu", "--json"))
+    rows = content["front"]
+    wanted = [row["costs"]["params_m"] * 100 for row in rows]
+    assert [row["latency"]["median_ms"] for row in rows] == pytest.approx(wanted)
+    assert rows[0]["on_latency_front"], "the best score is on every front"
+    assert (content["latency"]["what"], content["latency"]["image_hw"]) == ("backbone", [128, 128])
+    text = printed(capsys, "front", front.path, "--latency", "--device", "cpu", "--image-size", "96x64")
+    head, *lines = text.splitlines()
+    assert head.endswith("measured ms  spread ms  on its front")
+    assert [line.split()[-3:-1] for line in lines[: len(rows)]] == [
+        [f"{row['latency']['median_ms']:.4g}", "0.5"] for row in rows
+    ]
+    assert "of a pass of the backbone, batch 1, 96x64 pixels, float32, on" in text
+    assert str(front.path / "report" / "front-latency.png") in text
+    assert "measured before" not in text
+    text = printed(capsys, "front", front.path, "--latency", "--device", "cpu", "--image-size", "96x64")
+    assert f"{len(rows)} of {len(rows)} were measured before; without {front.path / 'latency'}" in text
+    assert "--image-size is for --latency" in refused(capsys, "front", front.path, "--image-size", "64x64")
+    assert "--batch-size is for --latency" in refused(capsys, "front", front.path, "--batch-size", 2)
+
+
+def test_the_costs_of_a_row_choose_it(front, capsys):
+    """As they are printed, that is rounded, and with the command that is printed for one of them."""
+    entries = front.read_entries()
+    text = printed(capsys, "front", front.path)
+    head = text.splitlines()[0].split()
+    for entry, line in zip(entries, text.splitlines()[1:], strict=False):
+        bound = line.split()[head.index("gmacs")]
+        found = json.loads(printed(capsys, "front", front.path, "--budget.gmacs", bound, "--json"))["front"]
+        assert [one["id"] for one in found] == [entry.id]
+    assert f"each is the best within its costs: nasray export {front.path} --budget.gmacs " in text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.4, "0.4"), (0.401231, "0.40124"), (0.40123, "0.40123"), (123456.2, "1.2346e+5"), (7.0, "7.0"), (None, "-")],
+)
+def test_costs_are_rounded_up(value, text):
+    assert rounded_up(value) == text
+    assert value is None or float(text) >= value
 
 
 def test_a_front_needs_no_matplotlib(front, capsys, monkeypatch):

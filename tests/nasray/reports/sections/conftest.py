@@ -7,6 +7,7 @@ from nasray.reports.data import read_run
 from nasray.reports.section import Subject
 from nasray.searchers import CoarseToFineEvolution, Evolution, Objective, ParetoEvolution
 from nasray.spaces import BottleneckSpace, Budget, ShuffleNetSpace
+from tests.nasray.reports import detofa as made
 from tests.nasray.reports.common import SCORE, write_run
 
 
@@ -37,3 +38,9 @@ def shufflenet(tmp_path_factory):
     searcher = Evolution(space, population_size=8, parents=4, initial=16, seed=0)
     folder = write_run(tmp_path_factory.mktemp("shufflenet") / "run", searcher, 64)
     return subject_of(folder, space)
+
+
+@pytest.fixture(scope="session")
+def detofa(tmp_path_factory):
+    path = tmp_path_factory.mktemp("detofa") / "run"
+    return subject_of(made.write_detofa_run(path), made.SPACE)

@@ -1,0 +1,172 @@
+"""Latency of the best architectures of a run, each measured on this device as it would be exported.
+
+Of a run whose architectures are paths of a supernet that is the whole network, such as a detector with the choice of
+detections, taken out of the supernet; of any other the architecture by itself. What was measured is kept in
+RUN/latency/, a file for each setting, so that an interrupted measurement goes on.
+
+Shapes: N entries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from typing_extensions import TypedDict
+
+from nasray.cluster import RunFolder, write_atomic
+from nasray.cluster.files import to_json
+from nasray.cluster.leaders import Entry
+from nasray.cluster.progress import ProgressLine
+from nasray.cluster.records import read_record
+from nasray.latency.architecture import without_drawing
+from nasray.latency.measuring import measure
+from nasray.latency.setting import Setting
+from nasray.searchers import Objective, pareto_front
+from nasray.spaces import NasrayError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+FOLDER = "latency"
+"""Folder of a run's measurements."""
+FORMAT = 1
+FIGURES = ("median_ms", "spread_ms", "min_ms", "fps")
+REMEDY = "Remove it: everything is measured again"
+
+
+class Measured(TypedDict):
+    """What is in a file of measurements."""
+
+    format: int
+    what: str
+    setting: dict[str, Any]
+    rows: dict[str, dict[str, float]]
+
+
+@dataclass(frozen=True)
+class FrontLatency:
+    """Measured latency of entries of best.json.
+
+    Attributes:
+        what: What was measured of each: "detector fcos", "backbone".
+        setting: Device, data type, batch and image size.
+        rows: By the id of an entry `median_ms`, `spread_ms`, `min_ms` and `fps`, as of `measure`.
+        path: File in which they are kept.
+        num_before: How many were measured by an earlier call.
+    """
+
+    what: str
+    setting: Setting
+    rows: Mapping[str, Mapping[str, float]]
+    path: Path
+    num_before: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Return all but the rows as a JSON-serializable dict."""
+        return {"what": self.what, **self.setting.description(), "file": str(self.path)}
+
+
+def measure_front(
+    run: RunFolder,
+    entries: Sequence[Entry],
+    image_hw: tuple[int, int] | None = None,
+    **setting: Any,
+) -> FrontLatency:
+    """Measure entries of a run's best.json one after the other, those alone that were not measured before.
+
+    Args:
+        run: Run.
+        entries: Entries.
+        image_hw: Height and width in pixels; by default the size that an export takes for its example, or of
+            architectures by themselves the one that their costs are counted at.
+        setting: `batch_size`, `device`, `dtype` of `Setting.here`.
+
+    Raises:
+        NasrayError: For what the device cannot do, a run whose supernet is not there, or a damaged file.
+    """
+    if image_hw is not None:
+        Setting.here(image_hw, **setting)  # refuses what this device cannot do before a network is built
+    what, own_hw, network_of = _deployed(run)
+    here = Setting.here(image_hw or own_hw, **setting)
+    path = run.path / FOLDER / f"{here.slug}.json"
+    rows = _read(path, what, here)
+    missing = [entry for entry in entries if entry.id not in rows]
+    progress = ProgressLine("latency", len(entries), done=len(entries) - len(missing))
+    for number, entry in enumerate(missing, start=len(entries) - len(missing) + 1):
+        result = measure(
+            network_of(entry),
+            here.image_hw,
+            batch_size=here.batch_size,
+            device=here.device,
+            dtype=here.dtype,
+        )
+        rows[entry.id] = {name: result[name] for name in FIGURES}
+        _write(path, {"format": FORMAT, "what": what, "setting": here.description(), "rows": rows})
+        progress.update(number, f"{entry.id} {result['median_ms']:.4g} ms", final=number == len(entries))
+    return FrontLatency(what, here, {entry.id: rows[entry.id] for entry in entries}, path, len(entries) - len(missing))
+
+
+def fast_front(entries: Sequence[Entry], objective: Objective, latency: FrontLatency) -> NDArray[np.bool_]:
+    """Return (N,) whether an entry is on the Pareto front of the objective and the latency.
+
+    Args:
+        entries: Entries.
+        objective: Objective, usually the score.
+        latency: Their latency.
+    """
+    values = [
+        [entry.figures[objective.name] * objective.sign, -latency.rows[entry.id]["median_ms"]] for entry in entries
+    ]
+    found = np.zeros(len(entries), dtype=bool)
+    found[pareto_front(np.array(values))] = True
+    return found
+
+
+def _deployed(run: RunFolder) -> tuple[str, tuple[int, int], Callable[[Entry], nn.Module]]:
+    """Return what is deployed of a run's architectures, the size of its images, and what makes the network of one."""
+    from nasray.subnets import has_supernet, path_networks
+
+    if has_supernet(run.path):
+        described, network_of = path_networks(run)
+        recipe = described.recipe
+        if recipe.task == "classification":
+            side = recipe.augmentation.square or 224
+            return "classifier", (side, side), network_of
+        from nasray.detector_export import evaluation_hw
+
+        return f"detector {recipe.detector.name}", evaluation_hw(described), network_of
+    from nasray.architectures import slots
+    from nasray.models import build
+
+    best = run.read_best()
+    size = (best.get("cost_scope") or {}).get("image_hw")
+    if size is None:
+        raise NasrayError(f"{run.path} counts no costs at an image size: give one with --image-size 800x1280")
+    scope = " and ".join(slots(run.read_entries()[0].architecture))
+    return scope, (int(size[0]), int(size[1])), lambda entry: without_drawing(build, entry.architecture)
+
+
+def _read(path: Path, what: str, setting: Setting) -> dict[str, dict[str, float]]:
+    """Return what is kept of a setting; nothing where something else was measured."""
+    if not path.is_file():
+        return {}
+    content = read_record(path, Measured, REMEDY)
+    if (content["format"], content["what"], content["setting"]) != (FORMAT, what, setting.description()):
+        return {}
+    if any(set(row) != set(FIGURES) for row in content["rows"].values()):
+        raise NasrayError(f"{path} is not as nasray wrote it: a row has other figures. {REMEDY}")
+    rows: dict[str, dict[str, float]] = content["rows"]
+    return rows
+
+
+def _write(path: Path, content: Measured) -> None:
+    try:
+        path.parent.mkdir(exist_ok=True)
+    except OSError as error:
+        raise NasrayError(f"cannot make {path.parent}: {error.strerror}. Check the permissions of the run") from error
+    write_atomic(path, to_json(content, indent=1).encode())
