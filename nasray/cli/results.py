@@ -150,9 +150,8 @@ def _front(known: Any) -> None:
     elif is_front and (bounds := [one.name for one in objectives[1:] if one.name in entries[0].costs]):
         entry = shown[len(shown) // 2]
         words = [f"--budget.{name.replace('_', '-')} {rounded_up(entry.costs[name])}" for name in bounds]
-        print(
-            f"each is the best within its costs: nasray export {shlex.quote(known.folder)} {' '.join(words)} --to ..."
-        )
+        words = ["nasray export", shlex.quote(known.folder), *words, "--to FILE"]
+        print(f"each is the best within its costs: {' '.join(words)}")
     if entries[0].costs:
         picture = Path(known.to) if known.to else run.path / "report" / "front.png"
         _print_pictures(picture, lambda: front_plots(entries, objectives, chosen, latency, fast))

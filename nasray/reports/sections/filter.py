@@ -17,10 +17,11 @@ from markupsafe import Markup
 
 from nasray.filters.pruned import FILTER
 from nasray.reports.data import finite_or_none
-from nasray.reports.figures import BLUE, COLORS, GREEN, INK, MUTED, ORANGE, Plot, label, ticks
+from nasray.reports.figures import BLUE, GREEN, INK, MUTED, ORANGE, Plot, label, ticks
 from nasray.reports.pieces import paragraph, table
 from nasray.reports.section import Section, Subject
 from nasray.reports.sections.bands import bucket_names, edge_texts
+from nasray.scores.ranking import MIN_NUM
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -46,21 +47,25 @@ def filter_section(subject: Subject, stage: str) -> list[Section]:
     if rows:
         parts.append(_table(path_filter, rows, bucket_names(path_filter.buckets)))
         worst = f"{100 * measured.get('worst', 0.25):g} %"
-        drawings = [
-            Plot(
-                f"{stage}-kendall",
-                f"Kendall's tau of the path filter {stage} and of costs, for each bucket",
-                partial(draw_kendall, rows=rows, edges=edges, x=_x_label(path_filter)),
-                "Of architectures that were held out; bars are 95 % intervals. A filter that is no better than a cost "
-                "by itself is of no use in that bucket.",
-            ),
+        x = f"{label(path_filter.buckets.cost)}, by bucket"
+        if any(row["kendall"] and row["kendall"]["value"] is not None for row in rows):
+            drawings.append(
+                Plot(
+                    f"{stage}-kendall",
+                    f"Kendall's tau of the path filter {stage} and of costs, for each bucket",
+                    partial(draw_kendall, rows=rows, edges=edges, x=x),
+                    "Of architectures that were held out; bars are 95 % intervals. A filter that is no better than a "
+                    "cost by itself is of no use in that bucket.",
+                )
+            )
+        drawings.append(
             Plot(
                 f"{stage}-worst",
                 f"precision and recall of the path filter {stage} for the worst {worst}, for each bucket",
-                partial(draw_worst, rows=rows, edges=edges, x=_x_label(path_filter)),
+                partial(draw_worst, rows=rows, edges=edges, x=x),
                 f"Of the worst {worst} of a bucket. Dashes are their share: the precision of chance.",
-            ),
-        ]
+            )
+        )
     if history := measured.get("history"):
         drawings.append(
             Plot(
@@ -88,13 +93,14 @@ def _summary(measured: Mapping[str, Any]) -> str:
         text += " was chosen, so these figures flatter a little"
     if left_out := measured.get("left_out"):
         text += f"; {left_out:,} more had no finite value"
-    return f"{text}. Scores of different buckets do not compare."
+    few = f"Kendall's tau is stated from {MIN_NUM} held out in a bucket on."
+    return f"{text}. Scores of different buckets do not compare. {few}"
 
 
 def _table(path_filter: PathFilter, rows: Sequence[Row], names: Sequence[str]) -> Markup:
-    costs = list(rows[0].get("costs", {}))
+    costs = _rivals(rows)
     head = ["bucket", label(path_filter.buckets.cost), "held out", "tau (95 %)"]
-    head += [f"tau of {label(name)}" for name in costs]
+    head += [f"of {name}" for name in costs]
     head += [*SHARES, "base rate"]
     cells = [
         [
@@ -109,6 +115,11 @@ def _table(path_filter: PathFilter, rows: Sequence[Row], names: Sequence[str]) -
         for row in rows
     ]
     return table(head, cells, text_columns=2)
+
+
+def _rivals(rows: Sequence[Row]) -> list[str]:
+    """Return the costs whose order is set beside that of the filter."""
+    return [name for name in ("gmacs", "params_m") if name in rows[0].get("costs", {})]
 
 
 def interval_text(found: Mapping[str, float | None] | None, *, short: bool = False) -> str:
@@ -129,20 +140,16 @@ def _finite(value: Any) -> Any:
     return finite_or_none(value) if isinstance(value, float) else value
 
 
-def _x_label(path_filter: PathFilter) -> str:
-    return f"{label(path_filter.buckets.cost)}, by bucket"
-
-
 # ---- drawings ----------------------------------------------------------------------------------------------------
 
 
 def draw_kendall(axes: Axes, *, rows: Sequence[Row], edges: Sequence[str], x: str) -> None:
     """Draw tau of the filter with its interval in each bucket, and that of every cost beside it."""
-    costs = list(rows[0].get("costs", {}))[: len(COLORS) - 1]
+    costs = _rivals(rows)
     series = [("path filter", [row["kendall"] for row in rows])]
     series += [(label(name), [row["costs"][name] for row in rows]) for name in costs]
     axes.axhline(0.0, color=MUTED, linewidth=0.8)
-    _draw_intervals(axes, series, (BLUE, ORANGE, GREEN, *COLORS[3:]))
+    _draw_intervals(axes, series, (BLUE, ORANGE, GREEN))
     _finish(axes, edges, x, "Kendall's tau")
 
 

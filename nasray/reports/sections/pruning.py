@@ -8,7 +8,7 @@ Shapes: P operations, K buckets.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -44,10 +44,8 @@ def pruning_section(subject: Subject, stage: str) -> list[Section]:
         f"{counted['spared']:,} were to be, and are spared, since something would have lost its last choice."
     )
     parts = [paragraph(text), _table(pruned, buckets)]
-    if strategy := pruned.measured.get("strategy"):
-        names = ("worst", "worst_per_bucket", "paths")
-        shares = [f"{name} {value:g}" for name in names if (value := pruned.measured.get(name)) is not None]
-        parts.insert(1, paragraph(f"Strategy {strategy}: {', '.join(shares)}."))
+    if how := _strategy(pruned.measured):
+        parts.insert(1, paragraph(how))
     grid = grid_of(pruned.operations)
     drawings = (
         Plot(
@@ -76,6 +74,20 @@ def pruning_section(subject: Subject, stage: str) -> list[Section]:
     }
     html = Markup("").join(parts)
     return [Section(f"Pruning by stage {stage}", html, drawings, {f"{stage}.pruning": figures})]
+
+
+def _strategy(measured: Mapping[str, Any]) -> str:
+    """Return how it was pruned, in words; nothing where the file does not say."""
+    if not {"strategy", "worst", "worst_per_bucket", "paths"} <= set(measured):
+        return ""
+    share = f"{100 * measured['worst_per_bucket']:g} % of each bucket"
+    text = {
+        "flops": f"a random {share} was to go",
+        "score-bucket": f"the worst {share} was to go",
+        "score-all": f"the worst {100 * (measured['worst'] or 0):g} % of all was to go, then the worst {share}",
+    }.get(measured["strategy"], "")
+    passed = f"Trainings pass over {100 * measured['paths']:g} % of the paths that are left in a bucket, the worst."
+    return f"Strategy {measured['strategy']}: {text}. {passed}"
 
 
 def _table(pruned: Pruned, buckets: Buckets) -> Markup:

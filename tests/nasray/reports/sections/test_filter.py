@@ -14,7 +14,8 @@ def test_the_page_says_what_the_filter_measured(detofa):
     for row in rows:
         assert interval_text(row["kendall"]) in section.html
         assert interval_text(row["recall"]) in section.html
-    assert [plot.name for plot in section.drawings] == ["filter-kendall", "filter-worst", "filter-fit"]
+    assert all(row["kendall"]["value"] is None for row in rows), "four of each bucket are too few to say"
+    assert [plot.name for plot in section.drawings] == ["filter-worst", "filter-fit"]
     for plot in section.drawings:
         plot.plot(Figure().add_subplot())
     assert filter_section(detofa, "chance") == []
@@ -28,7 +29,8 @@ def test_intervals_and_what_is_not_known():
 
 ROWS = [
     {"kendall": {"value": 0.5, "low": 0.25, "high": 0.75},
-     "costs": {"gmacs": {"value": -0.25, "low": None, "high": None}},
+     "costs": {"layers": {"value": 1.0, "low": None, "high": None},
+               "gmacs": {"value": -0.25, "low": None, "high": None}},
      "precision": {"value": 1.0, "low": 0.5, "high": 1.0}, "recall": {"value": 0.5, "low": 0.25, "high": 0.75},
      "base_rate": 0.25},
     {"kendall": None, "costs": {"gmacs": {"value": None, "low": None, "high": None}},

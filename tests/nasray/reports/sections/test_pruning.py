@@ -20,7 +20,8 @@ def test_the_page_says_what_was_pruned(detofa):
     assert figures["pruned"] + figures["kept"] + figures["spared"] == len(SPACE.operations())
     assert figures["pruned_operations"] == [dict(operation) for operation in pruned.forbidden]
     assert f"Of {len(SPACE.operations())} operations {counted['pruned']} are pruned" in section.html
-    assert "Strategy score-all: worst 0.1, worst_per_bucket 0.3, paths 0.25" in section.html
+    assert "Strategy score-all: the worst 10 % of all was to go, then the worst 30 % of each bucket." in section.html
+    assert "Trainings pass over 25 % of the paths that are left in a bucket" in section.html
     assert interval_text(figures["measured"]["acceptance"][1]) in section.html
     assert pruning_section(detofa, "filter") == []
 
