@@ -134,13 +134,13 @@ def front_section(subject: Subject, stage: str) -> list[Section]:
     rows = bucket_rows(buckets, points, front, chance, score) if buckets else []
     if buckets and rows:
         parts.append(_bucket_table(buckets, rows, score.name, len(chance) > 0))
+    names = (cost, score.name)
     plot = Plot(
         "front-buckets",
         f"{score.name} over {cost}: the front, what the search evaluated, and random architectures",
-        partial(draw_against_chance, points=points, front=front, chance=chance, names=(cost, score.name),
-                buckets=buckets),
+        partial(draw_against_chance, points=points, front=front, chance=chance, names=names, buckets=buckets),
         "Bands are buckets." if buckets else "",
-    )  # fmt: skip
+    )
     figures = {
         "cost": cost,
         "edges": list(buckets.edges) if buckets else None,
@@ -229,8 +229,8 @@ def _best(values: Floats, score: Objective) -> float | None:
 def _bucket_table(buckets: Buckets, rows: Sequence[dict[str, Any]], score: str, with_chance: bool) -> Markup:
     known = ["best", *(["random_mean", "random_sd", "random_best"] if with_chance else [])]
     columns = {name: numbers([np.nan if row[name] is None else row[name] for row in rows]) for name in known}
-    cells = [[name, f"{row['evaluated']:,}", f"{row['on_front']:,}"]
-             for name, row in zip(bucket_names(buckets), rows, strict=True)]  # fmt: skip
+    names = bucket_names(buckets)
+    cells = [[names[row["bucket"]], f"{row['evaluated']:,}", f"{row['on_front']:,}"] for row in rows]
     head = [label(buckets.cost), "evaluated", "on the front", f"best {score}"]
     for place, row in enumerate(cells):
         row.append(columns["best"][place])

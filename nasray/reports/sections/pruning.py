@@ -91,15 +91,25 @@ def _strategy(measured: Mapping[str, Any]) -> str:
 
 
 def _table(pruned: Pruned, buckets: Buckets) -> Markup:
-    """Return operations by state, the threshold of paths and what it lets pass, a row for each bucket."""
+    """Return operations by state, architectures left, the threshold of paths and what it lets pass, by bucket."""
     rows, accepted = [], pruned.measured.get("acceptance")
+    settings = pruned.measured.get("settings") or {}
+    before, left = settings.get("before"), settings.get("left")
     for bucket, (name, threshold) in enumerate(zip(bucket_names(buckets), pruned.thresholds, strict=True)):
         counted = Counter(one.state for one in pruned.operations if one.bucket == bucket)
         cells = [f"{counted.total():,}", *(f"{counted[state]:,}" for state in STATES)]
+        if before and left:
+            cells += [_count(before[bucket]), _count(left[bucket])]
         cells.append("–" if threshold is None else number(threshold))
         rows.append([str(bucket), name, *cells, *([interval_text(accepted[bucket])] if accepted else [])])
-    head = ["bucket", label(pruned.cost), "operations", *STATES, "threshold of paths"]
-    return table(head + (["share above it (95 %)"] if accepted else []), rows, text_columns=2)
+    head = ["bucket", label(pruned.cost), "operations", *STATES]
+    head += ["architectures", "left", "threshold"] if before and left else ["threshold"]
+    return table(head + (["above it (95 %)"] if accepted else []), rows, text_columns=2)
+
+
+def _count(num: int) -> str:
+    """Return a number of architectures, in full as far as that can be read."""
+    return f"{num:,}" if num < 10**7 else f"{num:.3g}"
 
 
 # ---- the map -----------------------------------------------------------------------------------------------------

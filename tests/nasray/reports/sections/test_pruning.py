@@ -23,6 +23,10 @@ def test_the_page_says_what_was_pruned(detofa):
     assert "Strategy score-all: the worst 10 % of all was to go, then the worst 30 % of each bucket." in section.html
     assert "Trainings pass over 25 % of the paths that are left in a bucket" in section.html
     assert interval_text(figures["measured"]["acceptance"][1]) in section.html
+    before, left = (figures["measured"]["settings"][name] for name in ("before", "left"))
+    assert sum(left) < sum(before)
+    for num in (*before, *left):
+        assert (f">{num:,}<" if num < 10**7 else f">{num:.3g}<") in section.html
     assert pruning_section(detofa, "filter") == []
 
 
