@@ -27,7 +27,7 @@ from nasray.models.supernets import UniformPaths, supernet_architecture
 from nasray.models.supernets.base import Supernet
 from nasray.recipe import Recipe, load_recipe
 from nasray.spaces import ShuffleNetSpace
-from nasray.training.loop import DTYPES
+from nasray.training.learner import DTYPES
 from nasray.training.optimizers import make_optimizer
 from nasray.values import read_image_hw
 

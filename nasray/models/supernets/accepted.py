@@ -20,16 +20,14 @@ from torch import distributed
 from nasray.counting import CountedOptions, cost_of_detector
 from nasray.filters.filter import PathFilter
 from nasray.filters.pruned import read_pruned
-from nasray.models.supernets.sampling import BucketPaths, GenePaths, IndependentPaths, UniformPaths
+from nasray.models.supernets.sampling import BLOCK, BlockPaths, BucketPaths, GenePaths, UniformPaths
 from nasray.spaces import CostFunction, Population, Space
 
-BLOCK = 256
-"""Steps whose paths are drawn together: the filter scores so many at a time about as fast as it can."""
 TRIES = 50
 """Paths that are drawn for one step at most; with three in four accepted, 1 in 10^30 steps has none."""
 
 
-class AcceptedPaths:
+class AcceptedPaths(BlockPaths):
     """Paths without pruned operations that the path filter does not score below the threshold of their bucket.
 
     Args:
@@ -62,32 +60,25 @@ class AcceptedPaths:
         self.filter = PathFilter.load(found.path_filter, space, cost=cost)
         self.space, self.seed = found.restricted(space), seed
         self.thresholds = np.array([-np.inf if value is None else value for value in found.thresholds])
-        self.sampler: IndependentPaths
+        self.sampler: UniformPaths | GenePaths | BucketPaths
         if draw == "buckets":
             self.sampler = BucketPaths(self.space, seed=seed, buckets=self.filter.buckets, measure=cost)
         else:
             self.sampler = (GenePaths if draw == "genes" else UniformPaths)(self.space, seed=seed)
-        self._number, self._rows, self._acceptance = -1, np.empty((0, space.num_genes), dtype=np.int64), 1.0
-
-    def draw(self, iteration: int) -> NDArray[np.int64]:
-        """Return the (G,) genes of the path of a step, counted from 0."""
-        self._load(iteration)
-        genes: NDArray[np.int64] = self._rows[iteration % BLOCK]
-        return genes
+        self._acceptance = 1.0
 
     def acceptance(self, iteration: int) -> float:
         """Return the share of the paths that were drawn for a block of steps, that of this one, which it has taken."""
-        self._load(iteration)
+        self.draw(iteration)
         return self._acceptance
 
-    def _load(self, iteration: int) -> None:
-        number = iteration // BLOCK
-        if number != self._number:
-            # Scores of different processors differ in their last digits; all workers train the paths of the first one.
-            self._rows, self._acceptance = _of_first_worker(self.block(number))
-            self._number = number
+    def block(self, number: int) -> Population:
+        """See `BlockPaths.block`; of several workers all call it at the same step."""
+        # Scores of different processors differ in their last digits; all workers train the paths of the first one.
+        rows, self._acceptance = _of_first_worker(self.accepted(number))
+        return rows
 
-    def block(self, number: int) -> tuple[Population, float]:
+    def accepted(self, number: int) -> tuple[Population, float]:
         """Return the (256, G) paths of a block of steps, and the share of all drawn ones that they are."""
         rng = np.random.default_rng([self.seed, 1, number])
         rows, best = self.sampler.rows(BLOCK, rng), np.full(BLOCK, -np.inf)

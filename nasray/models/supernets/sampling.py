@@ -23,6 +23,8 @@ from nasray.spaces.ranges import Range
 DETNAS_WINDOWS: tuple[tuple[float, float], ...] = tuple((low / 100, (low + 1) / 100) for low in range(29, 36))
 """Of `gmacs` of the small space's whole classifiers at 224x224 (`ShuffleNetSpace.classifier_cost`)."""
 
+BLOCK = 256
+"""Steps whose paths are drawn together where that is quicker."""
 PROBES = 20_000
 TRIES = 500
 """Paths that are drawn for one step at most until one lies in its window."""
@@ -101,7 +103,25 @@ class GenePaths(IndependentPaths):
         return rows
 
 
-class BucketPaths(IndependentPaths):
+class BlockPaths(ABC):
+    """Paths that are drawn for `BLOCK` steps at a time."""
+
+    _number, _rows = -1, np.empty((0, 0), dtype=np.int64)
+
+    def draw(self, iteration: int) -> NDArray[np.int64]:
+        """Return the (G,) genes of the path of a step, counted from 0."""
+        number, place = divmod(iteration, BLOCK)
+        if number != self._number:
+            self._rows, self._number = self.block(number), number
+        genes: NDArray[np.int64] = self._rows[place]
+        return genes
+
+    @abstractmethod
+    def block(self, number: int) -> Population:
+        """Return the (256, G) paths of a block of steps, a function of seed and number."""
+
+
+class BucketPaths(BlockPaths):
     """Within an interval of a cost, which is drawn anew in every step, every path with the same probability.
 
     The intervals are of equal width, from the least to the greatest cost of the space; of a restricted space those
@@ -129,8 +149,7 @@ class BucketPaths(IndependentPaths):
         buckets: Buckets | None = None,
         measure: CostFunction | None = None,
     ) -> None:
-        super().__init__(space, seed=seed)
-        self.measure = measure
+        self.space, self.seed, self.measure = space, seed, measure
         self.buckets = buckets or Buckets.spanning(space, cost_name, num)
         rng = np.random.default_rng([seed, 0])
         self.inhabited = [bucket for bucket in range(len(self.buckets)) if len(self._inside(bucket, 1, rng))]
@@ -147,6 +166,10 @@ class BucketPaths(IndependentPaths):
                     inside = self.space.sample(len(places), rng)
                 rows[places] = np.resize(inside, (len(places), self.space.num_genes))
         return rows
+
+    def block(self, number: int) -> Population:
+        """See `BlockPaths.block`."""
+        return self.rows(BLOCK, np.random.default_rng([self.seed, 1, number]))
 
     def _inside(self, bucket: int, num: int, rng: np.random.Generator) -> Population:
         return self.space.sample_within(num, self.buckets.budget(bucket), rng, cost=self.measure)

@@ -1,15 +1,21 @@
+import json
+import multiprocessing
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
+from torch import distributed
 
 from nasray.counting import CountedOptions, cost_of_detector
 from nasray.filters.filter import FilterOptions, PathFilter
 from nasray.filters.pruned import Pruned, forbidden_of, restricted, write_pruned
 from nasray.filters.pruning import path_thresholds, prune_operations
 from nasray.models.supernets import accepted
-from nasray.models.supernets.accepted import BLOCK, AcceptedPaths
+from nasray.models.supernets.accepted import AcceptedPaths
+from nasray.models.supernets.sampling import BLOCK
 from nasray.spaces import NasrayError, OFAResNetSpace, ShuffleNetSpace
 from nasray.spaces.buckets import Buckets
 from nasray.spaces.profile import profile_space
@@ -41,7 +47,7 @@ def pruned(tmp_path_factory):
 @pytest.mark.parametrize("draw", DRAWS)
 def test_paths_are_allowed_and_above_their_thresholds(pruned, draw):
     sampler = AcceptedPaths(TINY, pruned=pruned, draw=draw)
-    rows = np.concatenate([sampler.block(number)[0] for number in range(4)])
+    rows = np.concatenate([sampler.block(number) for number in range(4)])
     assert sampler.space.num_architectures < TINY.num_architectures
     assert sampler.space.is_valid(rows).all()
     assert (sampler.margins(rows) >= 0).all()
@@ -81,11 +87,11 @@ def test_in_vain_the_best_path_is_taken_that_is_allowed(pruned, monkeypatch):
     monkeypatch.setattr(accepted, "TRIES", 4)
     sampler = AcceptedPaths(TINY, pruned=pruned)
     sampler.thresholds = np.full(5, 1e9)
-    rows, share = sampler.block(0)
+    rows, share = sampler.accepted(0)
     assert share == 1 / 4
     assert sampler.space.is_valid(rows).all()
     monkeypatch.setattr(accepted, "TRIES", 1)
-    first, share = sampler.block(0)
+    first, share = sampler.accepted(0)
     assert share == 1
     assert (sampler.filter(rows) - sampler.filter(first)).mean() > 0
     assert (sampler.margins(rows) >= sampler.margins(first)).all()
@@ -95,7 +101,7 @@ def test_buckets_may_be_of_whole_detectors(tmp_path):
     cost = cost_of_detector(COUNTED, TINY)
     path = pruned_in(tmp_path, cost=cost)
     sampler = AcceptedPaths(TINY, pruned=path, counted=COUNTED)
-    rows, _ = sampler.block(0)
+    rows = sampler.block(0)
     assert (sampler.margins(rows) >= 0).all()
     assert np.array_equal(sampler.filter.bucket_of(rows), sampler.filter.buckets.of(cost(rows)["gmacs"]))
     with pytest.raises(NasrayError, match="counted needs detector and classes"):
@@ -107,3 +113,31 @@ def test_what_does_not_fit_is_refused(pruned, tmp_path):
         AcceptedPaths(ShuffleNetSpace("small"), pruned=pruned)
     with pytest.raises(NasrayError, match=r"none.json"):
         AcceptedPaths(TINY, pruned=str(tmp_path / "none.json"))
+
+
+def draw_in_a_worker(folder, files, rank):
+    distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    sampler = AcceptedPaths(TINY, pruned=files[rank])
+    paths = np.stack([sampler.draw(step) for step in (0, 1, 300)])
+    np.save(folder / f"{rank}.npy", paths)
+    own = np.stack([sampler.accepted(step // BLOCK)[0][step % BLOCK] for step in (0, 1, 300)])
+    np.save(folder / f"own-{rank}.npy", own)
+
+
+def test_workers_whose_scores_differ_train_the_paths_of_the_first(pruned, tmp_path):
+    """As scores do in their last digits on other processors; here the second one has other thresholds."""
+    shutil.copytree(Path(pruned).parent, tmp_path / "other")
+    content = json.loads(Path(pruned).read_text())
+    content["thresholds"] = [value + 0.1 for value in content["thresholds"]]
+    (tmp_path / "other" / "pruned.json").write_text(json.dumps(content))
+    files = (pruned, str(tmp_path / "other" / "pruned.json"))
+    fork = multiprocessing.get_context("fork")
+    workers = [fork.Process(target=draw_in_a_worker, args=(tmp_path, files, rank)) for rank in range(2)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(60)
+        assert worker.exitcode == 0
+    first, second, own = (np.load(tmp_path / f"{name}.npy") for name in ("0", "1", "own-1"))
+    assert np.array_equal(first, second)
+    assert not np.array_equal(second, own)
