@@ -118,6 +118,11 @@ class FADSpace(Space):
             the separable ones.
         image_hw: Height and width in pixels of the input for which costs are counted.
 
+    Attributes:
+        names: Names of the groups.
+        channels: Channels within edges, of each group.
+        places: Places in `TRANSFORMATIONS` of those to choose from.
+
     Raises:
         ValueError: for an option that is not allowed.
     """
@@ -148,12 +153,12 @@ class FADSpace(Space):
             check_whole("channels", width, 1, MAX_WIDTH) for width in (channels, class_channels or channels)[:groups]
         )
         self.image_hw = check_image_hw(image_hw)
-        self._operations, genes = SUBSETS[operations], []
+        self.places, genes = SUBSETS[operations], []
         for name in self.names:
             for node in range(NUM_NODES):
                 if node:
                     genes.append(Gene(f"{name}.{node}.inputs", PAIRS[node], ordered=False))
-                genes += [Gene(f"{name}.{node}.{edge}", self._operations, ordered=False) for edge in EDGES]
+                genes += [Gene(f"{name}.{node}.{edge}", self.places, ordered=False) for edge in EDGES]
         self.genes = tuple(genes)
 
     def network_options(self) -> dict[str, Any]:
@@ -166,13 +171,23 @@ class FADSpace(Space):
     def to_architecture(self, row: Ints) -> Architecture:
         """Return the architecture of one valid (G,) row."""
         groups = {}
-        for number, (name, channels) in enumerate(zip(self.names, self.channels, strict=True)):
-            values, nodes = iter(int(value) for value in row[self._columns(number)]), []
-            for node in range(NUM_NODES):
-                inputs = divmod(next(values), 10) if node else (0, 1)
-                nodes.append([[state, NAMES[next(values)]] for state in inputs])
+        for (name, edges), channels in zip(self.edges(row).items(), self.channels, strict=True):
+            nodes: list[list[list[Any]]] = [[] for _ in range(NUM_NODES)]
+            for (node, state), place in edges.items():
+                nodes[node].append([state, NAMES[place]])
             groups[name] = {"channels": channels, "nodes": nodes}
         return Architecture.create(self.family, {"cells": self.cells, "groups": groups})
+
+    def edges(self, row: Ints) -> dict[str, dict[tuple[int, int], int]]:
+        """Return of each group what stands on its six edges: the place of a transformation by node and state."""
+        found: dict[str, dict[tuple[int, int], int]] = {}
+        for number, name in enumerate(self.names):
+            values = iter(int(value) for value in row[self._columns(number)])
+            found[name] = {}
+            for node in range(NUM_NODES):
+                for state in divmod(next(values), 10) if node else (0, 1):
+                    found[name][node, state] = next(values)
+        return found
 
     def from_architecture(self, architecture: Architecture) -> Ints:
         """Return the (G,) row of an architecture; ValueError where it is not in this space."""
@@ -210,7 +225,7 @@ class FADSpace(Space):
             raise NasrayError(
                 f"scores are {len(self.names)} x {NUM_EDGES} x {len(NAMES)} finite numbers; got {scores.shape}"
             )
-        allowed = np.asarray(self._operations)
+        allowed = np.asarray(self.places)
         row: list[int] = []
         for group in scores:
             begin = 0
