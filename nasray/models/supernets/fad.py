@@ -269,7 +269,8 @@ class RelaxedHead(Supernet):
         for name, channels in zip(space.names, space.channels, strict=True):
             mixtures = [Mixture(channels, space.places, shared=shared, decouple=decouple) for _ in range(NUM_EDGES)]
             self.cells[name] = RelaxedCell([RelaxedEdge(width, channels, mixture) for mixture in mixtures], width)
-            self.alphas[name] = nn.Parameter(ALPHA_DEVIATION * torch.randn(NUM_EDGES, len(space.places) + 1))
+            self.alphas[name] = nn.Parameter(torch.empty(NUM_EDGES, len(space.places) + 1))
+            nn.init.normal_(self.alphas[name], std=ALPHA_DEVIATION)
         if "class" in self.cells:
             end = self.cells["class"].end
             assert isinstance(end, nn.Conv2d)
