@@ -158,6 +158,19 @@ def with_files(recipe: Recipe, place: Callable[[str], str]) -> Recipe:
     return dataclasses.replace(recipe, **moved)
 
 
+def of_one_path(recipe: Recipe) -> Recipe:
+    """Return the recipe of a supernet's training for a network of a single path."""
+    return dataclasses.replace(
+        recipe,
+        weights=recipe.weights or recipe.continues,
+        continues=None,
+        sort_channels=False,
+        paths=PATH.make_default(),
+        space=None,
+        within=None,
+    )
+
+
 def recipe_texts() -> dict[str, str]:
     """Name and a line about every recipe that comes with nasray; each has a tiny twin."""
     texts = {}
@@ -233,7 +246,7 @@ def tiny(recipe: Recipe) -> Recipe:
     short_sides = {max(round(factor * side / 8) * 8, 64) for side in augmentation.short_side}
     epochs = 6.0
     return dataclasses.replace(
-        recipe,
+        of_one_path(recipe),
         name=recipe.name + TINY,
         backbone="basic-tiny",
         data="shapes",
@@ -253,7 +266,6 @@ def tiny(recipe: Recipe) -> Recipe:
             square=(48 if is_classification else 128) if augmentation.square else None,
         ),
         classifier=dataclasses.replace(recipe.classifier, width=64),
-        paths=PATH.make_default(),
         optimizer=optimizer,
         loader=dataclasses.replace(recipe.loader, processes=0, cache=True),
         schedule=dataclasses.replace(

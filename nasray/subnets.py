@@ -29,7 +29,7 @@ from nasray.finding import find_within
 from nasray.loading import plan_of_run
 from nasray.models.supernets.base import Supernet, supernet_of
 from nasray.models.supernets.recalibration import recalibrate, up_to_the_last_norm
-from nasray.recipe import PATH, Recipe
+from nasray.recipe import Recipe, of_one_path
 from nasray.spaces import Architecture, Budget, NasrayError
 from nasray.stages import SEARCH, site_of
 
@@ -150,7 +150,7 @@ def subnet(run: RunFolder, entry: Entry, to: Path) -> Checkpoint:
     architecture = architecture_of_path(described.architecture, _supernet_in(loaded.network), row)
     checkpoint = dataclasses.replace(
         described,
-        recipe=dataclasses.replace(described.recipe, backbone=entry.id, paths=PATH.make_default()),
+        recipe=dataclasses.replace(of_one_path(described.recipe), backbone=entry.id),
         architecture=architecture,
         model={name: value.cpu() for name, value in network.state_dict().items()},
         metrics={},

@@ -1,9 +1,23 @@
 """Recipes that come with nasray, their tiny twins, and what the command line changes of them."""
 
+import dataclasses
+
 import pytest
 
 from nasray.architectures import ARCHITECTURES
-from nasray.recipe import RECIPE, is_recipe, load_recipe, override_recipe, override_workers, recipe_texts
+from nasray.models.supernets import PATHS
+from nasray.options import options_of
+from nasray.recipe import (
+    RECIPE,
+    is_recipe,
+    load_recipe,
+    of_one_path,
+    override_recipe,
+    override_workers,
+    recipe_texts,
+    with_files,
+)
+from nasray.recipe_options import DistilOptions
 from nasray.spaces import NasrayError
 from nasray.validation import validate
 
@@ -50,3 +64,24 @@ def test_mistakes_name_the_key_and_what_is_allowed():
         override_recipe(load_recipe("shapes-detect"), ["--schedule.epoch", "3"])
     with pytest.raises(NasrayError, match=r"schedule\.epochs: .*greater than"):
         override_recipe(load_recipe("shapes-detect"), ["--schedule.epochs", "-1"])
+
+
+def test_a_recipe_of_one_path_says_nothing_of_a_supernets_training():
+    recipe = load_recipe("shapes-detect")
+    paths = options_of(PATHS, "accepted", pruned="pruned.json")
+    space, within = {"name": "ofa-resnet"}, {"width": (80,)}
+    changed = dataclasses.replace(recipe, continues="x.pt", paths=paths, space=space, within=within, frozen_stages=1)
+    assert of_one_path(changed) == dataclasses.replace(recipe, weights="x.pt", frozen_stages=1)
+    moved = with_files(changed, lambda file: f"there/{file}")
+    assert (moved.continues, moved.paths.pruned, moved.weights) == ("there/x.pt", "there/pruned.json", None)
+
+
+@pytest.mark.parametrize(("changes", "message"), [
+    ({"continues": "x.pt", "weights": "y.pt"}, "leave out weights, or continues"),
+    ({"continues": "x.pt", "sort_channels": True}, "leave out sort_channels, or continues"),
+    ({"distil": DistilOptions(teacher="x.pt")}, "distil is of classification"),
+    ({"within": {"width": (-1,)}}, "within.width.0: Input should be greater than or equal to 0"),
+])  # fmt: skip
+def test_what_does_not_go_together_in_a_recipe(changes, message):
+    with pytest.raises(NasrayError, match=message):
+        dataclasses.replace(load_recipe("shapes-detect"), **changes)
