@@ -56,7 +56,7 @@ def parse_arguments(parser: Parser, arguments: Sequence[str]) -> argparse.Namesp
         NasrayError: for whatever is wrong with it.
     """
     _check_arguments(arguments)
-    known, rest = parser.parse_known_args(arguments)
+    known, rest = parser.parse_known_args(_with_joined_bounds(arguments))
     declared = known.parser.known_options
     known.declared = declared
     if known.takes_overrides:
@@ -64,6 +64,20 @@ def parse_arguments(parser: Parser, arguments: Sequence[str]) -> argparse.Namesp
     elif rest:
         raise unexpected(rest[0], declared, known.parser.prog)
     return known
+
+
+def _with_joined_bounds(arguments: Sequence[str]) -> list[str]:
+    """Return the arguments with bounds such as `--budget.gmacs 20` as one each, which no positional argument takes."""
+    found: list[str] = []
+    is_ended = False
+    for argument in arguments:
+        is_bound = bool(found) and found[-1].startswith("--budget.") and "=" not in found[-1]
+        if is_bound and not is_ended and not argument.startswith("--"):
+            found[-1] += f"={argument}"
+        else:
+            found.append(argument)
+        is_ended = is_ended or argument == "--"
+    return found
 
 
 def _check_arguments(arguments: Sequence[str]) -> None:

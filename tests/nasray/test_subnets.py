@@ -6,6 +6,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from PIL import Image
 
 from nasray import cli
 from nasray.checkpoint import Checkpoint, make_network
@@ -240,6 +241,11 @@ def test_a_budget_chooses_another_of_the_best(searched, tmp_path, capsys):
     file = tmp_path / "backbone.py"
     assert cli.main(["export", str(searched.path), "--to", str(file), "--budget.gmacs", bound, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["checkpoint"].endswith(f"{smallest.id}.pt")
+    Image.fromarray(np.full((48, 64, 3), 128, dtype=np.uint8)).save(tmp_path / "image.png")
+    where = ["--to", str(tmp_path / "found.png")]  # the bound is none of the images, wherever it stands
+    assert cli.main(["predict", str(searched.path), "--budget.gmacs", bound, str(tmp_path / "image.png"), *where]) == 0
+    assert (tmp_path / "found.png").is_file()
+    capsys.readouterr()
     for arguments, message in (
         (["--budget.gmacs", "1e-9"], "none of the 3 best architectures is within"),
         (["--budget.watts", "1"], "this run has no such cost"),

@@ -46,19 +46,19 @@ def front_plots(
         latency: Measured latency of them, or of the chosen one, over which the objective is drawn too.
         fast: (N,) whether an entry is on the front of latency.
     """
-    first = objectives[0]
+    first, is_front = objectives[0], len(objectives) > 1
     names = [objective.name for objective in objectives[1:]] or list(entries[0].costs)[:1]
     plots = [
         Plot(
             "front" if len(names) == 1 else f"front-{name}",
             f"{first.name} over {name} of the {len(entries)} best architectures",
-            partial(draw_front, entries=entries, x=name, y=first.name, is_front=len(objectives) > 1, chosen=chosen),
+            partial(draw_front, entries=entries, x=name, y=first.name, is_front=is_front, chosen=chosen),
         )
         for name in names
     ]
     if latency is not None and fast is not None and chosen is None:
         text = f"{first.name} over measured latency of the {len(entries)} best architectures"
-        drawn = partial(draw_latency, entries=entries, y=first.name, latency=latency, fast=fast)
+        drawn = partial(draw_latency, entries=entries, y=first.name, is_front=is_front, latency=latency, fast=fast)
         plots.append(Plot("front-latency", text, drawn))
     return tuple(plots)
 
@@ -76,16 +76,15 @@ def draw_front(axes: Axes, *, entries: Sequence[Entry], x: str, y: str, is_front
 
 
 def draw_latency(
-    axes: Axes, *, entries: Sequence[Entry], y: str, latency: FrontLatency, fast: NDArray[np.bool_]
+    axes: Axes, *, entries: Sequence[Entry], y: str, is_front: bool, latency: FrontLatency, fast: NDArray[np.bool_]
 ) -> None:
     """Draw entries over their latency, each with half of its spread to both sides; those with a line that are ahead."""
     values = np.array([entry.figures[y] for entry in entries])
     median, spread = (
         np.array([latency.rows[entry.id][name] for entry in entries]) for name in ("median_ms", "spread_ms")
     )
-    axes.errorbar(
-        median, values, xerr=spread / 2, fmt="o", color=BLUE, markersize=3.5, elinewidth=0.8, label="Pareto front"
-    )
+    name = "Pareto front" if is_front else "the best"
+    axes.errorbar(median, values, xerr=spread / 2, fmt="o", color=BLUE, markersize=3.5, elinewidth=0.8, label=name)
     order = np.flatnonzero(fast)[np.argsort(median[fast], kind="stable")]
     axes.plot(median[order], values[order], "o-", color=RED, markersize=3.5, linewidth=1, label="front of latency")
     _finish(axes, f"latency of the {latency.what} (ms)", label(y))
