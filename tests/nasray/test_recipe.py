@@ -1,10 +1,12 @@
 """Recipes that come with nasray, their tiny twins, and what the command line changes of them."""
 
 import dataclasses
+import pickle
 
 import pytest
 
 from nasray.architectures import ARCHITECTURES
+from nasray.counting import CountedOptions
 from nasray.models.supernets import PATHS
 from nasray.options import options_of
 from nasray.recipe import (
@@ -68,10 +70,13 @@ def test_mistakes_name_the_key_and_what_is_allowed():
 
 def test_a_recipe_of_one_path_says_nothing_of_a_supernets_training():
     recipe = load_recipe("shapes-detect")
-    paths = options_of(PATHS, "accepted", pruned="pruned.json")
+    counted = CountedOptions(detector={"name": "centernet", "channels": 16}, classes=3)
+    paths = options_of(PATHS, "accepted", pruned="pruned.json", counted=counted)
     space, within = {"name": "ofa-resnet"}, {"width": (80,)}
     changed = dataclasses.replace(recipe, continues="x.pt", paths=paths, space=space, within=within, frozen_stages=1)
     assert of_one_path(changed) == dataclasses.replace(recipe, weights="x.pt", frozen_stages=1)
+    assert pickle.loads(pickle.dumps(changed)) == changed  # as it goes to workers
+    assert validate(RECIPE, type(recipe), RECIPE.dump_python(changed, mode="json"), "x", is_record=True) == changed
     moved = with_files(changed, lambda file: f"there/{file}")
     assert (moved.continues, moved.paths.pruned, moved.weights) == ("there/x.pt", "there/pruned.json", None)
 
