@@ -23,6 +23,9 @@ from nasray.spaces import NasrayError, Population, Space
 from nasray.spaces.groups import group_settings
 from nasray.spaces.windows import count_within
 
+ROUNDING = 2e-6
+"""Difference of scores that is one of rounding: equal paths have it that are scored beside others."""
+
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
@@ -35,12 +38,14 @@ def prune_operations(
     worst: float = 0.1,
     worst_per_bucket: float = 0.3,
     samples: int = 100,
+    least: int = 10_000,
     seed: int = 0,
 ) -> list[PrunedOperation]:
     """Return all operations of a space, with which of them are pruned.
 
-    A lasting gene, such as a depth, keeps every value, every group of genes a setting, and every bucket that has any an
-    architecture: operations are pruned from the worst on, and one that would take the last is spared.
+    A lasting gene, such as a depth, keeps every value, every group of genes a setting, and every bucket a number of
+    architectures: operations are pruned from the worst on, and one that would take what must stay is spared. Without
+    that little is left of the most expensive bucket: its architectures have nearly the same, most expensive operations.
 
     Args:
         space: Space.
@@ -50,6 +55,7 @@ def prune_operations(
         worst: Share of all operations ("score-all" alone).
         worst_per_bucket: Share of the operations of a bucket.
         samples: Paths over which an operation's score and cost are averaged.
+        least: Architectures that every bucket keeps, all of one that has no more; one where they are not counted.
         seed: Seed of the paths, and of the random share.
     """
     operations, rng = space.operations(), np.random.default_rng(seed)
@@ -60,7 +66,7 @@ def prune_operations(
     bucket = path_filter.buckets.of(costs)
     chosen = _chosen(scores, bucket, strategy, worst, worst_per_bucket, rng)
     pruned = [place for place in chosen if settings.forbid(operations[place])]
-    for place in _emptying(space, path_filter, [operations[place] for place in pruned]):
+    for place in _emptying(space, path_filter, [operations[place] for place in pruned], least):
         pruned[place] = -1
     states: list[State] = ["kept"] * len(operations)
     for place in chosen:
@@ -90,27 +96,33 @@ def _chosen(
     return found
 
 
-def _emptying(space: Space, path_filter: PathFilter, operations: list[Operation]) -> list[int]:
-    """Return the places of operations that must stay, or a bucket would lose its last architecture."""
-    filled = [bucket for bucket in range(len(path_filter.buckets)) if _has_paths(space, path_filter, bucket)]
+def _emptying(space: Space, path_filter: PathFilter, operations: list[Operation], least: int) -> list[int]:
+    """Return the places of operations that must stay, or a bucket would have too few architectures left."""
+    buckets = range(len(path_filter.buckets))
+    needed = {bucket: _num_paths(space, path_filter, bucket, least) for bucket in buckets}
     spared: list[int] = []
 
-    def empties(num: int) -> bool:
+    def poor(num: int, among: Sequence[int]) -> list[int]:
+        """Return the buckets that have too few, once the first operations are pruned."""
         left = restricted(space, tuple(one for place, one in enumerate(operations[:num]) if place not in spared))
-        return not all(_has_paths(left, path_filter, bucket) for bucket in filled)
+        return [bucket for bucket in among if _num_paths(left, path_filter, bucket, least) < needed[bucket]]
 
-    while empties(len(operations)):
-        low, high = 0, len(operations)  # the first `low` leave every bucket something, the first `high` do not
+    low = 0  # the first `low` leave every bucket enough
+    while among := poor(len(operations), buckets):  # fewer operations leave no bucket less: the others have enough
+        high = len(operations)
         while high - low > 1:
             middle = (low + high) // 2
-            low, high = (low, middle) if empties(middle) else (middle, high)
+            low, high = (low, middle) if poor(middle, among) else (middle, high)
         spared.append(high - 1)
     return spared
 
 
-def _has_paths(space: Space, path_filter: PathFilter, bucket: int) -> bool:
-    """Return whether a bucket has an architecture, as far as it is found."""
-    return len(_random_paths(space, path_filter, bucket, 1, np.random.default_rng(bucket))) > 0
+def _num_paths(space: Space, path_filter: PathFilter, bucket: int, most: int) -> int:
+    """Return the number of architectures of a bucket, `most` if there are more; 0 or 1 where they are not counted."""
+    count = count_within(space, path_filter.buckets.budget(bucket), path_filter.cost)
+    if count is None:
+        count = len(_random_paths(space, path_filter, bucket, 1, np.random.default_rng(bucket)))
+    return min(count, most)
 
 
 def _random_paths(space: Space, path_filter: PathFilter, bucket: int, num: int, rng: np.random.Generator) -> Population:
@@ -213,8 +225,17 @@ def path_thresholds(
     found: list[float | None] = []
     for bucket in range(len(path_filter.buckets)):
         scores = _random_scores(space, path_filter, bucket, num, (seed, bucket))
-        found.append(float(np.quantile(scores, share)) if len(scores) else None)
+        found.append(_threshold(scores, share) if len(scores) else None)
     return found
+
+
+def _threshold(scores: Floats, share: float) -> float:
+    """Return a score below which about a share lies, in a gap: what it decides is no matter of rounding."""
+    ordered = np.sort(scores)
+    gaps = np.flatnonzero(np.diff(ordered) > ROUNDING) + 1  # numbers of scores below them
+    places = np.concatenate([[0], gaps])
+    place = places[np.abs(places - share * len(scores)).argmin()]
+    return float((ordered[place - 1] + ordered[place]) / 2 if place else ordered[0] - 1.0)
 
 
 def acceptance(

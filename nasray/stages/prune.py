@@ -17,7 +17,7 @@ from nasray.devices import Threads
 from nasray.experiment import Experiment
 from nasray.filters.pruned import FILTER, PRUNED, Pruned, Strategy, read_pruned, write_pruned
 from nasray.parts import Parts
-from nasray.spaces.ranges import MAX_BATCH, Range, Share
+from nasray.spaces.ranges import MAX_BATCH, MAX_COUNT, Range, Share
 from nasray.spaces.references import From
 from nasray.stages.base import Site, Stage, Work
 
@@ -35,6 +35,7 @@ class PruneStage(Stage):
         worst: Share of all operations that goes (score-all alone).
         worst_per_bucket: Share of the operations of a bucket that goes.
         samples: Random paths with an operation, over which its score and cost are averaged.
+        least: Architectures that every bucket keeps, all of one that has no more; one where they cannot be counted.
         paths: Share of the paths of a bucket that trainings pass over.
         draws: Random paths of a bucket by which the score that is too low is found.
         threads: Threads that compute; on CPUs the last digits of a score depend on it.
@@ -52,12 +53,13 @@ class PruneStage(Stage):
         worst: Share = 0.1,
         worst_per_bucket: Share = 0.3,
         samples: Annotated[int, Range(1, MAX_BATCH)] = 100,
+        least: Annotated[int, Range(1, MAX_COUNT)] = 10_000,
         paths: Annotated[float, Range(0, 0.99)] = 0.25,
         draws: Annotated[int, Range(10, 10_000_000)] = 10_000,
         threads: Threads = 1,
     ) -> None:
         self.filter, self.strategy, self.worst, self.worst_per_bucket = filter, strategy, worst, worst_per_bucket
-        self.samples, self.paths, self.draws, self.threads = samples, paths, draws, threads
+        self.samples, self.least, self.paths, self.draws, self.threads = samples, least, paths, draws, threads
         self.parts, self.seed = parts, experiment.seed
 
     def check(self, site: Site) -> None:
@@ -108,6 +110,7 @@ class PruneStage(Stage):
             worst=self.worst,
             worst_per_bucket=self.worst_per_bucket,
             samples=self.samples,
+            least=self.least,
             seed=self.seed,
         )
         buckets = path_filter.buckets
@@ -119,6 +122,7 @@ class PruneStage(Stage):
             "worst": self.worst if self.strategy == "score-all" else None,
             "worst_per_bucket": self.worst_per_bucket,
             "samples": self.samples,
+            "least": self.least,
             "paths": self.paths,
             "draws": self.draws,
             "settings": {"before": settings_left(space, path_filter), "left": settings_left(left, path_filter)},

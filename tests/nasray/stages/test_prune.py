@@ -170,14 +170,17 @@ def test_a_space_whose_operations_cannot_be_listed_is_refused(tmp_path):
     assert "\n" not in str(caught.value)
 
 
-def test_no_bucket_loses_its_last_architecture(tmp_path):
+@pytest.mark.parametrize("least", [1, 5_000])
+def test_every_bucket_keeps_architectures(tmp_path, least):
     """Everything shall go: what stays is what a bucket needs."""
-    plan = plan_of(evaluated(tmp_path / "sample")[0], worst=1.0)
+    plan = plan_of(evaluated(tmp_path / "sample", num=200)[0], worst=1.0, least=least)
     result = run_stages(plan, tmp_path / "run", "filter", "prune")
     space = make_part(plan.experiment.space)
     found = read_pruned(tmp_path / "run" / "prune" / PRUNED, space)
     assert result["spared"] > 0
     assert all(threshold is not None for threshold in found.thresholds)
     left, path_filter = found.restricted(space), PathFilter.load(found.path_filter, space)
-    for bucket in range(3):
+    for bucket, count in enumerate(found.measured["settings"]["left"]):
+        assert count >= least
         assert len(left.sample_within(1, path_filter.buckets.budget(bucket), np.random.default_rng(0))) == 1
+    assert min(found.measured["settings"]["left"]) < 50 * least, "and not much more"

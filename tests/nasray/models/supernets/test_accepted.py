@@ -12,7 +12,7 @@ from torch import distributed
 from nasray.counting import CountedOptions, cost_of_detector
 from nasray.filters.filter import FilterOptions, PathFilter
 from nasray.filters.pruned import Pruned, forbidden_of, restricted, write_pruned
-from nasray.filters.pruning import path_thresholds, prune_operations
+from nasray.filters.pruning import acceptance, path_thresholds, prune_operations
 from nasray.models.supernets import accepted
 from nasray.models.supernets.accepted import AcceptedPaths
 from nasray.models.supernets.sampling import BLOCK
@@ -141,3 +141,27 @@ def test_workers_whose_scores_differ_train_the_paths_of_the_first(pruned, tmp_pa
     first, second, own = (np.load(tmp_path / f"{name}.npy") for name in ("0", "1", "own-1"))
     assert np.array_equal(first, second)
     assert not np.array_equal(second, own)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_a_pruning_of_the_released_space_holds_in_every_bucket_and_every_draw(tmp_path):
+    """20,000 fresh paths of each bucket, and 100,000 as a training draws them."""
+    space = OFAResNetSpace()
+    path_filter = PathFilter(space, Buckets.spanning(space, "gmacs", 5), FilterOptions(16, 1, 2), seed=1)
+    path_filter.save(tmp_path / "filter.pt")
+    operations = tuple(prune_operations(space, path_filter, samples=100))
+    left = restricted(space, forbidden_of(operations))
+    thresholds = tuple(path_thresholds(left, path_filter, num=100_000))
+    pruned = Pruned("gmacs", path_filter.buckets.edges, operations, thresholds, tmp_path / "filter.pt", {})
+    write_pruned(tmp_path / "pruned.json", space, pruned)
+    for row in acceptance(left, path_filter, thresholds, num=20_000, seed=2):
+        assert row["num"] == 20_000
+        assert row["value"] == pytest.approx(0.75, abs=0.01)
+    sampler = AcceptedPaths(space, pruned=str(tmp_path / "pruned.json"))
+    rows = np.concatenate([sampler.block(number) for number in range(-(-100_000 // BLOCK))])
+    assert len(rows) >= 100_000
+    column = {gene.name: place for place, gene in enumerate(space.genes)}
+    assert len(forbidden_of(operations)) > 75, "of 378"
+    for operation in forbidden_of(operations):
+        assert not np.logical_and.reduce([rows[:, column[name]] == value for name, value in operation]).any()
