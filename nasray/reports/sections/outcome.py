@@ -316,5 +316,9 @@ def _next(subject: Subject, trained: dict[str, float | None] | None, comparison:
         lines.append((["nasray", "compare", run, "--random", "5"], "is it better than chance?"))
     elif any(found["verdict"] != "better" for found in comparison["comparisons"]):
         lines.append((["nasray", "compare", run, "--random", "10", "--repeats", "3"], "with more trainings"))
+    if hasattr(subject.evaluator, "supernet"):
+        lines.append((["nasray", "front", run, "--latency"], "each as it would be exported, on this device"))
+        how = "as it is in the supernet" if trained is None else "as it was trained"
+        lines.append((["nasray", "export", run, "--to", "model.onnx"], how))
     lines.append((["nasray", "export", run, "--to", "backbone.py"], "plain PyTorch"))
     return commands(lines)

@@ -41,7 +41,13 @@ def write_detofa_run(path: Path) -> RunFolder:
     plan = parse_plan(CONTENT, "test")
     run = write_run(path, plan.parts.searcher, 48, describe_experiment(plan.experiment), evaluator=score)
     chance = plan.stages["chance"]
-    write_run(path / "chance", chance.parts.searcher, 100, describe_experiment(chance.experiment), evaluator=score)
+    write_run(
+        path / "chance",
+        chance.parts.searcher,
+        chance.experiment.evaluations,
+        describe_experiment(chance.experiment),
+        evaluator=score,
+    )
     records, site = Records(run), site_of(run, plan)
     for name, stage in plan.stages.items():
         if name in ("filter", "prune"):

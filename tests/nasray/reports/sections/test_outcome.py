@@ -78,3 +78,11 @@ def test_a_training_of_something_else_is_not_the_winners(staged, tmp_path):
     shutil.rmtree(folder)
     write_training(folder, staged.folder.read_entries()[0].architecture, 0.5)
     assert trained_figures(subject) == {"iteration": 20.0, "mAP": 0.5}
+
+
+def test_paths_of_a_supernet_are_deployed_next(detofa):
+    page = outcome_section(dataclasses.replace(detofa, evaluator=detofa.plan.parts.evaluator), str, None).html
+    assert "--latency" in page
+    assert "--to model.onnx" in page
+    assert "as it is in the supernet" in page
+    assert "--latency" not in outcome_section(detofa, str, None).html, "what the evaluator is, is not known"
