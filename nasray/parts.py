@@ -68,13 +68,20 @@ class Parts:
         return found
 
 
-def make_parts(experiment: Experiment, space: Space | None = None, *, rows: Population | None = None) -> Parts:
+def make_parts(
+    experiment: Experiment,
+    space: Space | None = None,
+    *,
+    rows: Population | None = None,
+    niches: NDArray[np.int64] | None = None,
+) -> Parts:
     """Make the parts of an experiment's search, and complete the experiment by them.
 
     Args:
         experiment: Experiment.
         space: Its space, if it is made already.
         rows: (N, G) architectures that another search found, for a searcher that takes them up.
+        niches: (N,) niche of each in that search.
 
     Raises:
         NasrayError: for whatever does not go together.
@@ -95,8 +102,9 @@ def make_parts(experiment: Experiment, space: Space | None = None, *, rows: Popu
         evaluations=experiment.evaluations,
         rows=rows,
         **_preselection(experiment),
+        niches=niches,
     )
-    evaluator: Evaluator = make_part(experiment.evaluator, space=space, seed=experiment.seed)
+    evaluator: Evaluator = make_part(experiment.evaluator, space=space, seed=experiment.seed, cost=searched)
     complete = dataclasses.replace(
         experiment,
         counted=counted,

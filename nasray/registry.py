@@ -164,6 +164,6 @@ SEARCHERS = Registry(
     "searcher",
     searchers.SEARCHERS,
     given=frozenset(
-        {"space", "budget", "cost", "objectives", "seed", "evaluations", "predictor", "oversample", "rows"}
+        {"space", "budget", "cost", "objectives", "seed", "evaluations", "predictor", "oversample", "rows", "niches"}
     ),
 )

@@ -23,7 +23,10 @@ class Listed(Searcher):
         of: Stage that searches, or folder of a run, whose architectures are the list, best first; where its searcher
             has niches, the best of each niche comes first, then the second of each, and so on.
         top: Number of rows to take from the list's beginning; all if left out.
+        per_bucket: Number of rows to take of each niche, such as each bucket of `bucket-evolution`, its best ones; all
+            if left out.
         rows: Genes of the architectures, (N, G). A run hands over those of `of`, once that search is done.
+        niches: (N,) niche of each row; the same for all if left out. A run hands them over with the rows.
         options: Further options; see `Searcher`.
 
     Raises:
@@ -38,18 +41,25 @@ class Listed(Searcher):
         *,
         of: Annotated[str, From("history")] | None = None,
         top: Count | None = None,
+        per_bucket: Count | None = None,
         rows: Sequence[Sequence[int]] | Population | None = None,
+        niches: Sequence[int] | NDArray[np.int64] | None = None,
         **options: Any,
     ) -> None:
         super().__init__(space, **options)
         count = None if top is None else check_whole("top", top, 1)
+        each = None if per_bucket is None else check_whole("per_bucket", per_bucket, 1)
         if rows is None and of is None:
             raise NasrayError(
                 "searcher 'listed' has no list. Set of to a stage that searches or to the folder of a run, or hand it "
                 "rows"
             )
         self.of = of
-        self.rows = None if rows is None else self._checked(rows)[:count]
+        self.rows: Population | None = None
+        if rows is not None:
+            checked = self._checked(rows)
+            niches = np.zeros(len(checked), dtype=np.int64) if niches is None else np.asarray(niches)
+            self.rows = checked[_first_of_each(niches, each)][:count]
 
     def _checked(self, rows: Sequence[Sequence[int]] | Population) -> Population:
         """Return the (N, G) rows, once they are known to be architectures of the space."""
@@ -106,3 +116,12 @@ class Listed(Searcher):
     def _load_state(self, state: dict[str, Any]) -> None:
         super()._load_state(state)
         self.__dict__.pop("_list", None)
+
+
+def _first_of_each(niches: NDArray[np.int64], num: int | None) -> NDArray[np.bool_]:
+    """Return (N,) which rows are among the first `num` of their niche; all if it is None."""
+    place = np.zeros(len(niches), dtype=np.int64)
+    for niche in np.unique(niches):
+        members = niches == niche
+        place[members] = np.arange(members.sum())
+    return place < (len(niches) if num is None else num)

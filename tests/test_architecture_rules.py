@@ -40,6 +40,7 @@ TESTED_ELSEWHERE = {
     "nasray/configuration.py": "tests/nasray/test_overrides.py",
     "nasray/data/coco_images.py": "tests/nasray/data/test_coco.py",
     "nasray/data/coco_table.py": "tests/nasray/data/test_coco.py",
+    "nasray/data/work.py": "tests/nasray/data/test_loader.py",
     "nasray/evaluation/__init__.py": "tests/nasray/evaluation/test_predictions.py",
     "nasray/export_check.py": "tests/nasray/test_detector_export.py",
     "nasray/models/detectors/base.py": "tests/nasray/models/detectors/test_conformance.py",

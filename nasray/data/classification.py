@@ -220,7 +220,7 @@ class ClassificationLoader:
         world: int = 1,
         options: LoaderOptions | None = None,
     ) -> None:
-        from nasray.data.loader import WorkQueue
+        from nasray.data.work import WorkQueue
 
         self.num_images, self.batch_size, self.seed, self.rank, self.world = len(dataset), batch_size, seed, rank, world
         options = options or LoaderOptions()

@@ -1,35 +1,22 @@
-"""From data sets to batches: the same ones whatever the number of loader processes, workers and interruptions.
-
-Loader processes are forked where the system can. The rule of thumb that a process with threads must not fork is about
-locks that another thread holds at that moment and that the child would wait for. A loader process takes none of those:
-it decodes and transforms on one thread (PyTorch sets that), reads files or shards of its own, and leaves CUDA and Ray
-alone; the C library, the logging module and Arrow make their own locks usable in children. In return the data set's
-arrays are shared instead of copied, and a process starts in milliseconds instead of importing PyTorch again, and the
-user's script needs no `if __name__ == "__main__"`.
-"""
+"""From data sets to batches: the same ones whatever the number of loader processes, workers and interruptions."""
 
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
-import sys
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from nasray.data.dataset import DetectionSet
 from nasray.data.order import MOSAIC, SAMPLE, epoch_batches, evaluation_batches, seed_sequence
 from nasray.data.transforms import FILL, EvaluationTransform, Sample, TrainTransform, make_sample, mosaic
+from nasray.data.work import Packed, WorkQueue
 from nasray.recipe_options import AugmentationOptions, LoaderOptions
 from nasray.spaces import NasrayError
-
-Packed = dict[str, Tensor]
-"""A batch as few tensors, since each costs a file handle on its way between processes."""
 
 
 class Batch(NamedTuple):
@@ -49,14 +36,6 @@ class Batch(NamedTuple):
     image_hw: Tensor
     original_hw: Tensor
     indices: Tensor
-
-
-class Work(Protocol):
-    """What makes a batch of keys, in whichever process."""
-
-    def __call__(self, keys: Any) -> Packed:
-        """Return the packed batch."""
-        ...
 
 
 def pad_images(images: Sequence[Tensor], stride: int) -> Tensor:
@@ -205,7 +184,7 @@ def unpack(packed: Packed) -> Batch:
 
 
 class EvaluationLoader:
-    """Resized images, each once over all workers, without targets; the number of batches may differ by one.
+    """Resized images, each once over all workers; the number of batches may differ by one.
 
     Args:
         dataset: Dataset to evaluate on.
@@ -215,6 +194,11 @@ class EvaluationLoader:
         rank: Rank of this worker.
         world: Number of workers.
         options: Loading options.
+        with_targets: Whether to load what a loss needs, the objects' boxes and labels.
+        with_masks: Whether to load their masks with them.
+
+    Raises:
+        NasrayError: if masks are asked for and cannot be learned from the data set.
     """
 
     def __init__(
@@ -227,10 +211,15 @@ class EvaluationLoader:
         rank: int = 0,
         world: int = 1,
         options: LoaderOptions | None = None,
+        with_targets: bool = False,
+        with_masks: bool = False,
     ) -> None:
+        if with_masks:
+            dataset.require_outlines()
         options = options or LoaderOptions()
         self.batches = evaluation_batches(dataset.image_hw, batch_size, rank, world, options.group_aspect)
-        self.queue = WorkQueue(_EvaluationWork(dataset, augmentation, stride, options.cache), options.processes)
+        made = _LossWork if with_targets else _EvaluationWork
+        self.queue = WorkQueue(made(dataset, augmentation, stride, options.cache, with_masks), options.processes)
 
     def __len__(self) -> int:
         return len(self.batches)
@@ -242,8 +231,10 @@ class EvaluationLoader:
 class _EvaluationWork:
     """Makes batches for evaluation from indices."""
 
-    def __init__(self, dataset: DetectionSet, augmentation: AugmentationOptions, stride: int, cache: bool) -> None:
-        self.dataset, self.stride = dataset, stride
+    def __init__(
+        self, dataset: DetectionSet, augmentation: AugmentationOptions, stride: int, cache: bool, with_masks: bool
+    ) -> None:
+        self.dataset, self.stride, self.with_masks = dataset, stride, with_masks
         self.transform = EvaluationTransform(augmentation)
         self.images = CachedImages(dataset, cache)
 
@@ -258,6 +249,18 @@ class _EvaluationWork:
             "original_hw": torch.from_numpy(self.dataset.image_hw[keys]),
             "indices": torch.from_numpy(np.array(keys, dtype=np.int64)),
         }
+
+
+class _LossWork(_EvaluationWork):
+    """Makes the same batches, with targets."""
+
+    def __call__(self, keys: NDArray[np.int64]) -> Packed:
+        samples = []
+        for index in keys.tolist():
+            with named_failures(self.dataset, index):
+                target = self.dataset.target(index, with_masks=self.with_masks)
+                samples.append(self.transform.with_target(make_sample(self.images[index], target)))
+        return _pack(self.dataset, keys, samples, self.stride)
 
 
 @contextlib.contextmanager
@@ -282,75 +285,7 @@ def named_failures(dataset: Described, index: int) -> Iterator[None]:
         ) from error
 
 
-# ---- processes ---------------------------------------------------------------------------------------------------
-
-
-class WorkQueue:
-    """Does work in this process, or in others ahead of time, and yields the results in order.
-
-    Args:
-        work: Function from keys to tensors; it is sent to each process once.
-        processes: Number of processes that work side by side; 0 for this one.
-    """
-
-    def __init__(self, work: Work, processes: int) -> None:
-        self.sampler = _Sampler()
-        self.loader: DataLoader[Packed | NasrayError] = DataLoader(
-            _Caught(work),
-            batch_size=None,
-            sampler=self.sampler,
-            num_workers=processes,
-            collate_fn=_same,
-            pin_memory=torch.cuda.is_available(),
-            multiprocessing_context=_start_method() if processes else None,
-            persistent_workers=processes > 0,
-            generator=torch.Generator(),  # else it would draw from the global one, and change what follows
-        )
-
-    def __call__(self, keys: Sequence[Any]) -> Iterator[Packed]:
-        """Yield the results of these keys.
-
-        Raises:
-            NasrayError: that the work raised, in whichever process; or if a process was ended from outside.
-        """
-        self.sampler.keys = keys
-        try:
-            for packed in self.loader:
-                if isinstance(packed, NasrayError):
-                    raise packed
-                yield packed
-        except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
-                raise
-            raise NasrayError(
-                f"a loader process died: {str(error).splitlines()[0]} It most often wants memory or, in a container, "
-                "shared memory (/dev/shm); choose fewer loader processes (loader.processes), or 0"
-            ) from error
-
-
-class _Sampler:
-    """The keys that a queue has to do now."""
-
-    keys: Sequence[Any] = ()
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self.keys)
-
-    def __len__(self) -> int:
-        return len(self.keys)
-
-
-class _Caught(Dataset[Any]):
-    """Work that returns a user's mistake as a value: raised, PyTorch would wrap it into a traceback as text."""
-
-    def __init__(self, work: Work) -> None:
-        self.work = work
-
-    def __getitem__(self, keys: Any) -> Packed | NasrayError:
-        try:
-            return self.work(keys)
-        except NasrayError as error:
-            return error.with_traceback(None)
+# ---- images ------------------------------------------------------------------------------------------------------
 
 
 class Described(Protocol):
@@ -388,12 +323,3 @@ class CachedImages:
         if self.keep:
             self.kept[index] = image
         return image
-
-
-def _same(value: Any) -> Any:
-    return value
-
-
-def _start_method() -> str | None:
-    """Return fork where the system has it (see the top of this file), but never on macOS, whose libraries forbid it."""
-    return "fork" if "fork" in multiprocessing.get_all_start_methods() and sys.platform != "darwin" else None

@@ -148,6 +148,14 @@ class EvaluationTransform:
         size = self.resized_hw((height, width))
         return image if size == (height, width) else F.resize(image, list(size), antialias=True)
 
+    def with_target(self, sample: Sample) -> Sample:
+        """Return the sample in its new size; boxes that vanished are left out."""
+        height, width = sample["image"].shape[-2:]
+        sample = resize(sample, self.resized_hw((height, width)))
+        for step in (v2.ClampBoundingBoxes(), v2.SanitizeBoundingBoxes()):
+            sample = step(sample)
+        return sample
+
     def resized_hw(self, image_hw: tuple[int, int]) -> tuple[int, int]:
         """Return the new height and width of an image."""
         options = self.options

@@ -2,11 +2,13 @@
 
 Every evaluator is picklable and deterministic for each architecture: one that draws random numbers draws them from the
 seed and the architecture's id. An evaluator may have `meaning`, a sentence about its score for a report's reader;
-`closed_form`, whether a batch takes milliseconds; `fits(space)`, why it does not go with a space (None if it does); and
-`check()`, which loads once what it loads from files.
+`closed_form`, whether a batch takes milliseconds; `fits(space)`, why it does not go with a space (None if it does);
+`check()`, which loads once what it loads from files; and `check_search(searcher)`, which refuses a searcher that does
+not go with what it loads. A run hands it `space`, `seed` and `cost`, what the run counts, if it takes them.
 """
 
 from nasray.evaluators.entropy import ClosedFormEntropy, LogWidth, SampledEntropy, SingleScaleEntropy
+from nasray.evaluators.filter import FilterEvaluator
 from nasray.evaluators.path import PathEvaluator
 from nasray.evaluators.proxies import NASWOT, SynFlow, ZenScore
 from nasray.registry import Registry
@@ -22,8 +24,9 @@ EVALUATORS = Registry(
         "naswot": NASWOT,
         "synflow": SynFlow,
         "path": PathEvaluator,
+        "filter": FilterEvaluator,
     },
-    given=frozenset({"space", "seed"}),
+    given=frozenset({"space", "seed", "cost"}),
 )
 """A new evaluator is one line here."""
 
@@ -31,6 +34,7 @@ __all__ = [
     "EVALUATORS",
     "NASWOT",
     "ClosedFormEntropy",
+    "FilterEvaluator",
     "LogWidth",
     "PathEvaluator",
     "SampledEntropy",

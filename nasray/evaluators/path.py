@@ -1,4 +1,4 @@
-"""Evaluation of a supernet's paths: batch norm statistics of their own, then average precision (or accuracy).
+"""Evaluation of a supernet's paths: batch norm statistics of their own, then average precision (accuracy), or the loss.
 
 Reference: Chen et al., "DetNAS: Backbone Search for Object Detection", NeurIPS 2019, section 3.3.
 
@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import numpy as np
 
@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from nasray.recipe import Recipe
 
 
+MEASURES = ("mAP", "loss")
+
+
 def has_supernet(space: Space) -> str | None:
     """Return why there are no paths in a space; None if there are."""
     return None if space.family in SUPERNETS else f"needs a supernet; there are those of {', '.join(SUPERNETS)}"
@@ -39,37 +42,38 @@ def has_supernet(space: Space) -> str | None:
 
 @dataclass
 class PathEvaluator:
-    """mAP (or accuracy) of a supernet's path with batch norm statistics of its own (DetNAS).
+    """mAP (or accuracy), or loss of a supernet's path with batch norm statistics of its own (DetNAS, DetOFA).
 
     The supernet is loaded with the first path, once in every process.
 
     Attributes:
         space: Space of the genes.
         supernet: Stage or checkpoint of the supernet's training, whose recipe says which data, task and detector.
+        measure: What is measured: mAP, of classifiers top-1 accuracy; or the training's loss, whose negative is the
+            score. It is a mean over batches; what losses sample, such as regions, follows from seed and architecture.
         images: Images of the training set from which statistics are computed anew; all of them if there are fewer.
         batch_size: Images of one pass; as many as each worker trained with if left out.
         device: Device of the network; auto is a GPU where the trial has one.
         cache_gib: Memory for decoded images that each trial keeps between paths, in GiB; more are read anew.
         threads: Threads that compute; on CPUs the last digits of a metric depend on it.
+        seed: Seed of what losses sample.
     """
-
-    meaning = (
-        "The score is the mAP (of classifiers the top-1 accuracy) of the architecture as a path of the supernet, with "
-        "shared weights, on the images that were held out. It is lower than after training by itself, and as the "
-        "largest of many it flatters."
-    )
 
     space: Space
     supernet: Annotated[str, From("checkpoint")]
+    measure: Literal["mAP", "loss"] = "mAP"
     images: Count = 500
     batch_size: Annotated[int, Range(1, 65_536)] | None = None
     device: Device = "auto"
     cache_gib: Annotated[float, Range(0)] = 2.0
     threads: Threads = 1
+    seed: int = 0
     _loaded: LoadedSupernet | None = field(default=None, init=False, repr=False, compare=False)
     fits = staticmethod(has_supernet)
 
     def __post_init__(self) -> None:
+        if self.measure not in MEASURES:
+            raise NasrayError(f"measure is {' or '.join(MEASURES)}, got {self.measure!r}")
         check_whole("images", self.images, 1)
         check_finite("cache_gib", self.cache_gib, 0.0)
         if self.batch_size is not None:
@@ -79,8 +83,18 @@ class PathEvaluator:
         """Return the state without what is loaded."""
         return {**self.__dict__, "_loaded": None}
 
+    @property
+    def meaning(self) -> str:
+        """What the score is, for a reader of reports."""
+        what = "mAP (of classifiers the top-1 accuracy)" if self.measure == "mAP" else "negative loss"
+        return (
+            f"The score is the {what} of the architecture as a path of the supernet, with shared weights, on the "
+            "images that were held out. It is lower than after training by itself, and as the largest of many "
+            "it flatters."
+        )
+
     def __call__(self, genes: Population) -> Metrics:
-        """`score`, which is mAP (top-1 of classifiers), and `AP50`, `AP75` (`top5`), all in [0, 1].
+        """`score`, which is mAP (top-1 of classifiers), and `AP50`, `AP75` (`top5`), all in [0, 1]; or -`loss`, `loss`.
 
         Raises:
             NasrayError: if the checkpoint is of no supernet of this space.
@@ -153,9 +167,11 @@ class LoadedSupernet:
         chosen = np.sort(generator.permutation(len(sets.train))[: self.num_calibration])
         size = options.batch_size or self.recipe.batch_size // self.recipe.resources.workers
         memory = CacheBudget(int(options.cache_gib * 2**30))
+        self.measure, self.seed, self.space = options.measure, options.seed, options.space
         self.calibration = KeptBatches(self._loader(sets.train.select(chosen), size), memory)
-        self.measured = KeptBatches(self._loader(self.dataset, size), memory)
-        self.annotations: dict[str, Any] = self.dataset.to_coco() if self.recipe.task == "detection" else {}
+        self.measured = KeptBatches(self._loader(self.dataset, size, learned=self.measure == "loss"), memory)
+        has_ap = self.recipe.task == "detection" and self.measure == "mAP"
+        self.annotations: dict[str, Any] = self.dataset.to_coco() if has_ap else {}
 
     def evaluate(self, row: Any) -> dict[str, float]:
         """Return the metrics of one path; the network is afterwards what it was."""
@@ -168,6 +184,8 @@ class LoadedSupernet:
             recalibrate(self.network, self.pixels(), self.num_calibration, forward=self.forward)
             calibrated = time.perf_counter()
             self.seconds = {"recalibration": calibrated - begin}
+            if self.measure == "loss":
+                return self._lose(calibrated, row)
             return self._detect(calibrated) if detects else self._classify(calibrated)
 
     def _detect(self, begin: float) -> dict[str, float]:
@@ -187,19 +205,36 @@ class LoadedSupernet:
         self.seconds |= {"inference": time.perf_counter() - begin, "metrics": 0.0}
         return {"score": found["top1"], "top5": found["top5"]}
 
+    def _lose(self, begin: float, row: Any) -> dict[str, float]:
+        from nasray.evaluation.losses import mean_loss
+        from nasray.evaluators.seeding import seed_of
+
+        seed = seed_of(self.seed, self.space.to_architecture(row))
+        loss = mean_loss(
+            self.network, self.measured, seed=seed, device=self.device, channels_last=self.recipe.channels_last
+        )
+        self.seconds |= {"inference": time.perf_counter() - begin, "metrics": 0.0}
+        return {"score": -loss, "loss": loss}
+
     def pixels(self) -> Iterator[Tensor]:
         """Yield the images that statistics are computed from, in batches, on the device."""
         for batch in self.calibration:
             yield batch.images.to(self.device, memory_format=self.layout, non_blocking=True)
 
-    def _loader(self, dataset: Any, batch_size: int) -> Callable[[], Iterable[Any]]:
-        """Return a function that yields all images of a data set, resized only."""
+    def _loader(self, dataset: Any, batch_size: int, *, learned: bool = False) -> Callable[[], Iterable[Any]]:
+        """Return a function that yields all images of a data set, resized only, with targets if they are asked for."""
         recipe: Recipe = self.recipe
         if recipe.task == "detection":
             from nasray.data import EvaluationLoader
 
             loader = EvaluationLoader(
-                dataset, recipe.augmentation, batch_size=batch_size, stride=self.network.stride, options=recipe.loader
+                dataset,
+                recipe.augmentation,
+                batch_size=batch_size,
+                stride=self.network.stride,
+                options=recipe.loader,
+                with_targets=learned,
+                with_masks=learned and self.network.learns_masks,
             )
             return lambda: loader
         from nasray.data.classification import ClassificationLoader

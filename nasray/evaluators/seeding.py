@@ -4,10 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from nasray.spaces import Architecture
 
 if TYPE_CHECKING:
     import torch
+
+
+def seed_of(seed: int, architecture: Architecture) -> int:
+    """Return the seed of an architecture's random numbers, mixed: PyTorch's generator on CPUs reads its low 32 bits."""
+    sequence = np.random.SeedSequence([seed, int(architecture.id, 16)])
+    return int(sequence.generate_state(1, np.uint64)[0] >> 1)
 
 
 def generator_of(seed: int, architecture: Architecture) -> torch.Generator:
@@ -17,4 +25,4 @@ def generator_of(seed: int, architecture: Architecture) -> torch.Generator:
     """
     import torch
 
-    return torch.Generator().manual_seed((seed << 32 ^ int(architecture.id, 16)) % 2**63)
+    return torch.Generator().manual_seed(seed_of(seed, architecture))

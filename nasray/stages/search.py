@@ -6,6 +6,7 @@ import dataclasses
 from typing import Annotated, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nasray.cluster import RunFolder, run_search
 from nasray.cluster.leaders import in_turn
@@ -23,7 +24,7 @@ from nasray.experiment import (
 from nasray.filters.pruned import read_pruned
 from nasray.options import PartOptions, make_part
 from nasray.parts import Parts, make_parts
-from nasray.searchers import Predictor
+from nasray.searchers import Predictor, Searcher
 from nasray.spaces import NasrayError, Population, Space
 from nasray.spaces.budget import cost_scope
 from nasray.spaces.ranges import MAX_BATCH, MAX_COUNT, MAX_IN_FLIGHT, Range, shortened
@@ -113,6 +114,7 @@ class SearchStage(Stage):
             own = dataclasses.replace(self.experiment, evaluator=site.resolved(options))
             evaluator: Any = make_parts(own, self.parts.space).evaluator
             evaluator.check()
+            _check_search(evaluator, self.parts.searcher)
         if own.preselect is not None and _refers_to_files(site, own.preselect):
             self._path_filter(site, own.preselect)
 
@@ -127,6 +129,7 @@ class SearchStage(Stage):
             parts.searcher.predictor = self._path_filter(site, own.preselect)
         assert own.batch_size is not None
         assert own.in_flight is not None
+        _check_search(parts.evaluator, parts.searcher)
         run = RunFolder(site.folder)
         if site.name != SEARCH:
             run = RunFolder.open(run.path) if run.is_run() else RunFolder.create(run.path, describe_experiment(own))
@@ -187,6 +190,12 @@ class SearchStage(Stage):
         return dataclasses.replace(own, searcher=searcher, evaluator=evaluator)
 
 
+def _check_search(evaluator: Any, searcher: Searcher) -> None:
+    """Refuse a searcher that does not go with what the evaluator loads."""
+    if hasattr(evaluator, "check_search"):
+        evaluator.check_search(searcher)
+
+
 def _refers_to_files(site: Site, options: Any) -> bool:
     """Return whether a part refers to files alone; what stages give is not there before they ran."""
     found = list(references(options))
@@ -199,18 +208,19 @@ def _takes_history(experiment: Experiment) -> bool:
 
 def _make_parts(experiment: Experiment, space: Any) -> Parts:
     """Return the parts of a search whose references are paths."""
-    return make_parts(experiment, space, rows=listed_rows(experiment))
+    rows, niches = listed_rows(experiment)
+    return make_parts(experiment, space, rows=rows, niches=niches)
 
 
-def listed_rows(experiment: Experiment) -> Population | None:
-    """Return the architectures of the history that the searcher takes up; None if it takes up none.
+def listed_rows(experiment: Experiment) -> tuple[Population | None, NDArray[np.int64] | None]:
+    """Return the architectures of the history that the searcher takes up, and their niches; None if it takes up none.
 
     Args:
         experiment: Experiment of one search, with the path of a run where its searcher refers to a history.
 
     Returns:
         (N, G) architectures that the run evaluated, best first as `in_turn` orders them by its searcher's objectives
-        and niches.
+        and niches, and (N,) these niches.
 
     Raises:
         NasrayError: if the run's space is another one, or its history is damaged.
@@ -218,10 +228,10 @@ def listed_rows(experiment: Experiment) -> Population | None:
     for reference in references(experiment.searcher):
         if reference.what == "history":
             return _ranked_rows(RunFolder.open(reference.value), experiment)
-    return None
+    return None, None
 
 
-def _ranked_rows(run: RunFolder, experiment: Experiment) -> Population:
+def _ranked_rows(run: RunFolder, experiment: Experiment) -> tuple[Population, NDArray[np.int64]]:
     before = parse_description(run.description(), str(run.path))
     if before.space != experiment.space:
         raise NasrayError(
@@ -231,8 +241,9 @@ def _ranked_rows(run: RunFolder, experiment: Experiment) -> Population:
     parts = make_part(before.stages[SEARCH], experiment=before, parts=make_parts(before)).parts
     searcher, history = parts.searcher, run.read_history()
     values = searcher.objective_values(history.genes, {**history.costs, **history.metrics})
-    ranked: Population = history.genes[in_turn(values, searcher.niches(history.genes))]
-    return ranked
+    niches = searcher.niches(history.genes)
+    order = in_turn(values, niches)
+    return history.genes[order], niches[order]
 
 
 def _described(options: PartOptions) -> str:

@@ -121,7 +121,7 @@ class Learner:
         devices = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):  # dropout takes no generator
             torch.manual_seed(seed)
-            names, losses = self._backward(images, self._moved(batch.targets))
+            names, losses = self._backward(images, moved_targets(batch.targets, self.device))
         return StepResult(names, losses, self._update(), factor)
 
     def state_dict(self) -> dict[str, Any]:
@@ -137,12 +137,6 @@ class Learner:
         """
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
-
-    def _moved(self, targets: Any) -> Any:
-        """Return the same on the device: a tensor of labels, or dictionaries of tensors."""
-        if isinstance(targets, Tensor):
-            return targets.to(self.device, non_blocking=True)
-        return [{name: value.to(self.device, non_blocking=True) for name, value in one.items()} for one in targets]
 
     def _backward(self, images: Tensor, targets: Tensor | Sequence[Any]) -> tuple[list[str], Tensor]:
         """Leave the gradient of the batch's mean loss in the parameters; return names and values of the L losses."""
@@ -176,3 +170,10 @@ class Learner:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         return norm
+
+
+def moved_targets(targets: Any, device: torch.device) -> Any:
+    """Return the same on the device: a tensor of labels, or dictionaries of tensors."""
+    if isinstance(targets, Tensor):
+        return targets.to(device, non_blocking=True)
+    return [{name: value.to(device, non_blocking=True) for name, value in one.items()} for one in targets]

@@ -25,6 +25,15 @@ def test_the_top_of_the_list():
     assert Listed(ToySpace(), rows=ROWS, top=3).ask(9).genes.tolist() == [ROWS[0], ROWS[1]]
 
 
+def test_the_best_of_each_niche():
+    niches = [0, 0, 1, 0, 1]
+    assert Listed(ToySpace(), rows=ROWS, niches=niches, per_bucket=1).ask(9).genes.tolist() == [ROWS[0]]  # twice there
+    each = Listed(ToySpace(), rows=ROWS, niches=niches, per_bucket=2)
+    assert each.ask(9).genes.tolist() == [ROWS[0], ROWS[1], ROWS[4]]
+    assert Listed(ToySpace(), rows=ROWS, niches=niches, per_bucket=2, top=2).ask(9).genes.tolist() == ROWS[:2]
+    assert Listed(ToySpace(), rows=ROWS, per_bucket=2).ask(9).genes.tolist() == ROWS[:2], "all are one niche"
+
+
 def test_a_list_outside_of_the_budget_is_infeasible():
     searcher = Listed(ToySpace(), rows=ROWS, budget=Budget(upper={"gmacs": 0.5}))
     for act in (searcher.check_feasible, lambda: searcher.ask(1)):
@@ -49,6 +58,7 @@ def test_before_there_is_a_list_the_space_must_meet_the_budget():
         ({"rows": [[1, 2, 3]]}, "have 4 genes each; got rows of 3"),
         ({"rows": [ROWS[0], [0, 1, 0, 0]]}, r"row 1 is no architecture .* \[0, 1, 0, 0\]"),
         ({"rows": ROWS, "top": 0}, "top is a whole number from 1"),
+        ({"of": "before", "per_bucket": 0}, "per_bucket is a whole number from 1"),
         ({"of": "before", "top": 0}, "top is a whole number from 1"),
     ],
 )

@@ -8,10 +8,11 @@ import pytest
 import torch
 
 from nasray.data.coco import read_coco
-from nasray.data.loader import EvaluationLoader, TrainLoader, WorkQueue, pad_images
+from nasray.data.loader import EvaluationLoader, TrainLoader, pad_images
 from nasray.data.outlines import Segmentations
 from nasray.data.source import open_data
 from nasray.data.transforms import FILL
+from nasray.data.work import WorkQueue
 from nasray.recipe_options import AugmentationOptions, LoaderOptions
 from nasray.spaces import NasrayError
 
@@ -239,6 +240,44 @@ def test_evaluation_takes_every_image_once(val, processes):
     plain = EvaluationLoader(val, AugmentationOptions(short_side=(128,)), batch_size=2, stride=64, options=HERE)
     batch = next(iter(plain))
     assert torch.equal(batch.images[1], val.read_image(int(batch.indices[1])))
+
+
+@pytest.mark.parametrize("processes", [0, 1])
+def test_evaluation_with_targets_has_the_same_images_and_all_objects(val, processes):
+    half = AugmentationOptions(short_side=(48,), long_side=48)
+    plain, learned = (
+        list(EvaluationLoader(val, half, batch_size=3, stride=32, options=LoaderOptions(processes), with_targets=each))
+        for each in (False, True)
+    )
+    for one, other in zip(plain, learned, strict=True):
+        for name in ("images", "image_hw", "original_hw", "indices"):
+            assert torch.equal(getattr(one, name), getattr(other, name))
+        for index, image_hw, target in zip(one.indices.tolist(), one.image_hw, other.targets, strict=True):
+            whole = val.target(index)
+            scale = (image_hw / torch.from_numpy(val.image_hw[index]))[[1, 0, 1, 0]]
+            torch.testing.assert_close(target["boxes"].as_subclass(torch.Tensor), whole["boxes"] * scale.float())
+            assert torch.equal(target["labels"], whole["labels"])
+
+
+def test_evaluation_with_masks(val):
+    feed = EvaluationLoader(
+        val,
+        AugmentationOptions(short_side=(48,), long_side=48),
+        batch_size=4,
+        stride=32,
+        options=HERE,
+        with_targets=True,
+        with_masks=True,
+    )
+    batch = next(iter(feed))
+    for target, (height, width) in zip(batch.targets, batch.image_hw.tolist(), strict=True):
+        assert target["masks"].shape == (len(target["boxes"]), *batch.images.shape[-2:])
+        for mask, box in zip(target["masks"], target["boxes"].tolist(), strict=True):
+            rows, columns = torch.nonzero(mask, as_tuple=True)
+            found = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+            assert abs(torch.tensor(found) - torch.tensor(box)).max() <= 1.5
+            assert rows.max() < height
+            assert columns.max() < width
 
 
 def test_real_images(shared_data):

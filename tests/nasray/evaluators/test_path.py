@@ -61,7 +61,7 @@ def evaluator(supernets):
     return PathEvaluator(SPACE, supernets["detect"], images=40)
 
 
-def by_hand(checkpoint, row):
+def by_hand(checkpoint, row, *, measure="mAP"):
     """The metrics of a path, from its extracted network, with loaders of their own."""
     supernet = checkpoint.network()
     detector = copy.deepcopy(supernet)
@@ -71,10 +71,21 @@ def by_hand(checkpoint, row):
     train = whole.select(kept)
     order = np.random.default_rng(seed_sequence(checkpoint.recipe.seed, CALIBRATION)).permutation(len(train))
     loaders = [
-        EvaluationLoader(dataset, checkpoint.recipe.augmentation, batch_size=8, stride=32, options=LoaderOptions(0))
+        EvaluationLoader(
+            dataset,
+            checkpoint.recipe.augmentation,
+            batch_size=8,
+            stride=32,
+            options=LoaderOptions(0),
+            with_targets=measure == "loss",
+        )
         for dataset in (train.select(np.sort(order[:40])), whole.select(held))
     ]
     recalibrate(detector, (batch.images for batch in loaders[0]), 40, forward=detector.forward_raw)
+    if measure == "loss":
+        with torch.no_grad():
+            losses = [detector.eval().loss(batch.images, batch.targets) for batch in loaders[1]]
+        return np.mean([sum(loss.item() for loss in each.values()) for each in losses])  # batches of one size
     found = predict(detector.eval(), loaders[1], channels_last=True)
     return coco_metrics(whole.select(held), found).summary
 
@@ -88,6 +99,49 @@ def test_score_is_that_of_the_extracted_network(supernets, evaluator):
         assert metrics["AP50"][index] == pytest.approx(expected["AP50"], abs=1e-6)
     assert len(set(metrics["score"].tolist())) > 1
     assert (metrics["score"] > 0).all()
+
+
+def test_loss_is_that_of_the_extracted_network(supernets, evaluator):
+    evaluator = dataclasses.replace(evaluator, measure="loss")
+    metrics = evaluator(ROWS)
+    assert set(metrics) == {"score", "loss"}
+    checkpoint = Checkpoint.load(supernets["detect"])
+    expected = [by_hand(checkpoint, row, measure="loss") for row in ROWS]
+    np.testing.assert_allclose(metrics["loss"], expected, rtol=1e-5)
+    assert (metrics["score"] == -metrics["loss"]).all()
+    assert len(set(metrics["loss"].tolist())) == 3
+    before, now = Checkpoint.load(supernets["detect"]).model, evaluator.loaded.network.state_dict()
+    assert all(torch.equal(before[name], now[name]) for name in before)
+
+
+def test_losses_depend_on_nothing_but_the_path_and_the_seed(supernets):
+    for name in ("detect", "classify"):
+        evaluator = PathEvaluator(SPACE, supernets[name], measure="loss", images=24, seed=5)
+        expected = evaluator(ROWS)["loss"]
+        assert (expected > 0).all()
+        again = pickle.loads(pickle.dumps(evaluator))
+        assert again(ROWS[[2, 0, 1]])["loss"].tolist() == expected[[2, 0, 1]].tolist()
+
+
+def test_regions_are_sampled_by_seed_and_architecture(supernets, monkeypatch):
+    """Whatever a loss draws: the same for a path wherever it is evaluated, another for each path and seed."""
+    drawn = {}
+
+    def sampled(self, images, targets, generator=None):
+        return {"loss_drawn": torch.rand((), generator=generator)}
+
+    monkeypatch.setattr(DETECTORS["fcos"], "loss", sampled)
+    for seed in (0, 1):
+        evaluator = PathEvaluator(SPACE, supernets["detect"], measure="loss", images=8, seed=seed)
+        drawn[seed] = evaluator(ROWS)["loss"].tolist()
+        assert evaluator(ROWS[[1]])["loss"].tolist() == drawn[seed][1:2]
+    assert len({*drawn[0], *drawn[1]}) == 6
+
+
+def test_an_unknown_measure_is_refused():
+    with pytest.raises(NasrayError, match="measure is mAP or loss, got 'AP'"):
+        PathEvaluator(SPACE, "x.pt", measure="AP")
+    assert "negative loss" in PathEvaluator(SPACE, "x.pt", measure="loss").meaning
 
 
 def test_score_depends_on_nothing_but_the_path(supernets, evaluator):

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from nasray.evaluators import EVALUATORS, entropy, proxies
+from nasray.evaluators.seeding import generator_of
 from nasray.scores import naswot, sampled, synflow, zen
 from nasray.spaces import BasicSpace
 
@@ -60,3 +61,15 @@ def test_the_random_state_of_the_user_is_left_alone(device):
     for evaluator in make_evaluators(device).values():
         evaluator(SPACE.start())
     assert all(torch.equal(x, y) for x, y in zip(before, state(), strict=True))
+
+
+def test_seed_and_architecture_both_decide_what_is_drawn():
+    rows = SPACE.sample(3, np.random.default_rng(0))
+    drawn = {
+        float(torch.rand((), generator=generator_of(seed, SPACE.to_architecture(row))))
+        for row in rows
+        for seed in (0, 1, 2, 2**62)
+    }
+    assert len(drawn) == 12
+    scores = [EVALUATORS["zen"](SPACE, seed=seed, batch_size=2, **SMALL)(rows)["score"].tolist() for seed in (0, 1)]
+    assert scores[0] != scores[1]

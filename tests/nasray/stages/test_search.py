@@ -5,14 +5,15 @@ import json
 import numpy as np
 import pytest
 
+from nasray.cli import main
 from nasray.cluster import Resources, RunFolder, ray_session
 from nasray.experiment import describe_experiment, parse_experiment
 from nasray.filters.filter import FilterOptions, PathFilter
 from nasray.parts import make_parts
 from nasray.registry import SEARCHERS
-from nasray.searchers import Evolution, RandomSearch
+from nasray.searchers import Evolution, RandomSearch, pareto_front
 from nasray.searching import resume_experiment, search_experiment
-from nasray.spaces import BasicSpace, NasrayError
+from nasray.spaces import BasicSpace, NasrayError, OFAResNetSpace
 from nasray.spaces.buckets import Buckets
 from nasray.stages import check_stages, make_plan, planned_stages, site_of, without
 from nasray.stages.run import inputs_of, refuse_other_inputs
@@ -94,8 +95,8 @@ def test_another_run_is_taken_up_by_its_folder(finished, monkeypatch):
     within = make_plan(two_searches(stages={"search": {**MEASURE, "searcher": alone["searcher"]}}))
     assert within.experiment.stages["search"].searcher.of == str(folder / "predict")
     check_stages(plan, {}, plan.resources)
-    assert len(listed_rows(experiment)) == 40
-    of_second = listed_rows(two_searches(**{**alone, "searcher": {"name": "listed", "of": str(folder)}}))
+    assert len(listed_rows(experiment)[0]) == 40
+    of_second, _ = listed_rows(two_searches(**{**alone, "searcher": {"name": "listed", "of": str(folder)}}))
     assert make_parts(experiment).space.ids(of_second)[0] == RunFolder(folder).read_best()["best"][0]["id"]
     other = make_plan(two_searches(**alone, space={**SPACE, "max_depth": 2}))
     with pytest.raises(NasrayError, match=r"searched another space \(name 'basic', .*Set space as it is there"):
@@ -123,11 +124,12 @@ def test_niches_give_their_best_in_turn(finished, tmp_path, monkeypatch):
     kinds = history.genes.sum(axis=1) % 2
     scores = dict(zip(history.ids, history.metrics["score"], strict=True))
     kind_of = dict(zip(history.ids, kinds.tolist(), strict=True))
-    rows = listed_rows(
+    rows, niches = listed_rows(
         two_searches(searcher={"name": "listed", "of": str(run.path)}, stages={"search": {"kind": "search"}})
     )
     found = make_parts(experiment).space.ids(rows)
     assert sorted(found) == sorted(history.ids)
+    assert niches.tolist() == [kind_of[key] for key in found]
     pairs = 2 * min(np.bincount(kinds, minlength=2))
     assert pairs >= 4
     for kind in (0, 1):
@@ -150,6 +152,50 @@ def test_it_is_planned_and_refused_by_its_references():
         make_plan(two_searches(stages=later))
     with pytest.raises(NasrayError, match=r"searcher 'listed' has no list\. Set of to a stage"):
         make_plan(two_searches(searcher={"name": "listed"}))
+
+
+def test_the_best_of_every_bucket_are_measured_again(tmp_path, capsys):
+    """Predicted by a path filter in every bucket, then measured; the run's best is the front."""
+    space = OFAResNetSpace("tiny", image_hw=(64, 64))
+    buckets = Buckets.spanning(space, "gmacs", 4)
+    for seed, name in enumerate(("predict.pt", "measure.pt")):
+        PathFilter(space, buckets, FilterOptions(dim=16, depth=1, heads=2), seed=seed).save(tmp_path / name)
+    predict = {
+        "kind": "search",
+        "searcher": {"name": "bucket-evolution", "num": 4, "population_size": 6},
+        "evaluator": {"name": "filter", "filter": str(tmp_path / "predict.pt")},
+        "evaluations": 200,
+        "batch_size": 20,
+        "minimize": [],
+    }
+    content = {
+        "name": "by-buckets",
+        "space": {"name": "ofa-resnet", "size": "tiny", "image_hw": [64, 64]},
+        "searcher": {"name": "listed", "of": "predict", "per_bucket": 3},
+        "evaluator": {"name": "filter", "filter": str(tmp_path / "measure.pt")},
+        "evaluations": 12,
+        "batch_size": 4,
+        "minimize": ["gmacs"],
+        "stages": {"predict": predict, "search": {"kind": "search"}},
+    }
+    folder = tmp_path / "run"
+    with ray_session(Resources(local_cpus=2)):
+        done = search_experiment(make_plan(parse_experiment(content, "test")), folder)
+    best = RunFolder(folder / "predict").read_entries()
+    assert np.bincount(buckets.of([entry.costs["gmacs"] for entry in best])).tolist() == [10] * 4
+    first, second = RunFolder(folder / "predict").read_history(), RunFolder(folder).read_history()
+    niches, scores = buckets.of(first.costs["gmacs"]), first.metrics["score"]
+    assert np.bincount(niches).tolist() == [50] * 4
+    for niche in range(4):
+        own = np.flatnonzero(niches == niche)
+        wanted = own[np.argsort(-scores[own], kind="stable")[:3]]
+        assert {first.ids[place] for place in wanted} <= set(second.ids)
+    assert buckets.of(second.costs["gmacs"]).tolist()[:4] != [0] * 4, "the buckets come in turn"
+    front = pareto_front(np.stack([second.metrics["score"], -second.costs["gmacs"]], axis=1))
+    assert {entry["id"] for entry in done["best"]} == {second.ids[place] for place in np.flatnonzero(front)}
+    capsys.readouterr()
+    assert main(["front", str(folder), "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["front"]) == front.sum()
 
 
 # ---- pre-selection ------------------------------------------------------------------------------------------------
