@@ -1,6 +1,6 @@
 """Searchers by default against random search, on landscapes made for it: local optima, tabular spaces of several sizes.
 
-`python benchmarks/landscapes.py [--evaluations 50 100 300 1000] [--seeds 30] [--json]`
+`python benchmarks/landscapes.py [--evaluations 50 100 300 1000] [--seeds 30] [--baseline random] [--json]`
 
 Every seed has a landscape and a search of its own. A score is counted in standard deviations of the landscape above
 its mean (from 20,000 random architectures), so that landscapes can be set side by side; of several objectives the
@@ -217,7 +217,7 @@ def reached(searcher, name, evaluations, seed, *, several):
 
 
 def compare(searchers, landscapes, sizes, seeds, *, several):
-    """Results of all seeds, a row for every landscape, number of evaluations and searcher."""
+    """Results of all seeds, a row for each landscape, evaluations and searcher; the first is the baseline."""
     rows = []
     for name, evaluations in itertools.product(landscapes, sizes):
         baseline = np.zeros(0)
@@ -225,7 +225,7 @@ def compare(searchers, landscapes, sizes, seeds, *, several):
             begin = time.process_time()
             results = [reached(searcher, name, evaluations, seed, several=several) for seed in range(seeds)]
             seconds = (time.process_time() - begin) / seeds
-            baseline = np.array(results) if searcher == "random" else baseline
+            baseline = np.array(results) if searcher == searchers[0] else baseline
             row = {
                 "landscape": name,
                 "objectives": 2 if several else 1,
@@ -234,8 +234,9 @@ def compare(searchers, landscapes, sizes, seeds, *, several):
                 "results": [round(float(result), 6) for result in results],
                 "mean": float(np.mean(results)),
                 "interval": interval(results),
-                "above_random": float(np.mean(results - baseline)),
-                "above_random_interval": interval(results - baseline),
+                "baseline": searchers[0],
+                "above_baseline": float(np.mean(results - baseline)),
+                "above_baseline_interval": interval(results - baseline),
                 "seconds": seconds,
             }
             rows.append(row)
@@ -249,16 +250,27 @@ def interval(results):
 
 
 def show(rows, sizes):
-    """Return a table in Markdown: mean and interval; what is below random is marked."""
+    """Return a table in Markdown: mean and interval; what is below random search is marked.
+
+    Beside another baseline the mean difference from it, and its interval, are set in brackets.
+    """
     print("| landscape | searcher | " + " | ".join(f"{size:,}" for size in sizes) + " |")
     print("|---|---|" + "---|" * len(sizes))
     for name, searcher in dict.fromkeys((row["landscape"], row["searcher"]) for row in rows):
         cells = [
-            f"{row['mean']:.3f} ± {row['interval']:.3f}" + (" (below random)" if row["above_random"] < -1e-9 else "")
+            f"{row['mean']:.3f} ± {row['interval']:.3f}" + remark(row)
             for row in rows
             if (row["landscape"], row["searcher"]) == (name, searcher)
         ]
         print(f"| {name} | {searcher} | " + " | ".join(cells) + " |")
+
+
+def remark(row):
+    """Return what is said about a result beside its baseline."""
+    if row["baseline"] == "random":
+        return " (below random)" if row["above_baseline"] < -1e-9 else ""
+    is_baseline = row["searcher"] == row["baseline"]
+    return "" if is_baseline else f" ({row['above_baseline']:+.3f} ± {row['above_baseline_interval']:.3f})"
 
 
 if __name__ == "__main__":
@@ -266,11 +278,12 @@ if __name__ == "__main__":
     parser.add_argument("--evaluations", type=int, nargs="+", default=[50, 100, 300, 1000])
     parser.add_argument("--landscapes", nargs="+", default=list(LANDSCAPES), choices=list(LANDSCAPES))
     parser.add_argument("--searchers", nargs="+", default=["evolution", "coarse-to-fine"], choices=[*SEARCHERS, PLAIN])
+    parser.add_argument("--baseline", default="random", choices=[*SEARCHERS, PLAIN])
     parser.add_argument("--objectives", type=int, default=1, choices=(1, 2))
     parser.add_argument("--seeds", type=int, default=30)
     parser.add_argument("--json", action="store_true")
     known = parser.parse_args()
-    searchers = ["random", *(name for name in known.searchers if name != "random")]
+    searchers = [known.baseline, *(name for name in known.searchers if name != known.baseline)]
     rows = compare(searchers, known.landscapes, known.evaluations, known.seeds, several=known.objectives == 2)
     if known.json:
         print(to_json(rows))

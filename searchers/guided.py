@@ -20,7 +20,7 @@ from nasray.searchers.defaults import UNKNOWN_EVALUATIONS
 from nasray.searchers.evolution import Evolution
 from nasray.searchers.surrogate import GaussianProcess
 from nasray.spaces import NasrayError, Population, Space
-from nasray.spaces.ranges import Count, Range, check_number, check_whole
+from nasray.spaces.ranges import Count, Range, Share, check_number, check_whole
 
 MIN_FITTED, MAX_FITTED = 4, 512
 """Evaluations to which a predictor is fitted: of more the best and the latest."""
@@ -30,7 +30,7 @@ class GuidedEvolution(Evolution):
     """Evolution whose children are pre-selected by a predictor of its own history; for any space, one objective.
 
     Newcomers are pre-selected too, once there is a predictor. A fit is a function of what was told, and is made when it
-    is needed first: a search that is continued makes the newest one again.
+    is needed first: a searcher that loads a state makes the newest one again, a run that is continued all of them.
 
     Args:
         space: Space to search.
@@ -38,6 +38,8 @@ class GuidedEvolution(Evolution):
         candidates: Candidates within the budget for each architecture asked for, of which the predictor takes the best.
         optimism: Standard deviations of a guess that count in a candidate's favor: more of them try what is less known.
         mutations_per_child: Number of times that a mutant is mutated, at most: drawn for each from 1 on.
+        mutation: Share of mutants among the children; if left out what `crossover` leaves. With neither given both are
+            two fifths, and the rest newcomers.
         options: Further options; see `Evolution`.
 
     Raises:
@@ -50,8 +52,9 @@ class GuidedEvolution(Evolution):
         *,
         refit: Count | None = None,
         candidates: Annotated[int, Range(1, MAX_OVERSAMPLE)] = 50,
-        optimism: Annotated[float, Range(0, 100)] = 1.0,
+        optimism: Annotated[float, Range(0, 100)] = 2.0,
         mutations_per_child: Annotated[int, Range(1, 1000)] = 3,
+        mutation: Share | None = None,
         **options: Any,
     ) -> None:
         if options.get("predictor") is not None:
@@ -61,7 +64,9 @@ class GuidedEvolution(Evolution):
             )
         check_whole("candidates", candidates, 1, MAX_OVERSAMPLE)
         options["oversample"] = candidates
-        super().__init__(space, mutations_per_child=mutations_per_child, **options)
+        if mutation is None and options.get("crossover") is None:
+            mutation = options["crossover"] = 0.4
+        super().__init__(space, mutation=mutation, mutations_per_child=mutations_per_child, **options)
         self._refit = None if refit is None else check_whole("refit", refit, 1)
         self.optimism = check_number("optimism", optimism, 0, 100)
         self.known: Population = np.empty((0, space.num_genes), dtype=np.int64)

@@ -44,7 +44,7 @@ class Powers(NamedTuple):
     noise: int
 
 
-NEAR, OTHER, NOISE = (-5, -3, -1, 1, 3), (-9, -7, -5, -3, -1), (-9, -6, -3)
+NEAR, OTHER, NOISE = (-5, -3, -1, 1, 3, 5), (-9, -7, -5, -3, -1), (-9, -6, -3)
 
 
 class GaussianProcess:

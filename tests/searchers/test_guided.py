@@ -3,6 +3,7 @@ import pickle
 import numpy as np
 import pytest
 
+from nasray.cluster import OrderedSearch
 from nasray.searchers import GuidedEvolution, Objective
 from nasray.searchers import guided as module
 from nasray.searchers.surrogate import GaussianProcess
@@ -33,9 +34,11 @@ def fits(monkeypatch):
 def test_what_is_left_out_follows_from_the_evaluations():
     searcher = GuidedEvolution(SPACE, evaluations=300)
     assert searcher.options() == {
-        "population_size": 50, "initial": 50, "parents": 10, "mutation": 0.5, "crossover": 0.5,
-        "mutations_per_child": 3, "refit": 12, "candidates": 50, "optimism": 1.0,
+        "population_size": 50, "initial": 50, "parents": 10, "mutation": 0.4, "crossover": 0.4,
+        "mutations_per_child": 3, "refit": 12, "candidates": 50, "optimism": 2.0,
     }  # fmt: skip
+    assert GuidedEvolution(SPACE, mutation=0.7).crossover == pytest.approx(0.3)
+    assert GuidedEvolution(SPACE, crossover=0.3).mutation == 0.7
     assert GuidedEvolution(SPACE, evaluations=10).refit == 1
 
 
@@ -58,7 +61,7 @@ def test_children_are_the_best_of_their_candidates():
     kinds = other._kinds(1)
     candidates = other._find(int(kinds[0]), 7, enough=1).genes
     means, deviations = process(candidates)
-    assert searcher.ask(1).genes[0].tolist() == candidates[np.argmax(means + deviations)].tolist()
+    assert searcher.ask(1).genes[0].tolist() == candidates[np.argmax(means + 2 * deviations)].tolist()
     assert not np.isin(row_keys(candidates), list(searcher.seen)).all(), "what nobody evaluates stays new"
 
 
@@ -76,6 +79,27 @@ def test_a_search_that_is_continued_makes_the_newest_fit_alone(fits):
     assert fits == [40, *made_by_straight]
     assert pickle.dumps(again.state_dict()["known"]) == pickle.dumps(straight.state_dict()["known"])
     assert len(before) == 11
+
+
+def test_a_run_that_was_killed_asks_for_the_same_again():
+    def new(seed=3):
+        searcher = GuidedEvolution(SPACE, seed=seed, initial=10)
+        return OrderedSearch(searcher, evaluations=60, batch_size=4, in_flight=2)
+
+    def run(search):
+        search.run(lambda genes: toy_metrics(SPACE, genes), told.append)
+
+    told = []
+    run(new())
+    whole, told = told, []
+    killed = new()
+    for batch in whole[:9]:
+        killed.replay(batch.index, batch.proposal.genes, batch.metrics)
+    run(killed)
+    assert [batch.index for batch in told] == list(range(9, 15))
+    for before, after in zip(whole[9:], told, strict=True):
+        assert before.proposal.genes.tobytes() == after.proposal.genes.tobytes()
+        assert before.proposal.parents.tobytes() == after.proposal.parents.tobytes()
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
