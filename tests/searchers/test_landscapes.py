@@ -1,5 +1,5 @@
-"""Evolution by default, which `nasray.search` takes, beside random search, plain aging evolution, and Optuna's TPE; and
-`pareto-evolution` by default beside random search.
+"""Evolution by default, which `nasray.search` takes, beside random search, plain aging evolution, and Optuna's TPE;
+`guided-evolution` beside aging evolution; and `pareto-evolution` by default beside random search.
 
 A short version of `benchmarks/landscapes.py`, whose figures are in docs/benchmarks.md. Every seed has a landscape and a
 search of its own; differences are taken seed by seed.
@@ -61,6 +61,20 @@ def test_the_default_is_as_good_as_aging_evolution(landscape, evaluations):
 
 def test_the_default_is_as_good_as_tpe():
     mean, half = difference("optuna-tpe", "cell-15625", 50, ALL)  # ten seeds differ by chance more than these two do
+    assert mean + half >= 0, f"{mean:.3f} +- {half:.3f}"
+
+
+@pytest.mark.parametrize(("landscape", "evaluations"), [("blocks-10^12", 100), ("layers", 100), ("traps-10^6", 300)])
+def test_guided_evolution_beats_aging_evolution(landscape, evaluations):
+    mean, half = difference("aging-evolution", landscape, evaluations, FEW, own="guided-evolution")
+    assert mean - half > 0, f"{mean:.3f} +- {half:.3f}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("evaluations", [100, 300])
+@pytest.mark.parametrize("landscape", ["small-640", "cell-15625", "smooth-15625", "peaks-10^8"])
+def test_guided_evolution_is_as_good_as_aging_evolution(landscape, evaluations):
+    mean, half = difference("aging-evolution", landscape, evaluations, ALL, own="guided-evolution")
     assert mean + half >= 0, f"{mean:.3f} +- {half:.3f}"
 
 
