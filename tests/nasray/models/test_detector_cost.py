@@ -109,7 +109,7 @@ def test_a_detector_that_does_not_grow_in_proportion_is_counted_for_each_combina
 
 @pytest.mark.parametrize("name", ["centernet", "fcos", "faster-rcnn"])
 def test_buckets_of_a_whole_detector_are_drawn_directly(name):
-    """The last bucket of five holds 31.7 of 2.5 million million backbones: none of 20,000 samples is in it."""
+    """The last bucket of five holds about a hundred-thousandth of all backbones: rejection would find none."""
     space = SPACES["ofa-resnet"](image_hw=(384, 384))
     cost = DetectorCost(space, name, num_classes=20)
     buckets = Buckets.spanning(space, "gmacs", 5, count=cost)
