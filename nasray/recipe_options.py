@@ -15,6 +15,7 @@ from nasray.values import AboveZero, AtLeastZero, Flag, Natural, Share, Text, nu
 
 Channels = Annotated[int, whole(1, MAX_WIDTH)]
 Scale = Annotated[float, number(maximum=100, gt=0)]
+Average = Annotated[float, number(0, lt=1)]
 Side = Annotated[int, whole(1, MAX_SIDE)]
 
 
@@ -102,6 +103,7 @@ class OptimizerOptions:
         backbone_factor: The learning rate of the backbone (or the pyramid) as a multiple of the others'.
         head_factor: The same of the architecture in the slot of the head, or of the detector's own there.
         clip: Maximum norm of the gradient; larger ones are scaled down.
+        betas: How slowly the averages of gradients and of their squares follow (Adam alone).
         accumulate: Number of backward passes of one step: a batch is divided into that many parts.
     """
 
@@ -113,6 +115,7 @@ class OptimizerOptions:
     backbone_factor: AtLeastZero = 1.0
     head_factor: AtLeastZero = 1.0
     clip: AboveZero | None = None
+    betas: tuple[Average, Average] = (0.9, 0.999)
     accumulate: Annotated[int, whole(1, 100_000)] = 1
 
 
@@ -155,6 +158,23 @@ class DistilOptions:
 
     teacher: Text | None = None
     weight: AboveZero = 1.0
+
+
+@checked
+class AlphaOptions:
+    """How the architecture parameters of a relaxed supernet move, on the images that `holdout` keeps apart.
+
+    Attributes:
+        learning_rate: Learning rate of Adam.
+        weight_decay: Weight decay.
+        betas: How slowly the averages of gradients and of their squares follow.
+        warm_up: Epochs in which the weights alone move.
+    """
+
+    learning_rate: AboveZero = 3e-4
+    weight_decay: AtLeastZero = 1e-3
+    betas: tuple[Average, Average] = (0.5, 0.999)
+    warm_up: AtLeastZero = 0.0
 
 
 @checked

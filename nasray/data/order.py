@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-ORDER, SAMPLE, MOSAIC, SAMPLING, HOLDOUT, CALIBRATION = range(6)
-"""What random numbers are for; streams of different purposes are independent. `SAMPLING` is for losses and networks."""
+ORDER, SAMPLE, MOSAIC, SAMPLING, HOLDOUT, CALIBRATION, ALPHA = range(7)
+"""What random numbers are for; streams of different purposes are independent. `SAMPLING` is for losses and networks,
+`ALPHA` for the same on held-out images, from which a gradient search learns."""
 
 
 def seed_sequence(seed: int, purpose: int, *key: int) -> np.random.SeedSequence:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
@@ -63,6 +63,8 @@ class Learner:
         channels_last: Whether images are laid out with channels last.
         world: Number of workers, which exchange their gradients. Above 1, PyTorch's process group is ready.
         uses_all: Whether every step uses all parameters; with a supernet's paths, for one, it does not.
+        is_light: Whether the parameters are so few that workers exchange their gradients all at once, after the
+            backward pass, without PyTorch's `DistributedDataParallel`.
 
     Attributes:
         network: As given.
@@ -83,6 +85,7 @@ class Learner:
         channels_last: bool = False,
         world: int = 1,
         uses_all: bool = True,
+        is_light: bool = False,
     ) -> None:
         self.network, self.options, self.schedule = network, options, schedule
         given = network.parameters() if parameters is None else parameters
@@ -94,7 +97,8 @@ class Learner:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision == "float16")
         self.generator = torch.Generator(self.device)
         self.model: nn.Module = network
-        if world > 1:
+        self.world, self.is_light = world, is_light
+        if world > 1 and not is_light:
             # Buffers are those of norms, which are frozen or synchronized: the same in all workers anyway.
             self.model = DistributedDataParallel(
                 network, broadcast_buffers=False, gradient_as_bucket_view=True, find_unused_parameters=not uses_all
@@ -163,6 +167,11 @@ class Learner:
 
     def _update(self) -> Tensor:
         """Move the parameters along their gradient; return its norm before clipping."""
+        if self.world > 1 and self.is_light:
+            for parameter in self.parameters:
+                if parameter.grad is not None:
+                    distributed.all_reduce(parameter.grad)
+                    parameter.grad /= self.world
         self.scaler.unscale_(self.optimizer)
         norm = get_total_norm([parameter.grad for parameter in self.parameters if parameter.grad is not None])
         if self.options.clip is not None:

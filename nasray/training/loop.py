@@ -34,6 +34,7 @@ from nasray.models.supernets.base import supernet_of
 from nasray.recipe import Recipe
 from nasray.spaces import NasrayError
 from nasray.training.averaging import MovingAverage
+from nasray.training.bilevel import AlphaLearner
 from nasray.training.folder import CheckpointFiles, Description, Ranking, ranked
 from nasray.training.learner import Learner, StepResult
 from nasray.training.recording import Recorder, Step
@@ -80,6 +81,7 @@ class Parts:
         describe: File and id of an image, from its position in the data set.
         description: Description of the training; it goes into its checkpoints.
         paths: Of a network around a supernet: draws the path that each step trains, the same for all workers.
+        alphas: Of a network around a relaxed supernet: moves its architecture parameters, before each step.
     """
 
     network: nn.Module
@@ -88,6 +90,7 @@ class Parts:
     describe: Callable[[int], str]
     description: Description
     paths: PathSampler | None = None
+    alphas: AlphaLearner | None = None
 
 
 class Loop:
@@ -204,6 +207,8 @@ class Loop:
         seed = seed_sequence(self.recipe.seed, SAMPLING, self.iteration, self.worker.rank).generate_state(1)
         if self.parts.paths is not None and self.supernet is not None:
             self.supernet.set_path(self.parts.paths.draw(self.iteration))
+        if self.parts.alphas is not None:
+            self.parts.alphas.step(self.iteration)
         result = self.learner.step(batch, self.iteration, int(seed[0]))
         if self.average is not None:
             self.average.update(self.network)
@@ -256,6 +261,7 @@ class Loop:
                     grad_norm=self.result.grad_norm.item(),
                     images_per_s=num_images / seconds if seconds > 0 else 0.0,
                     acceptance=self._acceptance(),
+                    shares=self.parts.alphas.shares() if self.parts.alphas is not None else None,
                 )
             )
         self.window, self.num_in_window = torch.zeros_like(self.window), 0
@@ -301,6 +307,7 @@ class Loop:
             "weights": self.network.state_dict() if self.average is not None else None,
             "updates": self.average.updates if self.average is not None else 0,
             **self.learner.state_dict(),
+            "alphas": self.parts.alphas.state_dict() if self.parts.alphas is not None else None,
             "window": self.window,
             "num_in_window": self.num_in_window,
             "ranking": self.ranking,
@@ -333,6 +340,8 @@ class Loop:
             self.average.model.load_state_dict(checkpoint.model)
             self.average.updates = training["updates"]
         self.learner.load_state_dict(training)
+        if self.parts.alphas is not None:
+            self.parts.alphas.load_state_dict(training["alphas"])
         self.window, self.num_in_window = training["window"].to(self.device), training["num_in_window"]
         self.ranking, self.metrics, self.iteration = training["ranking"], checkpoint.metrics, checkpoint.iteration
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import nn
@@ -82,7 +83,8 @@ def make_optimizer(
     if not groups:
         raise NasrayError("everything is frozen: no parameter is left to be trained. Lower frozen_stages")
     kinds = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
-    special = {"momentum": options.momentum} if options.name == "sgd" else {}
+    is_sgd = options.name == "sgd"
+    special: dict[str, Any] = {"momentum": options.momentum} if is_sgd else {"betas": tuple(options.betas)}
     optimizer: torch.optim.Optimizer = kinds[options.name](
         [
             {"params": members, "lr": rate, "learning_rate": rate, "weight_decay": decay}
@@ -91,7 +93,7 @@ def make_optimizer(
         fused=True,
         **special,
     )
-    if special:
+    if is_sgd:
         # Fused steps cannot begin some momenta beside others, as paths of supernets do; from 0 it is the same.
         for group in optimizer.param_groups:
             for parameter in group["params"]:

@@ -31,7 +31,7 @@ def try_out(recipe: Recipe, architecture: Architecture | None = None) -> Descrip
     from nasray.training.folder import Description
     from nasray.training.optimizers import freeze_backbone
     from nasray.training.paths import make_paths
-    from nasray.training.setup import begin_network, fresh_network, open_sets
+    from nasray.training.setup import begin_network, check_alpha, fresh_network, open_sets
 
     given = architecture
     architecture = recipe_architecture(recipe, given)
@@ -49,6 +49,8 @@ def try_out(recipe: Recipe, architecture: Architecture | None = None) -> Descrip
         sets.require_outlines()
     freeze_backbone(network, recipe)
     make_paths(recipe, description)
+    if recipe.alpha is not None:
+        check_alpha(sets, network)
     begin_network(network, recipe, description)
     continued(recipe, description)
     load_teacher(recipe, description)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from nasray.cluster.tensorboard import EventWriter
+from nasray.training.bilevel import entropy_and_none
 from nasray.training.folder import Log
 
 
@@ -21,6 +22,7 @@ class Step(NamedTuple):
         grad_norm: Gradient norm of the last step, before clipping.
         images_per_s: Images per second over all workers, without validations; 0 if unknown.
         acceptance: Share of the paths that were drawn lately which a path filter let through; None without one.
+        shares: Of a gradient search, of each group the share of every choice of every edge, `none` the last.
     """
 
     iteration: int
@@ -30,6 +32,7 @@ class Step(NamedTuple):
     grad_norm: float
     images_per_s: float
     acceptance: float | None = None
+    shares: dict[str, list[list[float]]] | None = None
 
 
 class Recorder:
@@ -71,12 +74,15 @@ class Recorder:
                 "lr": step.learning_rate,
                 "grad_norm": step.grad_norm,
                 **accepted,
+                **({"shares": step.shares} if step.shares else {}),
                 "images_per_s": round(step.images_per_s, 2),
             }
         )
         values = {f"loss/{name}": value for name, value in step.losses.items()}
         values |= {"loss": loss, "train/lr": step.learning_rate, "train/grad_norm": step.grad_norm}
         values |= {f"train/{name}": value for name, value in accepted.items()}
+        if step.shares:
+            values["alpha/entropy"], values["alpha/none"] = entropy_and_none(step.shares)
         if step.images_per_s:
             values["speed/images_per_s"] = step.images_per_s
         self.events.scalars(step.iteration, values)

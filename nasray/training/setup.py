@@ -22,6 +22,7 @@ from nasray.models.norms import synchronize_norms
 from nasray.recipe import Recipe
 from nasray.spaces import NasrayError
 from nasray.training.beginning import continued, sort_supernet
+from nasray.training.bilevel import AlphaLearner, alphas_of
 from nasray.training.distilling import load_teacher, probabilities_of
 from nasray.training.folder import CheckpointFiles, Description, read_description
 from nasray.training.loop import Batches, Loop, Parts
@@ -211,36 +212,28 @@ def make_parts(
         network.teacher, network.teacher_weight = probabilities_of(teacher.to(device)), recipe.distil.weight
     batches, validate = _loaders(recipe, sets, network, worker)
     paths = make_paths(recipe, description)
+    alphas = _make_alphas(recipe, sets, network, worker, len(batches))
     if paths is not None:  # a supernet is measured path by path, by whoever searches it
         validate = None
     elif validate is None:
         lines.append(f"data set {recipe.data} has no split val: nothing is validated, and no checkpoint is the best")
-    return Parts(network, batches, validate, sets.train.describe, description, paths), lines
+    return Parts(network, batches, validate, sets.train.describe, description, paths, alphas), lines
 
 
 def _loaders(recipe: Recipe, sets: Sets, network: nn.Module, worker: Worker) -> tuple[Batches, Any]:
     """Return the training loader, and what measures the network (None without a split val)."""
-    batch_size = recipe.batch_size // worker.world
     if isinstance(network, Detector):
         assert isinstance(sets.train, DetectionSet)
         assert isinstance(sets.source, DataSource)
-        batches = TrainLoader(
-            sets.train,
-            recipe.augmentation,
-            batch_size=batch_size,
-            stride=network.stride,
-            seed=recipe.seed,
-            rank=worker.rank,
-            world=worker.world,
-            options=recipe.loader,
-            with_masks=network.learns_masks,
-        )
-        return batches, make_validation(sets.source, recipe, network.stride, worker)
+        measured = sets.held if recipe.alpha is not None else sets.validation()
+        assert measured is None or isinstance(measured, DetectionSet)
+        batches = _train_loader(recipe, sets.train, network, worker)
+        return batches, make_validation(measured, recipe, network.stride, worker)
     assert isinstance(sets.train, ClassificationSet)
     loader = ClassificationLoader(
         sets.train,
         image_size=recipe.augmentation.square or 0,
-        batch_size=batch_size,
+        batch_size=recipe.batch_size // worker.world,
         seed=recipe.seed,
         rank=worker.rank,
         world=worker.world,
@@ -249,6 +242,53 @@ def _loaders(recipe: Recipe, sets: Sets, network: nn.Module, worker: Worker) -> 
     held_against = sets.validation()
     assert not isinstance(held_against, DetectionSet)
     return loader, make_accuracy(held_against, recipe, worker)
+
+
+def check_alpha(sets: Sets, network: nn.Module) -> None:
+    """Refuse a gradient search without images held out, or without a relaxed supernet in a detector.
+
+    Raises:
+        NasrayError: saying what is missing.
+    """
+    if not isinstance(network, Detector):
+        raise NasrayError("alpha is of relaxed supernets in detectors; classification has none. Leave alpha out")
+    alphas_of(network)
+    if sets.held is None:
+        raise NasrayError("alpha moves on images that the weights do not see: set holdout, such as to half of them")
+
+
+def _make_alphas(recipe: Recipe, sets: Sets, network: nn.Module, worker: Worker, per_epoch: int) -> AlphaLearner | None:
+    """Return what moves the alphas on the images that are held out; None where the recipe searches none."""
+    if recipe.alpha is None:
+        return None
+    check_alpha(sets, network)
+    assert isinstance(network, Detector)
+    assert isinstance(sets.held, DetectionSet)
+    return AlphaLearner(
+        network,
+        recipe.alpha,
+        _train_loader(recipe, sets.held, network, worker),
+        per_epoch=per_epoch,
+        seed=recipe.seed,
+        rank=worker.rank,
+        world=worker.world,
+        precision=recipe.precision,
+        channels_last=recipe.channels_last,
+    )
+
+
+def _train_loader(recipe: Recipe, dataset: DetectionSet, network: Detector, worker: Worker) -> TrainLoader:
+    return TrainLoader(
+        dataset,
+        recipe.augmentation,
+        batch_size=recipe.batch_size // worker.world,
+        stride=network.stride,
+        seed=recipe.seed,
+        rank=worker.rank,
+        world=worker.world,
+        options=recipe.loader,
+        with_masks=network.learns_masks,
+    )
 
 
 def begin_network(network: nn.Module, recipe: Recipe, description: Description) -> list[str]:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from torch import nn
 
 from nasray.cluster.training import Worker
-from nasray.data import DataSource, EvaluationLoader
+from nasray.data import EvaluationLoader
 from nasray.data.classification import ClassificationLoader, ClassificationSet
 from nasray.data.dataset import DetectionSet
 from nasray.drawing import draw_detections, picture_bytes
@@ -21,22 +21,18 @@ NUM_PICTURES, THRESHOLD = 4, 0.3
 
 
 def make_validation(
-    source: DataSource, recipe: Recipe, stride: int, worker: Worker
+    dataset: DetectionSet | None, recipe: Recipe, stride: int, worker: Worker
 ) -> Callable[[nn.Module], Validation] | None:
-    """Return what measures a detector on the split val, or None if the data set has none.
+    """Return what measures a detector on images, or None without any.
 
     Args:
-        source: The data set.
+        dataset: The images.
         recipe: Recipe of the training.
         stride: Images are padded to multiples of it.
         worker: Which detects on its share of the images; the first then measures.
-
-    Raises:
-        NasrayError: if the split is not fit to be used.
     """
-    if "val" not in source.splits:
+    if dataset is None:
         return None
-    dataset = source.split("val")
     batch_size = recipe.batch_size // (worker.world * recipe.optimizer.accumulate)
     batches = EvaluationLoader(
         dataset,

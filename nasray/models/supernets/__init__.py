@@ -56,9 +56,16 @@ def build_supernet(space: Space, **options: Any) -> Supernet:
     return supernet
 
 
-def from_spec(**spec: Any) -> Supernet:
-    """Build the supernet that the spec of an architecture stands for; as `build_supernet`."""
-    return build_supernet(space_of_supernet(Architecture.create(FAMILY, spec)))
+def from_spec(*, in_channels: int | None = None, num_levels: int | None = None, **spec: Any) -> Supernet:
+    """Build the supernet that the spec of an architecture stands for; as `build_supernet`.
+
+    Args:
+        in_channels: Channels of the levels, where it fills the slot of a head.
+        num_levels: Number of levels, likewise.
+        spec: Spec of the architecture.
+    """
+    of_head = {} if in_channels is None else {"in_channels": in_channels, "num_levels": num_levels}
+    return build_supernet(space_of_supernet(Architecture.create(FAMILY, spec)), **of_head)
 
 
 def _check_family(family: str) -> None:
@@ -71,6 +78,7 @@ SUPERNETS = Registry(
     {
         "shufflenet": "nasray.models.supernets.shufflenet:ShuffleNetSupernet",
         "ofa-resnet": "nasray.models.supernets.ofa_resnet:OFAResNetSupernet",
+        "fad": "nasray.models.supernets.fad:RelaxedHead",
     },
 )
 """By family of the space; a new supernet is one line here."""

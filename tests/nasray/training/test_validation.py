@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from nasray.cluster.training import Worker
-from nasray.data import DataSource, open_data
+from nasray.data import open_data
 from nasray.models.detectors.base import Detections
 from nasray.recipe import Recipe
 from nasray.recipe_options import AugmentationOptions, LoaderOptions
@@ -44,7 +44,7 @@ def source():
 
 def test_metrics_and_pictures(source):
     dataset = source.split("val")
-    found = make_validation(source, RECIPE, 32, Worker())(Oracle(dataset))
+    found = make_validation(dataset, RECIPE, 32, Worker())(Oracle(dataset))
     assert found.metrics["mAP"] == pytest.approx(1.0)
     assert found.metrics["AP50"] == pytest.approx(1.0)
     assert len(found.pictures) == 4
@@ -57,7 +57,6 @@ def test_metrics_and_pictures(source):
 
 
 def test_only_the_first_worker_measures_and_a_set_without_val_is_not_validated(source):
-    second = make_validation(source, RECIPE, 32, Worker(1, 2))
+    second = make_validation(source.split("val"), RECIPE, 32, Worker(1, 2))
     assert second(Oracle(source.split("val"))) == ({}, {})
-    alone = DataSource("x", {"train": source.readers["train"]})
-    assert make_validation(alone, RECIPE, 32, Worker()) is None
+    assert make_validation(None, RECIPE, 32, Worker()) is None
