@@ -260,14 +260,17 @@ def option_texts(value: Any, prefix: str = "") -> dict[str, tuple[Any, str]]:
     texts = attribute_texts(type(value))
     options: dict[str, tuple[Any, str]] = {}
     for field in dataclasses.fields(value):
-        inner = getattr(value, field.name)
+        inner, kind = getattr(value, field.name), _kind(type(value), field.name)
         if dataclasses.is_dataclass(inner):
             options |= option_texts(inner, f"{prefix}{field.name}.")
-        elif isinstance(mapped_by(_kind(type(value), field.name)), ChosenEach):
+        elif inner is None and (section := section_type(kind, None)) is not None:
+            for row in _rows(section, ""):
+                options[f"--{prefix}{field.name}.{row.key}".replace("_", "-")] = None, row.text
+        elif isinstance(mapped_by(kind), ChosenEach):
             for name, each in inner.items():
                 options |= option_texts(each, f"{prefix}{field.name}.{name}.")
         else:
-            text = f"{texts[field.name]} {allowed(_kind(type(value), field.name))}".strip()
+            text = f"{texts[field.name]} {allowed(kind)}".strip()
             options[f"--{prefix}{field.name}".replace("_", "-")] = inner, text
     return options
 

@@ -83,7 +83,7 @@ class Recipe:
         within: Values that genes of the paths may have, by the last word of the genes' names, such as
             `{width: [80, 100]}`; all if left out.
         distil: Teacher of a classifier.
-        alpha: Architecture parameters of a relaxed supernet, searched by their gradient; paths are trained without.
+        alpha: Architecture parameters of a relaxed supernet.
         augmentation: Changes of training images.
         loader: Loading of images.
         optimizer: Optimizer of the weights.
@@ -117,7 +117,7 @@ class Recipe:
     space: dict[str, Any] | None = None
     within: dict[str, tuple[Natural, ...]] | None = None
     distil: DistilOptions = field(default_factory=DistilOptions)
-    alpha: AlphaOptions | None = None
+    alpha: AlphaOptions = field(default_factory=AlphaOptions)
     augmentation: AugmentationOptions = field(default_factory=AugmentationOptions)
     loader: LoaderOptions = field(default_factory=LoaderOptions)
     optimizer: OptimizerOptions = field(default_factory=OptimizerOptions)

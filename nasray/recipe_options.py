@@ -165,16 +165,21 @@ class AlphaOptions:
     """How the architecture parameters of a relaxed supernet move, on the images that `holdout` keeps apart.
 
     Attributes:
-        learning_rate: Learning rate of Adam.
+        learning_rate: Learning rate of Adam, such as 0.0003; none is searched if left out.
         weight_decay: Weight decay.
         betas: How slowly the averages of gradients and of their squares follow.
         warm_up: Epochs in which the weights alone move.
     """
 
-    learning_rate: AboveZero = 3e-4
+    learning_rate: AboveZero | None = None
     weight_decay: AtLeastZero = 1e-3
     betas: tuple[Average, Average] = (0.5, 0.999)
     warm_up: AtLeastZero = 0.0
+
+    @property
+    def is_searched(self) -> bool:
+        """Whether architecture parameters move at all."""
+        return self.learning_rate is not None
 
 
 @checked

@@ -74,6 +74,7 @@ class AlphaLearner:
         precision: str = "float32",
         channels_last: bool = False,
     ) -> None:
+        assert options.learning_rate is not None
         self.alphas = alphas_of(network)
         self.network, self.batches, self.seed, self.rank = network, batches, seed, rank
         self.first = round(options.warm_up * per_epoch)

@@ -34,7 +34,7 @@ def make_paths(recipe: Recipe, description: Description) -> PathSampler | None:
             if value not in (None, PATH.make_default()):
                 raise NasrayError(f"{key} is of supernets; this network has a single path. Leave {key} out")
         return None
-    if recipe.alpha is not None:  # a gradient search trains the mixture of all
+    if recipe.alpha.is_searched:  # a gradient search trains the mixture of all
         if recipe.paths != PATH.make_default() or recipe.within:
             raise NasrayError("alpha trains all paths at once, weighted: leave out paths and within, or alpha")
         return None

@@ -49,7 +49,7 @@ def try_out(recipe: Recipe, architecture: Architecture | None = None) -> Descrip
         sets.require_outlines()
     freeze_backbone(network, recipe)
     make_paths(recipe, description)
-    if recipe.alpha is not None:
+    if recipe.alpha.is_searched:
         check_alpha(sets, network)
     begin_network(network, recipe, description)
     continued(recipe, description)

@@ -225,7 +225,7 @@ def _loaders(recipe: Recipe, sets: Sets, network: nn.Module, worker: Worker) -> 
     if isinstance(network, Detector):
         assert isinstance(sets.train, DetectionSet)
         assert isinstance(sets.source, DataSource)
-        measured = sets.held if recipe.alpha is not None else sets.validation()
+        measured = sets.held if recipe.alpha.is_searched else sets.validation()
         assert measured is None or isinstance(measured, DetectionSet)
         batches = _train_loader(recipe, sets.train, network, worker)
         return batches, make_validation(measured, recipe, network.stride, worker)
@@ -259,7 +259,7 @@ def check_alpha(sets: Sets, network: nn.Module) -> None:
 
 def _make_alphas(recipe: Recipe, sets: Sets, network: nn.Module, worker: Worker, per_epoch: int) -> AlphaLearner | None:
     """Return what moves the alphas on the images that are held out; None where the recipe searches none."""
-    if recipe.alpha is None:
+    if not recipe.alpha.is_searched:
         return None
     check_alpha(sets, network)
     assert isinstance(network, Detector)
