@@ -45,7 +45,7 @@ def test_evaluators_get_the_seed_where_they_draw():
 
 def test_what_a_part_says_about_a_space():
     assert [name for name in EVALUATORS if why_unfit(EVALUATORS[name], ShuffleNetSpace()) is None] == [
-        "zen", "naswot", "synflow", "path",
+        "zen", "naswot", "synflow", "path", "filter",
     ]  # fmt: skip
     assert (
         why_unfit(EVALUATORS["path"], BottleneckSpace())
@@ -54,7 +54,7 @@ def test_what_a_part_says_about_a_space():
     message = "evaluator 'log-width' is defined for staged spaces; space 'shufflenet' does not fit. Take one of zen"
     with pytest.raises(NasrayError, match=message):
         parts(space={"name": "shufflenet"}, evaluator={"name": "log-width"})
-    with pytest.raises(NasrayError, match=r"'zen' scores backbones; space 'fad' does not fit\. Take one of path"):
+    with pytest.raises(NasrayError, match=r"'zen' scores backbones; space 'fad' does not fit\. Take one of path, filter"):
         parts(space={"name": "fad"}, evaluator={"name": "zen"})
 
 
