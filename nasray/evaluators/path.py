@@ -37,7 +37,8 @@ MEASURES = ("mAP", "loss")
 
 def has_supernet(space: Space) -> str | None:
     """Return why there are no paths in a space; None if there are."""
-    return None if space.family in SUPERNETS else f"needs a supernet; there are those of {', '.join(SUPERNETS)}"
+    known = [name for name in SUPERNETS if name not in FAMILIES or FAMILIES[name].slot != "head"]
+    return None if space.family in known else f"needs a supernet of backbones; there are those of {', '.join(known)}"
 
 
 @dataclass
@@ -134,7 +135,8 @@ class LoadedSupernet:
     def __init__(self, options: PathEvaluator) -> None:
         import torch
 
-        from nasray.checkpoint import Checkpoint
+        from nasray.architectures import FAMILIES
+from nasray.checkpoint import Checkpoint
         from nasray.data.kept import CacheBudget, KeptBatches
         from nasray.data.order import CALIBRATION, seed_sequence
         from nasray.models.supernets import supernet_architecture

@@ -49,12 +49,12 @@ def test_what_a_part_says_about_a_space():
     ]  # fmt: skip
     assert (
         why_unfit(EVALUATORS["path"], BottleneckSpace())
-        == "needs a supernet; there are those of shufflenet, ofa-resnet, fad"
+        == "needs a supernet of backbones; there are those of shufflenet, ofa-resnet"
     )
     message = "evaluator 'log-width' is defined for staged spaces; space 'shufflenet' does not fit. Take one of zen"
     with pytest.raises(NasrayError, match=message):
         parts(space={"name": "shufflenet"}, evaluator={"name": "log-width"})
-    with pytest.raises(NasrayError, match=r"'zen' scores backbones; space 'fad' does not fit\. Take one of path, filter"):
+    with pytest.raises(NasrayError, match=r"'zen' scores backbones; space 'fad' does not fit\. Take one of filter"):
         parts(space={"name": "fad"}, evaluator={"name": "zen"})
 
 
