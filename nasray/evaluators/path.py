@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import numpy as np
 
+from nasray.architectures import FAMILIES
 from nasray.devices import Device, Threads, choose_device, computing_threads
 from nasray.models.supernets import SUPERNETS
 from nasray.searchers import Metrics
@@ -135,8 +136,7 @@ class LoadedSupernet:
     def __init__(self, options: PathEvaluator) -> None:
         import torch
 
-        from nasray.architectures import FAMILIES
-from nasray.checkpoint import Checkpoint
+        from nasray.checkpoint import Checkpoint
         from nasray.data.kept import CacheBudget, KeptBatches
         from nasray.data.order import CALIBRATION, seed_sequence
         from nasray.models.supernets import supernet_architecture
