@@ -92,6 +92,7 @@ def make_parts(
     budget, searched = make_budget(experiment.budget), _with_latency(experiment, space, cost)
     objectives = (Objective("score"), *(Objective(name, "min") for name in _minimized(experiment, space)))
     batch_size, in_flight = default_batches(experiment.evaluations)
+    preselection = _preselection(experiment)
     searcher: Searcher = make_part(
         experiment.searcher,
         space=space,
@@ -101,8 +102,8 @@ def make_parts(
         seed=experiment.seed,
         evaluations=experiment.evaluations,
         rows=rows,
-        **_preselection(experiment),
         niches=niches,
+        **preselection,
     )
     evaluator: Evaluator = make_part(experiment.evaluator, space=space, seed=experiment.seed, cost=searched)
     complete = dataclasses.replace(

@@ -73,12 +73,10 @@ def make_plan(experiment: Experiment) -> Plan:
     """
     parts = make_parts(experiment)
     experiment = _with_absolute_references(parts.experiment)
-    others, parts_of_others = experiment, parts
-    if experiment.preselect is not None:  # of the search alone: its filter may be fitted on what other stages find
-        others = dataclasses.replace(experiment, preselect=None)
-        parts_of_others = make_parts(others, parts.space)
+    # Pre-selection is of the search alone: its filter may be fitted on what other stages find.
+    others = dataclasses.replace(experiment, preselect=None)
     stages = {
-        name: _make_stage(name, options, *((experiment, parts) if name == SEARCH else (others, parts_of_others)))
+        name: _make_stage(name, options, experiment if name == SEARCH else others, parts)
         for name, options in experiment.stages.items()
     }
     found = {name: stage_references(name, experiment.stages[name], stage) for name, stage in stages.items()}

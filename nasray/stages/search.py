@@ -84,7 +84,7 @@ class SearchStage(Stage):
         changes = {name: value for name, value in given.items() if value is not None}
         self.pruned = pruned
         self.parts, self.experiment = parts, dataclasses.replace(experiment, **changes, stages={})
-        if changes:
+        if changes or (experiment.preselect is None) != (parts.experiment.preselect is None):
             self.parts = make_parts(self.experiment, parts.space)
             self.experiment = self.parts.experiment
 

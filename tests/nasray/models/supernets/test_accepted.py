@@ -146,7 +146,7 @@ def test_workers_whose_scores_differ_train_the_paths_of_the_first(pruned, tmp_pa
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_a_pruning_of_the_released_space_holds_in_every_bucket_and_every_draw(tmp_path):
-    """80,000 fresh paths of each bucket, whose share differs by chance by .002, and 100,000 as a training draws them."""
+    """80,000 fresh paths of each bucket, whose share differs by .002 by chance, and 100,000 of a training."""
     space = OFAResNetSpace()
     path_filter = PathFilter(space, Buckets.spanning(space, "gmacs", 5), FilterOptions(16, 1, 2), seed=1)
     path_filter.save(tmp_path / "filter.pt")
