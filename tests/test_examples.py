@@ -82,13 +82,20 @@ def test_a_yaml_of_the_docs_runs_to_its_end_and_finds_something(name):
 def test_a_search_of_the_docs_runs_to_its_end(words):
     """Under a stand-in for the score, since this is about what is asked for; at most some thousand evaluations."""
     name, options = overrides(words)
-    experiment = load_plan(name, options).experiment
-    experiment = replace(experiment, evaluations=min(experiment.evaluations, 4000))
+    plan = load_plan(name, options)
+    if plan.experiment.searcher.name == "listed":  # of the stage whose architectures it takes up
+        source = plan.experiment.searcher.of
+        few = min(plan.stages[source].experiment.evaluations, 4000)
+        plan = load_plan(name, [*options, f"--stages.{source}.evaluations", str(few)])
+        searched = plan.stages[source]
+    else:
+        searched = make_plan(replace(plan.experiment, evaluations=min(plan.experiment.evaluations, 4000)))
+    experiment = searched.experiment
 
     def evaluate(genes):
         return {"score": np.sin(genes * np.arange(1, genes.shape[1] + 1)).sum(axis=1)}
 
-    search, genes, _ = run(make_plan(experiment), evaluate)
+    search, genes, _ = run(searched, evaluate)
     assert search.ended_early is None
     assert len(np.unique(genes, axis=0)) == len(genes) == experiment.evaluations
 

@@ -15,6 +15,7 @@ from nasray.spaces import SPACES
 from nasray.spaces.testing import all_rows
 from nasray.stages import make_plan
 
+BACKBONES = [name for name, space in SPACES.items() if space.cost_scope == "backbone"]  # that zen scores
 SMALL_STAGED = {"max_width": 16, "max_depth": 1, "kernels": [3], "parts": [1, 1, 1, 1]}
 SMALL_SHUFFLENET = {"widths": [16, 32, 64, 96], "stem_width": 8, "depths": [1, 1, 1, 1]}
 
@@ -27,7 +28,7 @@ def draw(seed):
         return value if rng.random() < share else None
 
     drawn = [name for name in SEARCHERS if name not in ("listed", "optuna-gp")]  # one needs a list, one is slow
-    space, searcher = str(rng.choice(list(SPACES))), str(rng.choice(drawn))
+    space, searcher = str(rng.choice(BACKBONES)), str(rng.choice(drawn))
     most = {"optuna-tpe": 8, "optuna-nsga2": 15}.get(searcher, 80)  # samplers of Optuna are slow
     small = {"shufflenet": SMALL_SHUFFLENET, "ofa-resnet": {"size": "tiny"}}.get(space, SMALL_STAGED)
     content = {

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from nasray.architectures import ARCHITECTURES, layer_table
+from nasray.architectures import ARCHITECTURES, has_layers, layer_table
 from nasray.scores.entropy import (
     NARROW,
     SINGLE_SCALE,
@@ -86,7 +86,8 @@ def test_depth_and_width_raise_the_score():
 def test_narrowness_adds_up_layers():
     table = layer_table(small("basic", width=16), HW)
     assert narrowness(table)[0] == pytest.approx(1 / 16 + 4 * 4 / 16 + 4 / 24)  # stem, and two layers a block
-    published = [narrowness(layer_table(architecture, HW))[0] for architecture in ARCHITECTURES.values()]
+    counted = [architecture for architecture in ARCHITECTURES.values() if has_layers(architecture)]
+    published = [narrowness(layer_table(architecture, HW))[0] for architecture in counted]
     assert max(published) < NARROW / 4
 
 
