@@ -1,7 +1,6 @@
 """DetOFA's tiny experiment, as a user runs it: all stages of Algorithm 1, killed in each, and what it hands out."""
 
 import json
-import os
 import subprocess
 import sys
 
@@ -27,11 +26,10 @@ def finished(arguments, timeout=1800):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """The run from its beginning to its end, and the CPU seconds that it took."""
-    folder, before = tmp_path_factory.mktemp("whole") / "run", os.times()
+    """The run from its beginning to its end."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
     finished(["search", TINY, "--folder", folder])
-    after = os.times()
-    return folder, after.children_user + after.children_system - before.children_user - before.children_system
+    return folder
 
 
 def kept(folder):
@@ -47,8 +45,7 @@ def kept(folder):
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_it_ends_with_a_front(whole):
-    folder, seconds = whole
-    assert seconds < 8 * 60, "CPU seconds, on whatever machine"
+    folder = whole
     stages = json.loads((folder / "stages.json").read_text())
     assert list(stages) == list(load_plan(TINY).stages)
     assert all("result" in record for record in stages.values())
@@ -86,7 +83,7 @@ def test_a_run_that_is_killed_in_every_stage_ends_with_the_same_bytes(whole, tmp
         process = start(["resume", folder])
     output, _ = process.communicate(timeout=1800)
     assert process.returncode == 0, output
-    assert kept(folder) == kept(whole[0])
+    assert kept(folder) == kept(whole)
     stages = json.loads((folder / "stages.json").read_text())
     assert [record["sessions"] for record in stages.values()] == [2] * len(stages)
 
@@ -99,7 +96,7 @@ def is_begun(folder, stage):
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_what_is_exported_has_the_figure_that_the_search_printed(whole, tmp_path):
-    folder, _ = whole
+    folder = whole
     front = sorted(RunFolder(folder).read_best()["best"], key=lambda entry: entry["costs"]["gmacs"])
     for place in (0, len(front) // 2, len(front) - 1):
         entry = front[place]
