@@ -5,6 +5,7 @@ Shapes: N architectures, G genes.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from nasray.checkpoint import check_sums, read_tensors
 from nasray.cluster import write_atomic
+from nasray.cluster.files import to_json
 from nasray.devices import computing_threads
 from nasray.filters.network import FilterNetwork
 from nasray.filters.options import FilterOptions
@@ -120,16 +122,19 @@ class PathFilter:
         Raises:
             NasrayError: If the disk is full or the folder cannot be written.
         """
-        content = {
-            "format": FORMAT,
-            "kind": "path filter",
+        about = {
             "space": described_space(self.space),
             "cost": self.buckets.cost,
             "counted": self._counted(),
             "edges": list(self.buckets.edges),
             "options": vars(self.options),
-            "network": self.network.state_dict(),
             "measured": self.measured,
+        }
+        content = {
+            "format": FORMAT,
+            "kind": "path filter",
+            "about": to_json(about),  # a text: how equal values are pickled depends on which of them are one object
+            "network": self.network.state_dict(),
         }
         write_atomic(path, lambda file: torch.save(content, file))
 
@@ -168,18 +173,18 @@ class PathFilter:
             raise NasrayError(f"{path} is no path filter. Name the file that a stage of kind fit-filter wrote")
         if content["format"] > FORMAT:
             raise NasrayError(f"{path} is of a newer version of nasray, which must read it")
-        own = described_space(space)
-        if content["space"] != own:
-            raise NasrayError(f"{path} was fitted on another space: {content['space']}; this one is {own}")
-        buckets = Buckets(content["cost"], tuple(content["edges"]))
-        found = cls(space, buckets, FilterOptions(**content["options"]), cost=cost, threads=threads)
-        if not found._counts_as(content["counted"]):
+        about, own = json.loads(content["about"]), json.loads(to_json(described_space(space)))
+        if about["space"] != own:
+            raise NasrayError(f"{path} was fitted on another space: {about['space']}; this one is {own}")
+        buckets = Buckets(about["cost"], tuple(about["edges"]))
+        found = cls(space, buckets, FilterOptions(**about["options"]), cost=cost, threads=threads)
+        if not found._counts_as(about["counted"]):
             if otherwise is None:
                 raise NasrayError(
-                    f"{path} has buckets of the {buckets.cost} of {content['counted']['what']}; counted here: "
+                    f"{path} has buckets of the {buckets.cost} of {about['counted']['what']}; counted here: "
                     f"{found._counted()['what']}. Count the same, or fit a filter here"
                 )
             found.buckets = otherwise(len(buckets))
         found.network.load_state_dict(content["network"])
-        found.measured = content["measured"]
+        found.measured = about["measured"]
         return found

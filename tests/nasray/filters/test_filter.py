@@ -62,3 +62,15 @@ def test_a_filter_of_another_space_is_refused(tmp_path):
             PathFilter.load(tmp_path / "filter.pt", space)
     with pytest.raises(NasrayError, match="buckets are of latency_ms; there are: gmacs, params_m, layers"):
         PathFilter(TINY, Buckets.equal("latency_ms", 1, 2, 3), SMALL)(ROWS)
+
+
+def test_equal_filters_have_equal_bytes(tmp_path):
+    """Whether two of their texts are one object, as of a literal, or two, as of what a file said, shows nowhere."""
+    files = []
+    for number, word in enumerate(("loss", "".join(["lo", "ss"]))):
+        path_filter = PathFilter(TINY, BUCKETS, SMALL)
+        path_filter.measured = {"metric": word, "history": [{"loss": 1.0}], "other": "loss"}
+        files.append(tmp_path / f"{number}.pt")
+        path_filter.save(files[-1])
+    assert files[0].read_bytes() == files[1].read_bytes()
+    assert PathFilter.load(files[0], TINY).measured == path_filter.measured

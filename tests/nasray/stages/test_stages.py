@@ -106,4 +106,4 @@ def test_what_is_exported_has_the_figure_that_the_search_printed(whole, tmp_path
         assert model.stat().st_size > 10_000
         command = [sys.executable, "-m", "nasray", "evaluate", str(folder), *budget, "--split", "held", "--json"]
         found = json.loads(subprocess.run(command, capture_output=True, text=True, check=True, timeout=900).stdout)
-        assert found["mAP"] == pytest.approx(entry["metrics"]["score"], abs=1e-6)
+        assert found["coco"]["mAP"] == pytest.approx(entry["metrics"]["score"], abs=1e-6)
