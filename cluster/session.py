@@ -30,6 +30,9 @@ OBJECT_STORE_BYTES = 128 * 2**20
 STARTS = 3
 """How often a local Ray is started before it is given up: on a busy machine it misses its own fixed 30 seconds."""
 LOCAL_ENVIRONMENT = {
+    # A thread of PyTorch's that waits for another gives its core away soon: where other work holds a core, small
+    # networks compute a hundred times slower otherwise (benchmarks/busy_machine.py).
+    "GOMP_SPINCOUNT": "4000",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # where no GPU is assigned, none is seen
     "RAY_enable_metrics_collection": "0",
     "RAY_worker_niceness": "0",  # Ray's own is 15, which starves a run beside other work
