@@ -5,7 +5,6 @@ Shapes: N architectures, G genes.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from nasray.checkpoint import check_sums, read_tensors
 from nasray.cluster import write_atomic
 from nasray.cluster.files import to_json
+from nasray.cluster.reading import parse_json, shown
 from nasray.devices import computing_threads
 from nasray.filters.network import FilterNetwork
 from nasray.filters.options import FilterOptions
@@ -173,7 +173,7 @@ class PathFilter:
             raise NasrayError(f"{path} is no path filter. Name the file that a stage of kind fit-filter wrote")
         if content["format"] > FORMAT:
             raise NasrayError(f"{path} is of a newer version of nasray, which must read it")
-        about, own = json.loads(content["about"]), json.loads(to_json(described_space(space)))
+        about, own = parse_json(content["about"], shown(path)), parse_json(to_json(described_space(space)), "space")
         if about["space"] != own:
             raise NasrayError(f"{path} was fitted on another space: {about['space']}; this one is {own}")
         buckets = Buckets(about["cost"], tuple(about["edges"]))

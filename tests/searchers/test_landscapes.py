@@ -64,7 +64,11 @@ def test_the_default_is_as_good_as_tpe():
     assert mean + half >= 0, f"{mean:.3f} +- {half:.3f}"
 
 
-@pytest.mark.parametrize(("landscape", "evaluations"), [("blocks-10^12", 100), ("layers", 100), ("traps-10^6", 300)])
+@pytest.mark.parametrize(("landscape", "evaluations"), [
+    ("blocks-10^12", 100),
+    pytest.param("layers", 100, marks=pytest.mark.slow),
+    pytest.param("traps-10^6", 300, marks=pytest.mark.slow),
+])  # fmt: skip
 def test_guided_evolution_beats_aging_evolution(landscape, evaluations):
     mean, half = difference("aging-evolution", landscape, evaluations, FEW, own="guided-evolution")
     assert mean - half > 0, f"{mean:.3f} +- {half:.3f}"
