@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from nasray.models.detectors.heads import reset
-from nasray.models.detectors.necks import norm_layer
+from nasray.models.detectors.necks import group_norm
 from nasray.spaces.fad import NUM_NODES, Transformation, transformation_of
 
 
@@ -31,8 +31,6 @@ def unit(channels: int, *, is_separable: bool, dilation: int = 1) -> nn.Sequenti
         is_separable: Whether it is a depthwise convolution with a 1x1 convolution behind it.
         dilation: Distance of the pixels that it looks at.
     """
-    group_norm = norm_layer("group")
-    assert group_norm is not None
     if not is_separable:
         layers: list[nn.Module] = [nn.Conv2d(channels, channels, 3, padding=1)]
     else:
@@ -41,6 +39,19 @@ def unit(channels: int, *, is_separable: bool, dilation: int = 1) -> nn.Sequenti
         )
         layers = [depthwise, nn.Conv2d(channels, channels, 1)]
     return nn.Sequential(*layers, group_norm(channels), nn.ReLU(inplace=True))
+
+
+def units_of(channels: int, transformation: Transformation) -> list[nn.Module]:
+    """Return the convolutions of a transformation, in their order, with fresh weights.
+
+    Args:
+        channels: E.
+        transformation: Transformation.
+    """
+    units = [unit(channels, is_separable=transformation.is_separable) for _ in range(transformation.num_convs)]
+    if transformation.dilation:
+        units.append(unit(channels, is_separable=True, dilation=transformation.dilation))
+    return [*units]
 
 
 class Edge(nn.Sequential):
@@ -53,9 +64,7 @@ class Edge(nn.Sequential):
     """
 
     def __init__(self, in_channels: int, channels: int, transformation: Transformation) -> None:
-        units = [unit(channels, is_separable=transformation.is_separable) for _ in range(transformation.num_convs)]
-        if transformation.dilation:
-            units.append(unit(channels, is_separable=True, dilation=transformation.dilation))
+        units = units_of(channels, transformation)
         super().__init__(nn.Conv2d(in_channels, channels, 1), *units, nn.Conv2d(channels, in_channels, 1))
 
 
@@ -105,8 +114,6 @@ class Cells(nn.Module):
 
     @staticmethod
     def _joint(in_channels: int) -> nn.Sequential:
-        group_norm = norm_layer("group")
-        assert group_norm is not None
         return nn.Sequential(
             nn.Conv2d(NUM_NODES * in_channels, in_channels, 1), group_norm(in_channels), nn.ReLU(inplace=True)
         )

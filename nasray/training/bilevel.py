@@ -13,7 +13,7 @@ trained, moves them with the weights' optimizer too, and holds no images out.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,19 +22,7 @@ from nasray.data.order import ALPHA, seed_sequence
 from nasray.models.supernets.base import supernet_of
 from nasray.recipe_options import AlphaOptions, OptimizerOptions
 from nasray.spaces import NasrayError
-from nasray.training.learner import Examples, Learner
-
-
-class HeldBatches(Protocol):
-    """What alphas need of a loader of held-out images."""
-
-    def __len__(self) -> int:
-        """Return the batches of an epoch."""
-        ...
-
-    def epoch(self, epoch: int, first_batch: int = 0) -> Iterator[Any]:
-        """Return the batches of an epoch from one on."""
-        ...
+from nasray.training.learner import Batches, Examples, Learner
 
 
 class AlphaLearner:
@@ -65,7 +53,7 @@ class AlphaLearner:
         self,
         network: nn.Module,
         options: AlphaOptions,
-        batches: HeldBatches,
+        batches: Batches,
         *,
         per_epoch: int,
         seed: int,
@@ -126,7 +114,7 @@ class AlphaLearner:
         if batch is None:
             self._left = self.batches.epoch(*divmod(self.steps, len(self.batches)))
             batch = next(self._left)
-        return batch  # type: ignore[no-any-return]
+        return batch
 
     def _set(self, *, is_learned: bool) -> None:
         for alphas in self.alphas.values():

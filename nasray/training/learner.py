@@ -7,7 +7,7 @@ the network, the optimizer's state, the batch, the iteration and the seed, and o
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -15,6 +15,8 @@ from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
+from nasray.data.classification import ClassificationBatch
+from nasray.data.loader import Batch
 from nasray.recipe_options import OptimizerOptions
 from nasray.training.optimizers import make_optimizer, scale_learning_rate
 
@@ -32,6 +34,18 @@ class Examples(Protocol):
     @property
     def targets(self) -> Any:
         """A (B,) tensor of labels, or B dictionaries of tensors."""
+        ...
+
+
+class Batches(Protocol):
+    """What a training needs of a loader."""
+
+    def __len__(self) -> int:
+        """Return the batches of an epoch."""
+        ...
+
+    def epoch(self, epoch: int, first_batch: int = 0) -> Iterator[Batch | ClassificationBatch]:
+        """Return the batches of an epoch from one on, each with this worker's images."""
         ...
 
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -36,7 +36,7 @@ from nasray.spaces import NasrayError
 from nasray.training.averaging import MovingAverage
 from nasray.training.bilevel import AlphaLearner
 from nasray.training.folder import CheckpointFiles, Description, Ranking, ranked
-from nasray.training.learner import Learner, StepResult
+from nasray.training.learner import Batches, Learner, StepResult
 from nasray.training.recording import Recorder, Step
 from nasray.training.schedules import is_due, last_iteration, learning_rate_factor
 from nasray.training.watch import LossWatch
@@ -44,18 +44,6 @@ from nasray.training.watch import LossWatch
 
 class StoppedError(NasrayError):
     """The training was asked to stop; its state is saved, unless the last loss was not finite."""
-
-
-class Batches(Protocol):
-    """What the loop needs of a loader."""
-
-    def __len__(self) -> int:
-        """Return the batches of an epoch."""
-        ...
-
-    def epoch(self, epoch: int, first_batch: int = 0) -> Iterator[Batch | ClassificationBatch]:
-        """Return the batches of an epoch from one on, each with this worker's images."""
-        ...
 
 
 class Validation(NamedTuple):

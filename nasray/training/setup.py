@@ -25,7 +25,8 @@ from nasray.training.beginning import continued, sort_supernet
 from nasray.training.bilevel import AlphaLearner, alphas_of
 from nasray.training.distilling import load_teacher, probabilities_of
 from nasray.training.folder import CheckpointFiles, Description, read_description
-from nasray.training.loop import Batches, Loop, Parts
+from nasray.training.learner import Batches
+from nasray.training.loop import Loop, Parts
 from nasray.training.optimizers import freeze_backbone
 from nasray.training.paths import make_paths
 from nasray.training.validation import make_accuracy, make_validation

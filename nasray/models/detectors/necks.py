@@ -62,11 +62,11 @@ def norm_layer(name: str) -> Callable[[int], nn.Module] | None:
     """
     if name not in NORMS:
         raise ValueError(f"norm is one of {', '.join(NORMS)}; got {name!r}")
-    layers: dict[str, Callable[[int], nn.Module] | None] = {"batch": nn.BatchNorm2d, "group": _group_norm, "none": None}
+    layers: dict[str, Callable[[int], nn.Module] | None] = {"batch": nn.BatchNorm2d, "group": group_norm, "none": None}
     return layers[name]
 
 
-def _group_norm(channels: int) -> nn.GroupNorm:
+def group_norm(channels: int) -> nn.GroupNorm:
     """Return 32 groups as in the papers, but fewer where a group would have less than three channels.
 
     A group of one channel and one pixel, as on the coarsest level of a small image, is always zero.

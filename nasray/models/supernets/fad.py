@@ -29,10 +29,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from nasray.models.detectors.heads import reset
-from nasray.models.fad import FADHead, unit
+from nasray.models.fad import FADHead, unit, units_of
 from nasray.models.supernets.base import Genes, Supernet
 from nasray.spaces import FADSpace
-from nasray.spaces.fad import NAMES, NUM_EDGES, NUM_NODES, TRANSFORMATIONS
+from nasray.spaces.fad import NAMES, NUM_EDGES, NUM_NODES, TRANSFORMATIONS, Transformation
 
 ALPHA_DEVIATION = 1e-3
 """Standard deviation of fresh alphas, as in the released code."""
@@ -92,11 +92,9 @@ class SeparateStream(nn.Module):
     def __init__(self, channels: int, shapes: tuple[Shape, ...], *, is_separable: bool) -> None:
         super().__init__()
         self.shapes = shapes
-        self.chains = nn.ModuleList()
-        for num, dilation in shapes:
-            units = [unit(channels, is_separable=is_separable) for _ in range(num)]
-            ends = [unit(channels, is_separable=True, dilation=dilation)] if dilation else []
-            self.chains.append(nn.Sequential(*units, *ends))
+        self.chains = nn.ModuleList(
+            nn.Sequential(*units_of(channels, Transformation(is_separable, *shape))) for shape in shapes
+        )
 
     def forward(self, x: Tensor, wanted: Collection[Shape]) -> Iterator[tuple[Shape, Tensor]]:
         """Yield the shape and the (B, E, H, W) output of each transformation that is wanted."""
@@ -263,7 +261,7 @@ class RelaxedHead(Supernet):
         del num_levels
         width = in_channels or space.in_channels
         self.out_channels = width  # type: ignore[assignment]  # of a head: one number
-        self.decouple = decouple and shared
+        self._chosen: dict[str, dict[tuple[int, int], int]] = {}  # what the path has on its edges
         self.cells = nn.ModuleDict()
         self.alphas = nn.ParameterDict()
         for name, channels in zip(space.names, space.channels, strict=True):
@@ -294,7 +292,7 @@ class RelaxedHead(Supernet):
 
     def _choices(self, name: str) -> Mapping[tuple[int, int], Tensor | int]:
         if self.path is not None:
-            return self.space.edges(self.path)[name]
+            return self._chosen[name]
         weights = self.alphas[name].softmax(dim=1)
         return {
             (node, state): weights[edge_number(node, state), :-1]
@@ -310,11 +308,14 @@ class RelaxedHead(Supernet):
         Raises:
             ValueError: for genes that are no architecture of the space.
         """
-        self.path = None if genes is None else self._checked(genes)
+        if genes is None:
+            self.path = None
+        else:
+            super().set_path(genes)
 
     def select(self, row: NDArray[np.int64]) -> None:
         """See `Supernet.select`."""
-        del row  # the path itself says what runs
+        self._chosen = self.space.edges(row)
 
     def standalone(self, row: NDArray[np.int64]) -> nn.Module:
         """See `Supernet.standalone`; one cell a group, as here."""
