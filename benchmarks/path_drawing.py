@@ -30,12 +30,12 @@ from nasray.filters.pruned import Pruned, forbidden_of, restricted, write_pruned
 from nasray.filters.pruning import path_thresholds, prune_operations
 from nasray.models.detector_cost import DetectorCost
 from nasray.models.supernets import supernet_architecture
-from nasray.models.supernets.accepted import AcceptedPaths
 from nasray.models.supernets.base import supernet_of
 from nasray.models.supernets.sampling import BLOCK, BucketPaths, GenePaths, PathSampler, UniformPaths
 from nasray.recipe import load_recipe
 from nasray.spaces import OFAResNetSpace, Space
 from nasray.spaces.buckets import Buckets
+from nasray.training.accepted import AcceptedPaths
 from nasray.values import read_image_hw
 
 PEAKS = {"V100, float32": 15.7, "A100, float32": 19.5, "A100, float16": 312.0, "H100, bfloat16": 989.0}

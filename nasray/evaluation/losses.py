@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
-from nasray.training.learner import Examples, moved_targets
+from nasray.data.examples import Examples, moved_targets
 
 
 @torch.no_grad()

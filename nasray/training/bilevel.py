@@ -18,11 +18,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from nasray.data.examples import Batches, Examples
 from nasray.data.order import ALPHA, seed_sequence
 from nasray.models.supernets.base import supernet_of
 from nasray.recipe_options import AlphaOptions, OptimizerOptions
 from nasray.spaces import NasrayError
-from nasray.training.learner import Batches, Examples, Learner
+from nasray.training.learner import Learner
 
 
 class AlphaLearner:

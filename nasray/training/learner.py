@@ -7,46 +7,19 @@ the network, the optimizer's state, the batch, the iteration and the seed, and o
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
-from nasray.data.classification import ClassificationBatch
-from nasray.data.loader import Batch
+from nasray.data.examples import Examples, moved_targets
 from nasray.recipe_options import OptimizerOptions
 from nasray.training.optimizers import make_optimizer, scale_learning_rate
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-
-
-class Examples(Protocol):
-    """What a step needs of a batch."""
-
-    @property
-    def images(self) -> Tensor:
-        """(B, 3, H, W) RGB values, 0 to 255."""
-        ...
-
-    @property
-    def targets(self) -> Any:
-        """A (B,) tensor of labels, or B dictionaries of tensors."""
-        ...
-
-
-class Batches(Protocol):
-    """What a training needs of a loader."""
-
-    def __len__(self) -> int:
-        """Return the batches of an epoch."""
-        ...
-
-    def epoch(self, epoch: int, first_batch: int = 0) -> Iterator[Batch | ClassificationBatch]:
-        """Return the batches of an epoch from one on, each with this worker's images."""
-        ...
 
 
 class StepResult(NamedTuple):
@@ -193,10 +166,3 @@ class Learner:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         return norm
-
-
-def moved_targets(targets: Any, device: torch.device) -> Any:
-    """Return the same on the device: a tensor of labels, or dictionaries of tensors."""
-    if isinstance(targets, Tensor):
-        return targets.to(device, non_blocking=True)
-    return [{name: value.to(device, non_blocking=True) for name, value in one.items()} for one in targets]

@@ -25,18 +25,19 @@ from nasray.cluster import write_atomic
 from nasray.cluster.files import to_json
 from nasray.cluster.training import Worker
 from nasray.data.classification import ClassificationBatch
+from nasray.data.examples import Batches
 from nasray.data.loader import Batch
 from nasray.data.order import SAMPLING, seed_sequence
 from nasray.models.detectors.losses import mean_over_workers
 from nasray.models.supernets import PathSampler
-from nasray.models.supernets.accepted import AcceptedPaths
 from nasray.models.supernets.base import supernet_of
 from nasray.recipe import Recipe
 from nasray.spaces import NasrayError
+from nasray.training.accepted import AcceptedPaths
 from nasray.training.averaging import MovingAverage
 from nasray.training.bilevel import AlphaLearner
 from nasray.training.folder import CheckpointFiles, Description, Ranking, ranked
-from nasray.training.learner import Batches, Learner, StepResult
+from nasray.training.learner import Learner, StepResult
 from nasray.training.recording import Recorder, Step
 from nasray.training.schedules import is_due, last_iteration, learning_rate_factor
 from nasray.training.watch import LossWatch

@@ -15,6 +15,7 @@ from nasray.cluster.reading import shown
 from nasray.cluster.training import Worker
 from nasray.data import DataSource, DetectionSet, TrainLoader, open_data
 from nasray.data.classification import ClassificationLoader, ClassificationSet, ClassificationSource, open_images
+from nasray.data.examples import Batches
 from nasray.data.order import divide
 from nasray.models.classifier import Classifier
 from nasray.models.detectors.base import Detector
@@ -25,7 +26,6 @@ from nasray.training.beginning import continued, sort_supernet
 from nasray.training.bilevel import AlphaLearner, alphas_of
 from nasray.training.distilling import load_teacher, probabilities_of
 from nasray.training.folder import CheckpointFiles, Description, read_description
-from nasray.training.learner import Batches
 from nasray.training.loop import Loop, Parts
 from nasray.training.optimizers import freeze_backbone
 from nasray.training.paths import make_paths

@@ -245,7 +245,7 @@ PATHS = Registry(
         "genes": GenePaths,
         "buckets": BucketPaths,
         "windows": WindowedPaths,
-        "accepted": "nasray.models.supernets.accepted:AcceptedPaths",
+        "accepted": "nasray.training.accepted:AcceptedPaths",
     },
     given=frozenset({"space", "seed", "cost", "cost_name", "buckets", "measure"}),
     is_slow=True,

@@ -14,11 +14,11 @@ from nasray.filters.filter import FilterOptions, PathFilter
 from nasray.filters.pruned import Pruned, forbidden_of, restricted, write_pruned
 from nasray.filters.pruning import acceptance, path_thresholds, prune_operations
 from nasray.models.supernets import accepted
-from nasray.models.supernets.accepted import AcceptedPaths
 from nasray.models.supernets.sampling import BLOCK
 from nasray.spaces import NasrayError, OFAResNetSpace, ShuffleNetSpace
 from nasray.spaces.buckets import Buckets
 from nasray.spaces.profile import profile_space
+from nasray.training.accepted import AcceptedPaths
 
 TINY = OFAResNetSpace("tiny", image_hw=(64, 64))
 COUNTED = CountedOptions(detector={"name": "centernet", "channels": 16}, classes=3)
@@ -75,7 +75,7 @@ def test_a_path_depends_on_seed_and_iteration_alone(pruned):
     assert not np.array_equal(AcceptedPaths(TINY, pruned=pruned, seed=6).draw(0), expected[0])
     code = (
         "import sys\nfrom nasray.spaces import OFAResNetSpace\n"
-        "from nasray.models.supernets.accepted import AcceptedPaths\n"
+        "from nasray.training.accepted import AcceptedPaths\n"
         "space = OFAResNetSpace('tiny', image_hw=(64, 64))\n"
         "print(AcceptedPaths(space, pruned=sys.argv[1], seed=5).draw(700).tolist())"
     )
