@@ -13,11 +13,11 @@ from nasray.counting import CountedOptions, cost_of_detector
 from nasray.filters.filter import FilterOptions, PathFilter
 from nasray.filters.pruned import Pruned, forbidden_of, restricted, write_pruned
 from nasray.filters.pruning import acceptance, path_thresholds, prune_operations
-from nasray.models.supernets import accepted
 from nasray.models.supernets.sampling import BLOCK
 from nasray.spaces import NasrayError, OFAResNetSpace, ShuffleNetSpace
 from nasray.spaces.buckets import Buckets
 from nasray.spaces.profile import profile_space
+from nasray.training import accepted
 from nasray.training.accepted import AcceptedPaths
 
 TINY = OFAResNetSpace("tiny", image_hw=(64, 64))
