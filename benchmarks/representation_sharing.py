@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 from nasray.cli.parsing import image_hw
 from nasray.models.supernets.fad import Mixture
-from nasray.spaces.fad import TRANSFORMATIONS
+from nasray.spaces.transformations import TRANSFORMATIONS
 
-PLACES = tuple(range(len(TRANSFORMATIONS)))
+NUM = len(TRANSFORMATIONS)
 
 
 def step(mixture: Mixture, x: Tensor, weights: Tensor) -> float:
@@ -73,8 +73,10 @@ def main() -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     x = torch.randn(known.batch, known.channels, *known.size, device=known.device, requires_grad=True)
-    weights = torch.full((len(PLACES),), 1 / len(PLACES), device=known.device, requires_grad=True)
-    shared, separate = (Mixture(known.channels, PLACES, shared=each).to(known.device) for each in (True, False))
+    weights = torch.full((NUM,), 1 / NUM, device=known.device, requires_grad=True)
+    shared, separate = (
+        Mixture(known.channels, TRANSFORMATIONS, shared=each).to(known.device) for each in (True, False)
+    )
     times: dict[str, list[float]] = {"shared": [], "separate": []}
     for _ in range(known.repeats):
         times["shared"].append(step(shared, x, weights))

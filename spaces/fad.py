@@ -4,25 +4,25 @@ Reference: Guo et al., "Representation Sharing for Fast Object Detector Search a
 
 A cell has two inputs and three nodes. Each node is the sum of two transformed states, of the inputs and the nodes
 before it; the cell's output is its nodes, concatenated. A transformation is one to three 3x3 convolutions, dense or
-depthwise separable, and perhaps a dilated one behind them.
+depthwise separable, and perhaps a dilated one behind them (`nasray.spaces.transformations`).
 
 Differs from the paper in, or reads it as:
 - Its 13th transformation, `none`, is for the gradient search alone: a derived cell has none, so no row has it here.
 - "2.3 x 10^13 unique paths" are 13^12, all choices of twelve edges; which edges they are, and that none is left out,
   makes 2,888,816,545,234,944 different heads.
-- Which transformation Figure 2 calls t4 and which t6 is not said; here their names say what they are.
 
 Genes: of every node of every cell its two `inputs` as two digits, the earlier state first (0 and 1 are the cell's
 inputs, 2 the first node; the first node has no choice), and the transformations of the `first` and the `second`, places
-in `TRANSFORMATIONS`.
+in `TRANSFORMATIONS`, or in `DARTS`.
 
 Shapes: N architectures; G genes.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import combinations
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,10 +32,11 @@ from nasray.spaces.base import Costs, Gene, Population, Space
 from nasray.spaces.errors import NasrayError
 from nasray.spaces.layers import halved
 from nasray.spaces.ranges import MAX_WIDTH, Range, Width, check_image_hw, check_whole
+from nasray.spaces.transformations import DARTS, TRANSFORMATIONS, Transformation
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-Operations = Literal["all", "rf-5", "rf-7", "standard", "separable"]
+Operations = Literal["fad", "rf-5", "rf-7", "standard", "separable", "darts"]
 
 NUM_NODES, NUM_EDGES, MAX_CELLS = 3, 9, 16
 EDGES = ("first", "second")
@@ -46,59 +47,19 @@ PAIRS = tuple(
 """Inputs of each node: two earlier states as two digits."""
 
 
-class Transformation(NamedTuple):
-    """What an edge of a cell does between its two 1x1 convolutions.
-
-    Attributes:
-        is_separable: Whether its convolutions are depthwise ones with a 1x1 convolution behind each.
-        num_convs: 3x3 convolutions, one after the other.
-        dilation: Dilation of a further separable 3x3 convolution behind them; 0 where there is none.
-    """
-
-    is_separable: bool
-    num_convs: int
-    dilation: int
-
-    @property
-    def name(self) -> str:
-        """Name in a spec, such as "standard-2+d2": two convolutions, then one of dilation 2."""
-        dilated = f"+d{self.dilation}" if self.dilation else ""
-        return f"{'separable' if self.is_separable else 'standard'}-{self.num_convs}{dilated}"
-
-    @property
-    def receptive_field(self) -> int:
-        """Side of what a pixel sees, in pixels."""
-        return 1 + 2 * self.num_convs + 2 * self.dilation
-
-    def cost(self, channels: int) -> tuple[int, int]:
-        """Return multiply-adds a pixel, and parameters: weights, biases, and the norm behind every convolution."""
-        dense, separable = 9 * channels**2, 9 * channels + channels**2
-        units = [separable if self.is_separable else dense] * self.num_convs
-        biases = [channels] * self.num_convs  # of a separable convolution the 1x1 alone has one
-        if self.dilation:
-            units, biases = [*units, separable], [*biases, 2 * channels]
-        return sum(units), sum(units) + sum(biases) + 2 * channels * len(units)
+def _places(is_wanted: Callable[[Transformation], bool]) -> tuple[int, ...]:
+    return tuple(index for index, each in enumerate(TRANSFORMATIONS) if is_wanted(each))
 
 
-SHAPES = ((1, 0), (1, 3), (1, 2), (2, 0), (2, 2), (3, 0))
-"""Convolutions and dilation of each stream's transformations."""
-TRANSFORMATIONS = tuple(Transformation(separable, *shape) for separable in (False, True) for shape in SHAPES)
-NAMES = tuple(transformation.name for transformation in TRANSFORMATIONS)
-
-
-def transformation_of(name: str) -> Transformation:
-    """Return the transformation of a name, such as "separable-1+d3"."""
-    return TRANSFORMATIONS[NAMES.index(name)]
-
-
-SUBSETS: dict[str, tuple[int, ...]] = {
-    "all": tuple(range(len(TRANSFORMATIONS))),
-    "rf-5": tuple(index for index, each in enumerate(TRANSFORMATIONS) if each.receptive_field <= 5),
-    "rf-7": tuple(index for index, each in enumerate(TRANSFORMATIONS) if each.receptive_field <= 7),
-    "standard": tuple(index for index, each in enumerate(TRANSFORMATIONS) if not each.is_separable),
-    "separable": tuple(index for index, each in enumerate(TRANSFORMATIONS) if each.is_separable),
+OPERATIONS: dict[str, tuple[tuple[Transformation, ...], tuple[int, ...]]] = {
+    "fad": (TRANSFORMATIONS, tuple(range(len(TRANSFORMATIONS)))),
+    "rf-5": (TRANSFORMATIONS, _places(lambda each: each.receptive_field <= 5)),
+    "rf-7": (TRANSFORMATIONS, _places(lambda each: each.receptive_field <= 7)),
+    "standard": (TRANSFORMATIONS, _places(lambda each: each.stream == "standard")),
+    "separable": (TRANSFORMATIONS, _places(lambda each: each.stream == "separable")),
+    "darts": (DARTS, tuple(range(len(DARTS)))),
 }
-"""Transformations of the subsets that the paper compares (Table 2)."""
+"""Transformations, and places of those to choose from: FAD's, its subsets of Table 2, and DARTS's."""
 
 
 GROUPS = {1: ("mask",), 2: ("box", "class")}
@@ -114,14 +75,15 @@ class FADSpace(Space):
         class_channels: Channels within the edges of the cells for classes, instead of `channels`.
         cells: Cells of each group, one behind the other, all alike.
         in_channels: Channels of the levels, and of what a head returns.
-        operations: Transformations to choose from: all; those that see at most 5, or at most 7 pixels; the dense ones;
-            the separable ones.
+        operations: Transformations to choose from: the twelve of FAD; of these, those that see at most 5, or at most 7
+            pixels; the dense ones; the separable ones; or the seven operations of DARTS.
         image_hw: Height and width in pixels of the input for which costs are counted.
 
     Attributes:
         names: Names of the groups.
         channels: Channels within edges, of each group.
-        places: Places in `TRANSFORMATIONS` of those to choose from.
+        transformations: Transformations that genes are places in.
+        places: Places of those to choose from.
 
     Raises:
         ValueError: for an option that is not allowed.
@@ -139,11 +101,11 @@ class FADSpace(Space):
         class_channels: Width | None = None,
         cells: Annotated[int, Range(1, MAX_CELLS)] = 2,
         in_channels: Width = 256,
-        operations: Operations = "all",
+        operations: Operations = "fad",
         image_hw: tuple[int, int] = (800, 1280),
     ) -> None:
-        if operations not in SUBSETS:
-            raise NasrayError(f"operations is one of {', '.join(SUBSETS)}; got {operations!r}")
+        if operations not in OPERATIONS:
+            raise NasrayError(f"operations is one of {', '.join(OPERATIONS)}; got {operations!r}")
         if class_channels is not None and groups == 1:
             raise NasrayError("class_channels is of the second group of cells, and groups is 1. Leave it out")
         self.names = GROUPS[check_whole("groups", groups, 1, 2)]
@@ -153,7 +115,8 @@ class FADSpace(Space):
             check_whole("channels", width, 1, MAX_WIDTH) for width in (channels, class_channels or channels)[:groups]
         )
         self.image_hw = check_image_hw(image_hw)
-        self.places, genes = SUBSETS[operations], []
+        self._chosen_by, genes = operations, []
+        self.transformations, self.places = OPERATIONS[operations]
         for name in self.names:
             for node in range(NUM_NODES):
                 if node:
@@ -163,8 +126,15 @@ class FADSpace(Space):
 
     def network_options(self) -> dict[str, Any]:
         """See `Space.network_options`."""
-        options = {"groups": len(self.names), "channels": self.channels[0], "cells": self.cells}
-        return options if len(set(self.channels)) == 1 else {**options, "class_channels": self.channels[1]}
+        options: dict[str, Any] = {"groups": len(self.names), "channels": self.channels[0], "cells": self.cells}
+        if len(set(self.channels)) > 1:
+            options["class_channels"] = self.channels[1]
+        return options if self._chosen_by == "fad" else {**options, "operations": self._chosen_by}
+
+    @property
+    def chosen(self) -> tuple[Transformation, ...]:
+        """Transformations to choose from, in the order of `places`."""
+        return tuple(self.transformations[place] for place in self.places)
 
     # ---- architectures ----------------------------------------------------------------------------------------------
 
@@ -174,7 +144,7 @@ class FADSpace(Space):
         for (name, edges), channels in zip(self.edges(row).items(), self.channels, strict=True):
             nodes: list[list[list[Any]]] = [[] for _ in range(NUM_NODES)]
             for (node, state), place in edges.items():
-                nodes[node].append([state, NAMES[place]])
+                nodes[node].append([state, self.transformations[place].name])
             groups[name] = {"channels": channels, "nodes": nodes}
         return Architecture.create(self.family, {"cells": self.cells, "groups": groups})
 
@@ -192,12 +162,13 @@ class FADSpace(Space):
     def from_architecture(self, architecture: Architecture) -> Ints:
         """Return the (G,) row of an architecture; ValueError where it is not in this space."""
         spec, row = self._own_spec(architecture), []
+        places = {transformation.name: place for place, transformation in enumerate(self.transformations)}
         try:
             for name in self.names:
                 for node, edges in enumerate(spec["groups"][name]["nodes"]):
                     (first, one), (second, other) = edges
                     row += [10 * first + second] if node else []
-                    row += [NAMES.index(one), NAMES.index(other)]
+                    row += [places[one], places[other]]
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"not an architecture of space {self.family!r}: malformed spec {spec}") from error
         if len(row) != self.num_genes:
@@ -215,16 +186,15 @@ class FADSpace(Space):
         scores are the highest. Equal ones: the first. The paper's `none` is not asked: it takes no edge away.
 
         Args:
-            scores: (groups, 9, 12) finite scores, of each group's edges: those of the first node from states 0 and 1,
-                of the second from 0 to 2, of the third from 0 to 3.
+            scores: (groups, 9, T) finite scores of all `transformations`, of each group's edges: those of the first
+                node from states 0 and 1, of the second from 0 to 2, of the third from 0 to 3.
 
         Raises:
             NasrayError: if they are not finite, or of another shape.
         """
-        if scores.shape != (len(self.names), NUM_EDGES, len(NAMES)) or not np.isfinite(scores).all():
-            raise NasrayError(
-                f"scores are {len(self.names)} x {NUM_EDGES} x {len(NAMES)} finite numbers; got {scores.shape}"
-            )
+        shape = (len(self.names), NUM_EDGES, len(self.transformations))
+        if scores.shape != shape or not np.isfinite(scores).all():
+            raise NasrayError(f"scores are {' x '.join(map(str, shape))} finite numbers; got {scores.shape}")
         allowed = np.asarray(self.places)
         row: list[int] = []
         for group in scores:
@@ -250,7 +220,7 @@ class FADSpace(Space):
         for number, channels in enumerate(self.channels):
             own = population[:, self._columns(number)]
             edges = own[:, [column for column, gene in enumerate(self._genes_of(number)) if gene in EDGES]]
-            table = np.array([each.cost(channels) for each in TRANSFORMATIONS], dtype=np.float64)
+            table = np.array([each.cost(channels) for each in self.transformations], dtype=np.float64)
             edge_macs, edge_params = table[edges].sum(axis=1).T
             around, joints = self._around(channels), self._joints()
             macs += self.cells * (edge_macs + around[0]) + joints[0]

@@ -12,8 +12,9 @@ from nasray.architectures.family import Family
 from nasray.architectures.specs import check_keys
 from nasray.spaces import Architecture, FADSpace, NasrayError
 from nasray.spaces.errors import did_you_mean
-from nasray.spaces.fad import GROUPS, MAX_CELLS, NAMES, NUM_NODES
+from nasray.spaces.fad import GROUPS, MAX_CELLS, NUM_NODES
 from nasray.spaces.ranges import MAX_WIDTH, check_whole, shortened
+from nasray.spaces.transformations import BY_NAME
 
 
 def check_spec(spec: Any) -> dict[str, Any]:
@@ -46,9 +47,10 @@ def _check_node(node: Any, place: str, num_states: int) -> None:
         raise NasrayError(f"{place} is a list of two edges, each a state and a transformation; got {shortened(node)}")
     for state, name in node:
         check_whole(f"{place}: a state", state, 0, num_states - 1)
-        if name not in NAMES:
-            hint = did_you_mean(name, NAMES) if isinstance(name, str) else "."
-            raise NasrayError(f"{place}: unknown transformation {shortened(name)}{hint} There are: {', '.join(NAMES)}")
+        if not isinstance(name, str) or name not in BY_NAME:
+            hint = did_you_mean(name, BY_NAME) if isinstance(name, str) else "."
+            known = ", ".join(BY_NAME)
+            raise NasrayError(f"{place}: unknown transformation {shortened(name)}{hint} There are: {known}")
     if node[0][0] >= node[1][0]:
         raise NasrayError(f"{place} has edges from two states, the earlier first; got {node[0][0]} and {node[1][0]}")
 

@@ -20,38 +20,41 @@ from torch import Tensor, nn
 
 from nasray.models.detectors.heads import reset
 from nasray.models.detectors.necks import group_norm
-from nasray.spaces.fad import NUM_NODES, Transformation, transformation_of
+from nasray.spaces.fad import NUM_NODES
+from nasray.spaces.transformations import BY_NAME, Transformation, Unit
 
 
-def unit(channels: int, *, is_separable: bool, dilation: int = 1) -> nn.Sequential:
-    """Return a 3x3 convolution, group norm and ReLU, (B, E, H, W) to the same; a dilated one is separable.
+def unit(channels: int, what: Unit) -> nn.Sequential:
+    """Return a convolution with group norm and ReLU, (B, E, H, W) to the same.
 
     Args:
         channels: E.
-        is_separable: Whether it is a depthwise convolution with a 1x1 convolution behind it.
-        dilation: Distance of the pixels that it looks at.
+        what: Kind of the convolution.
     """
-    if not is_separable:
-        layers: list[nn.Module] = [nn.Conv2d(channels, channels, 3, padding=1)]
+    padding = what.dilation * (what.kernel - 1) // 2
+    if not what.is_separable:
+        layers: list[nn.Module] = [nn.Conv2d(channels, channels, what.kernel, padding=padding)]
     else:
+        is_dilated = what.dilation > 1
         depthwise = nn.Conv2d(
-            channels, channels, 3, padding=dilation, dilation=dilation, groups=channels, bias=dilation > 1
+            channels, channels, what.kernel, 1, padding, what.dilation, groups=channels, bias=is_dilated
         )
         layers = [depthwise, nn.Conv2d(channels, channels, 1)]
     return nn.Sequential(*layers, group_norm(channels), nn.ReLU(inplace=True))
 
 
 def units_of(channels: int, transformation: Transformation) -> list[nn.Module]:
-    """Return the convolutions of a transformation, in their order, with fresh weights.
+    """Return the parts of a transformation, in their order, with fresh weights; none of one that changes nothing.
 
     Args:
         channels: E.
         transformation: Transformation.
     """
-    units = [unit(channels, is_separable=transformation.is_separable) for _ in range(transformation.num_convs)]
-    if transformation.dilation:
-        units.append(unit(channels, is_separable=True, dilation=transformation.dilation))
-    return [*units]
+    if transformation.pool == "max":
+        return [nn.MaxPool2d(3, stride=1, padding=1)]
+    if transformation.pool == "average":
+        return [nn.AvgPool2d(3, stride=1, padding=1, count_include_pad=False)]
+    return [unit(channels, what) for what in transformation.units]
 
 
 class Edge(nn.Sequential):
@@ -81,7 +84,7 @@ class Cell(nn.Module):
         super().__init__()
         self.states = [[state for state, _ in node] for node in nodes]
         self.edges = nn.ModuleList(
-            nn.ModuleList(Edge(in_channels, channels, transformation_of(name)) for _, name in node) for node in nodes
+            nn.ModuleList(Edge(in_channels, channels, BY_NAME[name]) for _, name in node) for node in nodes
         )
 
     def forward(self, first: Tensor, second: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from nasray.spaces import (
     SPACES,
     BasicSpace,
     BottleneckSpace,
+    FADSpace,
     Gene,
     InvertedSpace,
     OFAResNetSpace,
@@ -45,6 +46,7 @@ TESTED = {
     "tiny with parts": BasicSpace(**TINY, parts=(1, 2, 1, 1), max_depth=1),
     "narrow shufflenet": ShuffleNetSpace(stem_width=4, widths=(8, 12, 16, 24), depths=(1, 2, 1, 1)),
     "many parts": InvertedSpace(kernels=(5, 3, 7), parts=(3, 3, 3, 3), max_depth=3),
+    "operations of darts": FADSpace(operations="darts", groups=1),
     "coupled narrow once-for-all": OFAResNetSpace("tiny", coupled=True),
     "restricted once-for-all": RestrictedSpace(
         OFAResNetSpace("laptop"),

@@ -6,7 +6,8 @@ import pytest
 
 from nasray.architectures import ARCHITECTURES
 from nasray.spaces import Architecture, FADSpace, NasrayError
-from nasray.spaces.fad import NAMES, TRANSFORMATIONS, num_pixels
+from nasray.spaces.fad import num_pixels
+from nasray.spaces.transformations import DARTS, NAMES
 
 PREDICTIONS = 9 * 256 * (80 + 4 + 1)
 SIZES = {(800, 1280): 21_330, (800, 1333): 22_300, (640, 640): 8_525, (256, 256): 1_364}
@@ -17,13 +18,6 @@ PAPER = {
     (128, 128, 2): (6_097_493, 129_375_152_640, 135_258_598_400, 51_707_603_200, 8_273_216_512),
     (128, 256, 2): (11_340_373, 240_949_140_480, 251_906_508_800, 96_300_582_400, 15_408_093_184),
 }
-# at 96 channels: multiply-adds a pixel, parameters, receptive field
-COSTS = {
-    "standard-1": (82_944, 83_232, 3), "standard-2": (165_888, 166_464, 5), "standard-3": (248_832, 249_696, 7),
-    "standard-1+d2": (93_024, 93_696, 7), "standard-2+d2": (175_968, 176_928, 9), "standard-1+d3": (93_024, 93_696, 9),
-    "separable-1": (10_080, 10_368, 3), "separable-2": (20_160, 20_736, 5), "separable-3": (30_240, 31_104, 7),
-    "separable-1+d2": (20_160, 20_832, 7), "separable-2+d2": (30_240, 31_200, 9), "separable-1+d3": (20_160, 20_832, 9),
-}  # fmt: skip
 
 
 def named(name, channels, class_channels, cells):
@@ -32,11 +26,6 @@ def named(name, channels, class_channels, cells):
     widths = {"box": channels, "class": class_channels}
     changed = {key: {**group, "channels": widths[key]} for key, group in groups.items()}
     return Architecture.create("fad", {"cells": cells, "groups": changed})
-
-
-def test_transformations_cost_what_the_released_ones_do():
-    found = {each.name: (*each.cost(96), each.receptive_field) for each in TRANSFORMATIONS}
-    assert found == COSTS
 
 
 @pytest.mark.parametrize("options", PAPER, ids=str)
@@ -69,7 +58,7 @@ def test_how_many_heads_there_are():
 
 
 def test_subsets_are_those_of_table_2_and_rows_stay_rows_of_the_whole_space():
-    wanted = {"rf-5": 4, "rf-7": 8, "standard": 6, "separable": 6, "all": 12}
+    wanted = {"rf-5": 4, "rf-7": 8, "standard": 6, "separable": 6, "fad": 12}
     for operations, num in wanted.items():
         space = FADSpace(operations=operations)
         assert space.num_architectures == (18 * num**6) ** 2
@@ -77,6 +66,30 @@ def test_subsets_are_those_of_table_2_and_rows_stay_rows_of_the_whole_space():
         assert FADSpace().is_valid(rows).all()
         used = {NAMES[place] for row in rows for place in row[[0, 1, 3, 4, 6, 7]]}
         assert len(used) == num
+
+
+def test_operations_of_darts_are_a_list_of_their_own():
+    space = FADSpace(operations="darts", channels=8, in_channels=16, cells=1)
+    assert space.num_architectures == (18 * 7**6) ** 2
+    row = space.sample(1, np.random.default_rng(0))[0]
+    used = {
+        name
+        for group in space.to_architecture(row).spec["groups"].values()
+        for node in group["nodes"]
+        for _, name in node
+    }
+    assert used <= {each.name for each in DARTS}
+    assert space.from_architecture(space.to_architecture(row)).tolist() == row.tolist()
+    with pytest.raises(ValueError, match="not an architecture of space 'fad'"):
+        FADSpace().from_architecture(space.to_architecture(row))
+    scores = np.zeros((2, 9, 7))
+    scores[:, :, 3] = 1  # twice a separable convolution on every edge
+    edges = [
+        edge for node in space.to_architecture(space.derive(scores)).spec["groups"]["box"]["nodes"] for edge in node
+    ]
+    assert {name for _, name in edges} == {"sep-conv-3x3"}
+    assert space.network_options()["operations"] == "darts"
+    assert "operations" not in FADSpace().network_options()
 
 
 def test_samples_are_uniform_over_inputs():
@@ -89,8 +102,8 @@ def test_samples_are_uniform_over_inputs():
 def test_what_there_is_not_is_refused():
     with pytest.raises(NasrayError, match="class_channels is of the second group"):
         FADSpace(groups=1, class_channels=64)
-    with pytest.raises(NasrayError, match="operations is one of all, rf-5"):
-        FADSpace(operations="darts")
+    with pytest.raises(NasrayError, match="operations is one of fad, rf-5"):
+        FADSpace(operations="all")
     with pytest.raises(ValueError, match="malformed spec"):
         FADSpace().from_architecture(Architecture.create("fad", {"cells": 2}))
     with pytest.raises(ValueError, match="not an architecture of space 'fad'"):

@@ -32,14 +32,15 @@ from nasray.models.detectors.heads import reset
 from nasray.models.fad import FADHead, unit, units_of
 from nasray.models.supernets.base import Genes, Supernet
 from nasray.spaces import FADSpace
-from nasray.spaces.fad import NAMES, NUM_EDGES, NUM_NODES, TRANSFORMATIONS, Transformation
+from nasray.spaces.fad import NUM_EDGES, NUM_NODES
+from nasray.spaces.transformations import Transformation
 
 ALPHA_DEVIATION = 1e-3
 """Standard deviation of fresh alphas, as in the released code."""
-
-
-Shape = tuple[int, int]
-"""Convolutions of a transformation, and the dilation of a further one; see `SHAPES`."""
+ALONE = "alone"
+"""Name of those of no stream."""
+Choice = Tensor | Transformation
+"""What an edge does: a mixture with (T,) weights, or one transformation."""
 
 
 class SharedStream(nn.Module):
@@ -47,70 +48,75 @@ class SharedStream(nn.Module):
 
     Args:
         channels: E.
-        shapes: Shapes of the transformations, in the order of `SHAPES`.
-        is_separable: Whether the convolutions are separable.
+        transformations: Transformations, all of one stream.
         decouple: Whether transformations that are a part of the row have H behind it.
     """
 
-    def __init__(self, channels: int, shapes: tuple[Shape, ...], *, is_separable: bool, decouple: bool) -> None:
+    def __init__(self, channels: int, transformations: Sequence[Transformation], *, decouple: bool) -> None:
         super().__init__()
-        longest = max(num for num, _ in shapes)
-        self.shapes = shapes
-        self.row = nn.ModuleList(unit(channels, is_separable=is_separable) for _ in range(longest))
+        self.transformations = tuple(transformations)
+        longest = max(transformations, key=lambda each: each.num_convs)
+        self.row = nn.ModuleList(unit(channels, what) for what in longest.units[: longest.num_convs])
         self.ends = nn.ModuleDict()
-        for num, dilation in shapes:
-            if dilation:
-                self.ends[_key(num, dilation)] = unit(channels, is_separable=True, dilation=dilation)
-            elif decouple and num < longest:
+        for each in transformations:
+            if each.dilation:
+                self.ends[_key(each)] = unit(channels, each.units[-1])
+            elif decouple and each.num_convs < longest.num_convs:
                 decoupling = nn.Conv2d(channels, channels, 1, bias=False)
-                self.ends[_key(num, dilation)] = nn.Sequential(decoupling, nn.ReLU(inplace=True))
+                self.ends[_key(each)] = nn.Sequential(decoupling, nn.ReLU(inplace=True))
 
-    def forward(self, x: Tensor, wanted: Collection[Shape]) -> Iterator[tuple[Shape, Tensor]]:
-        """Yield the shape and the (B, E, H, W) output of each transformation that is wanted."""
-        for num in range(1, max(num for num, _ in wanted) + 1):
+    def forward(self, x: Tensor, wanted: Collection[Transformation]) -> Iterator[tuple[Transformation, Tensor]]:
+        """Yield each transformation that is wanted, and its (B, E, H, W) output."""
+        for num in range(1, max(each.num_convs for each in wanted) + 1):
             x = self.row[num - 1](x)
-            for shape in self.shapes:
-                if shape[0] == num and shape in wanted:
-                    key = _key(*shape)
-                    yield shape, self.ends[key](x) if key in self.ends else x
+            for each in self.transformations:
+                if each.num_convs == num and each in wanted:
+                    key = _key(each)
+                    yield each, self.ends[key](x) if key in self.ends else x
 
-    def units(self, shape: Shape) -> list[nn.Module]:
+    def units(self, transformation: Transformation) -> list[nn.Module]:
         """Return the convolutions of a transformation, in their order, without H."""
-        num, dilation = shape
-        return [*self.row[:num], *([self.ends[_key(num, dilation)]] if dilation else [])]
+        last = [self.ends[_key(transformation)]] if transformation.dilation else []
+        return [*self.row[: transformation.num_convs], *last]
+
+    def is_decoupled(self, transformation: Transformation) -> bool:
+        """Return whether a transformation has H."""
+        return not transformation.dilation and _key(transformation) in self.ends
 
 
 class SeparateStream(nn.Module):
-    """The same transformations, each with convolutions of its own.
+    """Transformations, each with convolutions of its own.
 
     Args:
         channels: E.
-        shapes: Shapes of the transformations, in the order of `SHAPES`.
-        is_separable: Whether the convolutions are separable.
+        transformations: Transformations.
     """
 
-    def __init__(self, channels: int, shapes: tuple[Shape, ...], *, is_separable: bool) -> None:
+    def __init__(self, channels: int, transformations: Sequence[Transformation]) -> None:
         super().__init__()
-        self.shapes = shapes
-        self.chains = nn.ModuleList(
-            nn.Sequential(*units_of(channels, Transformation(is_separable, *shape))) for shape in shapes
-        )
+        self.transformations = tuple(transformations)
+        self.chains = nn.ModuleList(nn.Sequential(*units_of(channels, each)) for each in transformations)
 
-    def forward(self, x: Tensor, wanted: Collection[Shape]) -> Iterator[tuple[Shape, Tensor]]:
-        """Yield the shape and the (B, E, H, W) output of each transformation that is wanted."""
-        for shape, chain in zip(self.shapes, self.chains, strict=True):
-            if shape in wanted:
-                yield shape, chain(x)
+    def forward(self, x: Tensor, wanted: Collection[Transformation]) -> Iterator[tuple[Transformation, Tensor]]:
+        """Yield each transformation that is wanted, and its (B, E, H, W) output."""
+        for each, chain in zip(self.transformations, self.chains, strict=True):
+            if each in wanted:
+                yield each, chain(x)
 
-    def units(self, shape: Shape) -> list[nn.Module]:
-        """Return the convolutions of a transformation, in their order."""
-        chain = self.chains[self.shapes.index(shape)]
+    def units(self, transformation: Transformation) -> list[nn.Module]:
+        """Return the parts of a transformation, in their order."""
+        chain = self.chains[self.transformations.index(transformation)]
         assert isinstance(chain, nn.Sequential)
         return list(chain)
 
+    def is_decoupled(self, transformation: Transformation) -> bool:
+        """Return False: none has H."""
+        del transformation
+        return False
 
-def _key(num: int, dilation: int) -> str:
-    return f"{num}-d{dilation}"
+
+def _key(transformation: Transformation) -> str:
+    return f"{transformation.num_convs}-d{transformation.dilation}"
 
 
 class Mixture(nn.Module):
@@ -118,57 +124,54 @@ class Mixture(nn.Module):
 
     Args:
         channels: E.
-        places: Places of the transformations in `TRANSFORMATIONS`, ascending.
-        shared: Whether those of a stream share representations.
+        transformations: T transformations.
+        shared: Whether those of a stream share representations; of no meaning for those of none.
         decouple: Whether those that are a part of another have H behind it; of no meaning where nothing is shared.
     """
 
-    def __init__(self, channels: int, places: tuple[int, ...], *, shared: bool = True, decouple: bool = True) -> None:
+    def __init__(
+        self,
+        channels: int,
+        transformations: Sequence[Transformation],
+        *,
+        shared: bool = True,
+        decouple: bool = True,
+    ) -> None:
         super().__init__()
-        self.index = {(_stream(place), _shape(place)): index for index, place in enumerate(places)}
+        self.index = {each: index for index, each in enumerate(transformations)}
         self.streams = nn.ModuleDict()
-        for name in dict.fromkeys(map(_stream, places)):
-            shapes = tuple(_shape(place) for place in places if _stream(place) == name)
-            is_separable = name == "separable"
-            if shared:
-                self.streams[name] = SharedStream(channels, shapes, is_separable=is_separable, decouple=decouple)
+        for name in dict.fromkeys(each.stream for each in transformations):
+            own = [each for each in transformations if each.stream == name]
+            if shared and name:
+                self.streams[name] = SharedStream(channels, own, decouple=decouple)
             else:
-                self.streams[name] = SeparateStream(channels, shapes, is_separable=is_separable)
+                self.streams[name or ALONE] = SeparateStream(channels, own)
 
     def forward(self, x: Tensor, weights: Tensor) -> Tensor:
         """Map (B, E, H, W) by the sum of all transformations, each times its weight.
 
         Args:
             x: Input.
-            weights: (T,) weights, in the order of `places`.
+            weights: (T,) weights.
         """
         total: Tensor | None = None
-        for name, stream in self.streams.items():
-            for shape, out in stream(x, stream.shapes):
-                weighted: Tensor = out * weights[self.index[name, shape]]
+        for stream in self.streams.values():
+            for each, out in stream(x, stream.transformations):
+                weighted: Tensor = out * weights[self.index[each]]
                 total = weighted if total is None else total + weighted
         assert total is not None
         return total
 
-    def one(self, x: Tensor, place: int) -> Tensor:
+    def one(self, x: Tensor, transformation: Transformation) -> Tensor:
         """Map (B, E, H, W) by one transformation, of which only what it needs is computed."""
-        stream = self.streams[_stream(place)]
-        found: list[tuple[Shape, Tensor]] = list(stream(x, (_shape(place),)))
+        found: list[tuple[Transformation, Tensor]] = list(self.stream_of(transformation)(x, (transformation,)))
         return found[0][1]
 
-    def units(self, place: int) -> list[nn.Module]:
-        """Return the convolutions of a transformation, in their order, without H."""
-        stream = self.streams[_stream(place)]
+    def stream_of(self, transformation: Transformation) -> SharedStream | SeparateStream:
+        """Return where a transformation is computed."""
+        stream = self.streams[transformation.stream or ALONE]
         assert isinstance(stream, SharedStream | SeparateStream)
-        return stream.units(_shape(place))
-
-
-def _shape(place: int) -> Shape:
-    return TRANSFORMATIONS[place].num_convs, TRANSFORMATIONS[place].dilation
-
-
-def _stream(place: int) -> str:
-    return "separable" if TRANSFORMATIONS[place].is_separable else "standard"
+        return stream
 
 
 class RelaxedEdge(nn.Module):
@@ -186,10 +189,11 @@ class RelaxedEdge(nn.Module):
         self.mixture = mixture
         self.expand = nn.Conv2d(channels, in_channels, 1, bias=False)
 
-    def forward(self, x: Tensor, choice: Tensor | int) -> Tensor:
-        """Map (B, C, H, W) by a mixture with (T,) weights, or by the transformation at a place."""
+    def forward(self, x: Tensor, choice: Choice) -> Tensor:
+        """Map (B, C, H, W) by a mixture with (T,) weights, or by one transformation."""
         x = self.reduce(x)
-        out: Tensor = self.expand(self.mixture.one(x, choice) if isinstance(choice, int) else self.mixture(x, choice))
+        mixed = self.mixture(x, choice) if isinstance(choice, Tensor) else self.mixture.one(x, choice)
+        out: Tensor = self.expand(mixed)
         return out
 
 
@@ -206,7 +210,7 @@ class RelaxedCell(nn.Module):
         self.edges = nn.ModuleList(edges)
         self.end = nn.Conv2d(NUM_NODES * in_channels, in_channels, 1)
 
-    def forward(self, first: Tensor, second: Tensor, choices: Mapping[tuple[int, int], Tensor | int]) -> Tensor:
+    def forward(self, first: Tensor, second: Tensor, choices: Mapping[tuple[int, int], Choice]) -> Tensor:
         """Map two (B, C, H, W) inputs to (B, C, H, W) features.
 
         Args:
@@ -261,11 +265,11 @@ class RelaxedHead(Supernet):
         del num_levels
         width = in_channels or space.in_channels
         self.out_channels = width  # type: ignore[assignment]  # of a head: one number
-        self._chosen: dict[str, dict[tuple[int, int], int]] = {}  # what the path has on its edges
+        self._chosen: dict[str, dict[tuple[int, int], Transformation]] = {}  # what the path has on its edges
         self.cells = nn.ModuleDict()
         self.alphas = nn.ParameterDict()
         for name, channels in zip(space.names, space.channels, strict=True):
-            mixtures = [Mixture(channels, space.places, shared=shared, decouple=decouple) for _ in range(NUM_EDGES)]
+            mixtures = [Mixture(channels, space.chosen, shared=shared, decouple=decouple) for _ in range(NUM_EDGES)]
             self.cells[name] = RelaxedCell([RelaxedEdge(width, channels, mixture) for mixture in mixtures], width)
             self.alphas[name] = nn.Parameter(torch.empty(NUM_EDGES, len(space.places) + 1))
             nn.init.normal_(self.alphas[name], std=ALPHA_DEVIATION)
@@ -290,7 +294,7 @@ class RelaxedHead(Supernet):
         features: Tensor = self.cells[name](first, second, self._choices(name))
         return features
 
-    def _choices(self, name: str) -> Mapping[tuple[int, int], Tensor | int]:
+    def _choices(self, name: str) -> Mapping[tuple[int, int], Choice]:
         if self.path is not None:
             return self._chosen[name]
         weights = self.alphas[name].softmax(dim=1)
@@ -315,7 +319,14 @@ class RelaxedHead(Supernet):
 
     def select(self, row: NDArray[np.int64]) -> None:
         """See `Supernet.select`."""
-        self._chosen = self.space.edges(row)
+        self._chosen = self._edges(row)
+
+    def _edges(self, row: NDArray[np.int64]) -> dict[str, dict[tuple[int, int], Transformation]]:
+        """Return of each group the transformations on its six edges, by node and state."""
+        return {
+            name: {edge: self.space.transformations[place] for edge, place in places.items()}
+            for name, places in self.space.edges(row).items()
+        }
 
     def standalone(self, row: NDArray[np.int64]) -> nn.Module:
         """See `Supernet.standalone`; one cell a group, as here."""
@@ -325,15 +336,16 @@ class RelaxedHead(Supernet):
     def path_state(self, row: NDArray[np.int64]) -> dict[str, Tensor]:
         """See `Supernet.path_state`; biases that only the derived head has are zeros of their own."""
         state: dict[str, Tensor] = {}
+        edges = self._edges(row)
         for name, cell in self.cells.items():
             assert isinstance(cell, RelaxedCell)
             seen: dict[int, int] = {}
-            for (node, source), place in self.space.edges(row)[name].items():
+            for (node, source), transformation in edges[name].items():
                 edge = cell.edges[edge_number(node, source)]
                 assert isinstance(edge, RelaxedEdge)
                 number = seen[node] = seen.get(node, -1) + 1
                 prefix = f"groups.{name}.cells.0.edges.{node}.{number}"
-                units = edge.mixture.units(place)
+                units = edge.mixture.stream_of(transformation).units(transformation)
                 for index, module in enumerate((edge.reduce, *units, edge.expand)):
                     for key, value in module.state_dict(keep_vars=True).items():
                         state[f"{prefix}.{index}.{key}"] = value
@@ -347,7 +359,7 @@ class RelaxedHead(Supernet):
 
     def derive(self) -> NDArray[np.int64]:
         """Return the (G,) row of the head that the alphas stand for; see `FADSpace.derive`."""
-        scores = np.zeros((len(self.space.names), NUM_EDGES, len(NAMES)))
+        scores = np.zeros((len(self.space.names), NUM_EDGES, len(self.space.transformations)))
         for group, name in enumerate(self.space.names):
             scores[group][:, list(self.space.places)] = self.alphas[name].detach()[:, :-1].double().cpu().numpy()
         return self.space.derive(scores)

@@ -8,7 +8,7 @@ from nasray.architectures import ARCHITECTURES, checked_spec, compose
 from nasray.models.cost import detector_cost
 from nasray.models.fad import Edge, FADHead
 from nasray.spaces import FADSpace
-from nasray.spaces.fad import TRANSFORMATIONS
+from nasray.spaces.transformations import BY_NAME, DARTS, TRANSFORMATIONS
 
 
 def head_of(architecture, channels=256):
@@ -32,21 +32,42 @@ def test_a_head_in_fcos_costs_what_the_paper_says_and_the_space_counts():
     assert head["params_m"] * 1e6 == pytest.approx(4_169_493 + 5, abs=0.5)  # and a scale for each level
 
 
+def linear(transformation):
+    """The convolutions and pools of an edge with weights of one: no ReLU cuts a pixel off, no norm mixes all."""
+    kinds = torch.nn.Conv2d | torch.nn.MaxPool2d | torch.nn.AvgPool2d
+    layers = [module for module in Edge(4, 6, transformation).modules() if isinstance(module, kinds)]
+    for layer in layers:
+        if isinstance(layer, torch.nn.Conv2d):
+            torch.nn.init.constant_(layer.weight, 1.0)
+            torch.nn.init.zeros_(layer.bias) if layer.bias is not None else None
+    return torch.nn.Sequential(*layers)
+
+
 @pytest.mark.parametrize("transformation", TRANSFORMATIONS, ids=lambda each: each.name)
 def test_receptive_fields(transformation):
-    edge = Edge(4, 6, transformation)
-    for module in edge.modules():  # every pixel counts: no ReLU cuts it off, no norm mixes all
-        if isinstance(module, torch.nn.Conv2d):
-            torch.nn.init.constant_(module.weight, 1.0)
-    layers = [module for module in edge.modules() if isinstance(module, torch.nn.Conv2d)]
     pixels = torch.zeros(1, 4, 31, 31, requires_grad=True)
-    out = pixels
-    for layer in layers:
-        out = layer(out)
-    out[0, 0, 15, 15].backward()
+    linear(transformation)(pixels)[0, 0, 15, 15].backward()
     reached = pixels.grad[0, 0].nonzero()
     sides = reached.max(dim=0).values - reached.min(dim=0).values + 1
     assert sides.tolist() == [transformation.receptive_field] * 2
+
+
+@pytest.mark.parametrize("transformation", DARTS, ids=lambda each: each.name)
+def test_receptive_fields_of_operations_that_pool(transformation):
+    """Of a maximum the gradient reaches one pixel: here every pixel by itself is raised."""
+    raised = torch.eye(15 * 15).view(-1, 1, 15, 15).expand(-1, 4, -1, -1)
+    with torch.no_grad():
+        reached = (linear(transformation)(raised)[:, 0, 7, 7] > 0).view(15, 15).nonzero()
+    sides = reached.max(dim=0).values - reached.min(dim=0).values + 1
+    assert sides.tolist() == [transformation.receptive_field] * 2
+
+
+@pytest.mark.parametrize("transformation", BY_NAME.values(), ids=lambda each: each.name)
+def test_an_edge_has_the_parameters_that_are_counted(transformation):
+    edge = Edge(16, 12, transformation)
+    around = 2 * 16 * 12 + 16 + 12
+    assert sum(parameter.numel() for parameter in edge.parameters()) == around + transformation.cost(12)[1]
+    assert edge(torch.randn(2, 16, 9, 7)).shape == (2, 16, 9, 7)
 
 
 def test_the_cells_for_classes_see_the_features_of_boxes():

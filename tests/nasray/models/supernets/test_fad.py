@@ -7,9 +7,8 @@ from torch import nn
 
 from nasray.models.supernets.fad import Mixture, RelaxedHead
 from nasray.spaces import FADSpace, NasrayError
-from nasray.spaces.fad import SHAPES, TRANSFORMATIONS
+from nasray.spaces.transformations import DARTS, TRANSFORMATIONS
 
-ALL = tuple(range(len(TRANSFORMATIONS)))
 SMALL = {"channels": 8, "in_channels": 16, "cells": 1}
 
 
@@ -24,32 +23,41 @@ def macs(mixture):
 
 
 def test_shared_representations_are_12_instead_of_26_and_cost_what_the_released_ones_do():
-    shared, separate = Mixture(96, ALL), Mixture(96, ALL, shared=False)
+    shared, separate = Mixture(96, TRANSFORMATIONS), Mixture(96, TRANSFORMATIONS, shared=False)
     assert (representations(shared), representations(separate)) == (12, 26)
     counts = [sum(parameter.numel() for parameter in mixture.parameters()) for mixture in (shared, separate)]
     assert counts == [380_448, 998_784]
     assert macs(separate) / macs(shared) == pytest.approx(2.632, abs=0.0005)
 
 
+@pytest.mark.parametrize("every", [TRANSFORMATIONS, DARTS], ids=["fad", "darts"])
 @pytest.mark.parametrize("options", [{}, {"decouple": False}, {"shared": False}], ids=str)
-def test_a_mixture_is_the_weighted_sum_of_its_transformations(options):
+def test_a_mixture_is_the_weighted_sum_of_its_transformations(options, every):
     torch.manual_seed(0)
-    mixture, x = Mixture(8, ALL, **options), torch.randn(2, 8, 9, 7)
-    weights = torch.rand(len(ALL))
-    each = torch.stack([mixture.one(x, place) for place in ALL])
+    mixture, x = Mixture(8, every, **options), torch.randn(2, 8, 9, 7)
+    weights, before = torch.rand(len(every)), x.clone()
+    each = torch.stack([mixture.one(x, transformation) for transformation in every])
     torch.testing.assert_close(mixture(x, weights), (each * weights[:, None, None, None, None]).sum(dim=0))
-    assert len({out.sum().item() for out in each}) == len(ALL)  # no two are the same
+    assert len({out.sum().item() for out in each}) == len(every)  # no two are the same
+    assert torch.equal(x, before)
+
+
+def test_operations_of_darts_share_nothing():
+    mixture = Mixture(96, DARTS)
+    assert representations(mixture) == 2 + 2 + 1 + 1
+    assert sum(parameter.numel() for parameter in mixture.parameters()) == sum(each.cost(96)[1] for each in DARTS)
+    assert macs(mixture) == sum(each.cost(96)[0] for each in DARTS)
 
 
 def test_a_subset_has_the_convolutions_that_it_needs():
-    places = FADSpace(operations="rf-5").places
-    mixture = Mixture(96, places)
+    chosen = FADSpace(operations="rf-5").chosen
+    mixture = Mixture(96, chosen)
     assert representations(mixture) == 4
     assert set(mixture.streams) == {"standard", "separable"}
-    assert set(Mixture(96, FADSpace(operations="separable").places).streams) == {"separable"}
+    assert set(Mixture(96, FADSpace(operations="separable").chosen).streams) == {"separable"}
     x = torch.randn(1, 96, 4, 4)
     weights = torch.tensor([1.0, 0.0, 0.0, 0.0])
-    torch.testing.assert_close(mixture(x, weights), mixture.one(x, places[0]))
+    torch.testing.assert_close(mixture(x, weights), mixture.one(x, chosen[0]))
 
 
 def with_copied_weights(head, row):
@@ -57,11 +65,15 @@ def with_copied_weights(head, row):
     return head.extract(row).eval()
 
 
-@pytest.mark.parametrize("options", [{"decouple": False}, {"shared": False}], ids=str)
+@pytest.mark.parametrize(
+    ("operations", "options"),
+    [("fad", {"decouple": False}), ("fad", {"shared": False}), ("darts", {})],
+    ids=["not decoupled", "not shared", "darts"],
+)
 @pytest.mark.parametrize("seed", range(5))
-def test_a_path_is_its_derived_head(options, seed):
+def test_a_path_is_its_derived_head(operations, options, seed):
     torch.manual_seed(seed)
-    space = FADSpace(**SMALL)
+    space = FADSpace(operations=operations, **SMALL)
     head = RelaxedHead(space, **options).eval()
     row, level = space.sample(1, np.random.default_rng(seed))[0], torch.randn(2, 16, 10, 12)
     head.set_path(row)
@@ -75,7 +87,7 @@ def test_decoupled_the_transformations_that_are_no_part_of_others_are_equal_too(
     space, level = FADSpace(**SMALL), torch.randn(1, 16, 10, 12)
     head, rng = RelaxedHead(space).eval(), np.random.default_rng(0)
     rows = space.sample(400, rng)
-    ends = [place for place in ALL if SHAPES[place % len(SHAPES)][0] == 3 or SHAPES[place % len(SHAPES)][1]]
+    ends = [place for place, each in enumerate(TRANSFORMATIONS) if each.num_convs == 3 or each.dilation]
     operations = [column for column, gene in enumerate(space.genes) if not gene.name.endswith("inputs")]
     rows[:, operations] = rng.choice(ends, size=(len(rows), len(operations)))
     for row in rows[:5]:
