@@ -6,6 +6,7 @@ from nasray.spaces.budget import Budget, CostFunction
 from nasray.spaces.errors import InfeasibleError, NasrayError
 from nasray.spaces.fad import FADSpace
 from nasray.spaces.layers import LayerTable
+from nasray.spaces.msnas import MSNASSpace
 from nasray.spaces.ofa_resnet import OFAResNetSpace
 from nasray.spaces.restricted import Forbidden, RestrictedSpace, forbid_values
 from nasray.spaces.shufflenet import ShuffleNetSpace
@@ -23,6 +24,7 @@ SPACES: dict[str, type[Space]] = {
         ShuffleNetSpace,
         OFAResNetSpace,
         FADSpace,
+        MSNASSpace,
     )
 }
 
@@ -41,6 +43,7 @@ __all__ = [
     "InvertedGatedSpace",
     "InvertedSpace",
     "LayerTable",
+    "MSNASSpace",
     "NasrayError",
     "OFAResNetSpace",
     "Population",

@@ -85,10 +85,11 @@ class Chain:
         counts = np.zeros((num_states, NUM_BINS), dtype=np.int64)
         counts[0, 0] = 1
         self._counts: list[Ints] = [counts]
-        total = 1.0
+        totals = counts.sum(axis=1).astype(np.float64)
         for steps in self._steps:
-            total *= float(steps.count.sum())
-            if total > MAX_COUNT:
+            before, totals = totals, np.zeros(num_states)
+            np.add.at(totals, steps.after, before[steps.before] * steps.count)
+            if totals.sum() > MAX_COUNT:
                 raise ValueError("a chain of more than 2^62 settings is not counted")
             self._counts.append(_grown(self._counts[-1], steps))
 

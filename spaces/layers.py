@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from nasray.spaces.base import Costs
 
 Floats = NDArray[np.float64]
-Role = Literal["main", "shortcut", "gate"]
+Role = Literal["main", "shortcut", "gate", "head"]
 
 
 @dataclass(frozen=True)
@@ -25,8 +25,9 @@ class LayerTable:
 
     Attributes:
         block: (L,) index of the block position; rows of one position are repeated together.
-        level: (L,) 1 for C1 (stride 2) to 5 for C5 (stride 32).
-        role: (L,) "main" for the block's main branch, "shortcut" for its projection, "gate" for squeeze-and-excitation.
+        level: (L,) 1 for C1 (stride 2) to 5 for C5 (stride 32), 6 where maps of stride 64 are blocks' too.
+        role: (L,) "main" for the block's main branch, "shortcut" for what is added to it (its projection, laterals),
+            "gate" for squeeze-and-excitation, "head" for what reads the maps and counts for no depth.
         kernel: (L, N) kernel height = width.
         in_channels: (L, N).
         out_channels: (L, N).
@@ -38,7 +39,9 @@ class LayerTable:
         out_hw: (L, 2) height and width of the output map in pixels.
         pooled_elements: (L, N) input elements of the average pool before a strided projection, or of the stem's pool.
         skip: (L, N) 1 in the last main row of a block position whose shortcut is the identity.
-        bias: (L,) whether a layer has a bias beside its norm.
+        bias: (L,) whether a layer has a bias, beside its norm if it has one.
+        norm: (L,) whether a batch norm stands behind the layer.
+        shared: (L,) whether its weights are those of an earlier row, which counts them.
     """
 
     block: NDArray[np.int64]
@@ -56,6 +59,8 @@ class LayerTable:
     pooled_elements: Floats
     skip: Floats
     bias: NDArray[np.bool_]
+    norm: NDArray[np.bool_]
+    shared: NDArray[np.bool_]
 
     @cached_property
     def fan_in(self) -> Floats:
@@ -80,13 +85,13 @@ class LayerTable:
 
     @property
     def params(self) -> Floats:
-        """(L, N) weights, and per channel 2 of batch norm (gates: 1 of bias) and 1 where there is a bias beside it."""
-        return (self.fan_in + self._per_channel) * self.out_channels * self.repeats
+        """(L, N) weights, and per channel 2 of a batch norm and 1 of a bias; gates have a bias and no norm."""
+        return (self.fan_in + self._per_channel) * self.out_channels * self.repeats * ~self.shared[:, None]
 
     @property
     def _per_channel(self) -> Floats:
         """(L, 1) parameters beside the weights of an output channel."""
-        found: Floats = np.where(self.role == "gate", 1.0, 2.0) + self.bias
+        found: Floats = np.where(self.role == "gate", 1.0, 2.0 * self.norm) + self.bias
         return found[:, None]
 
     def cost(self) -> Costs:
@@ -96,7 +101,8 @@ class LayerTable:
         channels = self.out_channels * self.repeats
         macs = self.fan_in * channels
         channels *= self._per_channel
-        params = (macs + channels).sum(axis=0)
+        weights = macs + channels
+        params = (weights[~self.shared] if self.shared.any() else weights).sum(axis=0)
         macs *= self._pixels
         main = self.role == "main"
         return {
@@ -105,9 +111,15 @@ class LayerTable:
             "layers": self.repeats[main].sum(axis=0),
         }
 
+    def gmacs_bias(self) -> Floats:
+        """Return (N,) gmacs that also count 1 for each output of a layer with bias."""
+        biases = self.bias[:, None] * self.out_channels * self._pixels * self.repeats
+        counted: Floats = (self.macs + biases).sum(axis=0)
+        return counted / 1e9
+
     def gmacs_mmcv(self) -> Floats:
         """Return (N,) gmacs as mmcv counts them: also 2 per batch-norm output element, 1 per pooling input element."""
-        normed = (self.role != "gate")[:, None] * self.out_channels * self._pixels * self.repeats
+        normed = ((self.role != "gate") & self.norm)[:, None] * self.out_channels * self._pixels * self.repeats
         counted: Floats = (self.macs + 2.0 * normed + self.pooled_elements * self.repeats).sum(axis=0)
         return counted / 1e9
 
@@ -136,6 +148,8 @@ class LayerRows:
         pooled_elements: Floats | float = 0.0,
         skip: Floats | float = 0.0,
         bias: bool = False,
+        norm: bool = True,
+        shared: bool = False,
     ) -> None:
         """Append one row; see `LayerTable` for the fields."""
         fields = locals()
@@ -149,7 +163,8 @@ class LayerRows:
             return np.array([row[name] for row in self.rows])
 
         wide = ("kernel", "in_channels", "out_channels", "repeats", "pooled_elements", "skip")
-        narrow = ("block", "level", "role", "depthwise", "stride", "relu_in", "relu_out", "out_hw", "bias")
+        flags = ("depthwise", "relu_in", "relu_out", "bias", "norm", "shared")
+        narrow = ("block", "level", "role", "stride", "out_hw", *flags)
         # One array for all: memory of its size the C library keeps, while it hands several smaller ones back to the
         # system and fetches them anew with every population.
         whole = np.empty((len(wide), len(self.rows), num))

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from nasray.spaces.architecture import Architecture
 from nasray.spaces.base import Costs, Gene, Population, Settings, Space
 from nasray.spaces.budget import Budget
-from nasray.spaces.chains import MAX_COUNT, Chain
+from nasray.spaces.chains import Chain
 from nasray.spaces.groups import group_settings
 from nasray.spaces.layers import LayerTable
 from nasray.spaces.ofa_layers import (
@@ -48,7 +48,7 @@ from nasray.spaces.ofa_layers import (
 )
 from nasray.spaces.ranges import Depth, Width, check_image_hw
 from nasray.spaces.tokens import ABSENT, Tokens
-from nasray.spaces.windows import Surcharge
+from nasray.spaces.windows import Surcharge, macs_within
 
 Ints = NDArray[np.int64]
 SizeName = Literal["resnet50", "laptop", "tiny"]
@@ -159,8 +159,7 @@ class OFAResNetSpace(Space):
         if "gmacs" not in budget.names or not set(allowed or {}) <= set(self.groups):
             return None
         settings, chain = self._chain(allowed or {}, surcharge or Surcharge())
-        low, high = (bound * 1e9 - (surcharge or Surcharge()).constant for bound in _bounds(budget))
-        places = chain.draw(num, low - 1, high + 1, rng)
+        places = chain.draw(num, *macs_within(budget, surcharge), rng)
         return np.concatenate([part[place] for part, place in zip(settings, places.T, strict=True)], axis=1)
 
     def count(self, budget: Budget, allowed: Settings | None = None, surcharge: Surcharge | None = None) -> int | None:
@@ -168,10 +167,7 @@ class OFAResNetSpace(Space):
         if budget.names != ["gmacs"] or not set(allowed or {}) <= set(self.groups):
             return None
         _, chain = self._chain(allowed or {}, surcharge or Surcharge())
-        constant, (low, high) = (surcharge or Surcharge()).constant, _bounds(budget)
-        least = -_most_macs(-low) if low > 0 else 0
-        most = _most_macs(high) if np.isfinite(high) else MAX_COUNT
-        return chain.count(least - constant, most - constant)
+        return chain.count(*macs_within(budget, surcharge))
 
     def _chain(self, allowed: Settings, surcharge: Surcharge) -> tuple[list[Population], Chain]:
         """Return the settings of the stem and of each stage, and their chain."""
@@ -287,21 +283,6 @@ class OFAResNetSpace(Space):
     def layers(self, population: Population, image_hw: tuple[int, int] | None = None) -> LayerTable:
         """Return the layers of the whole population."""
         return ofa_layers(self.size, population, image_hw or self.image_hw)
-
-
-def _bounds(budget: Budget) -> tuple[float, float]:
-    """Return the least and the greatest gmacs within a budget."""
-    return budget.lower.get("gmacs", 0.0), budget.upper.get("gmacs", np.inf)
-
-
-def _most_macs(gmacs: float) -> int:
-    """Return the most multiply-adds that are at most so many gmacs, once they are divided."""
-    most = round(gmacs * 1e9)
-    while most / 1e9 > gmacs:
-        most -= 1
-    while (most + 1) / 1e9 <= gmacs:
-        most += 1
-    return most
 
 
 def row_of(spec: dict[str, Any], size: Size) -> Ints:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from nasray.spaces.chains import MAX_COUNT
+
 if TYPE_CHECKING:
     from nasray.spaces.base import Population, Space
     from nasray.spaces.budget import Budget, CostFunction
@@ -28,6 +30,32 @@ class Surcharge(NamedTuple):
 
     constant: int = 0
     per_channel: Mapping[int, int] = {}
+
+
+def macs_within(budget: Budget, surcharge: Surcharge | None = None) -> tuple[int, int]:
+    """Return the least and the most multiply-adds of a space's own with which its gmacs are within a budget.
+
+    They are whole numbers, such that divided by 1e9 they are within the bounds, and their neighbors outside are not.
+
+    Args:
+        budget: Bounds on gmacs.
+        surcharge: What is added to the space's own; its constant is taken off.
+    """
+    low, high = budget.lower.get("gmacs", 0.0), budget.upper.get("gmacs", np.inf)
+    constant = surcharge.constant if surcharge else 0
+    least = -_most_macs(-low) if low > 0 else 0
+    most = _most_macs(high) if high < MAX_COUNT / 1e9 else MAX_COUNT
+    return least - constant, most - constant
+
+
+def _most_macs(gmacs: float) -> int:
+    """Return the most multiply-adds that are at most so many gmacs, once they are divided."""
+    most = round(gmacs * 1e9)
+    while most / 1e9 > gmacs:
+        most -= 1
+    while (most + 1) / 1e9 <= gmacs:
+        most += 1
+    return most
 
 
 def surcharge_of(space: Space, cost: CostFunction | None) -> Surcharge | None:

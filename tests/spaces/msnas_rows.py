@@ -1,5 +1,7 @@
 """The 15 networks that the MSNAS paper prints (Tables 7 to 9): strides of blocks, strides that heads read."""
 
+import numpy as np
+
 U = 0.5
 ROWS = {
     "r18": [
@@ -25,3 +27,9 @@ ROWS = {
     ],
 }
 LABELLED = {f"{table}-{number}": row for table, rows in ROWS.items() for number, row in enumerate(rows, start=1)}
+
+
+def row_of(label):
+    """The genes of a printed network, (1, G)."""
+    strides, heads = LABELLED[label]
+    return np.array([[*((0.5, 1, 2).index(stride) for stride in strides), *heads]])

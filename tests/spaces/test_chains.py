@@ -71,3 +71,10 @@ def test_more_settings_than_whole_numbers_are_refused():
     parts = random_chain(np.random.default_rng(0), num_parts=30, num_settings=9)
     with pytest.raises(ValueError, match=r"more than 2\^62 settings"):
         Chain(parts)
+
+
+def test_only_settings_that_follow_each_other_are_counted():
+    # Of 40 parts of two settings each all but one path ends at once: 2^40 are far fewer than 3^40 transitions.
+    states, own = np.array([0, 0, 1]), np.array([0, 1, 1])
+    chain = Chain([Part(states, own, own, np.zeros(3, dtype=np.int64))] * 40)
+    assert chain.num_settings == 41

@@ -8,6 +8,7 @@ from nasray.spaces import (
     FADSpace,
     Gene,
     InvertedSpace,
+    MSNASSpace,
     OFAResNetSpace,
     RestrictedSpace,
     ShuffleNetSpace,
@@ -48,6 +49,12 @@ TESTED = {
     "many parts": InvertedSpace(kernels=(5, 3, 7), parts=(3, 3, 3, 3), max_depth=3),
     "operations of darts": FADSpace(operations="darts", groups=1),
     "coupled narrow once-for-all": OFAResNetSpace("tiny", coupled=True),
+    "msnas of live blocks": MSNASSpace("tiny", dead_blocks=False, counted="live"),
+    "msnas like FPN": MSNASSpace("r50", utilization="fpn", counted="live"),
+    "free msnas": MSNASSpace("laptop", blocks=1, utilization="free"),
+    "msnas with a first stride of 1": RestrictedSpace(
+        MSNASSpace("r34"), forbid_values(MSNASSpace("r34"), {"b0.stride": [1]})
+    ),
     "restricted once-for-all": RestrictedSpace(
         OFAResNetSpace("laptop"),
         (*forbid_values(OFAResNetSpace("laptop"), {"expand": [20, 35]}), (("c2.depth", 1), ("c2.width", 65))),

@@ -2,7 +2,7 @@ import numpy as np
 
 from nasray.searchers.testing import ToySpace
 from nasray.spaces import Budget, OFAResNetSpace, RestrictedSpace, forbid_values
-from nasray.spaces.windows import Surcharge, draw_within, is_surely_empty, surcharge_of
+from nasray.spaces.windows import Surcharge, draw_within, is_surely_empty, macs_within, surcharge_of
 
 SPACE = OFAResNetSpace("tiny")
 RESTRICTED = RestrictedSpace(SPACE, forbid_values(SPACE, {"width": [65, 80]}))
@@ -51,6 +51,15 @@ def test_what_is_surely_empty():
     assert not is_surely_empty(SPACE, Budget(lower={"gmacs": float(SPACE.cost(widest())["gmacs"][0])}))
     assert not is_surely_empty(SPACE, Budget())
     assert not is_surely_empty(ToySpace(), Budget({"gmacs": -1.0}))
+
+
+def test_whole_multiply_adds_within_a_budget():
+    for low, high in ((1.1, 2.3), (0.000_000_1, 145.45), (3.0, 3.0)):
+        least, most = macs_within(Budget({"gmacs": high}, {"gmacs": low}))
+        assert (least - 1) / 1e9 < low <= least / 1e9
+        assert most / 1e9 <= high < (most + 1) / 1e9
+        assert macs_within(Budget({"gmacs": high}), Surcharge(7)) == (-7, most - 7)
+    assert macs_within(Budget(lower={"gmacs": 1.0}))[1] == 2**62
 
 
 def widest():
