@@ -213,7 +213,7 @@ def part_costs(size: Size, image_hw: tuple[int, int]) -> PartCosts:
     pixels = np.array([np.prod(map_hw(image_hw, scale)) for scale in SCALES], dtype=np.int64)
 
     def macs(convs: tuple[Conv, ...]) -> Ints:
-        return np.sum([conv.macs * pixels * (4 if conv.finer else 1) for conv in convs], axis=0, dtype=np.int64)
+        return pixels * sum(conv.macs * (4 if conv.finer else 1) for conv in convs)
 
     def params(*convs: Conv) -> int:
         return sum(conv.params for conv in convs)

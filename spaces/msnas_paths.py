@@ -50,7 +50,7 @@ def are_valid(strides: ArrayLike) -> Mask:
     Args:
         strides: (N, L) strides of the blocks.
     """
-    valid: Mask = np.isin(absolute_strides(strides), SCALES).all(axis=1)
+    valid: Mask = np.logical_and.reduce(np.isin(absolute_strides(strides), SCALES), axis=1)
     return valid
 
 

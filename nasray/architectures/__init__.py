@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from nasray.architectures import fad, libraries, ofa_resnet, shufflenet, staged, supernet
+from nasray.architectures import fad, libraries, msnas, ofa_resnet, shufflenet, staged, supernet
 from nasray.architectures.family import SLOTS, Family, Slot
 from nasray.architectures.staged import PUBLISHED
 from nasray.cluster.reading import read_json, shown
@@ -28,6 +28,7 @@ _OURS: dict[str, Any] = {
     **shufflenet.FAMILIES,
     **ofa_resnet.FAMILIES,
     **fad.FAMILIES,
+    **msnas.FAMILIES,
     **supernet.FAMILIES,
     **libraries.FAMILIES,
 }
