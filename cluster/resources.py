@@ -7,6 +7,7 @@ import os
 import re
 import sys
 from dataclasses import dataclass
+from typing import Any
 
 from nasray.cluster.progress import counted
 from nasray.spaces import NasrayError
@@ -108,6 +109,23 @@ def describe_free(gpus: float) -> str:
 
     free = ray.available_resources()
     return counted(free.get("CPU", 0), "CPU") + (f", {counted(free.get('GPU', 0), 'GPU')}" if gpus else "")
+
+
+def trial_class(trainable: type, needs: dict[str, float], **parameters: Any) -> Any:
+    """Return a class of Tune's with what each of its trials needs, and with parameters that are sent once to all.
+
+    Its actors bear the name of the class that it is made of, by which `count_actors` finds them; Tune calls all alike.
+
+    Args:
+        trainable: Subclass of `ray.tune.Trainable`.
+        needs: `cpu` and `gpu` of one trial.
+        parameters: Keywords of its `setup`.
+    """
+    from ray import tune
+
+    made: Any = tune.with_resources(tune.with_parameters(trainable, **parameters), needs)
+    made.__name__ = made.__qualname__ = trainable.__name__
+    return made
 
 
 def count_actors(name: str) -> int:

@@ -16,7 +16,7 @@ from nasray.cluster.interrupts import closing
 from nasray.cluster.ordering import OrderedSearch
 from nasray.cluster.progress import counted, say, waiting
 from nasray.cluster.recorder import Recorder
-from nasray.cluster.resources import Resources, count_actors, describe_needs
+from nasray.cluster.resources import Resources, count_actors, describe_needs, trial_class
 from nasray.cluster.run_folder import RunFolder
 from nasray.cluster.session import ray_session
 from nasray.cluster.tune_folder import newest_search, next_name, prepare
@@ -107,10 +107,7 @@ def _tuner(
     from nasray.cluster.adapter import BatchGenerator, TuneSearchAlgorithm
     from nasray.cluster.trial import BatchTrial
 
-    trainable = tune.with_resources(
-        tune.with_parameters(BatchTrial, evaluator=evaluator), {"cpu": resources.cpus, "gpu": resources.gpus}
-    )
-    trainable.__name__ = BatchTrial.__name__
+    trainable = trial_class(BatchTrial, {"cpu": resources.cpus, "gpu": resources.gpus}, evaluator=evaluator)
     newest = newest_search(folder.tune)
     continued = None
     if newest is not None and not from_history:

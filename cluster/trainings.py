@@ -17,7 +17,15 @@ from typing import Any, Protocol
 from nasray.cluster.board import Board, watch
 from nasray.cluster.interrupts import closing
 from nasray.cluster.progress import ProgressLine, counted, say
-from nasray.cluster.resources import Resources, count_actors, count_places, describe_free, describe_needs, living_nodes
+from nasray.cluster.resources import (
+    Resources,
+    count_actors,
+    count_places,
+    describe_free,
+    describe_needs,
+    living_nodes,
+    trial_class,
+)
 from nasray.cluster.run import explained_tune_errors, search_session
 from nasray.cluster.training import TRACE, Group, Worker, fitted
 from nasray.spaces import NasrayError
@@ -124,11 +132,7 @@ def _run(jobs: Sequence[Job], folder: Path, each: Group) -> None:
     boards.needs, boards.needs_gpus = describe_needs(cpus, gpus), bool(gpus)
     boards.clear()
     by_label = {job.label: (job, str(folder / job.label), str(boards.of[job.label].folder)) for job in jobs}
-    trainable = tune.with_resources(
-        tune.with_parameters(TrainingTrial, jobs=by_label, cpus=cpus),
-        {"cpu": cpus, "gpu": gpus},
-    )
-    trainable.__name__ = TrainingTrial.__name__
+    trainable = trial_class(TrainingTrial, {"cpu": cpus, "gpu": gpus}, jobs=by_label, cpus=cpus)
     tuner = tune.Tuner(
         trainable,
         param_space={"label": tune.grid_search([job.label for job in jobs])},

@@ -16,6 +16,7 @@ from nasray.cluster.progress import waiting
 from nasray.cluster.resources import Resources
 from nasray.cluster.run import _missing
 from nasray.cluster.session import ray_session
+from nasray.cluster.trial import BatchTrial
 from nasray.spaces import NasrayError
 
 from . import common
@@ -90,6 +91,9 @@ def test_a_local_session(tmp_path, monkeypatch, capsys):
         assert _missing(run, Resources(gpus=1)) == (
             "waiting for a trial to start: it needs 1 CPU, 1 GPU; free in the cluster are 0 of 1 CPUs, 0 of 0 GPUs"
         )
+        # Ray names an actor as `__qualname__` says.
+        assert resources.count_actors("Holder") == resources.count_actors("test_a_local_session") == 1
+        assert resources.trial_class(BatchTrial, {}, evaluator=None).__qualname__ == "BatchTrial"
         shutil.rmtree(tmp_path / "run")
     assert folders[0] != folders[1]
     assert not any(map(os.path.exists, folders))
