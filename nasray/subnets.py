@@ -1,7 +1,8 @@
 """Subnets: paths of a supernet taken out of it, as networks by themselves and as ordinary checkpoints.
 
-A subnet's batch norm statistics are computed anew as the search computes them, so it has the score that the search
-found. To evaluate, predict and export it, nothing needs to know that there was a supernet.
+A subnet is prepared as the search prepares it (fine-tuned where the search does, with batch norm statistics of its
+own), so it has the score that the search found. To evaluate, predict and export it, nothing needs to know that there
+was a supernet.
 """
 
 from __future__ import annotations
@@ -11,26 +12,21 @@ import hashlib
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
-from nasray.architectures import compose, is_supernet, slots
-from nasray.checkpoint import Checkpoint, checkpoint_path, make_network
+from nasray.architectures import slots
+from nasray.checkpoint import Checkpoint, checkpoint_path
 from nasray.cluster import RunFolder
 from nasray.cluster.leaders import Entry
 from nasray.cluster.progress import say
 from nasray.devices import computing_threads
 from nasray.evaluators import PathEvaluator
+from nasray.extraction import architecture_of_path, extract_network
 from nasray.finding import find_within
 from nasray.loading import plan_of_run
-from nasray.models.supernets.base import Supernet, supernet_of
-from nasray.models.supernets.recalibration import recalibrate, up_to_the_last_norm
-from nasray.recipe import Recipe, of_one_path
-from nasray.spaces import Architecture, Budget, NasrayError
+from nasray.recipe import of_one_path
+from nasray.spaces import Budget, NasrayError
 from nasray.stages import SEARCH, site_of
 
 FOLDER = "subnets"
@@ -39,87 +35,11 @@ RECORD = "subnet"
 """Key of a subnet's checkpoint, in `training`, under which stands what it was taken from."""
 
 
-class Described(Protocol):
-    """What a network around a supernet was built from; a checkpoint, or the description of a training."""
-
-    @property
-    def recipe(self) -> Recipe:
-        """Recipe of its training."""
-        ...
-
-    @property
-    def architecture(self) -> Architecture:
-        """Architecture, which holds the supernet in one of its slots."""
-        ...
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Names of the classes."""
-        ...
-
-
-# ---- networks ----------------------------------------------------------------------------------------------------
-
-
-def extract_network(network: nn.Module, row: NDArray[np.int64], described: Described) -> nn.Module:
-    """Return the standalone detector or classifier of a path, with a copy of its weights and statistics.
-
-    Every tensor is that of the same name in the network around the supernet, cut to its leading entries where the
-    standalone one is smaller, as that of a neck behind channels that the path does not have.
-
-    Args:
-        network: Detector or classifier around a supernet. It is only read, whatever path is set.
-        row: (G,) genes of the path.
-        described: What the network was built from.
-
-    Returns:
-        A network on the same device and in the same mode.
-
-    Raises:
-        ValueError: If the genes are no architecture of the space, or a tensor is not part of the network's.
-    """
-    supernet = _supernet_in(network)
-    architecture = architecture_of_path(described.architecture, supernet, row)
-    with torch.random.fork_rng(devices=[]):  # its first weights are replaced at once
-        subnet = make_network(described.recipe, architecture, len(described.classes), on_meta=True)
-    prefix = next(name for name, module in network.named_modules() if module is supernet) + "."
-    within = {prefix + name: value for name, value in supernet.path_state(supernet.space.checked_row(row)).items()}
-    around = {name: value for name, value in network.state_dict().items() if not name.startswith(prefix)}
-    source = {**around, **within}
-    state = {name: _leading(source[name], value, name) for name, value in subnet.state_dict().items()}
-    subnet.load_state_dict(state, assign=True)
-    return subnet.to(next(iter(state.values())).device).train(network.training)
-
-
-def architecture_of_path(whole: Architecture, supernet: Supernet, row: NDArray[np.int64]) -> Architecture:
-    """Return an architecture with the one of a path in the slot where it has the supernet."""
-    path = supernet.space.to_architecture(supernet.space.checked_row(row))
-    return compose({slot: path if is_supernet(part) else part for slot, part in slots(whole).items()})
-
-
-def _supernet_in(network: nn.Module) -> Supernet:
-    supernet = supernet_of(network)
-    if supernet is None:
-        raise ValueError("there is no supernet in this network: it has one path, itself")
-    return supernet
-
-
-def _leading(whole: Tensor, part: Tensor, name: str) -> Tensor:
-    """Return a copy of the leading entries of a tensor, as many as `part` has."""
-    shape = part.shape
-    if whole.dim() != len(shape) or any(size > most for size, most in zip(shape, whole.shape, strict=True)):
-        raise ValueError(f"{name} is {tuple(whole.shape)} around the supernet and {tuple(shape)} in the path's network")
-    return whole.detach()[tuple(slice(size) for size in shape)].clone()
-
-
-# ---- checkpoints -------------------------------------------------------------------------------------------------
-
-
 def subnet(run: RunFolder, entry: Entry, to: Path) -> Checkpoint:
     """Take an architecture of a run's search out of its supernet and save it as an ordinary checkpoint.
 
-    Batch norm statistics are computed as the search's evaluator does, from the same images; nothing is trained. A file
-    that is there already is taken if it is of the same supernet.
+    It is prepared as the search's evaluator does: fine-tuned where that is asked for, with batch norm statistics from
+    the same images. A file that is there already is taken if it is of the same supernet.
 
     Args:
         run: Run with a trained supernet.
@@ -136,18 +56,19 @@ def subnet(run: RunFolder, entry: Entry, to: Path) -> Checkpoint:
         "batch_size": evaluator.batch_size,
         "threads": evaluator.threads,
     }
+    if evaluator.finetune is not None:
+        record |= {"finetune": dataclasses.asdict(evaluator.finetune), "seed": evaluator.seed}
     if to.is_file():
         found = Checkpoint.load(to)
         if found.architecture == entry.architecture and found.training.get(RECORD) == record:
             return found
-    say(f"taking path {entry.id} out of the supernet, with statistics of {evaluator.images} images")
-    loaded = evaluator.loaded
+    tuned = f", fine-tuned for {evaluator.finetune.iterations} steps" if evaluator.finetune else ""
+    say(f"taking path {entry.id} out of the supernet{tuned}, with statistics of {evaluator.images} images")
     described = Checkpoint.load(evaluator.supernet, shared=True)
     row = evaluator.space.from_architecture(entry.architecture)
-    network = extract_network(loaded.network, row, described)
     with computing_threads(evaluator.threads):
-        recalibrate(network, loaded.pixels(), loaded.num_calibration, forward=up_to_the_last_norm(network))
-    architecture = architecture_of_path(described.architecture, _supernet_in(loaded.network), row)
+        network = evaluator.loaded.standalone(row)
+    architecture = architecture_of_path(described.architecture, evaluator.loaded.supernet, row)
     checkpoint = dataclasses.replace(
         described,
         recipe=dataclasses.replace(of_one_path(described.recipe), backbone=entry.id),

@@ -224,7 +224,7 @@ class ClassificationLoader:
 
         self.num_images, self.batch_size, self.seed, self.rank, self.world = len(dataset), batch_size, seed, rank, world
         options = options or LoaderOptions()
-        self.queue = WorkQueue(_Work(dataset, image_size, seed, options.cache), options.processes)
+        self.queue = WorkQueue(_Work(dataset, image_size, seed is not None, options.cache), options.processes)
 
     def __len__(self) -> int:
         """Return the batches of an epoch."""
@@ -238,44 +238,52 @@ class ClassificationLoader:
         Raises:
             NasrayError: if an image cannot be read.
         """
+        return self.some(self.seed, epoch, slice(first_batch, None))
+
+    def some(self, seed: int | None, epoch: int, batches: slice) -> Iterator[ClassificationBatch]:
+        """Yield these batches of an epoch as a loader of another seed does; images that are kept are kept for all.
+
+        Raises:
+            NasrayError: if an image cannot be read.
+        """
         size = self.batch_size
-        if self.seed is None:
+        if seed is None:
             order = np.arange(self.rank, self.num_images, self.world)
             mine: Any = [order[first : first + size] for first in range(0, len(order), size)]
         else:
-            batches = epoch_batches(self.seed, epoch, self.num_images, size * self.world)
-            mine = batches[:, self.rank * size : (self.rank + 1) * size]
-        for packed in self.queue([(epoch, indices) for indices in mine[first_batch:]]):
-            yield ClassificationBatch(**packed)
+            mine = epoch_batches(seed, epoch, self.num_images, size * self.world)
+            mine = mine[:, self.rank * size : (self.rank + 1) * size]
+        keys = [(seed, epoch, indices) for indices in mine[batches]]
+        return (ClassificationBatch(**packed) for packed in self.queue(keys))
 
 
 class _Work:
-    """Makes batches from (epoch, indices)."""
+    """Makes batches from (seed, epoch, indices)."""
 
-    def __init__(self, dataset: ClassificationSet, image_size: int, seed: int | None, cache: bool) -> None:
+    def __init__(self, dataset: ClassificationSet, image_size: int, is_training: bool, cache: bool) -> None:
         from torchvision.transforms import v2
 
         from nasray.data.loader import CachedImages
 
-        self.dataset, self.seed = dataset, seed
+        self.dataset = dataset
         self.images = CachedImages(dataset, cache)
-        if seed is None:
+        if not is_training:
             steps = [v2.Resize(round(image_size * 8 / 7), antialias=True), v2.CenterCrop(image_size)]
         else:
             steps = [v2.RandomResizedCrop(image_size, antialias=True), v2.RandomHorizontalFlip()]
         self.transform = v2.Compose(steps)
 
-    def __call__(self, keys: tuple[int, NDArray[np.int64]]) -> dict[str, Tensor]:
+    def __call__(self, keys: tuple[int | None, int, NDArray[np.int64]]) -> dict[str, Tensor]:
         import torch
 
         from nasray.data.loader import named_failures
 
-        epoch, indices = keys
+        seed, epoch, indices = keys
         images = []
         for index in indices.tolist():
             with torch.random.fork_rng(devices=[]), named_failures(self.dataset, index):
-                if self.seed is not None:
-                    state = seed_sequence(self.seed, SAMPLE, epoch, index).generate_state(1, np.uint64)
+                if seed is not None:
+                    state = seed_sequence(seed, SAMPLE, epoch, index).generate_state(1, np.uint64)
                     torch.default_generator.manual_seed(int(state[0] >> 1))
                 images.append(self.transform(self.images[index]))
         return {

@@ -91,7 +91,7 @@ class TrainLoader:
         self.num_images, self.batch_size, self.seed = len(dataset), batch_size, seed
         self.rank, self.world = rank, world
         self.wide = dataset.image_hw[:, 1] > dataset.image_hw[:, 0] if options.group_aspect else None
-        self.work = _TrainWork(dataset, augmentation, stride, seed, options.cache, with_masks)
+        self.work = _TrainWork(dataset, augmentation, stride, options.cache, with_masks)
         self.queue = WorkQueue(self.work, options.processes)
 
     def __len__(self) -> int:
@@ -104,47 +104,48 @@ class TrainLoader:
         Raises:
             NasrayError: if an image cannot be read.
         """
-        batches = epoch_batches(self.seed, epoch, self.num_images, self.batch_size * self.world, self.wide)
-        mine = batches[first_batch:, self.rank * self.batch_size : (self.rank + 1) * self.batch_size]
-        for packed in self.queue([(epoch, indices) for indices in mine]):
-            yield unpack(packed)
+        return self.some(self.seed, epoch, slice(first_batch, None))
+
+    def some(self, seed: int, epoch: int, batches: slice) -> Iterator[Batch]:
+        """Yield these batches of an epoch as a loader of another seed does; images that are kept are kept for all.
+
+        Raises:
+            NasrayError: if an image cannot be read.
+        """
+        order = epoch_batches(seed, epoch, self.num_images, self.batch_size * self.world, self.wide)
+        mine = order[batches, self.rank * self.batch_size : (self.rank + 1) * self.batch_size]
+        return map(unpack, self.queue([(seed, epoch, indices) for indices in mine]))
 
 
 class _TrainWork:
-    """Makes batches for training from (epoch, indices)."""
+    """Makes batches for training from (seed, epoch, indices)."""
 
     def __init__(
-        self,
-        dataset: DetectionSet,
-        augmentation: AugmentationOptions,
-        stride: int,
-        seed: int,
-        cache: bool,
-        with_masks: bool,
+        self, dataset: DetectionSet, augmentation: AugmentationOptions, stride: int, cache: bool, with_masks: bool
     ) -> None:
-        self.dataset, self.stride, self.seed, self.with_masks = dataset, stride, seed, with_masks
+        self.dataset, self.stride, self.with_masks = dataset, stride, with_masks
         self.mosaic = augmentation.mosaic
         self.transform = TrainTransform(augmentation)
         self.images = CachedImages(dataset, cache)
 
-    def __call__(self, keys: tuple[int, NDArray[np.int64]]) -> Packed:
-        epoch, indices = keys
-        samples = [self._sample(epoch, int(index)) for index in indices]
+    def __call__(self, keys: tuple[int, int, NDArray[np.int64]]) -> Packed:
+        seed, epoch, indices = keys
+        samples = [self._sample(seed, epoch, int(index)) for index in indices]
         return _pack(self.dataset, indices, samples, self.stride)
 
-    def _sample(self, epoch: int, index: int) -> Sample:
+    def _sample(self, seed: int, epoch: int, index: int) -> Sample:
         with named_failures(self.dataset, index):
-            return self._transformed(epoch, index)
+            return self._transformed(seed, epoch, index)
 
-    def _transformed(self, epoch: int, index: int) -> Sample:
+    def _transformed(self, seed: int, epoch: int, index: int) -> Sample:
         sample = self._plain(index)
         if self.mosaic:
-            generator = np.random.default_rng(seed_sequence(self.seed, MOSAIC, epoch, index))
+            generator = np.random.default_rng(seed_sequence(seed, MOSAIC, epoch, index))
             if generator.random() < self.mosaic:
                 others = generator.integers(len(self.dataset), size=3).tolist()
                 sample = mosaic([sample, *map(self._plain, others)], generator)
-        seed = int(seed_sequence(self.seed, SAMPLE, epoch, index).generate_state(1, np.uint64)[0] >> 1)
-        return self.transform(sample, seed)
+        drawn = int(seed_sequence(seed, SAMPLE, epoch, index).generate_state(1, np.uint64)[0] >> 1)
+        return self.transform(sample, drawn)
 
     def _plain(self, index: int) -> Sample:
         return make_sample(self.images[index], self.dataset.target(index, with_masks=self.with_masks))

@@ -1,18 +1,22 @@
 """Evaluation of a supernet's paths: batch norm statistics of their own, then average precision (accuracy), or the loss.
 
-Reference: Chen et al., "DetNAS: Backbone Search for Object Detection", NeurIPS 2019, section 3.3.
+Reference: Chen et al., "DetNAS: Backbone Search for Object Detection", NeurIPS 2019, section 3.3. Fine-tuning before
+it is that of MSNAS, see `nasray.evaluators.finetuning`.
 
 Differs from the paper in: the images that statistics are computed from are the same for all paths, not augmented, and
 drawn from the seed of the supernet's training.
 
-A supernet's weights are never copied: every process maps the checkpoint's file, so those of one machine share one copy
-(on CPUs; a GPU holds one for each process). Decoded images are kept between paths.
+A supernet's weights are only read: every process maps the checkpoint's file, so those of one machine share one copy
+(on CPUs; a GPU holds one for each process). Where paths are fine-tuned, a process has a copy of one path beside it,
+which is thrown away. Decoded images are kept between paths.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
@@ -21,14 +25,15 @@ import numpy as np
 
 from nasray.architectures import FAMILIES
 from nasray.devices import Device, Threads, choose_device, computing_threads
+from nasray.evaluators.finetuning import FinetuneOptions, FineTuner
 from nasray.models.supernets import SUPERNETS
 from nasray.searchers import Metrics
 from nasray.spaces import NasrayError, Population, Space
-from nasray.spaces.ranges import Count, Range, check_finite, check_whole
+from nasray.spaces.ranges import MAX_COUNT, Range, check_finite, check_whole
 from nasray.spaces.references import From
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from nasray.recipe import Recipe
 
@@ -53,18 +58,21 @@ class PathEvaluator:
         supernet: Stage or checkpoint of the supernet's training, whose recipe says which data, task and detector.
         measure: What is measured: mAP, of classifiers top-1 accuracy; or the training's loss, whose negative is the
             score. It is a mean over batches; what losses sample, such as regions, follows from seed and architecture.
-        images: Images of the training set from which statistics are computed anew; all of them if there are fewer.
+        finetune: How a copy of the path is trained first, before statistics are computed; not at all if left out.
+        images: Images of the training set from which statistics are computed anew; all of them if there are fewer. 0
+            leaves statistics as training left them, which is for paths that are fine-tuned.
         batch_size: Images of one pass; as many as each worker trained with if left out.
         device: Device of the network; auto is a GPU where the trial has one.
         cache_gib: Memory for decoded images that each trial keeps between paths, in GiB; more are read anew.
         threads: Threads that compute; on CPUs the last digits of a metric depend on it.
-        seed: Seed of what losses sample.
+        seed: Seed of the images and samples of fine-tuning, and of what losses sample.
     """
 
     space: Space
     supernet: Annotated[str, From("checkpoint")]
     measure: Literal["mAP", "loss"] = "mAP"
-    images: Count = 500
+    finetune: FinetuneOptions | None = None
+    images: Annotated[int, Range(0, MAX_COUNT)] = 500
     batch_size: Annotated[int, Range(1, 65_536)] | None = None
     device: Device = "auto"
     cache_gib: Annotated[float, Range(0)] = 2.0
@@ -76,7 +84,7 @@ class PathEvaluator:
     def __post_init__(self) -> None:
         if self.measure not in MEASURES:
             raise NasrayError(f"measure is {' or '.join(MEASURES)}, got {self.measure!r}")
-        check_whole("images", self.images, 1)
+        check_whole("images", self.images, 0)
         check_finite("cache_gib", self.cache_gib, 0.0)
         if self.batch_size is not None:
             check_whole("batch_size", self.batch_size, 1)
@@ -89,9 +97,10 @@ class PathEvaluator:
     def meaning(self) -> str:
         """What the score is, for a reader of reports."""
         what = "mAP (of classifiers the top-1 accuracy)" if self.measure == "mAP" else "negative loss"
+        tuned = f" after {self.finetune.iterations} steps of fine-tuning by itself" if self.finetune else ""
         return (
-            f"The score is the {what} of the architecture as a path of the supernet, with shared weights, on the "
-            "images that were held out. It is lower than after training by itself, and as the largest of many "
+            f"The score is the {what} of the architecture as a path of the supernet, with shared weights{tuned}, on "
+            "the images that were held out. It is lower than after training by itself, and as the largest of many "
             "it flatters."
         )
 
@@ -129,7 +138,9 @@ class LoadedSupernet:
 
     Attributes:
         network: Detector or classifier around the supernet.
-        seconds: Seconds that each part of the last evaluation took: `recalibration`, `inference`, `metrics`.
+        supernet: The supernet in it.
+        seconds: Seconds that each part of the last evaluation took: `fine_tuning` (with the copy that is made for it),
+            `recalibration`, `inference`, `metrics`.
         num_calibration: Images that statistics are computed from.
     """
 
@@ -141,7 +152,6 @@ class LoadedSupernet:
         from nasray.data.order import CALIBRATION, seed_sequence
         from nasray.models.supernets import supernet_architecture
         from nasray.models.supernets.base import supernet_of
-        from nasray.models.supernets.recalibration import up_to_the_last_norm
         from nasray.training.setup import open_sets
 
         checkpoint = Checkpoint.load(Path(options.supernet), shared=True)
@@ -151,10 +161,9 @@ class LoadedSupernet:
                 f"space's is {supernet_architecture(options.space).text}. Choose the space that it was trained for"
             )
         self.device = choose_device(options.device)
-        self.recipe = checkpoint.recipe
+        self.described, self.recipe = dataclasses.replace(checkpoint, model={}, training={}), checkpoint.recipe
         self.network: Any = checkpoint.network().requires_grad_(False).to(self.device)
         self.supernet: Any = supernet_of(self.network)
-        self.forward = up_to_the_last_norm(self.network)
         self.layout = torch.channels_last if self.recipe.channels_last else torch.contiguous_format
         self.seconds: dict[str, float] = {}
         sets = open_sets(self.recipe)
@@ -174,49 +183,87 @@ class LoadedSupernet:
         self.measured = KeptBatches(self._loader(self.dataset, size, learned=self.measure == "loss"), memory)
         has_ap = self.recipe.task == "detection" and self.measure == "mAP"
         self.annotations: dict[str, Any] = self.dataset.to_coco() if has_ap else {}
+        tuning = options.finetune
+        self.tuner = FineTuner(tuning, self.recipe, sets.train, self.network) if tuning is not None else None
 
     def evaluate(self, row: Any) -> dict[str, float]:
         """Return the metrics of one path; the network is afterwards what it was."""
-        from nasray.models.supernets.recalibration import kept_statistics, recalibrate
+        self.seconds = {}
+        with self._prepared(row) as network:
+            if self.measure == "loss":
+                return self._lose(network, row)
+            return self._detect(network) if self.recipe.task == "detection" else self._classify(network)
+
+    def standalone(self, row: Any) -> nn.Module:
+        """Return the network of a path by itself, as it is measured: fine-tuned, with statistics of its own."""
+        from nasray.extraction import extract_network
 
         begin = time.perf_counter()
-        self.supernet.set_path(row)
-        detects = self.recipe.task == "detection"
-        with kept_statistics(self.network):
-            recalibrate(self.network, self.pixels(), self.num_calibration, forward=self.forward)
-            calibrated = time.perf_counter()
-            self.seconds = {"recalibration": calibrated - begin}
-            if self.measure == "loss":
-                return self._lose(calibrated, row)
-            return self._detect(calibrated) if detects else self._classify(calibrated)
+        network = extract_network(self.network, row, self.described)
+        if self.tuner is not None:
+            self.tuner.train(network, self._seed_of(row))
+            self.seconds["fine_tuning"] = time.perf_counter() - begin
+        self._recalibrate(network)
+        return network
 
-    def _detect(self, begin: float) -> dict[str, float]:
+    @contextmanager
+    def _prepared(self, row: Any) -> Iterator[nn.Module]:
+        """Yield the network of a path as it is measured: the supernet's own where nothing but statistics changes."""
+        from nasray.models.supernets.recalibration import kept_statistics
+
+        if self.tuner is not None:
+            yield self.standalone(row)
+            return
+        self.supernet.set_path(row)
+        with kept_statistics(self.network):
+            self._recalibrate(self.network)
+            yield self.network
+
+    def _recalibrate(self, network: nn.Module) -> None:
+        from nasray.models.supernets.recalibration import recalibrate, up_to_the_last_norm
+
+        begin = time.perf_counter()
+        if self.num_calibration:
+            recalibrate(network, self.pixels(), self.num_calibration, forward=up_to_the_last_norm(network))
+        self.seconds["recalibration"] = time.perf_counter() - begin
+
+    def _detect(self, network: nn.Module) -> dict[str, float]:
         from nasray.evaluation.coco import coco_metrics_of
         from nasray.evaluation.predictions import predict
 
-        found = predict(self.network, self.measured, device=self.device, channels_last=self.recipe.channels_last)
+        begin = time.perf_counter()
+        found = predict(network, self.measured, device=self.device, channels_last=self.recipe.channels_last)
         inferred = time.perf_counter()
         summary = coco_metrics_of(self.annotations, found.to_coco(self.dataset)).summary
         self.seconds |= {"inference": inferred - begin, "metrics": time.perf_counter() - inferred}
         return {"score": summary["mAP"], "AP50": summary["AP50"], "AP75": summary["AP75"]}
 
-    def _classify(self, begin: float) -> dict[str, float]:
+    def _classify(self, network: nn.Module) -> dict[str, float]:
         from nasray.evaluation.accuracy import accuracy
 
-        found = accuracy(self.network, self.measured, device=self.device, channels_last=self.recipe.channels_last)
+        begin = time.perf_counter()
+        found = accuracy(network, self.measured, device=self.device, channels_last=self.recipe.channels_last)
         self.seconds |= {"inference": time.perf_counter() - begin, "metrics": 0.0}
         return {"score": found["top1"], "top5": found["top5"]}
 
-    def _lose(self, begin: float, row: Any) -> dict[str, float]:
+    def _lose(self, network: nn.Module, row: Any) -> dict[str, float]:
         from nasray.evaluation.losses import mean_loss
-        from nasray.evaluators.seeding import seed_of
 
-        seed = seed_of(self.seed, self.space.to_architecture(row))
+        begin = time.perf_counter()
         loss = mean_loss(
-            self.network, self.measured, seed=seed, device=self.device, channels_last=self.recipe.channels_last
+            network,
+            self.measured,
+            seed=self._seed_of(row),
+            device=self.device,
+            channels_last=self.recipe.channels_last,
         )
         self.seconds |= {"inference": time.perf_counter() - begin, "metrics": 0.0}
         return {"score": -loss, "loss": loss}
+
+    def _seed_of(self, row: Any) -> int:
+        from nasray.evaluators.seeding import seed_of
+
+        return seed_of(self.seed, self.space.to_architecture(row))
 
     def pixels(self) -> Iterator[Tensor]:
         """Yield the images that statistics are computed from, in batches, on the device."""

@@ -27,16 +27,13 @@ from nasray.options import options_of
 from nasray.recipe import PATH, Recipe
 from nasray.recipe_options import (
     AugmentationOptions,
-    ClassifierOptions,
     LoaderOptions,
     OptimizerOptions,
     ScheduleOptions,
 )
 from nasray.spaces import Budget, NasrayError, OFAResNetSpace, ShuffleNetSpace
-from nasray.subnets import extract_network, fingerprint, has_supernet, subnet, trained_checkpoint
-from nasray.training.folder import Description
+from nasray.subnets import fingerprint, has_supernet, subnet, trained_checkpoint
 from nasray.training.jobs import train_here
-from tests.nasray.models.supernets.toy import ToySpace, register
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -49,88 +46,6 @@ DETECTION = Recipe(
     optimizer=OptimizerOptions(name="adamw", learning_rate=0.004, clip=10),
     schedule=ScheduleOptions(name="cosine", epochs=2, milestones=(), warmup_iterations=5),
 )  # fmt: skip
-OPTIONS = {
-    "fcos": {"channels": 16, "num_convs": 1, "norm": "batch"},
-    "yolof": {"channels": 32},
-    "faster-rcnn": {"channels": 16},
-    "centernet": {},
-}
-
-
-def network_around(space, recipe, num_classes=3):
-    """A detector or classifier around a supernet with statistics that differ, and what it was built from."""
-    described = Description(recipe, supernet_architecture(space), ("a", "b", "c")[:num_classes], ())
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        network = make_network(recipe, described.architecture, num_classes).eval()
-        for name, value in network.named_buffers():
-            if name.endswith("running_mean"):
-                value.normal_(0.0, 0.1)
-            elif name.endswith("running_var"):
-                value.uniform_(0.5, 1.5)
-    return network, described
-
-
-def outputs(network, images):
-    with torch.no_grad():
-        found = network.forward_raw(images) if hasattr(network, "forward_raw") else {"logits": network(images)}
-    return {
-        f"{name} {index}": value
-        for name, values in found.items()
-        for index, value in enumerate(values if isinstance(values, list) else [values])
-    }
-
-
-@pytest.mark.parametrize("name", [*OPTIONS, "classifier"])
-@pytest.mark.parametrize("space", [ShuffleNetSpace(stem_width=8, widths=(16, 24, 32, 48), depths=(1, 1, 2, 1)),
-                                   ToySpace(), OFAResNetSpace("tiny")],
-                         ids=["choice", "elastic", "once-for-all"])  # fmt: skip
-def test_the_network_of_a_path_is_a_standalone_one(space, name, monkeypatch):
-    register(monkeypatch)
-    if name == "classifier":
-        recipe = Recipe(name="r", task="classification", classifier=ClassifierOptions(16), batch_size=8,
-                        augmentation=AugmentationOptions(square=64))  # fmt: skip
-    else:
-        recipe = Recipe(name="r", detector=options_of(DETECTORS, name, **OPTIONS[name]))
-    network, described = network_around(space, recipe)
-    before = {key: value.clone() for key, value in network.state_dict().items()}
-    images = 255 * torch.rand(2, 3, 96, 96, generator=torch.Generator().manual_seed(0))
-    rows = space.sample(2, np.random.default_rng(0))
-    supernet_of(network).set_path(rows[1])
-    state = torch.get_rng_state()
-    found = extract_network(network, rows[0], described)
-    assert torch.equal(torch.get_rng_state(), state)
-    assert np.array_equal(supernet_of(network).path, rows[1]), "the path that was set has changed"
-    assert supernet_of(found) is None
-    assert not found.training
-    supernet_of(network).set_path(rows[0])
-    expected = outputs(network, images)
-    for key, value in outputs(found, images).items():
-        # Zeros behind the path's channels are added in elastic supernets, which moves the order of sums.
-        torch.testing.assert_close(value, expected[key], rtol=0, atol=0 if isinstance(space, ShuffleNetSpace) else 1e-4)
-    with torch.no_grad():
-        for value in found.state_dict().values():
-            value.add_(1)
-    assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items()), "they share memory"
-
-
-def test_an_elastic_neck_is_cut(monkeypatch):
-    register(monkeypatch)
-    recipe = Recipe(name="r", detector=options_of(DETECTORS, "fcos", channels=16, num_convs=1))
-    network, described = network_around(ToySpace(), recipe)
-    found = extract_network(network, np.array([8, 4, 6, 4]), described)
-    shapes = {tuple(value.shape[:2]) for key, value in found.state_dict().items() if "neck" in key or "fpn" in key}
-    assert {(16, 4), (16, 6)} <= shapes
-    assert {(16, 8)} <= {tuple(value.shape[:2]) for value in network.state_dict().values()} - shapes
-
-
-def test_what_has_no_supernet_has_no_paths():
-    network, described = network_around(ShuffleNetSpace(stem_width=8, widths=(16, 24, 32, 48), depths=(1, 1, 1, 1)),
-                                        DETECTION)  # fmt: skip
-    alone = extract_network(network, np.zeros(4, dtype=np.int64), described)
-    with pytest.raises(ValueError, match="there is no supernet in this network"):
-        extract_network(alone, np.zeros(4, dtype=np.int64), described)
-
 
 # ---- of a run ----------------------------------------------------------------------------------------------------
 

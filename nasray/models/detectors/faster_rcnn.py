@@ -9,6 +9,7 @@ Shapes: B images, P proposals, C classes, K detections. Boxes are xyxy in absolu
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import ClassVar, cast
 
 import torch
@@ -21,9 +22,9 @@ from nasray.models.detectors.candidates import clip, select, stack, top_candidat
 from nasray.models.detectors.heads import flatten_level
 from nasray.models.detectors.necks import FPN
 from nasray.models.detectors.options import AnchorSize, BoxHeadKind, Channels, FirstLevel, Norm, NumDetections
-from nasray.models.detectors.pooling import Groups, apply_to_boxes, pool_regions
-from nasray.models.detectors.roi import BOX_SIZE, BoxHead, Samples, box_loss, decode, sample_regions
-from nasray.models.detectors.rpn import propose, rpn_loss
+from nasray.models.detectors.pooling import Groups, apply_to_boxes, pool_regions, region_groups
+from nasray.models.detectors.roi import BOX_SIZE, BoxHead, BoxHeads, Samples, box_loss, decode, sample_regions
+from nasray.models.detectors.rpn import RPNHeads, propose, rpn_loss
 from nasray.spaces.ranges import Share
 
 PROPOSALS = 1000
@@ -32,6 +33,10 @@ TRAINING_PROPOSALS = 2000
 """The same of training."""
 CANDIDATES = 2000
 """Pairs of proposal and class, of an image, that take part in the last non-maximum suppression."""
+CHANNELS = 256
+"""Channels of a feature pyramid where the options leave them out."""
+FIRST_GROUP = 1
+"""Number of the first group of a `Pyramid`, see `Groups`: boxes of less than 56 pixels (MSNAS, Figure 2: k < 2)."""
 
 
 class FasterRCNN(Detector):
@@ -39,11 +44,13 @@ class FasterRCNN(Detector):
 
     Args:
         backbone: Backbone of reductions 4 to 32 (8 to 32 if `first_level` is 3); or a `Pyramid` instead of a feature
-            pyramid on a backbone. Proposals come from all of its groups, regions are pooled from all but the last.
+            pyramid on a backbone. Proposals come from all groups. Regions are pooled from all groups of a `Pyramid`,
+            the first of which is for boxes of less than 56 pixels, and from all but the last of a feature pyramid.
         num_classes: C, number of classes.
-        channels: Channels of the pyramid and of convolutions.
+        channels: Channels of the pyramid and of convolutions: 256 if left out, of a `Pyramid` its own.
         box_head: Fully connected layers and convolutions of the box head: 4conv1fc of DetNAS, 2conv1fc of MSNAS.
         norm: Norm of the pyramid and of the box head's convolutions.
+        separate_heads: Whether every group has an RPN and a box head of its own, instead of one for all.
         base_size: Edge of the square anchor at the first level, in pixels; each level doubles it.
         first_level: First level of the pyramid: 2 for P2 to P6, 3 for P3 to P6; 2 if left out. A `Pyramid` has none.
         score_threshold: Score above which detections are kept.
@@ -65,9 +72,10 @@ class FasterRCNN(Detector):
         backbone: nn.Module,
         num_classes: int,
         *,
-        channels: Channels = 256,
+        channels: Channels | None = None,
         box_head: BoxHeadKind = "2fc",
         norm: Norm = "none",
+        separate_heads: bool = False,
         base_size: AnchorSize = 32.0,
         first_level: FirstLevel | None = None,
         score_threshold: Share = 0.05,
@@ -78,17 +86,22 @@ class FasterRCNN(Detector):
         if first_level not in (None, 2, 3):
             raise ValueError(f"first_level is 2 or 3, got {first_level}")
         self.nms_iou = nms_iou
-        self.first_group = first_level or 2
-        self.reductions = [2**level for level in range(self.first_group, 6)]
+        self.reductions = [2**level for level in range(first_level or 2, 6)]
         if is_pyramid(backbone):
-            num_groups = _check_pyramid(cast(Pyramid, backbone), channels, first_level)
-            self.stride, self.neck = cast(Pyramid, backbone).stride, None
+            pyramid = cast(Pyramid, backbone)
+            self.channels = _check_pyramid(pyramid, channels, first_level)
+            self.stride, self.neck = pyramid.stride, None
+            num_groups, num_pooled = pyramid.num_groups, pyramid.num_groups
         else:
-            self.neck = FPN(map_channels(backbone, self.reductions), channels, "pool", norm)
-            num_groups = len(self.reductions) + 1
+            self.channels = channels or CHANNELS
+            self.neck = FPN(map_channels(backbone, self.reductions), self.channels, "pool", norm)
+            num_groups, num_pooled = len(self.reductions) + 1, len(self.reductions)
+        self.num_pooled = num_pooled
         self.anchors = Anchors([[base_size * 2**index] for index in range(num_groups)])
-        self.rpn = RPNHead(channels, self.anchors.num_per_location)
-        self.box_head = BoxHead(channels, num_classes, box_head, norm)
+        make_rpn = partial(RPNHead, self.channels, self.anchors.num_per_location)
+        make_box_head = partial(BoxHead, self.channels, num_classes, box_head, norm)
+        self.rpn = RPNHeads(make_rpn() for _ in range(num_groups)) if separate_heads else make_rpn()
+        self.box_head = BoxHeads(make_box_head() for _ in range(num_pooled)) if separate_heads else make_box_head()
 
     def pyramid(self, images: Tensor) -> list[Tensor]:
         """Return the map of each group, smallest objects first: of a feature pyramid the levels up to P6.
@@ -108,8 +121,9 @@ class FasterRCNN(Detector):
 
     @property
     def groups(self) -> Groups:
-        """Groups that regions are pooled from: all but the last."""
-        return Groups(self.strides[:-1], self.first_group)
+        """Groups that regions are pooled from: all, of a feature pyramid all but the last."""
+        first = FIRST_GROUP if self.neck is None else self.reductions[0].bit_length() - 1
+        return Groups(self.strides[: self.num_pooled], first)
 
     def objectness(self, levels: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """Return logits (B, A) and deltas (B, A, 4) of each level's A anchors, in float32."""
@@ -133,7 +147,8 @@ class FasterRCNN(Detector):
         proposals, scores = propose(
             *self.objectness(levels), self.anchors(levels, self.strides), image_hw, num_before=PROPOSALS, num=PROPOSALS
         )
-        logits, deltas = apply_to_boxes(self.box_head, levels[:-1], proposals, scores > 0, BOX_SIZE, self.groups)
+        maps = levels[: self.num_pooled]
+        logits, deltas = apply_to_boxes(self._boxes, maps, proposals, scores > 0, BOX_SIZE, self.groups)
         return {"proposals": proposals, "proposal_scores": scores, "logits": logits, "deltas": deltas}
 
     def loss(
@@ -148,12 +163,21 @@ class FasterRCNN(Detector):
             logits, deltas, anchors, image_hw, num_before=TRAINING_PROPOSALS, num=TRAINING_PROPOSALS
         )
         samples = sample_regions(proposals, scores, targets, self.num_classes, self.region_samples, generator)
-        return losses | self.region_losses(levels[:-1], samples, targets)
+        return losses | self.region_losses(levels[: self.num_pooled], samples, targets)
 
     def region_losses(self, maps: Sequence[Tensor], samples: Samples, targets: Sequence[Target]) -> dict[str, Tensor]:
         """Return the losses of the sampled regions, from the levels that they are pooled from."""
-        logits, deltas = self.box_head(pool_regions(maps, samples.regions, BOX_SIZE, self.groups))
+        pooled = pool_regions(maps, samples.regions, BOX_SIZE, self.groups)
+        logits, deltas = self._boxes(pooled, samples.regions)
         return box_loss(logits, deltas, samples)
+
+    def _boxes(self, pooled: Tensor, regions: Tensor) -> tuple[Tensor, Tensor]:
+        """Map (R, channels, 7, 7) of (R, 5) regions to logits (R, C + 1) and deltas (R, C, 4)."""
+        if not isinstance(self.box_head, BoxHeads):
+            found: tuple[Tensor, Tensor] = self.box_head(pooled)
+            return found
+        group = region_groups(regions[:, 1:], self.groups.first, self.num_pooled)
+        return self.box_head.of_groups(pooled, group)
 
     def postprocess(self, raw: Raw, image_hw: Tensor) -> Detections:
         """Decode, and suppress within each class; boxes are clipped to `image_hw`, (B, 2)."""
@@ -172,10 +196,12 @@ class FasterRCNN(Detector):
         return stack(images)
 
 
-def _check_pyramid(pyramid: Pyramid, channels: int, first_level: int | None) -> int:
-    """Return the number of a pyramid's groups; refuse options that it cannot keep to."""
+def _check_pyramid(pyramid: Pyramid, channels: int | None, first_level: int | None) -> int:
+    """Return the channels of a pyramid's maps; refuse options that it cannot keep to."""
     if first_level is not None:
         raise ValueError("first_level is of a feature pyramid on a backbone; this pyramid has its own. Leave it out")
-    if pyramid.out_channels != channels:
-        raise ValueError(f"channels is that of the pyramid's maps, {pyramid.out_channels}; got {channels}")
-    return pyramid.num_groups
+    if channels not in (None, pyramid.out_channels):
+        raise ValueError(
+            f"channels is that of the pyramid's maps, {pyramid.out_channels}; got {channels}. Leave it out"
+        )
+    return pyramid.out_channels

@@ -43,9 +43,10 @@ class MaskRCNN(FasterRCNN):
         num_classes: C, number of classes.
         head: What builds the head of masks, instead of four convolutions: it maps (R, channels, 14, 14) to
             (R, out_channels, 14, 14).
-        channels: Channels of the pyramid and of convolutions.
+        channels: Channels of the pyramid and of convolutions: 256 if left out, of a `Pyramid` its own.
         box_head: Fully connected layers and convolutions of the box head: 4conv1fc of DetNAS, 2conv1fc of MSNAS.
         norm: Norm of the pyramid and of the box head's convolutions.
+        separate_heads: Whether every group has an RPN and a box head of its own, instead of one for all.
         base_size: Edge of the square anchor at the first level, in pixels; each level doubles it.
         first_level: First level of the pyramid: 2 for P2 to P6, 3 for P3 to P6; 2 if left out. A `Pyramid` has none.
         score_threshold: Score above which detections are kept.
@@ -65,9 +66,10 @@ class MaskRCNN(FasterRCNN):
         num_classes: int,
         head: MakeHead | None = None,
         *,
-        channels: Channels = 256,
+        channels: Channels | None = None,
         box_head: BoxHeadKind = "2fc",
         norm: Norm = "none",
+        separate_heads: bool = False,
         base_size: AnchorSize = 32.0,
         first_level: FirstLevel | None = None,
         score_threshold: Share = 0.05,
@@ -80,19 +82,20 @@ class MaskRCNN(FasterRCNN):
             channels=channels,
             box_head=box_head,
             norm=norm,
+            separate_heads=separate_heads,
             base_size=base_size,
             first_level=first_level,
             score_threshold=score_threshold,
             nms_iou=nms_iou,
             max_detections=max_detections,
         )
-        trunk, width = _mask_trunk(head, channels)
-        self.mask_head = nn.Sequential(trunk, MaskRCNNPredictor(width, channels, num_classes))
+        trunk, width = _mask_trunk(head, self.channels)
+        self.mask_head = nn.Sequential(trunk, MaskRCNNPredictor(width, self.channels, num_classes))
 
     def forward_raw(self, images: Tensor) -> Raw:
         """Return what Faster R-CNN computes, and the pyramid's `levels` that masks are pooled from."""
         levels = self.pyramid(images)
-        return {**self.raw_boxes(levels, images.shape[-2:]), "levels": levels[:-1]}
+        return {**self.raw_boxes(levels, images.shape[-2:]), "levels": levels[: self.num_pooled]}
 
     def loss(
         self, images: Tensor, targets: Sequence[Target], generator: torch.Generator | None = None
@@ -114,7 +117,7 @@ class MaskRCNN(FasterRCNN):
         losses = super().region_losses(maps, samples, targets)
         positive = torch.where(samples.labels < self.num_classes)[0]
         regions, labels = samples.regions[positive], samples.labels[positive]
-        (logits,) = self._mask_logits(pool_regions(maps, regions, POOLED_SIZE, self.groups))
+        (logits,) = self._mask_logits(pool_regions(maps, regions, POOLED_SIZE, self.groups), regions)
         truth = mask_targets(regions, samples.truth[positive], targets)
         found = logits[torch.arange(len(labels), device=labels.device), labels]
         errors = F.binary_cross_entropy_with_logits(found, truth, reduction="sum") / MASK_SIZE**2
@@ -129,8 +132,9 @@ class MaskRCNN(FasterRCNN):
         masks = logits.gather(2, index).squeeze(2).sigmoid() * (found.scores > 0)[..., None, None]
         return found._replace(masks=masks)
 
-    def _mask_logits(self, pooled: Tensor) -> tuple[Tensor]:
+    def _mask_logits(self, pooled: Tensor, regions: Tensor) -> tuple[Tensor]:
         """Map (R, channels, 14, 14) to (R, C, 28, 28), in float32."""
+        del regions
         return (self.mask_head(pooled).float(),)
 
 

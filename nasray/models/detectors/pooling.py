@@ -80,7 +80,7 @@ def region_groups(boxes: Tensor, first: int, num: int) -> Tensor:
 
 
 def apply_to_boxes(
-    head: Callable[[Tensor], tuple[Tensor, ...]],
+    head: Callable[[Tensor, Tensor], tuple[Tensor, ...]],
     maps: Sequence[Tensor],
     boxes: Tensor,
     valid: Tensor,
@@ -90,7 +90,7 @@ def apply_to_boxes(
     """Return what a head says of boxes: tensors (B, P, ...), 0 for boxes that are padding.
 
     Args:
-        head: Function from (R, channels, S, S) to tensors of R rows.
+        head: Function from (R, channels, S, S) and their (R, 5) regions to tensors of R rows.
         maps: (B, channels, H, W) of each group.
         boxes: (B, P, 4).
         valid: (B, P) bool, false for padding.
@@ -101,10 +101,11 @@ def apply_to_boxes(
     regions = torch.cat([image[:, None, None].expand(-1, boxes.shape[1], 1), boxes], dim=-1).flatten(0, 1)
     flags = valid.flatten()
     if without_values(boxes):
-        outputs = head(pool_regions(maps, regions, size, groups))
+        outputs = head(pool_regions(maps, regions, size, groups), regions)
         outputs = tuple(x * flags.to(x).view(-1, *[1] * (x.dim() - 1)) for x in outputs)
     else:
-        outputs = head(pool_regions(maps, regions[flags], size, groups).to(maps[0].dtype))
+        regions = regions[flags]
+        outputs = head(pool_regions(maps, regions, size, groups).to(maps[0].dtype), regions)
         outputs = tuple(x.new_zeros(len(flags), *x.shape[1:]).index_put((flags,), x) for x in outputs)
     return tuple(x.unflatten(0, boxes.shape[:2]) for x in outputs)
 

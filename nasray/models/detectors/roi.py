@@ -25,6 +25,7 @@ from nasray.models.detectors.anchors import match
 from nasray.models.detectors.base import Target
 from nasray.models.detectors.losses import positive_count
 from nasray.models.detectors.necks import norm_layer
+from nasray.models.detectors.pooling import without_values
 from nasray.models.detectors.rpn import SMOOTH, sample
 
 BOX_HEADS = {"2fc": 0, "2conv1fc": 2, "4conv1fc": 4}
@@ -75,6 +76,32 @@ class BoxHead(nn.Module):
         """Map (R, channels, 7, 7) to logits (R, C + 1) and deltas (R, C, 4), in float32."""
         x = self.layers(pooled)
         return self.classes(x).float(), self.boxes(x).float().unflatten(1, (self.num_classes, 4))
+
+
+class BoxHeads(nn.ModuleList):
+    """A box head for every group of objects."""
+
+    def of_groups(self, pooled: Tensor, group: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what each region's own head says, as `BoxHead.forward` does.
+
+        Args:
+            pooled: (R, channels, 7, 7).
+            group: (R,) index of each region's group.
+        """
+        if without_values(pooled):
+            found = [head(pooled) for head in self]
+            logits, deltas = (torch.stack(parts) for parts in zip(*found, strict=True))
+            rows = torch.arange(len(group), device=group.device)
+            return logits[group, rows], deltas[group, rows]
+        order = group.argsort(stable=True)
+        counts = torch.bincount(group, minlength=len(self)).tolist()
+        outputs = []
+        for head, part in zip(self, pooled[order].split(counts), strict=True):
+            # A head without regions runs on one of another group, so that workers exchange the same messages.
+            logits, deltas = head(part if len(part) else pooled[:1])
+            outputs.append((logits[: len(part)], deltas[: len(part)]))
+        logits, deltas = (torch.cat(parts)[order.argsort()] for parts in zip(*outputs, strict=True))
+        return logits, deltas
 
 
 class Samples(NamedTuple):

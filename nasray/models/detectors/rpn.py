@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models.detection._utils import BoxCoder
 from torchvision.ops import nms
@@ -36,6 +36,15 @@ SMOOTH = 1 / 9
 """Where smooth L1 turns from a square into a line (sigma 3 in the authors' code)."""
 
 CODER = BoxCoder((1.0, 1.0, 1.0, 1.0))
+
+
+class RPNHeads(nn.ModuleList):
+    """A head of the region proposal network for every group of objects."""
+
+    def forward(self, levels: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """Return what torchvision's `RPNHead` does, each level by its own head."""
+        found = [head([level]) for head, level in zip(self, levels, strict=True)]
+        return [logits[0] for logits, _ in found], [deltas[0] for _, deltas in found]
 
 
 @torch.no_grad()

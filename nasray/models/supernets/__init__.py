@@ -79,6 +79,7 @@ SUPERNETS = Registry(
         "shufflenet": "nasray.models.supernets.shufflenet:ShuffleNetSupernet",
         "ofa-resnet": "nasray.models.supernets.ofa_resnet:OFAResNetSupernet",
         "fad": "nasray.models.supernets.fad:RelaxedHead",
+        "msnas": "nasray.models.supernets.msnas:MSNASSupernet",
     },
 )
 """By family of the space; a new supernet is one line here."""

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import copy
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -48,7 +49,7 @@ def check_supernet(space: Space, *, image_hw: tuple[int, int] = (64, 64), num_pa
 def check_extraction(supernet: Supernet, paths: Population, images: Tensor) -> None:
     """Check that a path computes what its extracted network computes, to the bit, in training and in inference mode.
 
-    Where the path's maps have fewer channels, the supernet's are padded with zeros.
+    Where the path's maps have fewer channels, the supernet's are padded with zeros. A pyramid has the path's strides.
     """
     for index, row in enumerate(paths):
         supernet.train(index % 2 == 1)
@@ -56,7 +57,9 @@ def check_extraction(supernet: Supernet, paths: Population, images: Tensor) -> N
         _is(network.training == supernet.training, f"extract({row.tolist()}) has not the supernet's mode")
         supernet.set_path(row)
         with torch.no_grad():
-            ours, theirs = supernet(images), network(images)
+            ours, theirs = _maps(supernet(images)), _maps(network(images))
+        strides = [getattr(one, "strides", None) for one in (supernet, network)]
+        _is(strides[0] == strides[1], f"strides are {strides[0]}, those of path {row.tolist()} {strides[1]}")
         _is(list(ours) == list(theirs), f"maps are {list(ours)}, those of path {row.tolist()} {list(theirs)}")
         channels = [info["num_chs"] for info in supernet.feature_info]
         _is([x.shape[1] for x in ours.values()] == channels, f"maps of {row.tolist()} are not those of feature_info")
@@ -96,7 +99,7 @@ def check_off_path(supernet: Supernet, paths: Population, images: Tensor) -> Non
         buffers = {value.untyped_storage().data_ptr() for value in supernet.path_state(row).values()}
         before = {name: value.clone() for name, value in supernet.state_dict().items()}
         optimizer.zero_grad()
-        sum((x.square().mean() for x in supernet(images).values()), torch.zeros(())).backward()
+        sum((x.square().mean() for x in _maps(supernet(images)).values()), torch.zeros(())).backward()
         optimizer.step()
         for name, parameter in supernet.named_parameters():
             if id(parameter) not in regions:
@@ -146,7 +149,7 @@ def check_round_trip(supernet: Supernet, paths: Population, images: Tensor) -> N
             other.set_path(row)
         _is(np.array_equal(_path(other), row), "a copy has not the path that it had")
     with torch.no_grad():
-        pairs = zip(supernet.eval()(images).values(), twin.eval()(images).values(), strict=True)
+        pairs = zip(*(_maps(one.eval()(images)).values() for one in (supernet, twin)), strict=True)
         _is(all(torch.equal(ours, theirs) for ours, theirs in pairs), "a supernet with the same state computes another")
 
 
@@ -183,6 +186,11 @@ SUPERNET_CHECKS: tuple[Check, ...] = (
 def _is(holds: bool, otherwise: str) -> None:
     if not holds:
         raise AssertionError(otherwise)
+
+
+def _maps(output: Any) -> Mapping[str, Tensor]:
+    """Return the maps of a backbone by name, and those of a pyramid by the number of their group."""
+    return output if isinstance(output, Mapping) else {str(group): x for group, x in enumerate(output)}
 
 
 def _path(supernet: Supernet) -> Population:

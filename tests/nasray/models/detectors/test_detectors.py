@@ -1,12 +1,15 @@
 """Architectures that fill slots of detectors: heads and pyramids that none of nasray's own modules knows."""
 
+import hashlib
+
 import pytest
 import torch
 
 from nasray.architectures import compose
 from nasray.checkpoint import Checkpoint
 from nasray.models.cost import detector_cost
-from nasray.models.detectors import DETECTORS, assemble_detector, build_detector, check_slots
+from nasray.models.detectors import DETECTORS, assemble_detector, build_detector, check_slots, faster_rcnn
+from nasray.models.detectors.pooling import Groups
 from nasray.options import options_of
 from nasray.recipe import Recipe
 from nasray.spaces import NasrayError
@@ -16,6 +19,7 @@ from tests.nasray.models.detectors.common import (
     detect,
     overfit,
     shapes_batch,
+    tiny_backbone,
     tiny_detector,
     total_loss,
 )
@@ -80,8 +84,13 @@ def test_the_default_head_in_the_slot_is_the_default(name, batch):
 
 
 @pytest.mark.parametrize("name", ["faster-rcnn", "mask-rcnn"])
-def test_a_pyramid_in_the_slot_computes_as_a_feature_pyramid_does(name, batch):
+def test_a_pyramid_in_the_slot_computes_as_a_feature_pyramid_does(name, batch, monkeypatch):
+    """With the groups of a feature pyramid, which pools no region from P6; a pyramid has one more for small boxes."""
     own, given = assembled(name, TINY), assembled(name, FPN_PYRAMID)
+    assert given.groups == Groups((4, 8, 16, 32, 64), 1)
+    monkeypatch.setattr(faster_rcnn, "FIRST_GROUP", 2)
+    given.num_pooled = 4
+    assert given.groups == own.groups == Groups((4, 8, 16, 32), 2)
     names = {key.replace("backbone.", "backbone.body.").replace("neck.", "backbone.fpn."): value
              for key, value in own.state_dict().items()}  # fmt: skip
     given.load_state_dict(names)
@@ -111,6 +120,56 @@ def test_groups_that_share_a_map_learn_and_export(batch):
         expected = module(images)
     for ours, theirs in zip(expected, exported(module, images), strict=True):
         torch.testing.assert_close(theirs, ours, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize(("name", "digest"), [("faster-rcnn", "3c220b20571fd0e6"), ("mask-rcnn", "954917b814bec53d")])
+def test_names_and_shapes_of_a_feature_pyramids_state_stay(name, digest):
+    """SHA-256, from before there were pyramids of another kind: checkpoints load."""
+    state = build_detector(name, tiny_backbone(), 3).state_dict()
+    lines = "\n".join(f"{key} {tuple(value.shape)}" for key, value in state.items())
+    assert hashlib.sha256(lines.encode()).hexdigest()[:16] == digest
+
+
+@pytest.mark.parametrize("architecture", [TINY, PYRAMID], ids=["feature pyramid", "pyramid"])
+def test_groups_have_heads_of_their_own_where_asked_for(architecture, batch):
+    options = {"separate_heads": True, "box_head": "2conv1fc", "norm": "batch"}
+    detector = assembled("faster-rcnn", architecture, **options)
+    num_pooled = 4 if architecture == TINY else 5
+    assert (len(detector.rpn), len(detector.box_head)) == (5, num_pooled)
+    total_loss(detector.train(), *batch).backward()
+    assert all(parameter.grad is not None for parameter in detector.parameters())
+    images = batch[0].float()
+    before = detector.eval().forward_raw(images)
+    edges = (before["proposals"][..., 2:] - before["proposals"][..., :2]).prod(dim=-1).sqrt()
+    is_small = (before["proposal_scores"] > 0) & (edges < (112 if architecture == TINY else 56))  # of the first group
+    with torch.no_grad():
+        detector.box_head[0].classes.bias[0] += 1
+    difference = (detector.forward_raw(images)["logits"] - before["logits"])[..., 0]
+    assert is_small.any()
+    assert not is_small.all()
+    torch.testing.assert_close(difference, is_small.float())
+    levels = detector.pyramid(images)
+    then = detector.objectness(levels)[0]
+    with torch.no_grad():
+        detector.rpn[2].cls_logits.bias += 1
+    pairs = zip(detector.objectness(levels)[0], then, strict=True)
+    assert [float((now - before).detach().mean()) for now, before in pairs] == pytest.approx([0, 0, 1, 0, 0])
+
+
+def test_separate_heads_export(batch):
+    module = EndToEnd(assembled("faster-rcnn", PYRAMID, separate_heads=True).eval())
+    images = batch[0][:1].float()
+    with torch.no_grad():
+        expected = module(images)
+    for ours, theirs in zip(expected, exported(module, images), strict=True):
+        torch.testing.assert_close(theirs, ours, rtol=1e-4, atol=1e-3)
+
+
+def test_channels_are_those_of_the_pyramid(batch):
+    with torch.random.fork_rng(devices=[]):
+        detector = assemble_detector("mask-rcnn", PYRAMID, 3)
+    assert detector.rpn.cls_logits.in_channels == 16
+    assert build_detector("faster-rcnn", tiny_backbone(), 3).rpn.cls_logits.in_channels == 256
 
 
 def test_costs_count_what_fills_the_slots():

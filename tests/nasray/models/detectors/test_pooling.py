@@ -96,6 +96,13 @@ def test_levels_are_those_of_the_paper():
     assert pooling.region_groups(boxes, 3, 3).tolist() == [0, 0, 0, 0, 1, 1, 2, 2]
 
 
+def test_groups_of_a_pyramid():
+    """MSNAS, Figure 2: k < 2, 2, 3, 4 and at least 5, where k is 4 for boxes of 224 pixels."""
+    edges = torch.tensor([8.0, 55, 56, 111, 112, 223, 224, 447, 448, 2000])
+    boxes = torch.stack([torch.zeros(10), torch.zeros(10), edges, edges], dim=1)
+    assert pooling.region_groups(boxes, 1, 5).tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
+
+
 def test_low_precision_maps():
     maps = [x.detach().bfloat16() for x in make_maps()]
     regions = torch.nn.functional.pad(make_boxes(20), (1, 0))
@@ -111,8 +118,9 @@ def test_padding_is_zero_and_costs_nothing(exporting, monkeypatch):
     valid = torch.arange(12) < torch.tensor([[5], [9]])
     seen = []
 
-    def head(pooled):
+    def head(pooled, regions):
         seen.append(len(pooled))
+        assert torch.equal(pooling.pool_regions(maps, regions, 7, GROUPS), pooled)
         return pooled.mean(dim=1), pooled.sum(dim=(1, 2, 3))
 
     maps_of, sums = pooling.apply_to_boxes(head, maps, boxes, valid, 7, GROUPS)
