@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from nasray.cli.parsing import image_hw
-from nasray.models.supernets.fad import Mixture
+from nasray.models.supernets.representations import Mixture
 from nasray.spaces.transformations import TRANSFORMATIONS
 
 NUM = len(TRANSFORMATIONS)

@@ -13,7 +13,7 @@ from nasray.architectures import compose, is_supernet, slots
 from nasray.checkpoint import make_network
 from nasray.models.supernets.base import Supernet, supernet_of
 from nasray.recipe import Recipe
-from nasray.spaces import Architecture
+from nasray.spaces import Architecture, NasrayError
 
 
 class Described(Protocol):
@@ -50,6 +50,7 @@ def extract_network(network: nn.Module, row: NDArray[np.int64], described: Descr
         A network on the same device and in the same mode.
 
     Raises:
+        NasrayError: If no standalone network computes what the path does.
         ValueError: If the genes are no architecture of the space, or a tensor is not part of the network's.
     """
     supernet = supernet_of(network)
@@ -65,6 +66,24 @@ def extract_network(network: nn.Module, row: NDArray[np.int64], described: Descr
     state = {name: _leading(source[name], value, name) for name, value in subnet.state_dict().items()}
     subnet.load_state_dict(state, assign=True)
     return subnet.to(next(iter(state.values())).device).train(network.training)
+
+
+def network_of_path(network: nn.Module, row: NDArray[np.int64], described: Described) -> nn.Module:
+    """Return what `extract_network` does; of a path that cannot be taken out its network with fresh weights.
+
+    Args:
+        network: Detector or classifier around a supernet.
+        row: (G,) genes of the path.
+        described: What the network was built from.
+    """
+    try:
+        return extract_network(network, row, described)
+    except NasrayError:
+        supernet = supernet_of(network)
+        assert supernet is not None
+        architecture = architecture_of_path(described.architecture, supernet, row)
+        with torch.random.fork_rng(devices=[]):
+            return make_network(described.recipe, architecture, len(described.classes)).train(network.training)
 
 
 def architecture_of_path(whole: Architecture, supernet: Supernet, row: NDArray[np.int64]) -> Architecture:

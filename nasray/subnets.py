@@ -12,17 +12,18 @@ import hashlib
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
-from nasray.architectures import slots
+from nasray.architectures import slot_of, slots
 from nasray.checkpoint import Checkpoint, checkpoint_path
 from nasray.cluster import RunFolder
 from nasray.cluster.leaders import Entry
 from nasray.cluster.progress import say
 from nasray.devices import computing_threads
 from nasray.evaluators import PathEvaluator
-from nasray.extraction import architecture_of_path, extract_network
+from nasray.extraction import architecture_of_path, network_of_path
 from nasray.finding import find_within
 from nasray.loading import plan_of_run
 from nasray.recipe import of_one_path
@@ -60,7 +61,7 @@ def subnet(run: RunFolder, entry: Entry, to: Path) -> Checkpoint:
         record |= {"finetune": dataclasses.asdict(evaluator.finetune), "seed": evaluator.seed}
     if to.is_file():
         found = Checkpoint.load(to)
-        if found.architecture == entry.architecture and found.training.get(RECORD) == record:
+        if entry.architecture in slots(found.architecture).values() and found.training.get(RECORD) == record:
             return found
     tuned = f", fine-tuned for {evaluator.finetune.iterations} steps" if evaluator.finetune else ""
     say(f"taking path {entry.id} out of the supernet{tuned}, with statistics of {evaluator.images} images")
@@ -69,9 +70,10 @@ def subnet(run: RunFolder, entry: Entry, to: Path) -> Checkpoint:
     with computing_threads(evaluator.threads):
         network = evaluator.loaded.standalone(row)
     architecture = architecture_of_path(described.architecture, evaluator.loaded.supernet, row)
+    named: dict[str, Any] = {"head" if slot_of(entry.architecture) == "head" else "backbone": entry.id}
     checkpoint = dataclasses.replace(
         described,
-        recipe=dataclasses.replace(of_one_path(described.recipe), backbone=entry.id),
+        recipe=dataclasses.replace(of_one_path(described.recipe), **named),
         architecture=architecture,
         model={name: value.cpu() for name, value in network.state_dict().items()},
         metrics={},
@@ -85,8 +87,9 @@ def subnet(run: RunFolder, entry: Entry, to: Path) -> Checkpoint:
 def path_networks(run: RunFolder) -> tuple[Checkpoint, Callable[[Entry], nn.Module]]:
     """Return the checkpoint of a run's supernet, and what takes the network of an entry's path out of it.
 
-    No data are opened: statistics of batch norms are those that the supernet's training left, which are no path's. For
-    what does not depend on values, such as latency; see `subnet` for a network that detects.
+    No data are opened: statistics of batch norms are those that the supernet's training left, which are no path's. A
+    path that cannot be taken out, as some of a relaxed head, is a network with fresh weights. For what does not depend
+    on values, such as latency; see `subnet` for a network that detects.
 
     Raises:
         NasrayError: If the run has no trained supernet.
@@ -94,7 +97,7 @@ def path_networks(run: RunFolder) -> tuple[Checkpoint, Callable[[Entry], nn.Modu
     evaluator = _evaluator(run)
     described = Checkpoint.load(evaluator.supernet, shared=True)
     network = described.network()
-    return described, lambda entry: extract_network(
+    return described, lambda entry: network_of_path(
         network, evaluator.space.from_architecture(entry.architecture), described
     )
 

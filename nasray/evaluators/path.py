@@ -23,7 +23,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import numpy as np
 
-from nasray.architectures import FAMILIES
 from nasray.devices import Device, Threads, choose_device, computing_threads
 from nasray.evaluators.finetuning import FinetuneOptions, FineTuner
 from nasray.models.supernets import SUPERNETS
@@ -43,8 +42,7 @@ MEASURES = ("mAP", "loss")
 
 def has_supernet(space: Space) -> str | None:
     """Return why there are no paths in a space; None if there are."""
-    known = [name for name in SUPERNETS if name not in FAMILIES or FAMILIES[name].slot != "head"]
-    return None if space.family in known else f"needs a supernet of backbones; there are those of {', '.join(known)}"
+    return None if space.family in SUPERNETS else f"needs a supernet; there are those of {', '.join(SUPERNETS)}"
 
 
 @dataclass
@@ -150,15 +148,17 @@ class LoadedSupernet:
         from nasray.checkpoint import Checkpoint
         from nasray.data.kept import CacheBudget, KeptBatches
         from nasray.data.order import CALIBRATION, seed_sequence
-        from nasray.models.supernets import supernet_architecture
+        from nasray.models.supernets import space_of_supernet, supernet_architecture, supernet_part
         from nasray.models.supernets.base import supernet_of
         from nasray.training.setup import open_sets
 
         checkpoint = Checkpoint.load(Path(options.supernet), shared=True)
-        if checkpoint.architecture != supernet_architecture(options.space):
+        trained = supernet_part(checkpoint.architecture)
+        wanted = supernet_architecture(options.space)
+        if trained is None or supernet_architecture(space_of_supernet(trained)) != wanted:
             raise NasrayError(
                 f"{options.supernet} is no supernet of this space: it holds {checkpoint.architecture.text}, the "
-                f"space's is {supernet_architecture(options.space).text}. Choose the space that it was trained for"
+                f"space's is {wanted.text}. Choose the space that it was trained for"
             )
         self.device = choose_device(options.device)
         self.described, self.recipe = dataclasses.replace(checkpoint, model={}, training={}), checkpoint.recipe

@@ -12,16 +12,19 @@ Shapes: B images, C channels of a level, E channels within an edge, H x W pixels
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from nasray.models.detectors.heads import reset
+from nasray.models.detectors.heads import Purpose, reset
 from nasray.models.detectors.necks import group_norm
 from nasray.spaces.fad import NUM_NODES
 from nasray.spaces.transformations import BY_NAME, Transformation, Unit
+
+PLACES = {"box": "boxes", "class": "classes", "mask": "masks"}
+"""Where the cells of each group are in a head. torch.export writes these names into Python: `class` would be none."""
 
 
 def unit(channels: int, what: Unit) -> nn.Sequential:
@@ -141,6 +144,7 @@ class FADHead(nn.Module):
         num_levels: Number of levels that share it; not used.
 
     Attributes:
+        purpose: "boxes" or "masks".
         out_channels: Channels of all features, C.
     """
 
@@ -148,19 +152,25 @@ class FADHead(nn.Module):
         super().__init__()
         del num_levels  # group norms need none of their own
         self.out_channels = in_channels
-        self.groups = nn.ModuleDict({name: Cells(in_channels, cells, **group) for name, group in groups.items()})
+        self.purpose = purpose_of(groups)
+        self.groups = nn.ModuleDict({PLACES[name]: Cells(in_channels, cells, **each) for name, each in groups.items()})
         if "class" in groups:
-            end = self.groups["class"].end
+            end = self.groups["classes"].end
             assert isinstance(end, nn.Conv2d)
             reset(end)  # as the released code does, of this one alone
 
     def towers(self, level: Tensor, index: int) -> tuple[Tensor, Tensor]:
         """Map a (B, C, H, W) level to features of classes and of boxes, both of the same shape; see `DenseHead`."""
         del index
-        boxes = self.groups["box"](level, level)
-        return self.groups["class"](boxes, level), boxes
+        boxes = self.groups["boxes"](level, level)
+        return self.groups["classes"](boxes, level), boxes
 
     def forward(self, regions: Tensor) -> Tensor:
         """Map (R, C, 14, 14) regions to features of masks of the same shape."""
-        features: Tensor = self.groups["mask"](regions, regions)
+        features: Tensor = self.groups["masks"](regions, regions)
         return features
+
+
+def purpose_of(groups: Iterable[str]) -> Purpose:
+    """Return what the features of a head are for, by the names of its groups of cells."""
+    return "masks" if "mask" in groups else "boxes"

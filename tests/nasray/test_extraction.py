@@ -4,15 +4,16 @@ import numpy as np
 import pytest
 import torch
 
+from nasray.architectures import ARCHITECTURES, compose
 from nasray.checkpoint import make_network
-from nasray.extraction import extract_network
+from nasray.extraction import extract_network, network_of_path
 from nasray.models.detectors import DETECTORS
 from nasray.models.supernets import supernet_architecture
 from nasray.models.supernets.base import supernet_of
 from nasray.options import options_of
 from nasray.recipe import Recipe
 from nasray.recipe_options import AugmentationOptions, ClassifierOptions
-from nasray.spaces import OFAResNetSpace, ShuffleNetSpace
+from nasray.spaces import FADSpace, NasrayError, OFAResNetSpace, ShuffleNetSpace
 from nasray.training.folder import Description
 from tests.nasray.models.supernets.toy import ToySpace, register
 
@@ -100,3 +101,18 @@ def test_what_has_no_supernet_has_no_paths():
     alone = extract_network(network, np.zeros(4, dtype=np.int64), described)
     with pytest.raises(ValueError, match="there is no supernet in this network"):
         extract_network(alone, np.zeros(4, dtype=np.int64), described)
+
+
+def test_a_path_that_is_no_head_has_a_network_as_it_would_be_built():
+    """Of heads of two cells, whose relaxed head has one."""
+    space = FADSpace(channels=8, operations="darts")
+    recipe = Recipe(name="r", detector=options_of(DETECTORS, "fcos", channels=16))
+    whole = compose({"backbone": ARCHITECTURES["basic-tiny"], "head": supernet_architecture(space)})
+    described = Description(recipe, whole, ("a", "b", "c"), ())
+    network = make_network(recipe, whole, 3).eval()
+    row = space.sample(1, np.random.default_rng(0))[0]
+    with pytest.raises(NasrayError, match="have 2 cells a group"):
+        extract_network(network, row, described)
+    alone = network_of_path(network, row, described)
+    assert supernet_of(alone) is None
+    assert len(alone.head.trunk.groups["boxes"].cells) == 2

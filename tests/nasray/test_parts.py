@@ -10,7 +10,7 @@ from nasray.evaluators import EVALUATORS
 from nasray.experiment import parse_experiment
 from nasray.loading import load_plan, parse_plan
 from nasray.parts import make_parts, why_unfit
-from nasray.spaces import BottleneckSpace, NasrayError, ShuffleNetSpace
+from nasray.spaces import BottleneckSpace, FADSpace, NasrayError, ShuffleNetSpace
 from nasray.stages import make_plan
 
 
@@ -47,14 +47,15 @@ def test_what_a_part_says_about_a_space():
     assert [name for name in EVALUATORS if why_unfit(EVALUATORS[name], ShuffleNetSpace()) is None] == [
         "zen", "naswot", "synflow", "path", "filter",
     ]  # fmt: skip
-    assert (
-        why_unfit(EVALUATORS["path"], BottleneckSpace())
-        == "needs a supernet of backbones; there are those of shufflenet, ofa-resnet"
-    )
+    reason = why_unfit(EVALUATORS["path"], BottleneckSpace())
+    assert reason.startswith("needs a supernet; there are those of shufflenet, ofa-resnet")
+    assert why_unfit(EVALUATORS["path"], FADSpace()) is None
     message = "evaluator 'log-width' is defined for staged spaces; space 'shufflenet' does not fit. Take one of zen"
     with pytest.raises(NasrayError, match=message):
         parts(space={"name": "shufflenet"}, evaluator={"name": "log-width"})
-    with pytest.raises(NasrayError, match=r"'zen' scores backbones; space 'fad' does not fit\. Take one of filter"):
+    with pytest.raises(
+        NasrayError, match=r"'zen' scores backbones; space 'fad' does not fit\. Take one of path, filter"
+    ):
         parts(space={"name": "fad"}, evaluator={"name": "zen"})
 
 

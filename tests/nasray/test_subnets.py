@@ -1,5 +1,6 @@
 """A path taken out of its supernet is the same network, has the score of the search, and is an ordinary checkpoint."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from PIL import Image
 
 from nasray import cli
+from nasray.architectures import ARCHITECTURES, slots
 from nasray.checkpoint import Checkpoint, make_network
 from nasray.cluster import RunFolder
 from nasray.cluster.leaders import make_entry
@@ -31,7 +33,7 @@ from nasray.recipe_options import (
     OptimizerOptions,
     ScheduleOptions,
 )
-from nasray.spaces import Budget, NasrayError, OFAResNetSpace, ShuffleNetSpace
+from nasray.spaces import Budget, FADSpace, NasrayError, OFAResNetSpace, ShuffleNetSpace
 from nasray.subnets import fingerprint, has_supernet, subnet, trained_checkpoint
 from nasray.training.jobs import train_here
 
@@ -54,10 +56,10 @@ def costs_of(space, row):
     return {name: values[0] for name, values in space.cost(row[None]).items()}
 
 
-def searched_run(folder, space, options):
+def searched_run(folder, space, options, recipe=DETECTION):
     """A finished run with a supernet and no trained winner, as a search leaves it."""
     content = {"name": "n", "evaluations": 3, "batch_size": 1, "space": options, "searcher": {"name": "random"}}
-    train_here(DETECTION, folder / "supernet", supernet_architecture(space))
+    train_here(recipe, folder / "supernet", supernet_architecture(space))
     weights = str(folder / "supernet" / "checkpoints" / "last.pt")
     content |= {"evaluator": {"name": "path", "images": 40, "supernet": weights}}
     run = RunFolder.create(folder / "run", describe_experiment(parse_plan(content, "test").experiment))
@@ -85,6 +87,29 @@ def searched(tmp_path_factory):
 def elastic(tmp_path_factory):
     options = {"name": "ofa-resnet", "size": "tiny", "image_hw": [64, 64]}
     return searched_run(tmp_path_factory.mktemp("elastic"), OFAResNetSpace("tiny", image_hw=(64, 64)), options)
+
+
+@pytest.fixture(scope="module")
+def heads(tmp_path_factory):
+    """A run whose architectures are paths of a relaxed head of operations that share nothing."""
+    options = {"name": "fad", "channels": 8, "cells": 1, "operations": "darts"}
+    detector = options_of(DETECTORS, "fcos", channels=16)
+    recipe = dataclasses.replace(DETECTION, backbone="basic-tiny", detector=detector)
+    space = FADSpace(channels=8, cells=1, operations="darts")
+    return searched_run(tmp_path_factory.mktemp("heads"), space, options, recipe)
+
+
+@pytest.mark.slow
+def test_a_head_is_taken_out_with_the_backbone_that_it_stands_on(heads, tmp_path, capsys):
+    winner = heads.read_entries()[0]
+    assert cli.main(["evaluate", str(heads.path), "--split", "held", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["coco"]["mAP"] == winner.metrics["score"]
+    checkpoint = Checkpoint.load(trained_checkpoint(heads.path))
+    assert slots(checkpoint.architecture) == {"backbone": ARCHITECTURES["basic-tiny"], "head": winner.architecture}
+    assert (checkpoint.recipe.backbone, checkpoint.recipe.head) == ("basic-tiny", winner.id)
+    assert cli.main(["export", str(heads.path), "--to", str(tmp_path / "model.onnx"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["detections"] > 0
+    assert_onnx_finds_the_same(tmp_path / "model.onnx", checkpoint)
 
 
 def test_a_subnet_has_the_figures_of_the_search(searched, tmp_path):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import Protocol, TypeVar
+from typing import Literal, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -112,6 +112,8 @@ class TwinTowers(nn.Module):
         return self.class_tower(level, index), self.box_tower(level, index)
 
 
+Purpose = Literal["boxes", "masks"]
+"""What a detector makes of a head's features. A head for one of them alone says so by an attribute `purpose`."""
 MakeHead = Callable[..., nn.Module]
 """What builds the network of a detector's slot `head`, called with `in_channels` and `num_levels`."""
 
@@ -132,12 +134,27 @@ def dense_head(make: MakeHead | None, channels: int, num_convs: int, norm: str, 
     if make is None:
         return TwinTowers(channels, num_convs, norm, num_levels)
     head = make(in_channels=channels, num_levels=num_levels)
+    check_purpose(head, "boxes")
     if not callable(getattr(head, "towers", None)):
         raise ValueError(
             f"its head makes features of classes and boxes of every level; {type(head).__name__} has no `towers`. "
             "Choose another head, or a detector that this one is for"
         )
     return head
+
+
+def check_purpose(head: nn.Module, wanted: Purpose) -> None:
+    """Refuse a head whose features are for something else.
+
+    Raises:
+        ValueError: saying what it is for.
+    """
+    own = getattr(head, "purpose", wanted)
+    if own != wanted:
+        raise ValueError(
+            f"its head makes features of {wanted}, and this one, {type(head).__name__}, those of {own}. Choose another "
+            "head, or a detector that this one is for"
+        )
 
 
 Output = TypeVar("Output")

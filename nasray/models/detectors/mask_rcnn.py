@@ -19,7 +19,7 @@ from torchvision.ops import roi_align
 
 from nasray.models.detectors.base import Detections, Raw, Target
 from nasray.models.detectors.faster_rcnn import FasterRCNN
-from nasray.models.detectors.heads import MakeHead
+from nasray.models.detectors.heads import MakeHead, check_purpose
 from nasray.models.detectors.losses import positive_count
 from nasray.models.detectors.options import AnchorSize, BoxHeadKind, Channels, FirstLevel, Norm, NumDetections
 from nasray.models.detectors.pooling import apply_to_boxes, pool_regions
@@ -143,6 +143,7 @@ def _mask_trunk(make: MakeHead | None, channels: int) -> tuple[nn.Module, int]:
     if make is None:
         return MaskRCNNHeads(channels, [channels] * NUM_CONVS, dilation=1), channels
     trunk: Any = make(in_channels=channels, num_levels=1)
+    check_purpose(trunk, "masks")
     if type(trunk).forward is nn.Module.forward:
         raise ValueError(
             f"its head maps regions of 14 x 14 pixels to features of masks; {type(trunk).__name__} has no `forward`. "

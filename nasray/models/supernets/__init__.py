@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from nasray.architectures import is_supernet, slots
 from nasray.architectures.supernet import FAMILY
 from nasray.models.supernets.sampling import DETNAS_WINDOWS, PATHS, PathSampler, UniformPaths, WindowedPaths
 from nasray.registry import SPACES, Registry
@@ -68,6 +69,11 @@ def from_spec(*, in_channels: int | None = None, num_levels: int | None = None, 
     return build_supernet(space_of_supernet(Architecture.create(FAMILY, spec)), **of_head)
 
 
+def supernet_part(architecture: Architecture) -> Architecture | None:
+    """Return the part of an architecture that stands for a supernet, in whatever slot; None if there is none."""
+    return next((part for part in slots(architecture).values() if is_supernet(part)), None)
+
+
 def _check_family(family: str) -> None:
     if family not in SUPERNETS:
         raise NasrayError(f"there is no supernet of space {family!r}; there are those of {', '.join(SUPERNETS)}")
@@ -96,4 +102,5 @@ __all__ = [
     "from_spec",
     "space_of_supernet",
     "supernet_architecture",
+    "supernet_part",
 ]

@@ -2,17 +2,17 @@
 
 Reference: Guo et al., "Representation Sharing for Fast Object Detector Search and Beyond" (FAD), ECCV 2020, section 3.
 
-The transformations of a stream share Figure 2's row of three convolutions, off whose outputs all of them branch. An
-edge has 12 representations instead of 26.
+What stands on an edge, with shared representations and the decoupling function H, is `representations.Mixture`.
 
 Differs from the paper in, or reads it as:
 - One softmax weighs all transformations of an edge and `none`, both streams together (Equation 2 has one for each).
-- The decoupling function H is a 1x1 convolution without bias, and a ReLU, behind the first and the second convolution
-  of a row; the last one has none, and the row goes on from what H is not applied to.
 
-What a path here computes is what the derived head (`nasray.models.fad.FADHead`) of one cell a group computes with the
-same weights, but for what only one of the two has: H here, of `standard-1`, `standard-2` and the separable ones of the
-same shape; there the biases of the 1x1 convolutions of edges, and norms between the cells of a group.
+What a path here computes is what the derived head (`nasray.models.fad.FADHead`) computes with the same weights, but for
+what only one of the two has:
+- here H, behind `standard-1`, `standard-2`, and the separable ones of the same shape, where `decouple` is on;
+- there biases of the 1x1 convolutions at the ends of edges, which are 0 in what is taken out of here;
+- there further cells of a group, and before each a 1x1 convolution with norm and ReLU: here a group has one cell.
+A path with H, or of a space of several cells, is therefore not taken out.
 
 Shapes: B images, C channels of a level, E channels within an edge, T transformations, H x W pixels.
 """
@@ -20,7 +20,7 @@ Shapes: B images, C channels of a level, E channels within an edge, T transforma
 from __future__ import annotations
 
 import functools
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,149 +29,17 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from nasray.models.detectors.heads import reset
-from nasray.models.fad import FADHead, unit, units_of
+from nasray.models.fad import PLACES, FADHead, purpose_of
 from nasray.models.supernets.base import Genes, Supernet
-from nasray.spaces import FADSpace
+from nasray.models.supernets.representations import Mixture
+from nasray.spaces import FADSpace, NasrayError
 from nasray.spaces.fad import NUM_EDGES, NUM_NODES
 from nasray.spaces.transformations import Transformation
 
 ALPHA_DEVIATION = 1e-3
 """Standard deviation of fresh alphas, as in the released code."""
-ALONE = "alone"
-"""Name of those of no stream."""
 Choice = Tensor | Transformation
 """What an edge does: a mixture with (T,) weights, or one transformation."""
-
-
-class SharedStream(nn.Module):
-    """The transformations of one kind of convolution, which share a row of them.
-
-    Args:
-        channels: E.
-        transformations: Transformations, all of one stream.
-        decouple: Whether transformations that are a part of the row have H behind it.
-    """
-
-    def __init__(self, channels: int, transformations: Sequence[Transformation], *, decouple: bool) -> None:
-        super().__init__()
-        self.transformations = tuple(transformations)
-        longest = max(transformations, key=lambda each: each.num_convs)
-        self.row = nn.ModuleList(unit(channels, what) for what in longest.units[: longest.num_convs])
-        self.ends = nn.ModuleDict()
-        for each in transformations:
-            if each.dilation:
-                self.ends[_key(each)] = unit(channels, each.units[-1])
-            elif decouple and each.num_convs < longest.num_convs:
-                decoupling = nn.Conv2d(channels, channels, 1, bias=False)
-                self.ends[_key(each)] = nn.Sequential(decoupling, nn.ReLU(inplace=True))
-
-    def forward(self, x: Tensor, wanted: Collection[Transformation]) -> Iterator[tuple[Transformation, Tensor]]:
-        """Yield each transformation that is wanted, and its (B, E, H, W) output."""
-        for num in range(1, max(each.num_convs for each in wanted) + 1):
-            x = self.row[num - 1](x)
-            for each in self.transformations:
-                if each.num_convs == num and each in wanted:
-                    key = _key(each)
-                    yield each, self.ends[key](x) if key in self.ends else x
-
-    def units(self, transformation: Transformation) -> list[nn.Module]:
-        """Return the convolutions of a transformation, in their order, without H."""
-        last = [self.ends[_key(transformation)]] if transformation.dilation else []
-        return [*self.row[: transformation.num_convs], *last]
-
-    def is_decoupled(self, transformation: Transformation) -> bool:
-        """Return whether a transformation has H."""
-        return not transformation.dilation and _key(transformation) in self.ends
-
-
-class SeparateStream(nn.Module):
-    """Transformations, each with convolutions of its own.
-
-    Args:
-        channels: E.
-        transformations: Transformations.
-    """
-
-    def __init__(self, channels: int, transformations: Sequence[Transformation]) -> None:
-        super().__init__()
-        self.transformations = tuple(transformations)
-        self.chains = nn.ModuleList(nn.Sequential(*units_of(channels, each)) for each in transformations)
-
-    def forward(self, x: Tensor, wanted: Collection[Transformation]) -> Iterator[tuple[Transformation, Tensor]]:
-        """Yield each transformation that is wanted, and its (B, E, H, W) output."""
-        for each, chain in zip(self.transformations, self.chains, strict=True):
-            if each in wanted:
-                yield each, chain(x)
-
-    def units(self, transformation: Transformation) -> list[nn.Module]:
-        """Return the parts of a transformation, in their order."""
-        chain = self.chains[self.transformations.index(transformation)]
-        assert isinstance(chain, nn.Sequential)
-        return list(chain)
-
-    def is_decoupled(self, transformation: Transformation) -> bool:
-        """Return False: none has H."""
-        del transformation
-        return False
-
-
-def _key(transformation: Transformation) -> str:
-    return f"{transformation.num_convs}-d{transformation.dilation}"
-
-
-class Mixture(nn.Module):
-    """All transformations of an edge: their weighted sum.
-
-    Args:
-        channels: E.
-        transformations: T transformations.
-        shared: Whether those of a stream share representations; of no meaning for those of none.
-        decouple: Whether those that are a part of another have H behind it; of no meaning where nothing is shared.
-    """
-
-    def __init__(
-        self,
-        channels: int,
-        transformations: Sequence[Transformation],
-        *,
-        shared: bool = True,
-        decouple: bool = True,
-    ) -> None:
-        super().__init__()
-        self.index = {each: index for index, each in enumerate(transformations)}
-        self.streams = nn.ModuleDict()
-        for name in dict.fromkeys(each.stream for each in transformations):
-            own = [each for each in transformations if each.stream == name]
-            if shared and name:
-                self.streams[name] = SharedStream(channels, own, decouple=decouple)
-            else:
-                self.streams[name or ALONE] = SeparateStream(channels, own)
-
-    def forward(self, x: Tensor, weights: Tensor) -> Tensor:
-        """Map (B, E, H, W) by the sum of all transformations, each times its weight.
-
-        Args:
-            x: Input.
-            weights: (T,) weights.
-        """
-        total: Tensor | None = None
-        for stream in self.streams.values():
-            for each, out in stream(x, stream.transformations):
-                weighted: Tensor = out * weights[self.index[each]]
-                total = weighted if total is None else total + weighted
-        assert total is not None
-        return total
-
-    def one(self, x: Tensor, transformation: Transformation) -> Tensor:
-        """Map (B, E, H, W) by one transformation, of which only what it needs is computed."""
-        found: list[tuple[Transformation, Tensor]] = list(self.stream_of(transformation)(x, (transformation,)))
-        return found[0][1]
-
-    def stream_of(self, transformation: Transformation) -> SharedStream | SeparateStream:
-        """Return where a transformation is computed."""
-        stream = self.streams[transformation.stream or ALONE]
-        assert isinstance(stream, SharedStream | SeparateStream)
-        return stream
 
 
 class RelaxedEdge(nn.Module):
@@ -246,6 +114,7 @@ class RelaxedHead(Supernet):
         decouple: Whether those that are a part of another have a function of their own behind it.
 
     Attributes:
+        purpose: "boxes" or "masks".
         out_channels: Channels of all features, C.
         alphas: Of each group (9, T + 1) architecture parameters, by its name.
     """
@@ -265,6 +134,7 @@ class RelaxedHead(Supernet):
         del num_levels
         width = in_channels or space.in_channels
         self.out_channels = width  # type: ignore[assignment]  # of a head: one number
+        self.purpose = purpose_of(space.names)
         self._chosen: dict[str, dict[tuple[int, int], Transformation]] = {}  # what the path has on its edges
         self.cells = nn.ModuleDict()
         self.alphas = nn.ParameterDict()
@@ -334,26 +204,58 @@ class RelaxedHead(Supernet):
         return FADHead(cells=1, groups=spec["groups"], in_channels=int(self.out_channels), num_levels=1)  # type: ignore[call-overload]
 
     def path_state(self, row: NDArray[np.int64]) -> dict[str, Tensor]:
-        """See `Supernet.path_state`; biases that only the derived head has are zeros of their own."""
+        """See `Supernet.path_state`; biases that only the derived head has are zeros of their own.
+
+        Raises:
+            NasrayError: for a path that computes what no head of the space does.
+        """
+        if self.space.cells > 1:
+            raise NasrayError(
+                f"heads of this space have {self.space.cells} cells a group, paths of their supernet one: none can be "
+                "taken out. Train the head by itself, or search with space.cells 1"
+            )
         state: dict[str, Tensor] = {}
-        edges = self._edges(row)
+        for prefix, edge, transformation in self._on_path(row):
+            if edge.mixture.stream_of(transformation).is_decoupled(transformation):
+                raise NasrayError(
+                    f"{transformation.name} of this path has a function behind it (supernet.decouple) that no head "
+                    "has: it cannot be taken out. Train the head by itself, or a supernet with supernet.decouple false"
+                )
+            units = edge.mixture.stream_of(transformation).units(transformation)
+            for index, module in enumerate((edge.reduce, *units, edge.expand)):
+                for key, value in module.state_dict(keep_vars=True).items():
+                    state[f"{prefix}.{index}.{key}"] = value
+            for index, conv in ((0, edge.reduce), (len(units) + 1, edge.expand)):
+                state[f"{prefix}.{index}.bias"] = conv.weight.new_zeros(conv.out_channels)
         for name, cell in self.cells.items():
             assert isinstance(cell, RelaxedCell)
+            for key, value in cell.end.state_dict(keep_vars=True).items():
+                state[f"groups.{PLACES[name]}.end.{key}"] = value
+        return state
+
+    def path_parameters(self, genes: Genes) -> Iterator[tuple[nn.Parameter, tuple[slice, ...]]]:
+        """See `Supernet.path_parameters`; H is among them."""
+        used: list[nn.Module] = []
+        for _, edge, transformation in self._on_path(self._checked(genes)):
+            used += [edge.reduce, *edge.mixture.stream_of(transformation).parts(transformation), edge.expand]
+        for cell in self.cells.values():
+            assert isinstance(cell, RelaxedCell)
+            used.append(cell.end)
+        for module in used:
+            for parameter in module.parameters():
+                yield parameter, tuple(slice(0, size) for size in parameter.shape)
+
+    def _on_path(self, row: NDArray[np.int64]) -> Iterator[tuple[str, RelaxedEdge, Transformation]]:
+        """Yield the edges of a path: its place in the derived head, the edge here, and the transformation on it."""
+        for name, edges in self._edges(row).items():
+            cell = self.cells[name]
+            assert isinstance(cell, RelaxedCell)
             seen: dict[int, int] = {}
-            for (node, source), transformation in edges[name].items():
+            for (node, source), transformation in edges.items():
                 edge = cell.edges[edge_number(node, source)]
                 assert isinstance(edge, RelaxedEdge)
                 number = seen[node] = seen.get(node, -1) + 1
-                prefix = f"groups.{name}.cells.0.edges.{node}.{number}"
-                units = edge.mixture.stream_of(transformation).units(transformation)
-                for index, module in enumerate((edge.reduce, *units, edge.expand)):
-                    for key, value in module.state_dict(keep_vars=True).items():
-                        state[f"{prefix}.{index}.{key}"] = value
-                for index, conv in ((0, edge.reduce), (len(units) + 1, edge.expand)):
-                    state[f"{prefix}.{index}.bias"] = conv.weight.new_zeros(conv.out_channels)
-            for key, value in cell.end.state_dict(keep_vars=True).items():
-                state[f"groups.{name}.end.{key}"] = value
-        return state
+                yield f"groups.{PLACES[name]}.cells.0.edges.{node}.{number}", edge, transformation
 
     # ---- the gradient's choice --------------------------------------------------------------------------------------
 

@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 import torch
 
+from nasray.architectures import slots
 from nasray.checkpoint import Checkpoint
 from nasray.data import EvaluationLoader, open_data
 from nasray.data.order import CALIBRATION, divide, seed_sequence
 from nasray.evaluation.coco import coco_metrics
 from nasray.evaluation.predictions import predict
 from nasray.evaluators import PathEvaluator
+from nasray.extraction import extract_network
 from nasray.models.detectors import DETECTORS
 from nasray.models.supernets import supernet_architecture
 from nasray.models.supernets.recalibration import recalibrate
@@ -26,7 +28,7 @@ from nasray.recipe_options import (
     OptimizerOptions,
     ScheduleOptions,
 )
-from nasray.spaces import NasrayError, ShuffleNetSpace
+from nasray.spaces import FADSpace, NasrayError, ShuffleNetSpace
 from nasray.training.jobs import train_here
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -211,6 +213,33 @@ def test_checkpoints_of_supernets_and_classifiers_are_no_detectors(supernets):
     for (name, one), (_, other) in zip(shared.state_dict().items(), plain.state_dict().items(), strict=True):
         assert torch.equal(one, other), name
         assert one.stride() == other.stride(), name
+
+
+def test_paths_of_a_relaxed_head_are_worth_what_their_detectors_are(tmp_path):
+    """A head trained path by path on a backbone of the recipe; any searcher can search it."""
+    space = FADSpace(channels=8, cells=1, operations="darts")
+    recipe = dataclasses.replace(
+        DETECTION,
+        name="heads",
+        backbone="basic-tiny",
+        detector=options_of(DETECTORS, "fcos", channels=16, norm="batch"),
+    )
+    train_here(recipe, tmp_path / "heads", supernet_architecture(space))
+    checkpoint = Checkpoint.load(tmp_path / "heads" / "checkpoints" / "last.pt")
+    assert list(slots(checkpoint.architecture)) == ["backbone", "head"]
+    evaluator = PathEvaluator(space, str(tmp_path / "heads"), images=40)
+    rows = space.sample(3, np.random.default_rng(0))
+    metrics = evaluator(rows)
+    for row, score in zip(rows, metrics["score"], strict=True):
+        detector = extract_network(evaluator.loaded.network, row, checkpoint)
+        recalibrate(detector, evaluator.loaded.pixels(), 40, forward=detector.forward_raw)
+        found = predict(detector, evaluator.loaded.measured, channels_last=True)
+        assert score == pytest.approx(coco_metrics(evaluator.loaded.dataset, found).summary["mAP"], abs=1e-6)
+    assert (metrics["score"] > 0).all()
+    assert len(set(metrics["score"].tolist())) > 1
+    assert evaluator(rows[[2, 0]])["score"].tolist() == metrics["score"][[2, 0]].tolist()
+    with pytest.raises(NasrayError, match="no supernet of this space"):
+        PathEvaluator(FADSpace(channels=8, cells=1), str(tmp_path / "heads"))(rows)
 
 
 @pytest.mark.parametrize(

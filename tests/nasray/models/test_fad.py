@@ -77,8 +77,8 @@ def test_the_cells_for_classes_see_the_features_of_boxes():
     classes, boxes = head.towers(level, 0)
     assert classes.shape == boxes.shape == level.shape
     with torch.no_grad():
-        head.groups["box"].end.weight.zero_()
-        head.groups["box"].end.bias.zero_()
+        head.groups["boxes"].end.weight.zero_()
+        head.groups["boxes"].end.bias.zero_()
     changed, none = head.towers(level, 0)
     assert not none.any()
     assert not torch.equal(changed, classes)

@@ -1,63 +1,20 @@
-"""Golden figures are those of the released modules at 96 channels, of one edge's transformations."""
+"""A relaxed head: paths that are the derived heads, in every detector; alphas and their gradient."""
+
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
-from nasray.models.supernets.fad import Mixture, RelaxedHead
+from nasray.models import build
+from nasray.models.detectors import build_detector
+from nasray.models.supernets.base import supernet_of
+from nasray.models.supernets.fad import RelaxedHead
 from nasray.spaces import FADSpace, NasrayError
-from nasray.spaces.transformations import DARTS, TRANSFORMATIONS
+from nasray.spaces.transformations import TRANSFORMATIONS
+from tests.nasray.models.detectors.common import detect, shapes_batch, tiny_backbone
 
 SMALL = {"channels": 8, "in_channels": 16, "cells": 1}
-
-
-def representations(mixture):
-    """Number of convolutions with norm: what is kept for the backward pass of each edge."""
-    return sum(isinstance(module, nn.GroupNorm) for module in mixture.modules())
-
-
-def macs(mixture):
-    """Multiply-adds a pixel."""
-    return sum(module.weight.numel() for module in mixture.modules() if isinstance(module, nn.Conv2d))
-
-
-def test_shared_representations_are_12_instead_of_26_and_cost_what_the_released_ones_do():
-    shared, separate = Mixture(96, TRANSFORMATIONS), Mixture(96, TRANSFORMATIONS, shared=False)
-    assert (representations(shared), representations(separate)) == (12, 26)
-    counts = [sum(parameter.numel() for parameter in mixture.parameters()) for mixture in (shared, separate)]
-    assert counts == [380_448, 998_784]
-    assert macs(separate) / macs(shared) == pytest.approx(2.632, abs=0.0005)
-
-
-@pytest.mark.parametrize("every", [TRANSFORMATIONS, DARTS], ids=["fad", "darts"])
-@pytest.mark.parametrize("options", [{}, {"decouple": False}, {"shared": False}], ids=str)
-def test_a_mixture_is_the_weighted_sum_of_its_transformations(options, every):
-    torch.manual_seed(0)
-    mixture, x = Mixture(8, every, **options), torch.randn(2, 8, 9, 7)
-    weights, before = torch.rand(len(every)), x.clone()
-    each = torch.stack([mixture.one(x, transformation) for transformation in every])
-    torch.testing.assert_close(mixture(x, weights), (each * weights[:, None, None, None, None]).sum(dim=0))
-    assert len({out.sum().item() for out in each}) == len(every)  # no two are the same
-    assert torch.equal(x, before)
-
-
-def test_operations_of_darts_share_nothing():
-    mixture = Mixture(96, DARTS)
-    assert representations(mixture) == 2 + 2 + 1 + 1
-    assert sum(parameter.numel() for parameter in mixture.parameters()) == sum(each.cost(96)[1] for each in DARTS)
-    assert macs(mixture) == sum(each.cost(96)[0] for each in DARTS)
-
-
-def test_a_subset_has_the_convolutions_that_it_needs():
-    chosen = FADSpace(operations="rf-5").chosen
-    mixture = Mixture(96, chosen)
-    assert representations(mixture) == 4
-    assert set(mixture.streams) == {"standard", "separable"}
-    assert set(Mixture(96, FADSpace(operations="separable").chosen).streams) == {"separable"}
-    x = torch.randn(1, 96, 4, 4)
-    weights = torch.tensor([1.0, 0.0, 0.0, 0.0])
-    torch.testing.assert_close(mixture(x, weights), mixture.one(x, chosen[0]))
 
 
 def with_copied_weights(head, row):
@@ -95,8 +52,70 @@ def test_decoupled_the_transformations_that_are_no_part_of_others_are_equal_too(
         for ours, theirs in zip(head.towers(level, 0), with_copied_weights(head, row).towers(level, 0), strict=True):
             torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
     rows[0, operations] = 0  # standard-1, behind which H is
-    head.set_path(rows[0])
-    assert not torch.allclose(head.towers(level, 0)[1], with_copied_weights(head, rows[0]).towers(level, 0)[1])
+    with pytest.raises(NasrayError, match="standard-1 of this path has a function behind it"):
+        head.extract(rows[0])
+    on = {id(parameter) for parameter, _ in head.path_parameters(rows[0])}
+    ends = [key for key, value in head.named_parameters() if id(value) in on and "1-d0" in key]
+    assert len(ends) == 2 * 6  # one for each edge of the path: H is on it
+
+
+def detector_with(name, make_head):
+    options = {"retinanet": {"base_size": 16}}.get(name, {})
+    torch.manual_seed(1)
+    detector = build_detector(name, tiny_backbone(), 3, make_head, channels=16, **options)
+    if name == "mask-rcnn":
+        detector.region_samples = 16
+    return detector
+
+
+@pytest.mark.parametrize("name", ["fcos", "retinanet", "gfl", "mask-rcnn"])
+def test_in_every_detector_a_path_is_the_derived_detector_with_copied_weights(name):
+    """Losses to 1e-5, and detections."""
+    space = FADSpace(**SMALL, groups=1 if name == "mask-rcnn" else 2)
+    row = space.sample(1, np.random.default_rng(5))[0]
+    relaxed = detector_with(name, partial(RelaxedHead, space, decouple=False))
+    supernet = supernet_of(relaxed)
+    derived = detector_with(name, partial(build, space.to_architecture(row)))
+    place = derived.slots["head"]
+    state = {key: value for key, value in relaxed.state_dict().items() if not key.startswith(f"{place}.")}
+    state |= {f"{place}.{key}": value for key, value in supernet.path_state(row).items()}
+    derived.load_state_dict(state)
+    images, targets = shapes_batch(2, (64, 64))
+
+    @torch.no_grad()
+    def losses(detector):
+        found = detector.eval().loss(images.float(), targets, torch.Generator().manual_seed(0))
+        return torch.stack(list(found.values()))
+
+    mixed = losses(relaxed)
+    supernet.set_path(row)
+    torch.testing.assert_close(losses(relaxed), losses(derived), rtol=1e-5, atol=1e-5)
+    assert not torch.equal(losses(relaxed), mixed)
+    for ours, theirs in zip(detect(relaxed, images), detect(derived, images), strict=True):
+        assert (ours is None and theirs is None) or torch.allclose(ours, theirs, rtol=1e-5, atol=1e-4)
+    supernet.set_path(None)
+    assert torch.equal(losses(relaxed), mixed)
+
+
+@pytest.mark.parametrize(
+    ("name", "groups", "message"),
+    [("fcos", 1, "features of boxes, and this one, FADHead, those of masks"),
+     ("mask-rcnn", 2, "features of masks, and this one, FADHead, those of boxes")],
+)  # fmt: skip
+def test_a_head_for_something_else_is_refused(name, groups, message):
+    space = FADSpace(**SMALL, groups=groups)
+    head = space.to_architecture(space.sample(1, np.random.default_rng(0))[0])
+    with pytest.raises(NasrayError, match=message):
+        detector_with(name, partial(build, head))
+    with pytest.raises(NasrayError, match=message.replace("FADHead", "RelaxedHead")):
+        detector_with(name, partial(RelaxedHead, space))
+
+
+def test_a_path_of_several_cells_is_not_taken_out():
+    space = FADSpace(**{**SMALL, "cells": 2})
+    head = RelaxedHead(space, decouple=False)
+    with pytest.raises(NasrayError, match="have 2 cells a group, paths of their supernet one"):
+        head.extract(space.sample(1, np.random.default_rng(0))[0])
 
 
 def test_a_path_of_a_head_of_masks():

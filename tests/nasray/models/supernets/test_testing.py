@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from nasray.models.supernets.testing import check_supernet
-from nasray.spaces import ShuffleNetSpace
+from nasray.spaces import FADSpace, ShuffleNetSpace
 from tests.nasray.models.supernets.toy import ElasticConv2d, ToySpace, ToySupernet, register
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -14,10 +14,28 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 NARROW = ShuffleNetSpace(stem_width=4, widths=(8, 12, 16, 24), depths=(1, 2, 1, 1))
 
 
+HEADS = {"channels": 8, "cells": 1}
+
+
 @pytest.mark.parametrize("space", [NARROW, ToySpace()], ids=["shufflenet", "toy"])
 def test_supernets_conform(space, monkeypatch):
     register(monkeypatch)
     check_supernet(space)
+
+
+@pytest.mark.parametrize(
+    ("space", "options"),
+    [
+        (FADSpace(**HEADS), {"decouple": False}),
+        pytest.param(FADSpace(**HEADS), {"shared": False}, marks=pytest.mark.slow),
+        (FADSpace(groups=1, **HEADS), {"decouple": False}),
+        (FADSpace(operations="darts", **HEADS), {}),
+    ],
+    ids=["boxes", "nothing shared", "masks", "darts"],
+)
+def test_relaxed_heads_conform(space, options):
+    """With nothing in them that the derived heads lack; what is off a path stays as it is to the bit."""
+    check_supernet(space, image_hw=(8, 10), num_paths=2, options=options)
 
 
 class Copies(ToySupernet):
