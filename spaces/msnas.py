@@ -9,8 +9,8 @@ Differs from the paper in, or reads it as:
   `counted: live` leaves such dead blocks out, `dead_blocks: false` has none.
 - Predefined FPN-style utilization (Table 2): the five heads read 4, 8, 16, 32 and 64, cut to the strides that the path
   has; paths of a single scale are left out, as Equation 7 does.
-- How strides and heads are mutated and crossed is not said. A mutant has either two blocks drawn anew, which can move a
-  change of scale from one place to another, or one head; a child of two has either its strides or its heads from both.
+- How strides and heads are mutated and crossed is not said; see `MSNASSpace.mutate` and `crossover`. A mutant has other
+  strides or another head, a child of two either its strides or its heads from both.
 
 Genes: of every block its `stride`, 0, 1, 2 for 0.5, 1 and 2; of the five groups of objects, the smallest first, the
 absolute stride of the map that their `head` reads.
@@ -61,6 +61,9 @@ Ints = NDArray[np.int64]
 Variant = Literal["r18", "r34", "r50", "laptop", "tiny"]
 Counted = Literal["all", "live"]
 COUNTED: tuple[Counted, ...] = ("all", "live")
+REDRAWN = 0.25
+"""Share of the blocks of which a mutant's strides are drawn anew. With fewer, the 1 % window of R18 has so few mutants
+around a population that their share falls below what was asked."""
 SPEC_STRIDES = (0.5, 1, 2)
 """Strides as specs have them: those of `STRIDES`, whole ones as whole numbers."""
 
@@ -194,16 +197,24 @@ class MSNASSpace(Space):
     # ---- children ---------------------------------------------------------------------------------------------------
 
     def mutate(self, population: Population, rng: np.random.Generator) -> Population:
-        """Return (N, G) mutants: of each either two blocks, perhaps the same one, or one head are drawn anew."""
+        """Return (N, G) mutants: of each either strides or one head are drawn anew.
+
+        Of strides either those of a quarter of the blocks, or the order of those of a stretch of blocks: this moves
+        changes of scale to other places, and leaves the costs of what follows as they are.
+        """
         num, blocks = len(population), self.size.blocks
-        rows, mutants = np.arange(num), population.copy()
-        for _ in range(2):
-            mutants[rows, rng.integers(blocks, size=num)] = rng.integers(len(STRIDES), size=num)
-        heads = population.copy()
-        heads[rows, blocks + rng.integers(NUM_GROUPS, size=num)] = np.asarray(SCALES)[
-            rng.integers(NUM_SCALES, size=num)
-        ]
-        return self.repair(np.where(self._of_heads(num, rng), heads, mutants))
+        moves, heads = population[:, :blocks], population[:, blocks:].copy()
+        fresh = np.where(rng.random(moves.shape) < REDRAWN, rng.integers(len(STRIDES), size=moves.shape), moves)
+        moved = np.take_along_axis(moves, _stretch_orders(num, blocks, rng), axis=1)
+        drawn = np.where(rng.random((num, 1)) < 0.5, fresh, moved)
+        heads[np.arange(num), rng.integers(NUM_GROUPS, size=num)] = rng.choice(SCALES, size=num)
+        of_heads = self._of_heads(num, rng)
+        return self.repair(
+            np.concatenate(
+                [np.where(of_heads, moves, drawn), np.where(of_heads, heads, population[:, blocks:])],
+                axis=1,
+            )
+        )
 
     def crossover(self, first: Population, second: Population, rng: np.random.Generator) -> Population:
         """Return (N, G) children: either strides or heads come from either parent, the others from the first."""
@@ -289,6 +300,16 @@ class MSNASSpace(Space):
         if (counted or self.counted) == "live":
             return self.alive(population)
         return np.ones((len(population), self.size.blocks), dtype=bool)
+
+
+def _stretch_orders(num: int, blocks: int, rng: np.random.Generator) -> Ints:
+    """Return (num, B) orders of blocks: of a stretch between two blocks a random one, of the others as they are."""
+    ends = np.sort(rng.integers(blocks, size=(num, 2)), axis=1)
+    places = np.arange(blocks)
+    inside = (places >= ends[:, :1]) & (places <= ends[:, 1:])
+    keys = np.where(inside, ends[:, :1] + rng.random((num, blocks)) * (ends[:, 1:] - ends[:, :1]), places)
+    orders: Ints = keys.argsort(axis=1, kind="stable")
+    return orders
 
 
 def _check_word(name: str, value: Any, words: tuple[str, ...]) -> None:
