@@ -94,13 +94,14 @@ def _bottlenecks(stem: int, stages: list[tuple[int, int, int, int, int]]) -> Arc
     return Architecture.create("bottleneck", {"stem": {"kernel": 3, "width": stem}, "stages": rows})
 
 
-def _resnet(family: str, depths: tuple[int, int, int, int]) -> Architecture:
+def _resnet(family: str, depths: tuple[int, int, int, int], first: int = 64) -> Architecture:
+    """Return a ResNet; `first` is the width of its stem and of the first stage's blocks."""
     expansion = 4 if family == "bottleneck" else 1
     stages = []
-    for width, stride, depth in zip((64, 128, 256, 512), (1, 2, 2, 2), depths, strict=True):
+    for width, stride, depth in zip((first, 2 * first, 4 * first, 8 * first), (1, 2, 2, 2), depths, strict=True):
         stage = {"kernel": 3, "width": expansion * width, "stride": stride, "depth": depth}
         stages.append(stage | ({"bottleneck": width} if family == "bottleneck" else {}))
-    stem = {"kernel": 7, "width": 64, "pool": True}
+    stem = {"kernel": 7, "width": first, "pool": True}
     return Architecture.create(family, {"stem": stem, "stages": stages, "shortcut": "stride"})
 
 
@@ -147,6 +148,8 @@ NAMED = {
     "resnet50": _resnet("bottleneck", (3, 4, 6, 3)),
     "resnet101": _resnet("bottleneck", (3, 4, 23, 3)),
     "mobilenet-v2": _mobilenet_v2(),
+    # for processors: a quarter as wide
+    "resnet18-quarter": _resnet("basic", (2, 2, 2, 2), 16),
     # for tests and tiny recipes
     "basic-tiny": Architecture.create(
         "basic",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from nasray.comparison import WINNER, compare, groups_of_run
 from nasray.reports.section import FamilyReport, Section, Subject
-from nasray.reports.sections import ofa_resnet, shufflenet, staged
+from nasray.reports.sections import msnas, ofa_resnet, shufflenet, staged
 from nasray.reports.sections.comparison import comparison_section
 from nasray.reports.sections.convergence import convergence_section
 from nasray.reports.sections.experiment import experiment_section
@@ -22,6 +22,7 @@ BY_FAMILY: dict[str, FamilyReport] = {
     "bottleneck": _STAGED,
     "inverted": _STAGED,
     "inverted-se": _STAGED,
+    "msnas": FamilyReport(msnas.describe, msnas.sections),
     "ofa-resnet": FamilyReport(ofa_resnet.describe, ofa_resnet.sections),
     "shufflenet": FamilyReport(shufflenet.describe, shufflenet.sections),
 }

@@ -70,6 +70,24 @@ def test_stages_can_be_left_out(capsys):
         without(plan, ["baseline"])
 
 
+def test_shipped_experiments_of_msnas_load():
+    for name in ("msnas-tiny", "msnas-r34", "msnas-r18-fpn-style", "msnas-r18-unconstrained", "msnas-r18-norandom"):
+        plan = load_plan(name)
+        assert list(plan.stages)[:3] == ["supernet", "search", "train"]
+        assert plan.parts.evaluator.finetune.iterations in (10, 100)
+        assert resolve_recipes(plan)["supernet"].space["utilization"] == plan.parts.space.utilization
+    assert load_plan("msnas-r18-nofinetune").parts.evaluator.finetune is None
+    assert resolve_recipes(load_plan("msnas-mask-r50"))["train"].detector.name == "mask-rcnn"
+    tiny = load_plan("msnas-tiny")
+    check_stages(tiny, resolve_recipes(tiny), tiny.resources)
+
+
+def test_a_window_that_no_encoder_meets_is_refused_before_the_first_stage():
+    plan = load_plan("msnas-tiny", ["--budget.min-gmacs", "0.0001", "--budget.gmacs", "0.0002"])
+    with pytest.raises(NasrayError, match=r"no architecture of space 'msnas' meets the budget \(gmacs <= 0.0002"):
+        check_stages(plan, resolve_recipes(plan), plan.resources)
+
+
 def test_shipped_experiments_with_stages_load():
     for name in (TINY, "detnas-300m", "detnas-1.3g", "detnas-300m-scratch", "clsnas-300m", "detnas-laptop"):
         loaded = load_plan(name)

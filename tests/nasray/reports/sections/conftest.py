@@ -6,7 +6,7 @@ from nasray.architectures import ARCHITECTURES
 from nasray.reports.data import read_run
 from nasray.reports.section import Subject
 from nasray.searchers import CoarseToFineEvolution, Evolution, Objective, ParetoEvolution
-from nasray.spaces import BottleneckSpace, Budget, ShuffleNetSpace
+from nasray.spaces import BottleneckSpace, Budget, MSNASSpace, ShuffleNetSpace
 from tests.nasray.reports import detofa as made
 from tests.nasray.reports.common import SCORE, write_run
 
@@ -37,6 +37,13 @@ def shufflenet(tmp_path_factory):
     space = ShuffleNetSpace(stem_width=8, widths=(16, 32, 64, 96), depths=(1, 1, 2, 1), image_hw=(128, 128))
     searcher = Evolution(space, population_size=8, parents=4, initial=16, seed=0)
     folder = write_run(tmp_path_factory.mktemp("shufflenet") / "run", searcher, 64)
+    return subject_of(folder, space)
+
+
+@pytest.fixture(scope="session")
+def msnas(tmp_path_factory):
+    space = MSNASSpace("tiny", image_hw=(128, 128))
+    folder = write_run(tmp_path_factory.mktemp("msnas") / "run", Evolution(space, population_size=8, seed=0), 64)
     return subject_of(folder, space)
 
 
