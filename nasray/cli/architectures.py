@@ -58,7 +58,7 @@ def add_commands(commands: Any) -> None:
     add_setting(sub)
     sub.add_argument("--table", action="store_true", help="also predict it from the device's block table")
 
-    text = "write a backbone as plain PyTorch source, or a trained detector as ONNX or an exported program"
+    text = "write a backbone or a head as plain PyTorch source, or a trained detector as ONNX or an exported program"
     sub = command(commands, "export", _export, text, takes_overrides=True)
     sub.add_argument("what", help=f"{ARCHITECTURE} (to .py); or {CHECKPOINT} (to any of them); {WITHIN}")
     sub.add_argument("--to", required=True, metavar="FILE", help="the suffix chooses: .py, .onnx, .pt2")
@@ -242,9 +242,9 @@ def _export(known: Any) -> None:
     if to.suffix == ".py":
         if known.raw or known.image_size:
             raise NasrayError("--raw and --image-size are for .onnx and .pt2 files: leave them out")
-        from nasray.export import export_backbone
+        from nasray.export import export_module
 
-        result = export_backbone(known.what, to, read_budget(known.overrides, known.declared))
+        result = export_module(known.what, to, read_budget(known.overrides, known.declared))
     else:
         from nasray.checkpoint import Checkpoint
         from nasray.detector_export import check_target, export_checkpoint
