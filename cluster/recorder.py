@@ -15,6 +15,7 @@ from nasray.cluster.tensorboard import EventWriter, last_step
 from nasray.searchers import Metrics
 from nasray.spaces import Population
 from nasray.spaces.budget import cost_scope
+from nasray.spaces.resolutions import common_size
 
 COSTS = {
     "gmacs": "multiply-adds of convolutions and linear layers / 1e9",
@@ -96,7 +97,8 @@ class Recorder:
     def _cost_scope(self) -> dict[str, Any]:
         """Return what the costs are of, at what input size, and which they are."""
         space = self.searcher.space
-        image_hw = None if space.image_hw is None else list(space.image_hw)
+        size = common_size(space)
+        image_hw = None if size is None else list(size)
         costs = {name: COSTS.get(name, "as the space counts it") for name in self.leaders.costs}
         return {"scope": cost_scope(self.searcher.cost, space), "image_hw": image_hw, "costs": costs}
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 
-from nasray.architectures import is_supernet, layer_table
+from nasray.architectures import is_supernet, layer_table, resolution_of
 from nasray.models.detectors import DETECTORS
 from nasray.options import Chosen
 from nasray.spaces import Architecture, CostFunction, NasrayError, Space
@@ -89,7 +89,7 @@ def costs_of(architecture: Architecture, cost: CostFunction, space: Space) -> di
     Args:
         architecture: Architecture.
         cost: What is counted, as `counted_cost` returns it.
-        space: Space at whose image size it is counted.
+        space: Space at whose image size it is counted, unless the architecture has its own resolution.
     """
     if space.image_hw is None or is_supernet(architecture):
         return {}
@@ -98,7 +98,8 @@ def costs_of(architecture: Architecture, cost: CostFunction, space: Space) -> di
         if whole is not None:
             found: dict[str, float] = whole(architecture)
             return found
-        return {name: float(value[0]) for name, value in layer_table(architecture, space.image_hw).cost().items()}
+        table = layer_table(architecture, resolution_of(architecture) or space.image_hw)
+        return {name: float(value[0]) for name, value in table.cost().items()}
     except NasrayError:  # of a family that describes no layers, or does not fit the detector
         return {}
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from nasray.architectures import compose, is_supernet, slots
 from nasray.checkpoint import make_network
-from nasray.models.supernets.base import Supernet, supernet_of
+from nasray.models.supernets.base import supernet_of
 from nasray.recipe import Recipe
 from nasray.spaces import Architecture, NasrayError
 
@@ -56,7 +56,8 @@ def extract_network(network: nn.Module, row: NDArray[np.int64], described: Descr
     supernet = supernet_of(network)
     if supernet is None:
         raise ValueError("there is no supernet in this network: it has one path, itself")
-    architecture = architecture_of_path(described.architecture, supernet, row)
+    path = supernet.space.to_architecture(supernet.space.checked_row(row))
+    architecture = in_place_of_supernet(described.architecture, path)
     with torch.random.fork_rng(devices=[]):  # its first weights are replaced at once
         subnet = make_network(described.recipe, architecture, len(described.classes), on_meta=True)
     prefix = next(name for name, module in network.named_modules() if module is supernet) + "."
@@ -81,14 +82,14 @@ def network_of_path(network: nn.Module, row: NDArray[np.int64], described: Descr
     except NasrayError:
         supernet = supernet_of(network)
         assert supernet is not None
-        architecture = architecture_of_path(described.architecture, supernet, row)
+        path = supernet.space.to_architecture(supernet.space.checked_row(row))
+        architecture = in_place_of_supernet(described.architecture, path)
         with torch.random.fork_rng(devices=[]):
             return make_network(described.recipe, architecture, len(described.classes)).train(network.training)
 
 
-def architecture_of_path(whole: Architecture, supernet: Supernet, row: NDArray[np.int64]) -> Architecture:
+def in_place_of_supernet(whole: Architecture, path: Architecture) -> Architecture:
     """Return an architecture with the one of a path in the slot where it has the supernet."""
-    path = supernet.space.to_architecture(supernet.space.checked_row(row))
     return compose({slot: path if is_supernet(part) else part for slot, part in slots(whole).items()})
 
 

@@ -26,6 +26,7 @@ from nasray.recipe_options import (
 )
 from nasray.spaces import NasrayError
 from nasray.spaces.errors import did_you_mean
+from nasray.spaces.resolutions import size_text
 from nasray.validation import checked, validate
 from nasray.values import AboveZero, Flag, Name, Natural, Positive, Seed, Text, check_text, number, whole
 
@@ -172,6 +173,52 @@ def of_one_path(recipe: Recipe) -> Recipe:
         space=None,
         within=None,
     )
+
+
+def own_sides(recipe: Recipe) -> tuple[int, int]:
+    """Return the short and the longest side in pixels to which a recipe brings images that are measured."""
+    options = recipe.augmentation
+    if options.evaluation_sides is not None:
+        return options.evaluation_sides
+    if options.square is not None:
+        return options.square, options.square
+    return options.short_side[-1], options.long_side
+
+
+def at_resolution(recipe: Recipe, image_hw: tuple[int, int] | None) -> Recipe:
+    """Return a recipe that brings images to a resolution.
+
+    Their shorter side becomes the resolution's, unless the longer one would then exceed the resolution's. Sides that
+    training draws from keep their proportion. A recipe stays what it is if it has the resolution already.
+
+    Args:
+        recipe: Recipe.
+        image_hw: Height and width in pixels of the resolution; None of an architecture without.
+
+    Raises:
+        NasrayError: if the recipe's images are square, and the resolution is not.
+    """
+    if image_hw is None:
+        return recipe
+    options, (short, long), (before, _) = recipe.augmentation, sorted(image_hw), own_sides(recipe)
+    is_square = options.square is not None and options.evaluation_sides is None
+    if is_square and short != long:
+        raise NasrayError(
+            f"recipe {recipe.name} brings images to squares, and the resolution {size_text(image_hw)} is none. Take "
+            "square ones, or leave augmentation.square out"
+        )
+
+    def scaled(side: int) -> int:
+        return max(round(side * short / before), 1)
+
+    changed = dataclasses.replace(
+        options,
+        short_side=tuple(map(scaled, options.short_side)),
+        long_side=long,
+        square=None if options.square is None else scaled(options.square),
+        evaluation_sides=None if is_square else (short, long),
+    )
+    return dataclasses.replace(recipe, augmentation=changed)
 
 
 def recipe_texts() -> dict[str, str]:

@@ -16,18 +16,19 @@ from typing import Any
 
 from torch import nn
 
-from nasray.architectures import slot_of, slots
+from nasray.architectures import resolution_of, slot_of, slots
 from nasray.checkpoint import Checkpoint, checkpoint_path
 from nasray.cluster import RunFolder
 from nasray.cluster.leaders import Entry
 from nasray.cluster.progress import say
 from nasray.devices import computing_threads
 from nasray.evaluators import PathEvaluator
-from nasray.extraction import architecture_of_path, network_of_path
+from nasray.extraction import in_place_of_supernet, network_of_path
 from nasray.finding import find_within
 from nasray.loading import plan_of_run
-from nasray.recipe import of_one_path
+from nasray.recipe import at_resolution, of_one_path
 from nasray.spaces import Budget, NasrayError
+from nasray.spaces.resolutions import network_genes
 from nasray.stages import SEARCH, site_of
 
 FOLDER = "subnets"
@@ -69,12 +70,12 @@ def subnet(run: RunFolder, entry: Entry, to: Path) -> Checkpoint:
     row = evaluator.space.from_architecture(entry.architecture)
     with computing_threads(evaluator.threads):
         network = evaluator.loaded.standalone(row)
-    architecture = architecture_of_path(described.architecture, evaluator.loaded.supernet, row)
     named: dict[str, Any] = {"head" if slot_of(entry.architecture) == "head" else "backbone": entry.id}
+    recipe = at_resolution(of_one_path(described.recipe), resolution_of(entry.architecture))
     checkpoint = dataclasses.replace(
         described,
-        recipe=dataclasses.replace(of_one_path(described.recipe), **named),
-        architecture=architecture,
+        recipe=dataclasses.replace(recipe, **named),
+        architecture=in_place_of_supernet(described.architecture, entry.architecture),
         model={name: value.cpu() for name, value in network.state_dict().items()},
         metrics={},
         training={RECORD: record},
@@ -97,9 +98,13 @@ def path_networks(run: RunFolder) -> tuple[Checkpoint, Callable[[Entry], nn.Modu
     evaluator = _evaluator(run)
     described = Checkpoint.load(evaluator.supernet, shared=True)
     network = described.network()
-    return described, lambda entry: network_of_path(
-        network, evaluator.space.from_architecture(entry.architecture), described
-    )
+    space = evaluator.space
+
+    def network_of(entry: Entry) -> nn.Module:
+        row = space.from_architecture(entry.architecture)
+        return network_of_path(network, network_genes(space, row), described)
+
+    return described, network_of
 
 
 def trained_checkpoint(what: str | Path, budget: Budget | None = None) -> Path:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from nasray.spaces.budget import Budget, CostFunction
     from nasray.spaces.tokens import Tokens
-    from nasray.spaces.windows import Surcharge
+    from nasray.spaces.windows import Surcharges
 
 Population = NDArray[np.int64]
 Mask = NDArray[np.bool_]
@@ -117,12 +117,14 @@ class Space(ABC):
         family: Name of the space and of the network builder of its architectures.
         genes: The columns of a population.
         image_hw: Height and width in pixels of the input for which `cost` counts; None where there is no image.
+        resolutions: Sizes of which the last gene chooses one, at which `cost` counts instead; none by default.
         cost_scope: What `cost` counts, in a word or two: "backbone", "head"; it is printed with every figure.
     """
 
     family: str
     genes: tuple[Gene, ...]
     image_hw: tuple[int, int] | None = None
+    resolutions: tuple[tuple[int, int], ...] = ()
     cost_scope: str = "architecture"
 
     @cached_property
@@ -232,7 +234,7 @@ class Space(ABC):
         budget: Budget,
         rng: np.random.Generator,
         allowed: Settings | None = None,
-        surcharge: Surcharge | None = None,
+        added: Surcharges | None = None,
     ) -> Population | None:
         """Return (num, G) valid rows, distributed as `sample`'s are, of a small set that holds all within a budget.
 
@@ -244,21 +246,18 @@ class Space(ABC):
             budget: Bounds on the space's own costs, or on them with a surcharge.
             rng: Generator of all randomness.
             allowed: (K, C) settings of some groups, which alone are drawn; all of the others.
-            surcharge: What is added to the space's own gmacs; nothing if left out.
+            added: What is added to the space's own costs; nothing if left out.
         """
-        del num, budget, rng, allowed, surcharge
+        del num, budget, rng, allowed, added
         return None
 
-    def count(self, budget: Budget, allowed: Settings | None = None, surcharge: Surcharge | None = None) -> int | None:
+    def count(self, budget: Budget, allowed: Settings | None = None, added: Surcharges | None = None) -> int | None:
         """Return the exact number of rows within a budget, as `sample_near` has it; by default None: not known."""
-        del budget, allowed, surcharge
+        del budget, allowed, added
         return None
 
     def mutate(self, population: Population, rng: np.random.Generator) -> Population:
-        """Return (N, G) valid rows, each a mutant of its row: one gene, chosen uniformly, is drawn anew.
-
-        A mutant can equal its parent.
-        """
+        """Return (N, G) valid rows, mutants of the rows, or equal: one gene, chosen uniformly, is drawn anew."""
         fresh = np.stack([gene.draw(len(population), rng) for gene in self.genes], axis=1)
         chosen = rng.integers(self.num_genes, size=len(population))
         mutants = population.copy()

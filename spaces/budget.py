@@ -19,7 +19,7 @@ CostFunction = Callable[[Population], Costs]
 def cost_scope(cost: CostFunction, space: Space) -> str:
     """Return what costs are of, in a few words: as the function says, or else the space."""
     scope: str = getattr(cost, "scope", space.cost_scope)
-    return scope
+    return f"{scope}, each at its own resolution" if space.resolutions else scope
 
 
 @dataclass(frozen=True)

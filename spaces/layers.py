@@ -36,7 +36,7 @@ class LayerTable:
         stride: (L,).
         relu_in: (L,) whether the input has passed a ReLU (else it is linear, or the image).
         relu_out: (L,) whether the output passes a ReLU before the next main row (at a block's end: after the addition).
-        out_hw: (L, 2) height and width of the output map in pixels.
+        out_hw: (L, 2) height and width of the output map in pixels; (L, 2, N) where images differ in size.
         pooled_elements: (L, N) input elements of the average pool before a strided projection, or of the stem's pool.
         skip: (L, N) 1 in the last main row of a block position whose shortcut is the identity.
         bias: (L,) whether a layer has a bias, beside its norm if it has one.
@@ -74,8 +74,8 @@ class LayerTable:
 
     @property
     def _pixels(self) -> NDArray[np.int64]:
-        """(L, 1) pixels of the output maps."""
-        pixels: NDArray[np.int64] = self.out_hw.prod(axis=1, keepdims=True)
+        """(L, 1) or (L, N) pixels of the output maps."""
+        pixels: NDArray[np.int64] = self.out_hw.prod(axis=1).reshape(len(self.out_hw), -1)
         return pixels
 
     @property

@@ -55,7 +55,7 @@ from nasray.spaces.msnas_layers import (
 from nasray.spaces.msnas_paths import NUM_GROUPS, SCALES, STRIDES, absolute_strides, dead, places_of
 from nasray.spaces.ranges import Range, Width, check_image_hw
 from nasray.spaces.tokens import Tokens
-from nasray.spaces.windows import Surcharge, macs_within
+from nasray.spaces.windows import Surcharges, counts_within
 
 Ints = NDArray[np.int64]
 Variant = Literal["r18", "r34", "r50", "laptop", "tiny"]
@@ -174,25 +174,26 @@ class MSNASSpace(Space):
         budget: Budget,
         rng: np.random.Generator,
         allowed: Settings | None = None,
-        surcharge: Surcharge | None = None,
+        added: Surcharges | None = None,
     ) -> Population | None:
         """See `Space.sample_near`; gmacs of all blocks are met by counting, so that a rare window is no slower."""
-        if "gmacs" not in budget.names or allowed or not self._is_counted(surcharge):
+        if "gmacs" not in budget.names or allowed or added or not self._is_counted:
             return None
         chain = chain_of(self.size, self.image_hw, self.utilization, self.dead_blocks)
-        settings = chain.draw(num, *macs_within(budget, surcharge), rng)
+        settings = chain.draw(num, *counts_within(budget), rng)
         return self._rows(settings[:, :-1], self._heads.settings[settings[:, -1]])
 
-    def count(self, budget: Budget, allowed: Settings | None = None, surcharge: Surcharge | None = None) -> int | None:
+    def count(self, budget: Budget, allowed: Settings | None = None, added: Surcharges | None = None) -> int | None:
         """See `Space.count`; of budgets on gmacs of all blocks alone."""
-        if budget.names != ["gmacs"] or allowed or not self._is_counted(surcharge):
+        if budget.names != ["gmacs"] or allowed or added or not self._is_counted:
             return None
         chain = chain_of(self.size, self.image_hw, self.utilization, self.dead_blocks)
-        return chain.count(*macs_within(budget, surcharge))
+        return chain.count(*counts_within(budget))
 
-    def _is_counted(self, surcharge: Surcharge | None) -> bool:
+    @property
+    def _is_counted(self) -> bool:
         """Return whether costs are sums over the parts of the chain."""
-        return (self.counted == "all" or not self.dead_blocks) and not (surcharge and surcharge.per_channel)
+        return self.counted == "all" or not self.dead_blocks
 
     # ---- children ---------------------------------------------------------------------------------------------------
 

@@ -172,19 +172,38 @@ def block_codes(size: Size, population: Population) -> Ints:
     return codes
 
 
+class Counted(NamedTuple):
+    """Images that a chain counts for, and what it counts beside its parts.
+
+    Attributes:
+        image_hw: Height and width in pixels.
+        constant: What every network costs besides.
+        per_channel: What each channel of the maps of C2 to C5 costs besides.
+    """
+
+    image_hw: tuple[int, int]
+    constant: int = 0
+    per_channel: tuple[int, ...] = (0, 0, 0, 0)
+
+
+COSTS = ("gmacs", "params_m")
+"""Costs that are counted by chains, as the first rows of the tables of blocks have them."""
+
+
 @lru_cache(maxsize=16)
-def chain_of(
-    size: Size, image_hw: tuple[int, int], settings: tuple[bytes, ...], rest: tuple[int, ...] = (0, 0, 0, 0)
-) -> Chain:
-    """Return the chain of the stem's settings and of each stage's, with multiply-adds.
+def chain_of(size: Size, cost: str, settings: tuple[bytes, ...], images: tuple[Counted, ...]) -> Chain:
+    """Return the chain of the stem's settings and of each stage's.
+
+    Of several sizes of images, setting k of the first part is setting k modulo K of the stem, for images number k // K.
 
     Args:
         size: Size of the space.
-        image_hw: Height and width of the input in pixels.
+        cost: One of `COSTS`.
         settings: Settings of the stem and of each stage, as the bytes of (K, C) rows.
-        rest: Multiply-adds that each channel of a stage's map costs besides.
+        images: Sizes of images among which the first part chooses.
     """
-    tables, stages, channels = block_tables(size, image_hw), stage_columns(size), channels_of(size)
+    stages, channels = stage_columns(size), channels_of(size)
+    tables = [block_tables(size, each.image_hw) for each in images]
     columns = (slice(0, STEM_COLUMNS), *stages)
     ends = np.cumsum([0, 1, *(stage.stop - stage.start - 2 for stage in stages)]).tolist()
     parts = []
@@ -195,17 +214,20 @@ def chain_of(
         rows[:, :, own] = listed
         if number:  # the width before: the stem's, or that of the stage before
             rows[:, :, 2 if number == 1 else columns[number - 1].start + 1] = np.asarray(WIDTHS)[:, None]
-        codes = (block_codes(size, rows.reshape(-1, rows.shape[2])) + tables.starts)[:, ends[number] : ends[number + 1]]
-        width = places_of(WIDTHS)[listed[:, 2 if number == 0 else 1]]
-        beside = np.asarray(channels.stages[number - 1])[width] * rest[number - 1] if number else np.zeros_like(width)
-        parts.append(
-            Part(
-                before=np.repeat(states, len(listed)),
-                after=np.tile(width, len(states)),
-                setting=np.tile(np.arange(len(listed)), len(states)),
-                cost=tables.costs[0][codes].sum(axis=1).astype(np.int64) + np.tile(beside, len(states)),
-            )
-        )
+        codes = block_codes(size, rows.reshape(-1, rows.shape[2])) + tables[0].starts  # the same of every size
+        codes = codes[:, ends[number] : ends[number + 1]]
+        width = np.tile(places_of(WIDTHS)[listed[:, 2 if number == 0 else 1]], len(states))
+        before, setting = np.repeat(states, len(listed)), np.tile(np.arange(len(listed)), len(states))
+        pieces = []
+        for place, (table, counted) in enumerate(zip(tables, images, strict=True)):
+            beside = counted.constant
+            if number:
+                beside = np.asarray(channels.stages[number - 1])[width] * counted.per_channel[number - 1]
+            macs = table.costs[COSTS.index(cost)][codes].sum(axis=1).astype(np.int64)
+            moved = place * NUM_WIDTHS  # a state is a width, and the size of the images
+            first = (before, setting + place * len(listed)) if number == 0 else (before + moved, setting)
+            pieces.append((first[0], width + moved, first[1], macs + beside))
+        parts.append(Part(*(np.concatenate(column) for column in zip(*pieces, strict=True))))
     return Chain(parts)
 
 
@@ -248,8 +270,14 @@ def _costs_by_block(size: Size, rows: Population, image_hw: tuple[int, int]) -> 
     return costs
 
 
-def ofa_layers(size: Size, population: Population, image_hw: tuple[int, int]) -> LayerTable:
-    """Return the layer table of (N, G) rows; block positions are the blocks, the stem's is 0."""
+def ofa_layers(size: Size, population: Population, image_hw: tuple[Any, Any]) -> LayerTable:
+    """Return the layer table of (N, G) rows; block positions are the blocks, the stem's is 0.
+
+    Args:
+        size: Size of the space.
+        population: (N, G) rows.
+        image_hw: Height and width of the input in pixels; (N,) heights and (N,) widths where rows differ.
+    """
     channels, places, expansions = channels_of(size), places_of(WIDTHS), places_of((0, *EXPANSIONS))
     mid = np.asarray(channels.stem_mid, dtype=np.float64)[places[population[:, 1]]]
     width = np.asarray(channels.stem, dtype=np.float64)[places[population[:, 2]]]

@@ -11,7 +11,8 @@ Differs from the released code in:
 
 Genes: `stem.depth`, 2 where the stem keeps its residual convolution; widths of the stem's `mid` and output, in percent;
 for each stage C2 to C5 its `depth`, the number of blocks beyond the least; its `width` in percent; the `expand` of
-every block, the channels in its middle in percent of those behind it, 0 where the block is not there.
+every block, the channels in its middle in percent of those behind it, 0 where the block is not there; last, of spaces
+with `resolutions`, the height of the images.
 
 Shapes: N architectures; G genes.
 """
@@ -19,7 +20,7 @@ Shapes: N architectures; G genes.
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,12 +32,14 @@ from nasray.spaces.chains import Chain
 from nasray.spaces.groups import group_settings
 from nasray.spaces.layers import LayerTable
 from nasray.spaces.ofa_layers import (
+    COSTS,
     DEPTHS,
     EXPANSIONS,
     SIZES,
     STEM_COLUMNS,
     STEM_DEPTHS,
     WIDTHS,
+    Counted,
     Size,
     block_tables,
     chain_of,
@@ -47,12 +50,37 @@ from nasray.spaces.ofa_layers import (
     stage_columns,
 )
 from nasray.spaces.ranges import Depth, Width, check_image_hw
+from nasray.spaces.resolutions import NAME, by_size, check_resolutions, resolution_gene, size_of
 from nasray.spaces.tokens import ABSENT, Tokens
-from nasray.spaces.windows import Surcharge, macs_within
+from nasray.spaces.windows import Surcharge, Surcharges, counts_within
 
 Ints = NDArray[np.int64]
 SizeName = Literal["resnet50", "laptop", "tiny"]
 MUTATION_PROBABILITY = 0.1
+
+
+class Chained(NamedTuple):
+    """A chain of one cost, and the rows that its settings stand for.
+
+    Attributes:
+        chain: The chain.
+        constant: What every network costs besides.
+        settings: Settings of the stem and of each stage.
+        heights: Values of the gene of the resolution; none in a space without.
+    """
+
+    chain: Chain
+    constant: int
+    settings: list[Population]
+    heights: tuple[int, ...]
+
+    def rows(self, places: Ints) -> Population:
+        """Return (N, G) rows of (N, P) places of the chain's settings."""
+        image, first = np.divmod(places[:, 0], len(self.settings[0]))
+        parts = [part[place] for part, place in zip(self.settings, (first, *places.T[1:]), strict=True)]
+        if self.heights:
+            parts.append(np.asarray(self.heights)[image][:, None])
+        return np.concatenate(parts, axis=1)
 
 
 class OFAResNetSpace(Space):
@@ -66,6 +94,9 @@ class OFAResNetSpace(Space):
         divisor: What all channels are multiples of, instead of the size's.
         coupled: Whether a stage's depth decides its width, as in CompOFA: the deeper, the wider.
         image_hw: Height and width in pixels of the input for which costs are counted.
+        resolutions: Heights and widths of images, of which each architecture has one, such as [[160, 224], [224, 320]];
+            the largest is `image_hw`. Costs are counted, paths trained and measured, and networks exported at their
+            own. All have the size `image_hw` if left out.
 
     Raises:
         ValueError: for an option that is not allowed, and where different choices have the same channels.
@@ -85,6 +116,7 @@ class OFAResNetSpace(Space):
         divisor: int | None = None,
         coupled: bool = False,
         image_hw: tuple[int, int] = (224, 224),
+        resolutions: tuple[tuple[int, int], ...] | None = None,
     ) -> None:
         if size not in SIZES:
             raise ValueError(f"size is one of {', '.join(SIZES)}; got {size!r}")
@@ -98,6 +130,8 @@ class OFAResNetSpace(Space):
         check_size(self.size)
         self.coupled = coupled
         self.image_hw = check_image_hw(image_hw)
+        if resolutions:
+            self.resolutions = check_resolutions(resolutions, self.image_hw)
         genes = [
             Gene("stem.depth", STEM_DEPTHS),
             Gene("stem.mid.width", WIDTHS),
@@ -108,6 +142,8 @@ class OFAResNetSpace(Space):
             for index in range(least + DEPTHS[-1]):
                 name = f"c{level}.{index}.expand"
                 genes.append(Gene(name, EXPANSIONS) if index < least else Gene(name, (0, *EXPANSIONS), absent=0))
+        if self.resolutions:
+            genes.append(resolution_gene(self.resolutions))
         self.genes = tuple(genes)
 
     @cached_property
@@ -117,9 +153,10 @@ class OFAResNetSpace(Space):
 
     @cached_property
     def groups(self) -> tuple[tuple[int, ...], ...]:
-        """Each gene of the stem by itself, and every stage."""
+        """Each gene of the stem by itself, every stage, and the resolution."""
         stem = [(column,) for column in range(STEM_COLUMNS)]
-        return (*stem, *(tuple(range(stage.start, stage.stop)) for stage in self.stages))
+        last = [(self.num_genes - 1,)] if self.resolutions else []
+        return (*stem, *(tuple(range(stage.start, stage.stop)) for stage in self.stages), *last)
 
     def repair(self, population: Population) -> Population:
         """Remove the expansions of absent blocks, and give present ones without any the least."""
@@ -145,6 +182,8 @@ class OFAResNetSpace(Space):
             rows[:, column] = self.genes[column].draw(num, rng)
         for stage, settings in zip(self.stages, self._settings, strict=True):
             rows[:, stage] = settings[rng.integers(len(settings), size=num)]
+        if self.resolutions:
+            rows[:, -1] = self.genes[-1].draw(num, rng)
         return rows
 
     def sample_near(
@@ -153,30 +192,44 @@ class OFAResNetSpace(Space):
         budget: Budget,
         rng: np.random.Generator,
         allowed: Settings | None = None,
-        surcharge: Surcharge | None = None,
+        added: Surcharges | None = None,
     ) -> Population | None:
-        """See `Space.sample_near`; gmacs are met by counting, so that a rare window is as quick as any."""
-        if "gmacs" not in budget.names or not set(allowed or {}) <= set(self.groups):
+        """See `Space.sample_near`; gmacs, or else params_m, are met by counting: a rare window is as quick as any."""
+        name = next((name for name in COSTS if name in budget.names), None)
+        if name is None or not set(allowed or {}) <= set(self.groups):
             return None
-        settings, chain = self._chain(allowed or {}, surcharge or Surcharge())
-        places = chain.draw(num, *macs_within(budget, surcharge), rng)
-        return np.concatenate([part[place] for part, place in zip(settings, places.T, strict=True)], axis=1)
+        chained = self._chain(name, allowed or {}, added or {})
+        return chained.rows(chained.chain.draw(num, *counts_within(budget, chained.constant, name), rng))
 
-    def count(self, budget: Budget, allowed: Settings | None = None, surcharge: Surcharge | None = None) -> int | None:
-        """See `Space.count`; of budgets on gmacs alone."""
-        if budget.names != ["gmacs"] or not set(allowed or {}) <= set(self.groups):
+    def count(self, budget: Budget, allowed: Settings | None = None, added: Surcharges | None = None) -> int | None:
+        """See `Space.count`; of budgets on gmacs, or params_m, alone."""
+        if budget.names not in ([name] for name in COSTS) or not set(allowed or {}) <= set(self.groups):
             return None
-        _, chain = self._chain(allowed or {}, surcharge or Surcharge())
-        return chain.count(*macs_within(budget, surcharge))
+        (name,) = budget.names
+        chained = self._chain(name, allowed or {}, added or {})
+        return chained.chain.count(*counts_within(budget, chained.constant, name))
 
-    def _chain(self, allowed: Settings, surcharge: Surcharge) -> tuple[list[Population], Chain]:
-        """Return the settings of the stem and of each stage, and their chain."""
-        stem, *stages = self.groups[:STEM_COLUMNS], *self.groups[STEM_COLUMNS:]
+    def _chain(self, name: str, allowed: Settings, surcharges: Surcharges) -> Chained:
+        """Return the chain of one cost, of the allowed settings."""
+        stem, stages = self.groups[:STEM_COLUMNS], self.groups[STEM_COLUMNS : STEM_COLUMNS + len(self.stages)]
         values = [allowed.get(group, np.asarray(self.genes[group[0]].values)[:, None]).ravel() for group in stem]
         grid = np.stack(np.meshgrid(*values, indexing="ij"), axis=-1).reshape(-1, STEM_COLUMNS)
         settings = [grid, *(allowed.get(group, own) for group, own in zip(stages, self._settings, strict=True))]
-        rest = tuple(surcharge.per_channel.get(4 << index, 0) for index in range(len(stages)))
-        return settings, chain_of(self.size, self.image_hw, tuple(part.tobytes() for part in settings), rest)
+        left = allowed[self.groups[-1]] if self.resolutions and self.groups[-1] in allowed else None
+        heights = self.genes[-1].values if left is None else left.ravel().tolist()
+        sizes = [size for size in self.resolutions if size[0] in heights] or [self.image_hw]
+        around = [surcharges.get((name, size), Surcharge()) for size in sizes]
+        constant = min(each.constant for each in around)
+        images = tuple(
+            Counted(
+                size,
+                each.constant - constant,
+                tuple(each.per_channel.get(4 << index, 0) for index in range(len(stages))),
+            )
+            for size, each in zip(sizes, around, strict=True)
+        )
+        chain = chain_of(self.size, name, tuple(part.tobytes() for part in settings), images)
+        return Chained(chain, constant, settings, tuple(size[0] for size in sizes) if self.resolutions else ())
 
     def mutate(self, population: Population, rng: np.random.Generator) -> Population:
         """Return (N, G) mutants: every gene is drawn anew with probability 0.1, and may be drawn as it was."""
@@ -218,15 +271,22 @@ class OFAResNetSpace(Space):
             depth, stage_width, *expand = (int(value) for value in row[stage])
             stages.append({"depth": depth, "width": stage_width, "expand": [value for value in expand if value]})
         stem = {"depth": keep, "mid": mid, "width": width}
-        return Architecture.create(self.family, {**self.network_options(), "stem": stem, "stages": stages})
+        image = size_of(self, row)
+        spec = {**self.network_options(), "stem": stem, "stages": stages}
+        return Architecture.create(self.family, spec | ({NAME: list(image)} if image is not None else {}))
 
     def from_architecture(self, architecture: Architecture) -> Ints:
         """Return the (G,) row of an architecture; ValueError where it is not in this space."""
         spec, own = self._own_spec(architecture), self.network_options()
         if {name: spec.get(name) for name in own} != own:
             raise ValueError(f"not an architecture of this space, whose networks have {own}: {architecture.text}")
+        if (spec.get(NAME) is not None) != bool(self.resolutions):
+            has = f"has the resolution {spec[NAME]}" if spec.get(NAME) is not None else "has no resolution"
+            raise ValueError(f"not an architecture of this space, whose resolutions are {self.resolutions}: it {has}")
         try:
             row = row_of(spec, self.size)
+            if self.resolutions:
+                row = np.append(row, spec[NAME][0])
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"not an architecture of space {self.family!r}: malformed spec {spec}") from error
         return self._same(self.checked_row(row), architecture)
@@ -234,7 +294,8 @@ class OFAResNetSpace(Space):
     def tokens(self, population: Population) -> Tokens:
         """Return one token for each block position: its width and expansion, `ABSENT` where the block is not there.
 
-        The stem has no token, as in DetOFA: freeze its genes where architectures shall differ by their tokens.
+        The stem has no token, as in DetOFA: freeze its genes where architectures shall differ by their tokens. The
+        resolution, where there is one, is the last token, in a block of its own.
         """
         widths, expansions = places_of(WIDTHS), places_of((0, *EXPANSIONS))
         ids, block = [], []
@@ -244,14 +305,22 @@ class OFAResNetSpace(Space):
             ids.append(np.where(expand > 0, width * len(EXPANSIONS) + expand, ABSENT))
             block += [number] * expand.shape[1]
         vocabulary = 1 + len(WIDTHS) * len(EXPANSIONS)
+        if self.resolutions:
+            ids.append(vocabulary + np.searchsorted(self.genes[-1].values, population[:, -1:]))
+            vocabulary += len(self.resolutions)
+            block.append(len(self.stages))
         return Tokens(np.concatenate(ids, axis=1), vocabulary, np.arange(len(block)), np.array(block, dtype=np.int64))
 
     # ---- costs ------------------------------------------------------------------------------------------------------
 
     def cost(self, population: Population, image_hw: tuple[int, int] | None = None) -> Costs:
-        """Return `gmacs`, `params_m`, `layers` of the backbone at `image_hw`, each (N,), by one look-up per block."""
-        tables = block_tables(self.size, image_hw or self.image_hw)
-        macs, params, layers = tables.sums(population)
+        """Return `gmacs`, `params_m`, `layers` of the backbone, each (N,), by one look-up per block.
+
+        Args:
+            population: (N, G) rows.
+            image_hw: Height and width in pixels; each row's resolution, or the space's own size, by default.
+        """
+        macs, params, layers = self._sums(population, image_hw)
         return {"gmacs": macs / 1e9, "params_m": params / 1e6, "layers": layers}
 
     def classifier_cost(
@@ -261,10 +330,10 @@ class OFAResNetSpace(Space):
 
         Args:
             population: (N, G) rows.
-            image_hw: Height and width in pixels; the space's own by default.
+            image_hw: As of `cost`.
             num_classes: Outputs of the layer.
         """
-        macs, params, layers = block_tables(self.size, image_hw or self.image_hw).sums(population)
+        macs, params, layers = self._sums(population, image_hw)
         widths = np.asarray(channels_of(self.size).stages[-1])[
             places_of(WIDTHS)[population[:, self.stages[-1].start + 1]]
         ]
@@ -274,6 +343,15 @@ class OFAResNetSpace(Space):
             "layers": layers + 1,
         }
 
+    def _sums(self, population: Population, image_hw: tuple[int, int] | None) -> NDArray[np.float64]:
+        """Return (3, N) multiply-adds, parameters and layers."""
+        if image_hw is not None or not self.resolutions:
+            return block_tables(self.size, image_hw or self.image_hw).sums(population)
+        sums = np.empty((3, len(population)))
+        for size, chosen in by_size(self, population):
+            sums[:, chosen] = block_tables(self.size, size).sums(population[chosen])
+        return sums
+
     def map_channels(self, population: Population) -> dict[int, Ints]:
         """See `Space.map_channels`."""
         widths = [population[:, stage.start + 1] for stage in self.stages]
@@ -281,8 +359,12 @@ class OFAResNetSpace(Space):
         return {4 << index: channels[index][places_of(WIDTHS)[width]] for index, width in enumerate(widths)}
 
     def layers(self, population: Population, image_hw: tuple[int, int] | None = None) -> LayerTable:
-        """Return the layers of the whole population."""
-        return ofa_layers(self.size, population, image_hw or self.image_hw)
+        """Return the layers of the whole population, at sizes as of `cost`."""
+        if image_hw is not None or not self.resolutions:
+            return ofa_layers(self.size, population, image_hw or self.image_hw)
+        heights, widths = (np.array(sides) for sides in zip(*self.resolutions, strict=True))
+        place = np.searchsorted(heights, population[:, -1])
+        return ofa_layers(self.size, population, (heights[place], widths[place]))
 
 
 def row_of(spec: dict[str, Any], size: Size) -> Ints:

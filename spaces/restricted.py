@@ -24,7 +24,7 @@ from nasray.spaces.errors import InfeasibleError, NasrayError
 from nasray.spaces.groups import MAX_SETTINGS, group_settings, merge_groups
 from nasray.spaces.ranges import shortened
 from nasray.spaces.tokens import Tokens
-from nasray.spaces.windows import Surcharge
+from nasray.spaces.windows import Surcharges
 
 Forbidden = tuple[tuple[tuple[str, int], ...], ...]
 """Combinations of gene values that no architecture may have, each ((name of gene, value), ...)."""
@@ -58,6 +58,7 @@ class RestrictedSpace(Space):
             self.space, forbidden = space.space, (*space.forbidden, *forbidden)
             space = self.space
         self.family, self.image_hw, self.cost_scope = space.family, space.image_hw, space.cost_scope
+        self.resolutions = space.resolutions
         columns = {gene.name: column for column, gene in enumerate(space.genes)}
         self.forbidden: Forbidden = tuple(
             dict.fromkeys(_in_order(combination, space, columns) for combination in forbidden)
@@ -223,17 +224,17 @@ class RestrictedSpace(Space):
         budget: Budget,
         rng: np.random.Generator,
         allowed: Settings | None = None,
-        surcharge: Surcharge | None = None,
+        added: Surcharges | None = None,
     ) -> Population | None:
         """See `Space.sample_near`; of the settings that are allowed, where all of them are listed."""
         del allowed
         listed = self._listed
-        return None if listed is None else self.space.sample_near(num, budget, rng, listed, surcharge)
+        return None if listed is None else self.space.sample_near(num, budget, rng, listed, added)
 
-    def count(self, budget: Budget, allowed: Settings | None = None, surcharge: Surcharge | None = None) -> int | None:
+    def count(self, budget: Budget, allowed: Settings | None = None, added: Surcharges | None = None) -> int | None:
         """See `Space.count`; of the settings that are allowed, where all of them are listed."""
         del allowed
-        return None if self._listed is None else self.space.count(budget, self._listed, surcharge)
+        return None if self._listed is None else self.space.count(budget, self._listed, added)
 
     @property
     def _listed(self) -> Settings | None:

@@ -21,56 +21,63 @@ BATCH = 4096
 
 
 class Surcharge(NamedTuple):
-    """What a cost adds to the gmacs of a space of backbones: those of what stands around them.
+    """What a cost adds to one cost of a space of backbones: that of what stands around them.
 
     Attributes:
-        constant: Multiply-adds of every network.
-        per_channel: Multiply-adds of each channel of a map, by the map's reduction.
+        constant: Multiply-adds, or parameters, of every network.
+        per_channel: Those of each channel of a map, by the map's reduction.
     """
 
     constant: int = 0
     per_channel: Mapping[int, int] = {}
 
 
-def macs_within(budget: Budget, surcharge: Surcharge | None = None) -> tuple[int, int]:
-    """Return the least and the most multiply-adds of a space's own with which its gmacs are within a budget.
+Surcharges = Mapping[tuple[str, tuple[int, int]], Surcharge]
+"""By the name of the cost and the size of the images; what is missing adds nothing."""
 
-    They are whole numbers, such that divided by 1e9 they are within the bounds, and their neighbors outside are not.
+UNITS = {"gmacs": 1e9, "params_m": 1e6}
+"""What is counted in whole numbers, and how much of it a cost's unit is."""
+
+
+def counts_within(budget: Budget, constant: int = 0, name: str = "gmacs") -> tuple[int, int]:
+    """Return the least and the most multiply-adds, or parameters, with which a cost is within a budget.
+
+    They are whole numbers that are within the bounds in the cost's unit, while their neighbors outside are not.
 
     Args:
-        budget: Bounds on gmacs.
-        surcharge: What is added to the space's own; its constant is taken off.
+        budget: Bounds on the cost.
+        constant: What is added to every network's own, and taken off here.
+        name: A cost of `UNITS`.
     """
-    low, high = budget.lower.get("gmacs", 0.0), budget.upper.get("gmacs", np.inf)
-    constant = surcharge.constant if surcharge else 0
-    least = -_most_macs(-low) if low > 0 else 0
-    most = _most_macs(high) if high < MAX_COUNT / 1e9 else MAX_COUNT
+    low, high, unit = budget.lower.get(name, 0.0), budget.upper.get(name, np.inf), UNITS[name]
+    least = -_most(-low, unit) if low > 0 else 0
+    most = _most(high, unit) if high < MAX_COUNT / unit else MAX_COUNT
     return least - constant, most - constant
 
 
-def _most_macs(gmacs: float) -> int:
-    """Return the most multiply-adds that are at most so many gmacs, once they are divided."""
-    most = round(gmacs * 1e9)
-    while most / 1e9 > gmacs:
+def _most(value: float, unit: float) -> int:
+    """Return the most multiply-adds, or parameters, that are at most so much, once they are divided."""
+    most = round(value * unit)
+    while most / unit > value:
         most -= 1
-    while (most + 1) / 1e9 <= gmacs:
+    while (most + 1) / unit <= value:
         most += 1
     return most
 
 
-def surcharge_of(space: Space, cost: CostFunction | None) -> Surcharge | None:
+def surcharges_of(space: Space, cost: CostFunction | None) -> Surcharges | None:
     """Return what a cost adds to the space's own; None where that is not known.
 
-    It is known of the space's own cost, and of a cost with an attribute `surcharge`, which is made of its `space`.
+    It is known of the space's own cost, and of a cost with an attribute `surcharges`, which is made of its `space`.
 
     Args:
         space: Space.
         cost: Function that returns costs; the space's own if None.
     """
     if cost is None or cost in (space.cost, space.whole.cost):
-        return Surcharge()
+        return {}
     own: Space | None = getattr(cost, "space", None)
-    return getattr(cost, "surcharge", None) if own is not None and own.whole is space.whole else None
+    return getattr(cost, "surcharges", None) if own is not None and own.whole is space.whole else None
 
 
 def draw_within(
@@ -83,13 +90,13 @@ def draw_within(
     """
     if not budget.names:
         return space.sample(num, rng)
-    surcharge, count = surcharge_of(space, cost), cost or space.cost
+    surcharges, count = surcharges_of(space, cost), cost or space.cost
     found: list[Population] = [np.empty((0, space.num_genes), dtype=np.int64)]
     missing, tried = num, 0
     while missing > 0 and tried < max_tries:
         share = (num - missing + 1) / (tried + 1)
         size = min(int(missing * 1.25 / share) + 1, BATCH, max_tries - tried)
-        near = None if surcharge is None else space.sample_near(size, budget, rng, surcharge=surcharge)
+        near = None if surcharges is None else space.sample_near(size, budget, rng, added=surcharges)
         if near is not None and not len(near):
             break
         rows = space.sample(size, rng) if near is None else near
@@ -107,8 +114,8 @@ def count_within(space: Space, budget: Budget, cost: CostFunction | None = None)
         budget: Bounds on costs.
         cost: Function that returns them; the space's own if left out.
     """
-    surcharge = surcharge_of(space, cost)
-    return None if surcharge is None else space.count(budget, surcharge=surcharge)
+    surcharges = surcharges_of(space, cost)
+    return None if surcharges is None else space.count(budget, added=surcharges)
 
 
 def is_surely_empty(space: Space, budget: Budget, cost: CostFunction | None = None) -> bool:
@@ -119,8 +126,8 @@ def is_surely_empty(space: Space, budget: Budget, cost: CostFunction | None = No
         budget: Bounds on costs.
         cost: Function that returns them; the space's own if left out.
     """
-    surcharge = surcharge_of(space, cost)
-    if surcharge is None or not budget.names:
+    surcharges = surcharges_of(space, cost)
+    if surcharges is None or not budget.names:
         return False
-    near = space.sample_near(1, budget, np.random.default_rng(0), surcharge=surcharge)
+    near = space.sample_near(1, budget, np.random.default_rng(0), added=surcharges)
     return near is not None and not len(near)

@@ -19,6 +19,7 @@ from nasray.registry import Registry
 from nasray.spaces import Architecture, LayerTable, NasrayError
 from nasray.spaces.errors import did_you_mean
 from nasray.spaces.ranges import MAX_PARAMS_M, MIN_SIDE, shortened
+from nasray.spaces.resolutions import NAME
 
 COMPOSITE = "composite"
 """Family of an architecture that fills several slots."""
@@ -196,6 +197,15 @@ def slots(architecture: Architecture) -> dict[Slot, Architecture]:
         raise NasrayError(f"spec of a composite: {error}") from error
 
 
+def resolution_of(architecture: Architecture) -> tuple[int, int] | None:
+    """Return height and width of the images that an architecture is for; None where its space has no resolutions."""
+    for part in slots(architecture).values():
+        if isinstance(part.spec, dict) and isinstance(size := part.spec.get(NAME), list):
+            height, width = size
+            return int(height), int(width)
+    return None
+
+
 def is_supernet(architecture: Architecture) -> bool:
     """Return whether an architecture stands for a whole supernet, or has one in a slot."""
     if architecture.family == COMPOSITE:
@@ -220,6 +230,7 @@ __all__ = [
     "layer_table",
     "named_architecture",
     "read_architecture",
+    "resolution_of",
     "slot_of",
     "slots",
 ]

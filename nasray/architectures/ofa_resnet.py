@@ -14,7 +14,8 @@ from nasray.architectures.specs import check_keys
 from nasray.spaces import Architecture, LayerTable, NasrayError, OFAResNetSpace
 from nasray.spaces.ofa_layers import DEPTHS, EXPANSIONS, STEM_DEPTHS, WIDTHS, Size, check_size, ofa_layers
 from nasray.spaces.ofa_resnet import row_of
-from nasray.spaces.ranges import shortened
+from nasray.spaces.ranges import check_image_hw, shortened
+from nasray.spaces.resolutions import NAME
 
 SIZE_KEYS = ("stem_width", "widths", "depths", "divisor")
 
@@ -22,10 +23,14 @@ SIZE_KEYS = ("stem_width", "widths", "depths", "divisor")
 def check_spec(spec: Any) -> dict[str, Any]:
     """Return the checked spec of a once-for-all ResNet: its widest network, `stem`, and `stages`.
 
+    The resolution, which it may have, is left out: it is no matter of the network.
+
     Raises:
         NasrayError: naming the first key or value that is not understood.
     """
-    check_keys(spec, "spec", needed=(*SIZE_KEYS, "stem", "stages"))
+    check_keys(spec, "spec", needed=(*SIZE_KEYS, "stem", "stages"), optional=(NAME,))
+    if NAME in spec:
+        check_image_hw(spec[NAME])
     for key in ("widths", "depths", "stages"):
         if not isinstance(spec[key], list) or len(spec[key]) != 4:
             raise NasrayError(f"spec.{key} is a list, one for each of the stages C2 to C5; got {shortened(spec[key])}")
@@ -45,7 +50,7 @@ def check_spec(spec: Any) -> dict[str, Any]:
             )
         for percent in expand:
             _check_values({"expand": percent}, place, {"expand": EXPANSIONS})
-    return dict(spec)
+    return {key: value for key, value in spec.items() if key != NAME}
 
 
 def _check_values(content: Any, place: str, allowed: dict[str, tuple[int, ...]]) -> None:

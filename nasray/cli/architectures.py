@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,21 +22,26 @@ from nasray.cli.common import (
 from nasray.cli.parsing import image_hw, read_budget, whole
 from nasray.cluster.files import check_output
 from nasray.spaces import NasrayError
+from nasray.spaces.resolutions import size_text
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from nasray.recipe import Recipe
     from nasray.spaces import Architecture
 
 
 NUM_CLASSES = 80
 """Of COCO: what a detector that was not trained is counted with."""
+IMAGE_HW = (800, 1280)
+DEFAULT_SIZE = "default 800x1280, or an architecture's own resolution"
 
 
 def add_commands(commands: Any) -> None:
     """Declare `cost`, `latency`, `export`."""
     sub = command(commands, "cost", _cost, "multiply-adds and parameters of a backbone, or of a whole detector")
     sub.add_argument("architecture", nargs="+", help=ARCHITECTURE)
-    sub.add_argument("--image-size", type=image_hw, default="800x1280", help=f"{IMAGE_SIZE} (default 800x1280)")
+    sub.add_argument("--image-size", type=image_hw, help=f"{IMAGE_SIZE} ({DEFAULT_SIZE})")
     sub.add_argument("--detector", help="count a whole detector, part by part; a name from `nasray list detectors`")
     sub.add_argument("--head", help=f"architecture in the detector's slot for a head: {ARCHITECTURE}")
     sub.add_argument(
@@ -52,7 +58,7 @@ def add_commands(commands: Any) -> None:
         takes_overrides=True,
     )
     sub.add_argument("architecture", help=f"{ARCHITECTURE}; or {CHECKPOINT}; {WITHIN}")
-    sub.add_argument("--image-size", type=image_hw, default="800x1280", help=f"{IMAGE_SIZE} (default 800x1280)")
+    sub.add_argument("--image-size", type=image_hw, help=f"{IMAGE_SIZE} ({DEFAULT_SIZE})")
     sub.add_argument("--detector", help="measure a whole detector of this name around the architecture")
     sub.add_argument("--head", help=f"architecture in the detector's slot for a head: {ARCHITECTURE}")
     add_setting(sub)
@@ -76,27 +82,28 @@ def _cost(known: Any) -> None:
     from nasray.architectures import PUBLISHED, slots
     from nasray.finding import find_architecture
 
-    image_hw = known.image_size
-    rows = []
+    rows, sizes = [], []
     for name in known.architecture:
         architecture = find_architecture(name)
         backbone = slots(architecture).get("backbone", architecture)
-        rows.append({"name": name, **_backbone_cost(backbone, image_hw), "published": PUBLISHED.get(name)})
+        sizes.append(_size(known, architecture))
+        rows.append({"name": name, **_backbone_cost(backbone, sizes[-1]), "published": PUBLISHED.get(name)})
     note = {
         "scope": "backbone",
-        "image_hw": list(image_hw),
+        "image_hw": _one_size(sizes),
         "gmacs": "multiply-adds of convolutions and fully connected layers / 1e9",
         "gmacs_mmcv": "as mmcv counts, and so the paper: also 2 per batch-norm output, 1 per pooling input",
     }
     if known.json:
         print_json({"convention": note, "architectures": rows})
         return
-    print(f"backbone at {image_hw[0]}x{image_hw[1]} (height x width)")
+    each = sizes[:1] if note["image_hw"] else sizes
+    print(f"backbone at {', '.join(map(size_text, each))} (height x width)")
     print(f"gmacs: {note['gmacs']}")
     print(f"gmacs_mmcv: {note['gmacs_mmcv']}\n")
     table_rows = []
-    for row in rows:
-        published = row["published"] if image_hw in ((800, 1280), (1280, 800)) else None
+    for row, size in zip(rows, sizes, strict=True):
+        published = row["published"] if size in ((800, 1280), (1280, 800)) else None
         paper = [f"{published['gmacs']:g}", f"{published['params_m']:g}"] if published else ["", ""]
         keys = ("gmacs", "gmacs_mmcv", "params_m", "layers")
         figures = [number_text(row[key], ".0f" if key == "layers" else ".4g") for key in keys]
@@ -122,8 +129,9 @@ def _detector_cost(known: Any) -> None:
     from nasray.models.detectors import DETECTORS
 
     DETECTORS.check(known.detector)
-    size, costs, classes = known.image_size, {}, {}
-    for name in architectures:
+    sizes = {name: _size(known, architecture) for name, architecture in architectures.items()}
+    costs, classes = {}, {}
+    for name, size in sizes.items():
         options, num_trained = _trained_detector(name, known.detector)
         classes[name] = known.classes or num_trained or NUM_CLASSES
         costs[name] = detector_cost(known.detector, architectures[name], size, num_classes=classes[name], **options)
@@ -131,14 +139,20 @@ def _detector_cost(known: Any) -> None:
         compare_published(one)
         for one in PUBLISHED_PARTS
         if (one.detector, one.head) == (known.detector, known.head) and one.architecture in known.architecture
-        if (known.classes or NUM_CLASSES) == NUM_CLASSES and one.image_hw in (size, size[::-1])
+        if (known.classes or NUM_CLASSES) == NUM_CLASSES
+        if sizes[one.architecture] in (one.image_hw, one.image_hw[::-1])
     ]
     if known.json:
-        note = {"scope": f"detector {known.detector}", "image_hw": list(size), "classes": classes, **CONVENTIONS}
+        note = {
+            "scope": f"detector {known.detector}",
+            "image_hw": _one_size(sizes.values()),
+            "classes": classes,
+            **CONVENTIONS,
+        }
         print_json({"convention": note, "detectors": costs, "published": published})
         return
     for name, parts in costs.items():
-        print(f"{known.detector} on {name} at {size[0]}x{size[1]} (height x width), {classes[name]} classes")
+        print(f"{known.detector} on {name} at {size_text(sizes[name])} (height x width), {classes[name]} classes")
         rows = [[part, *(f"{value:.4g}" for value in figures.values())] for part, figures in parts.items()]
         print_table(["part", *next(iter(parts.values()))], rows)
         print()
@@ -150,6 +164,20 @@ def _detector_cost(known: Any) -> None:
             f"\n{row['name']}: {row['gmacs']:.2f} G ({row['published_gmacs']:g}, {row['difference']:+.2%}){params}\n"
             f"  {' + '.join(row['parts'])}, {row['convention']}; published: {row['source']}"
         )
+
+
+def _size(known: Any, architecture: Architecture) -> tuple[int, int]:
+    """Return the size of images that is asked for, or else the architecture's own."""
+    from nasray.architectures import resolution_of
+
+    size: tuple[int, int] = known.image_size or resolution_of(architecture) or IMAGE_HW
+    return size
+
+
+def _one_size(sizes: Iterable[tuple[int, int]]) -> list[int] | None:
+    """Return the size of images that all have; None where they differ."""
+    distinct = set(sizes)
+    return list(distinct.pop()) if len(distinct) == 1 else None
 
 
 def _check_head(known: Any) -> None:
@@ -193,18 +221,20 @@ def _trained_recipe(path: Path) -> tuple[Recipe | None, int]:
 def _latency(known: Any) -> None:
     from nasray.latency import Setting, measure_architecture, measure_detector
 
-    size = known.image_size
     _check_head(known)
     budget = read_budget(known.overrides, known.declared)
     setting = given_setting(known)
-    Setting.here(size, **setting)  # refuses what this device cannot do before a network is built
+    Setting.here(
+        known.image_size or IMAGE_HW, **setting
+    )  # refuses what this device cannot do before a network is built
     if budget.names and (known.detector or known.head):
         raise NasrayError(f"{budget} chooses among the best of a run; --detector and --head are for one of them alone")
-    detector = None if budget.names else _detector_of(known)
+    detector, architecture = (None, None) if budget.names else _detector_of(known)
     if detector is not None:
         if known.table:
             raise NasrayError("--table is for backbones: the block table knows no heads. Leave it out")
-        result = measure_detector(detector, size, **setting)
+        assert architecture is not None
+        result = measure_detector(detector, _size(known, architecture), **setting)
     else:
         from nasray.finding import find_architecture, find_within
 
@@ -212,6 +242,7 @@ def _latency(known: Any) -> None:
             architecture = find_within(known.architecture, budget).architecture
         else:
             architecture = find_architecture(known.architecture)
+        size = _size(known, architecture)
         result = measure_architecture(architecture, image_hw=size, with_table=known.table, **setting)
     if known.json:
         print_json(result)
@@ -220,8 +251,8 @@ def _latency(known: Any) -> None:
         print(f"{name:24} {value:.4g}" if isinstance(value, float) else f"{name:24} {value}")
 
 
-def _detector_of(known: Any) -> Any:
-    """Return the trained detector that is meant, or a fresh one of `--detector`; None for a backbone alone."""
+def _detector_of(known: Any) -> tuple[nn.Module | None, Architecture | None]:
+    """Return the trained detector that is meant, or a fresh one of `--detector`, and its architecture; or neither."""
     path = Path(known.architecture)
     if known.detector:
         from nasray.models.detectors import DETECTORS, assemble_detector
@@ -229,12 +260,13 @@ def _detector_of(known: Any) -> Any:
         DETECTORS.check(known.detector)
         options, num_classes = _trained_detector(known.architecture, known.detector)
         architecture = _with_head(known.architecture, known.head)
-        return assemble_detector(known.detector, architecture, num_classes or NUM_CLASSES, **options)
+        return assemble_detector(known.detector, architecture, num_classes or NUM_CLASSES, **options), architecture
     if path.suffix == ".pt" or (path / "checkpoints").is_dir():
         from nasray.checkpoint import Checkpoint
 
-        return Checkpoint.load(path).detector()
-    return None
+        checkpoint = Checkpoint.load(path)
+        return checkpoint.detector(), checkpoint.architecture
+    return None, None
 
 
 def _export(known: Any) -> None:

@@ -72,6 +72,7 @@ def _list_options(known: Any) -> None:
 def _profile(known: Any) -> dict[str, Any]:
     """Return the figures of a space, and what a budget leaves of it."""
     from nasray.profiling import profile_named_space
+    from nasray.spaces.resolutions import common_size
 
     space, budget, profile, scope = profile_named_space(known.name, known.overrides, declared=known.declared)
     return {
@@ -79,7 +80,7 @@ def _profile(known: Any) -> dict[str, Any]:
         "num_looked_at": profile.num_looked_at,
         "is_whole": profile.is_whole,
         "cost_scope": scope,
-        "image_hw": space.image_hw,
+        "image_hw": common_size(space),
         "costs": {name: vars(values) for name, values in profile.costs.items()},
         "budget": str(budget) if budget.names else None,
         "share": profile.share,

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nasray.architectures import resolution_of
 from nasray.cli.common import (
     IMAGE_SIZE,
     add_setting,
@@ -22,6 +23,7 @@ from nasray.cli.parsing import image_hw, read_budget, seed, whole
 from nasray.cluster.files import check_output
 from nasray.cluster.progress import counted
 from nasray.spaces import NasrayError
+from nasray.spaces.resolutions import size_text
 
 if TYPE_CHECKING:
     import numpy as np
@@ -162,6 +164,7 @@ def _front_table(
 ) -> tuple[list[str], list[list[str]]]:
     """Return head and rows; costs are rounded up, so that each row is within a budget of what it shows."""
     metrics, costs = list(shown[0].metrics), list(shown[0].costs)
+    sizes = [resolution_of(entry.architecture) for entry in shown]
     head = ["id", *metrics, *costs]
     rows = [
         [
@@ -171,6 +174,10 @@ def _front_table(
         ]
         for entry in shown
     ]
+    if any(sizes):
+        head.append("resolution")
+        for row, size in zip(rows, sizes, strict=True):
+            row.append(size_text(size) if size is not None else "-")
     if latency is not None and fast is not None:
         head += ["measured ms", "spread ms", "on its front"]
         for row, entry, is_fast in zip(rows, shown, fast.tolist(), strict=True):
@@ -182,9 +189,9 @@ def _front_table(
 def _latency_text(latency: FrontLatency) -> str:
     """Return what was measured, where, and where it is kept."""
     setting, num = latency.setting, len(latency.rows)
-    size = "x".join(map(str, setting.image_hw))
+    size = "each at its resolution" if latency.sizes else f"{size_text(setting.image_hw)} pixels"
     text = (
-        f"measured ms: median of a pass of the {latency.what}, batch {setting.batch_size}, {size} pixels, "
+        f"measured ms: median of a pass of the {latency.what}, batch {setting.batch_size}, {size}, "
         f"{setting.dtype}, on {setting.device_name}"
     )
     if setting.threads:
@@ -198,8 +205,9 @@ def _scope_text(scope: Any) -> str:
     """Return what the costs of best.json are of."""
     if not isinstance(scope, dict):
         return ""
-    size = "x".join(map(str, scope.get("image_hw") or ()))
-    return f"costs are of the {scope.get('scope', 'architecture')}" + (f" at {size} pixels" if size else "")
+    size = size_text(scope.get("image_hw") or ())
+    at = f" at {size} pixels" if size else ""
+    return f"costs are of the {scope.get('scope', 'architecture')}{at}"
 
 
 # ---- comparisons --------------------------------------------------------------------------------------------------

@@ -41,8 +41,8 @@ class Batch(NamedTuple):
 def pad_images(images: Sequence[Tensor], stride: int) -> Tensor:
     """Return (B, 3, H, W) of images (3, h, w): the largest height and width, rounded up to multiples of `stride`."""
     height, width = (-(-max(edges) // stride) * stride for edges in zip(*(i.shape[-2:] for i in images), strict=True))
-    batch = torch.empty((len(images), 3, height, width), dtype=torch.uint8)
-    batch[:] = torch.tensor(FILL, dtype=torch.uint8).view(3, 1, 1)
+    batch = torch.empty((len(images), 3, height, width), dtype=torch.uint8, device=images[0].device)
+    batch[:] = torch.tensor(FILL, dtype=torch.uint8, device=batch.device).view(3, 1, 1)
     for padded, image in zip(batch, images, strict=True):
         padded[:, : image.shape[1], : image.shape[2]] = image
     return batch
@@ -131,7 +131,7 @@ class _TrainWork:
     def __call__(self, keys: tuple[int, int, NDArray[np.int64]]) -> Packed:
         seed, epoch, indices = keys
         samples = [self._sample(seed, epoch, int(index)) for index in indices]
-        return _pack(self.dataset, indices, samples, self.stride)
+        return _packed(self.dataset, indices, samples, self.stride)
 
     def _sample(self, seed: int, epoch: int, index: int) -> Sample:
         with named_failures(self.dataset, index):
@@ -151,13 +151,26 @@ class _TrainWork:
         return make_sample(self.images[index], self.dataset.target(index, with_masks=self.with_masks))
 
 
-def _pack(dataset: DetectionSet, indices: NDArray[np.int64], samples: Sequence[Sample], stride: int) -> Packed:
+def _packed(dataset: DetectionSet, indices: NDArray[np.int64], samples: Sequence[Sample], stride: int) -> Packed:
+    original_hw, places = torch.from_numpy(dataset.image_hw[indices]), torch.from_numpy(np.array(indices, np.int64))
+    return pack(samples, stride, original_hw, places)
+
+
+def pack(samples: Sequence[Sample], stride: int, original_hw: Tensor, indices: Tensor) -> Packed:
+    """Return samples as the few tensors of which `unpack` makes a batch.
+
+    Args:
+        samples: B transformed samples.
+        stride: Images are padded to multiples of it.
+        original_hw: (B, 2) heights and widths in the data set.
+        indices: (B,) positions in the data set.
+    """
     images = pad_images([sample["image"] for sample in samples], stride)
     packed = {
         "images": images,
         "image_hw": torch.tensor([sample["image"].shape[-2:] for sample in samples]),
-        "original_hw": torch.from_numpy(dataset.image_hw[indices]),
-        "indices": torch.from_numpy(np.array(indices, dtype=np.int64)),
+        "original_hw": original_hw,
+        "indices": indices,
         "counts": torch.tensor([len(sample["labels"]) for sample in samples]),
         "boxes": torch.cat([sample["boxes"].as_subclass(Tensor) for sample in samples]),
         "labels": torch.cat([sample["labels"] for sample in samples]),
@@ -261,7 +274,7 @@ class _LossWork(_EvaluationWork):
             with named_failures(self.dataset, index):
                 target = self.dataset.target(index, with_masks=self.with_masks)
                 samples.append(self.transform.with_target(make_sample(self.images[index], target)))
-        return _pack(self.dataset, keys, samples, self.stride)
+        return _packed(self.dataset, keys, samples, self.stride)
 
 
 @contextlib.contextmanager

@@ -97,6 +97,13 @@ def resize(sample: Sample, size: tuple[int, int]) -> Sample:
     return resized
 
 
+def cleaned(sample: Sample) -> Sample:
+    """Return the sample with boxes within the image; those that vanished are left out."""
+    for step in (v2.ClampBoundingBoxes(), v2.SanitizeBoundingBoxes()):
+        sample = step(sample)
+    return sample
+
+
 @dataclass(frozen=True)
 class TrainTransform:
     """Everything but the mosaic: expand, crop, flips, size (with scale jitter), color.
@@ -151,10 +158,7 @@ class EvaluationTransform:
     def with_target(self, sample: Sample) -> Sample:
         """Return the sample in its new size; boxes that vanished are left out."""
         height, width = sample["image"].shape[-2:]
-        sample = resize(sample, self.resized_hw((height, width)))
-        for step in (v2.ClampBoundingBoxes(), v2.SanitizeBoundingBoxes()):
-            sample = step(sample)
-        return sample
+        return cleaned(resize(sample, self.resized_hw((height, width))))
 
     def resized_hw(self, image_hw: tuple[int, int]) -> tuple[int, int]:
         """Return the new height and width of an image."""

@@ -14,6 +14,7 @@ which is thrown away. Decoded images are kept between paths.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -26,14 +27,17 @@ import numpy as np
 from nasray.devices import Device, Threads, choose_device, computing_threads
 from nasray.evaluators.finetuning import FinetuneOptions, FineTuner
 from nasray.models.supernets import SUPERNETS
+from nasray.recipe import at_resolution
 from nasray.searchers import Metrics
 from nasray.spaces import NasrayError, Population, Space
 from nasray.spaces.ranges import MAX_COUNT, Range, check_finite, check_whole
 from nasray.spaces.references import From
+from nasray.spaces.resolutions import network_genes, size_of
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from nasray.data.kept import KeptBatches
     from nasray.recipe import Recipe
 
 
@@ -146,7 +150,7 @@ class LoadedSupernet:
         import torch
 
         from nasray.checkpoint import Checkpoint
-        from nasray.data.kept import CacheBudget, KeptBatches
+        from nasray.data.kept import CacheBudget
         from nasray.data.order import CALIBRATION, seed_sequence
         from nasray.models.supernets import space_of_supernet, supernet_architecture, supernet_part
         from nasray.models.supernets.base import supernet_of
@@ -179,12 +183,12 @@ class LoadedSupernet:
         size = options.batch_size or self.recipe.batch_size // self.recipe.resources.workers
         memory = CacheBudget(int(options.cache_gib * 2**30))
         self.measure, self.seed, self.space = options.measure, options.seed, options.space
-        self.calibration = KeptBatches(self._loader(sets.train.select(chosen), size), memory)
-        self.measured = KeptBatches(self._loader(self.dataset, size, learned=self.measure == "loss"), memory)
+        self._train, self._calibrating, self._tuning = sets.train, sets.train.select(chosen), options.finetune
+        self._batch_size, self._memory = size, memory
+        self._at = functools.cache(self._images_at)
+        self.calibration, self.measured, self.tuner = self._at(max(options.space.resolutions, default=None))
         has_ap = self.recipe.task == "detection" and self.measure == "mAP"
         self.annotations: dict[str, Any] = self.dataset.to_coco() if has_ap else {}
-        tuning = options.finetune
-        self.tuner = FineTuner(tuning, self.recipe, sets.train, self.network) if tuning is not None else None
 
     def evaluate(self, row: Any) -> dict[str, float]:
         """Return the metrics of one path; the network is afterwards what it was."""
@@ -199,7 +203,9 @@ class LoadedSupernet:
         from nasray.extraction import extract_network
 
         begin = time.perf_counter()
-        network = extract_network(self.network, row, self.described)
+        genes = network_genes(self.space, row)
+        network = extract_network(self.network, genes, self.described)
+        self._take_images(row)
         if self.tuner is not None:
             self.tuner.train(network, self._seed_of(row))
             self.seconds["fine_tuning"] = time.perf_counter() - begin
@@ -214,10 +220,24 @@ class LoadedSupernet:
         if self.tuner is not None:
             yield self.standalone(row)
             return
-        self.supernet.set_path(row)
+        self.supernet.set_path(network_genes(self.space, row))
+        self._take_images(row)
         with kept_statistics(self.network):
             self._recalibrate(self.network)
             yield self.network
+
+    def _take_images(self, row: Any) -> None:
+        """Take the images of a row's resolution; those that the recipe says in a space without resolutions."""
+        self.calibration, self.measured, self.tuner = self._at(size_of(self.space, row))
+
+    def _images_at(self, image_hw: tuple[int, int] | None) -> tuple[KeptBatches, KeptBatches, FineTuner | None]:
+        from nasray.data.kept import KeptBatches
+
+        recipe, size, tuning = at_resolution(self.recipe, image_hw), self._batch_size, self._tuning
+        calibration = KeptBatches(self._loader(recipe, self._calibrating, size), self._memory)
+        learned = self.measure == "loss"
+        measured = KeptBatches(self._loader(recipe, self.dataset, size, learned=learned), self._memory)
+        return calibration, measured, FineTuner(tuning, recipe, self._train, self.network) if tuning else None
 
     def _recalibrate(self, network: nn.Module) -> None:
         from nasray.models.supernets.recalibration import recalibrate, up_to_the_last_norm
@@ -270,9 +290,10 @@ class LoadedSupernet:
         for batch in self.calibration:
             yield batch.images.to(self.device, memory_format=self.layout, non_blocking=True)
 
-    def _loader(self, dataset: Any, batch_size: int, *, learned: bool = False) -> Callable[[], Iterable[Any]]:
+    def _loader(
+        self, recipe: Recipe, dataset: Any, batch_size: int, *, learned: bool = False
+    ) -> Callable[[], Iterable[Any]]:
         """Return a function that yields all images of a data set, resized only, with targets if they are asked for."""
-        recipe: Recipe = self.recipe
         if recipe.task == "detection":
             from nasray.data import EvaluationLoader
 

@@ -48,6 +48,8 @@ class Proxy(ABC):
     @classmethod
     def fits(cls, space: Space) -> str | None:
         """Return why the score does not go with a space; None if it does."""
+        if space.resolutions:
+            return "scores networks on images of one size, and the space has resolutions"
         family = FAMILIES.get(space.family)
         return None if family is None or family.slot == "backbone" else "scores backbones"
 

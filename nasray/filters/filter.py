@@ -24,6 +24,7 @@ from nasray.filters.pruned import described_space
 from nasray.spaces import CostFunction, NasrayError, Population, Space
 from nasray.spaces.buckets import Buckets
 from nasray.spaces.budget import cost_scope
+from nasray.spaces.resolutions import common_size
 
 FORMAT = 1
 BATCH_SIZE = 256
@@ -103,7 +104,7 @@ class PathFilter:
 
     def _counted(self) -> dict[str, Any]:
         """Return what its costs are of: in words, and by those of a few architectures."""
-        size = self.space.image_hw
+        size = common_size(self.space)
         at = f" at {size[0]}x{size[1]}" if size else ""
         rows = self.space.sample(NUM_COUNTED, np.random.default_rng(0))
         costs = self.cost(rows).get(self.buckets.cost, np.empty(0))

@@ -10,7 +10,7 @@ Shapes: N entries.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import TypedDict
 
+from nasray.architectures import resolution_of
 from nasray.cluster import RunFolder, write_atomic
 from nasray.cluster.files import to_json
 from nasray.cluster.leaders import Entry
@@ -31,6 +32,8 @@ from nasray.spaces import NasrayError
 
 if TYPE_CHECKING:
     from torch import nn
+
+ImageSize = tuple[int, int]
 
 FOLDER = "latency"
 """Folder of a run's measurements."""
@@ -54,10 +57,11 @@ class FrontLatency:
 
     Attributes:
         what: What was measured of each: "detector fcos", "backbone".
-        setting: Device, data type, batch and image size.
+        setting: Device, data type, batch and image size, the largest of several.
         rows: By the id of an entry `median_ms`, `spread_ms`, `min_ms` and `fps`, as of `measure`.
-        path: File in which they are kept.
+        path: File in which they are kept; the folder of the files where image sizes differ, as each has its own.
         num_before: How many were measured by an earlier call.
+        sizes: Height and width in pixels by the id of an entry, where they differ.
     """
 
     what: str
@@ -65,10 +69,12 @@ class FrontLatency:
     rows: Mapping[str, Mapping[str, float]]
     path: Path
     num_before: int
+    sizes: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Return all but the rows as a JSON-serializable dict."""
-        return {"what": self.what, **self.setting.description(), "file": str(self.path)}
+        about = {"what": self.what, **self.setting.description(), "file": str(self.path)}
+        return {**about, "image_hws": {name: list(size) for name, size in self.sizes.items()}} if self.sizes else about
 
 
 def measure_front(
@@ -82,8 +88,8 @@ def measure_front(
     Args:
         run: Run.
         entries: Entries.
-        image_hw: Height and width in pixels; by default the size that an export takes for its example, or of
-            architectures by themselves the one that their costs are counted at.
+        image_hw: Height and width in pixels; by default each one's resolution, or without the size that an export takes
+            for its example, or of architectures by themselves the one that their costs are counted at.
         setting: `batch_size`, `device`, `dtype` of `Setting.here`.
 
     Raises:
@@ -92,12 +98,20 @@ def measure_front(
     if image_hw is not None:
         Setting.here(image_hw, **setting)  # refuses what this device cannot do before a network is built
     what, own_hw, network_of = _deployed(run)
-    here = Setting.here(image_hw or own_hw, **setting)
-    path = run.path / FOLDER / f"{here.slug}.json"
-    rows = _read(path, what, here)
-    missing = [entry for entry in entries if entry.id not in rows]
+    sizes: dict[str, ImageSize] = {}
+    for entry in entries:
+        size = image_hw or resolution_of(entry.architecture) or own_hw
+        if size is None:
+            raise NasrayError(f"{run.path} counts no costs at an image size: give one with --image-size 800x1280")
+        sizes[entry.id] = size
+    settings = {size: Setting.here(size, **setting) for size in sorted({*sizes.values()})}
+    files = {size: run.path / FOLDER / f"{here.slug}.json" for size, here in settings.items()}
+    kept = {size: _read(files[size], what, here) for size, here in settings.items()}
+    missing = [entry for entry in entries if entry.id not in kept[sizes[entry.id]]]
     progress = ProgressLine("latency", len(entries), done=len(entries) - len(missing))
     for number, entry in enumerate(missing, start=len(entries) - len(missing) + 1):
+        size = sizes[entry.id]
+        here, rows = settings[size], kept[size]
         result = measure(
             network_of(entry),
             here.image_hw,
@@ -106,9 +120,12 @@ def measure_front(
             dtype=here.dtype,
         )
         rows[entry.id] = {name: result[name] for name in FIGURES}
-        _write(path, {"format": FORMAT, "what": what, "setting": here.description(), "rows": rows})
+        _write(files[size], {"format": FORMAT, "what": what, "setting": here.description(), "rows": rows})
         progress.update(number, f"{entry.id} {result['median_ms']:.4g} ms", final=number == len(entries))
-    return FrontLatency(what, here, {entry.id: rows[entry.id] for entry in entries}, path, len(entries) - len(missing))
+    found = {entry.id: kept[sizes[entry.id]][entry.id] for entry in entries}
+    largest, is_one = max(settings), len(settings) == 1
+    path = files[largest] if is_one else run.path / FOLDER
+    return FrontLatency(what, settings[largest], found, path, len(entries) - len(missing), {} if is_one else sizes)
 
 
 def fast_front(entries: Sequence[Entry], objective: Objective, latency: FrontLatency) -> NDArray[np.bool_]:
@@ -127,8 +144,8 @@ def fast_front(entries: Sequence[Entry], objective: Objective, latency: FrontLat
     return found
 
 
-def _deployed(run: RunFolder) -> tuple[str, tuple[int, int], Callable[[Entry], nn.Module]]:
-    """Return what is deployed of a run's architectures, the size of its images, and what makes the network of one."""
+def _deployed(run: RunFolder) -> tuple[str, ImageSize | None, Callable[[Entry], nn.Module]]:
+    """Return what is deployed of a run's architectures, its images' size if known, and what makes one's network."""
     from nasray.subnets import has_supernet, path_networks
 
     if has_supernet(run.path):
@@ -145,10 +162,9 @@ def _deployed(run: RunFolder) -> tuple[str, tuple[int, int], Callable[[Entry], n
 
     best = run.read_best()
     size = (best.get("cost_scope") or {}).get("image_hw")
-    if size is None:
-        raise NasrayError(f"{run.path} counts no costs at an image size: give one with --image-size 800x1280")
+    own_hw = None if size is None else (int(size[0]), int(size[1]))
     scope = " and ".join(slots(run.read_entries()[0].architecture))
-    return scope, (int(size[0]), int(size[1])), lambda entry: without_drawing(build, entry.architecture)
+    return scope, own_hw, lambda entry: without_drawing(build, entry.architecture)
 
 
 def _read(path: Path, what: str, setting: Setting) -> dict[str, dict[str, float]]:

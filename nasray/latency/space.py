@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nasray.cluster.progress import say
 from nasray.cluster.resources import Resources
@@ -15,6 +16,7 @@ from nasray.latency.setting import Setting
 from nasray.latency.table import LatencyTable
 from nasray.spaces import CostFunction, Costs, LayerTable, NasrayError, Population
 from nasray.spaces.budget import cost_scope
+from nasray.spaces.resolutions import by_size
 from nasray.spaces.staged import StagedSpace
 
 
@@ -44,7 +46,8 @@ class LatencyCost:
     table along and predicts the same wherever it is.
 
     Args:
-        space: What the genes mean; latency is that of the backbone at the space's image size.
+        space: What the genes mean; latency is that of the backbone at the space's image size, or at each
+            row's own resolution.
         cost: Function that returns all other costs; the space's own if left out.
         batch_size: Images in one pass; `latency_ms` is that of the pass.
         device: "cpu" or "cuda".
@@ -75,7 +78,7 @@ class LatencyCost:
         self.space, self.batch_size, self.device, self.dtype = space, batch_size, device, dtype
         self.cost: CostFunction = cost or space.cost
         self.resources = resources or Resources()
-        self.table: LatencyTable | None = None
+        self.tables: dict[tuple[int, int], LatencyTable] = {}
 
     @property
     def scope(self) -> str:
@@ -87,25 +90,32 @@ class LatencyCost:
         costs = self.cost(population)
         if not len(population):
             return {**costs, "latency_ms": np.empty(0)}
-        if self.table is None:
-            self.table = self._measured(self.space.layers(_corners(self.space), self.space.image_hw))
-            setting = self.table.setting
+        latency_ms = np.empty(len(population))
+        for size, chosen in by_size(self.space, population):
+            latency_ms[chosen] = self._predicted(population[chosen], size)
+        return {**costs, "latency_ms": latency_ms}
+
+    def _predicted(self, population: Population, image_hw: tuple[int, int]) -> NDArray[np.float64]:
+        """Return (N,) latencies of backbones on images of one size, whose table is measured first if need be."""
+        if image_hw not in self.tables:
+            self.tables[image_hw] = self._measured(self.space.layers(_corners(self.space), image_hw), image_hw)
+            setting = self.tables[image_hw].setting
             threads = f", {setting.threads} thread{'s' * (setting.threads != 1)}" if setting.threads else ""
             say(
                 f"latency_ms: backbone on {setting.device_name} ({setting.device}), {setting.dtype}, batch "
                 f"{setting.batch_size}{threads}"
             )
-        layers = self.space.layers(population)
-        latency_ms = self.table.predict(layers)
+        layers = self.space.layers(population, image_hw)
+        latency_ms = self.tables[image_hw].predict(layers)
         if np.isnan(latency_ms).any():  # a space of its own kind, whose corners were not all found
-            self.table = self._measured(layers)
-            latency_ms = self.table.predict(layers)
-        return {**costs, "latency_ms": latency_ms}
+            self.tables[image_hw] = self._measured(layers, image_hw)
+            latency_ms = self.tables[image_hw].predict(layers)
+        return latency_ms
 
-    def _measured(self, layers: LayerTable) -> LatencyTable:
+    def _measured(self, layers: LayerTable, image_hw: tuple[int, int]) -> LatencyTable:
         """Return the table with all entries that these layers need, beside those that it has."""
         setting: dict[str, Any] = {
-            "image_hw": self.space.image_hw,
+            "image_hw": image_hw,
             "batch_size": self.batch_size,
             "device": self.device,
             "dtype": self.dtype,

@@ -39,6 +39,7 @@ from nasray.training.bilevel import AlphaLearner
 from nasray.training.folder import CheckpointFiles, Description, Ranking, ranked
 from nasray.training.learner import Learner, StepResult
 from nasray.training.recording import Recorder, Step
+from nasray.training.resolutions import PathResolutions
 from nasray.training.schedules import is_due, last_iteration, learning_rate_factor
 from nasray.training.watch import LossWatch
 
@@ -70,6 +71,7 @@ class Parts:
         describe: File and id of an image, from its position in the data set.
         description: Description of the training; it goes into its checkpoints.
         paths: Of a network around a supernet: draws the path that each step trains, the same for all workers.
+        resolutions: Of paths with resolutions: brings the batch of a step to that of its path.
         alphas: Of a network around a relaxed supernet: moves its architecture parameters, before each step.
     """
 
@@ -79,6 +81,7 @@ class Parts:
     describe: Callable[[int], str]
     description: Description
     paths: PathSampler | None = None
+    resolutions: PathResolutions | None = None
     alphas: AlphaLearner | None = None
 
 
@@ -195,7 +198,10 @@ class Loop:
         """Learn from one batch of this worker."""
         seed = seed_sequence(self.recipe.seed, SAMPLING, self.iteration, self.worker.rank).generate_state(1)
         if self.parts.paths is not None and self.supernet is not None:
-            self.supernet.set_path(self.parts.paths.draw(self.iteration))
+            genes = self.parts.paths.draw(self.iteration)
+            if self.parts.resolutions is not None:
+                genes, batch = self.parts.resolutions(genes, batch)
+            self.supernet.set_path(genes)
         if self.parts.alphas is not None:
             self.parts.alphas.step(self.iteration)
         result = self.learner.step(batch, self.iteration, int(seed[0]))

@@ -5,7 +5,11 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+import torch
+from torch import nn
+
 from nasray.architectures import is_supernet, slots
+from nasray.models.detectors.base import Detector
 from nasray.models.supernets import PathSampler, space_of_supernet, supernet_architecture
 from nasray.options import make_part, options_of
 from nasray.recipe import PATH, Recipe
@@ -20,13 +24,14 @@ from nasray.spaces import (
     forbid_values,
 )
 from nasray.training.folder import Description
+from nasray.training.resolutions import PathResolutions, check_resolutions
 
 
 def make_paths(recipe: Recipe, description: Description) -> PathSampler | None:
     """Return what draws the path of every step, if the description's architecture has a supernet in a slot.
 
     Raises:
-        NasrayError: for windows that no path hits, or without a supernet.
+        NasrayError: for windows that no path hits, resolutions that do not go with the recipe, or without a supernet.
     """
     supernets = [part for part in slots(description.architecture).values() if is_supernet(part)]
     if not supernets:
@@ -47,8 +52,20 @@ def make_paths(recipe: Recipe, description: Description) -> PathSampler | None:
         return own
 
     space = space_of_paths(recipe, supernets[0])
+    check_resolutions(recipe, space)
     made: PathSampler = make_part(recipe.paths, space=space, seed=recipe.seed, cost=cost)
     return made
+
+
+def make_resolutions(
+    recipe: Recipe, description: Description, network: nn.Module, device: torch.device
+) -> PathResolutions | None:
+    """Return what brings batches to the resolution of a path; None where paths have none."""
+    for part in slots(description.architecture).values():
+        space = space_of_paths(recipe, part) if is_supernet(part) else None
+        if space is not None and space.resolutions:
+            return PathResolutions(space, network.stride if isinstance(network, Detector) else 1, device)
+    return None
 
 
 def space_of_paths(recipe: Recipe, supernet: Architecture) -> Space:

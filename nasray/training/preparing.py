@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nasray.recipe import Recipe, with_files
+from nasray.recipe import Recipe, at_resolution, with_files
 from nasray.spaces import Architecture
 
 if TYPE_CHECKING:
@@ -19,12 +19,12 @@ def try_out(recipe: Recipe, architecture: Architecture | None = None) -> Descrip
     Args:
         recipe: Recipe of the training.
         architecture: Architecture for the slots that it fills, instead of those that the recipe names; the recipe of
-            what is returned names its id.
+            what is returned names its id, and brings images to its resolution, if it has one.
 
     Raises:
         NasrayError: for every mistake that the user can fix.
     """
-    from nasray.architectures import slots
+    from nasray.architectures import resolution_of, slots
     from nasray.finding import recipe_architecture
     from nasray.training.beginning import continued
     from nasray.training.distilling import load_teacher
@@ -40,6 +40,7 @@ def try_out(recipe: Recipe, architecture: Architecture | None = None) -> Descrip
             "head" if slot == "head" else "backbone": part.id for slot, part in slots(given).items()
         }
         recipe = dataclasses.replace(recipe, **names)
+    recipe = at_resolution(recipe, resolution_of(architecture))
     sets = open_sets(recipe)
     sets.validation()
     train = sets.train

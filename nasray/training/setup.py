@@ -28,7 +28,7 @@ from nasray.training.distilling import load_teacher, probabilities_of
 from nasray.training.folder import CheckpointFiles, Description, read_description
 from nasray.training.loop import Loop, Parts
 from nasray.training.optimizers import freeze_backbone
-from nasray.training.paths import make_paths
+from nasray.training.paths import make_paths, make_resolutions
 from nasray.training.validation import make_accuracy, make_validation
 from nasray.training.weights import check_fits, load_weights
 
@@ -212,13 +212,13 @@ def make_parts(
             teacher.to(memory_format=torch.channels_last)
         network.teacher, network.teacher_weight = probabilities_of(teacher.to(device)), recipe.distil.weight
     batches, validate = _loaders(recipe, sets, network, worker)
-    paths = make_paths(recipe, description)
+    paths, resolutions = make_paths(recipe, description), make_resolutions(recipe, description, network, device)
     alphas = _make_alphas(recipe, sets, network, worker, len(batches))
     if paths is not None:  # a supernet is measured path by path, by whoever searches it
         validate = None
     elif validate is None:
         lines.append(f"data set {recipe.data} has no split val: nothing is validated, and no checkpoint is the best")
-    return Parts(network, batches, validate, sets.train.describe, description, paths, alphas), lines
+    return Parts(network, batches, validate, sets.train.describe, description, paths, resolutions, alphas), lines
 
 
 def _loaders(recipe: Recipe, sets: Sets, network: nn.Module, worker: Worker) -> tuple[Batches, Any]:

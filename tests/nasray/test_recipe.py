@@ -11,11 +11,13 @@ from nasray.models.supernets import PATHS
 from nasray.options import options_of
 from nasray.recipe import (
     RECIPE,
+    at_resolution,
     is_recipe,
     load_recipe,
     of_one_path,
     override_recipe,
     override_workers,
+    own_sides,
     recipe_texts,
     with_files,
 )
@@ -90,3 +92,29 @@ def test_a_recipe_of_one_path_says_nothing_of_a_supernets_training():
 def test_what_does_not_go_together_in_a_recipe(changes, message):
     with pytest.raises(NasrayError, match=message):
         dataclasses.replace(load_recipe("shapes-detect"), **changes)
+
+
+def test_a_recipe_at_a_resolution():
+    recipe = override_recipe(
+        load_recipe("shapes-detect"),
+        ["--augmentation.short-side", "192", "208", "256", "--augmentation.long-side", "400"],
+    )
+    assert own_sides(recipe) == (256, 400)
+    assert at_resolution(recipe, None) is recipe
+    found = at_resolution(recipe, (128, 224))
+    options = found.augmentation
+    assert (options.short_side, options.long_side, options.evaluation_sides) == ((96, 104, 128), 224, (128, 224))
+    assert at_resolution(found, (128, 224)) == found
+    assert at_resolution(found, (224, 128)) == found, "of a tall one the sides are the same"
+    wide = dataclasses.replace(recipe, augmentation=dataclasses.replace(options, evaluation_sides=(100, 150)))
+    assert own_sides(wide) == (100, 150)
+    assert at_resolution(wide, (50, 96)).augmentation.short_side == (48, 52, 64)
+
+
+def test_a_recipe_of_squares_at_a_resolution():
+    recipe = override_recipe(load_recipe("detofa-centernet-voc"), [])
+    assert own_sides(recipe) == (384, 384)
+    found = at_resolution(recipe, (256, 256)).augmentation
+    assert (found.square, found.evaluation_sides) == (256, None)
+    with pytest.raises(NasrayError, match="detofa-centernet-voc brings images to squares, and the resolution 256x320"):
+        at_resolution(recipe, (256, 320))

@@ -16,6 +16,7 @@ from nasray.cluster import RunFolder
 from nasray.cluster.leaders import make_entry
 from nasray.data import EvaluationLoader, open_data
 from nasray.data.order import divide
+from nasray.detector_export import evaluation_hw, file_description
 from nasray.evaluation import evaluate_checkpoint
 from nasray.evaluators import PathEvaluator
 from nasray.experiment import describe_experiment
@@ -59,11 +60,18 @@ def costs_of(space, row):
 def searched_run(folder, space, options, recipe=DETECTION):
     """A finished run with a supernet and no trained winner, as a search leaves it."""
     content = {"name": "n", "evaluations": 3, "batch_size": 1, "space": options, "searcher": {"name": "random"}}
+    if space.resolutions:
+        (side, _), own = space.resolutions[-1], {key: value for key, value in options.items() if key != "name"}
+        augmentation = AugmentationOptions(short_side=(side,), long_side=side)
+        recipe = dataclasses.replace(recipe, augmentation=augmentation, space={"name": options["name"], **own})
     train_here(recipe, folder / "supernet", supernet_architecture(space))
     weights = str(folder / "supernet" / "checkpoints" / "last.pt")
     content |= {"evaluator": {"name": "path", "images": 40, "supernet": weights}}
     run = RunFolder.create(folder / "run", describe_experiment(parse_plan(content, "test").experiment))
     rows = space.sample(3, np.random.default_rng(0))
+    if space.resolutions:  # the same network at each, and another one
+        rows[1:, :-1], rows[:2, -1] = rows[2, :-1], [size[0] for size in space.resolutions]
+        rows[0, :-1] = rows[1, :-1]
     metrics = PathEvaluator(space, weights, images=40)(rows)
     entries = [
         make_entry(space, row, index, {name: values[index] for name, values in metrics.items()}, costs_of(space, row))
@@ -110,6 +118,65 @@ def test_a_head_is_taken_out_with_the_backbone_that_it_stands_on(heads, tmp_path
     assert cli.main(["export", str(heads.path), "--to", str(tmp_path / "model.onnx"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["detections"] > 0
     assert_onnx_finds_the_same(tmp_path / "model.onnx", checkpoint)
+
+
+@pytest.fixture(scope="module")
+def resolved(tmp_path_factory):
+    options = {"name": "ofa-resnet", "size": "tiny", "image_hw": [96, 96], "resolutions": [[64, 64], [96, 96]]}
+    space = OFAResNetSpace("tiny", image_hw=(96, 96), resolutions=((64, 64), (96, 96)))
+    return searched_run(tmp_path_factory.mktemp("resolved"), space, options)
+
+
+def test_a_path_has_its_resolution_in_whatever_is_made_of_it(resolved, tmp_path, capsys):
+    """Evaluated, counted and exported without a word about sizes; what the search printed is met."""
+    entries, sizes = resolved.read_entries(), []
+    for entry in entries:
+        file = tmp_path / f"{entry.id}.pt"
+        subnet(resolved, entry, file)
+        checkpoint = Checkpoint.load(file)
+        size = tuple(entry.architecture.spec["resolution"])
+        assert checkpoint.architecture == entry.architecture
+        assert checkpoint.recipe.augmentation.evaluation_sides == size
+        found = evaluate_checkpoint(checkpoint, split="held")["coco"]
+        assert found["mAP"] == pytest.approx(entry.metrics["score"], abs=1e-6)
+        assert found["AP50"] == pytest.approx(entry.metrics["AP50"], abs=1e-6)
+        assert cli.main(["cost", str(file), "--json"]) == 0
+        cost = json.loads(capsys.readouterr().out)
+        assert cost["convention"]["image_hw"] == list(size)
+        assert cost["architectures"][0]["gmacs"] == entry.costs["gmacs"]
+        sizes.append(size)
+    assert set(sizes) == {(64, 64), (96, 96)}
+    low, high = (entries[sizes.index(size)] for size in ((64, 64), (96, 96)))
+    assert low.metrics != high.metrics
+    assert cli.main(["cost", str(tmp_path / f"{low.id}.pt"), "--image-size", "96x96", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["convention"]["image_hw"] == [96, 96]
+    checkpoint = Checkpoint.load(tmp_path / f"{low.id}.pt")
+    assert json.loads(file_description(checkpoint, {}, False)["resize"]) == {"short_side": 64, "long_side": 64}
+    assert evaluation_hw(checkpoint) == (48, 64), "the example of an export, of 480x640"
+
+
+def test_a_front_shows_resolutions_and_measures_each_at_its_own(resolved, capsys, monkeypatch):
+    found = []
+
+    def measure(network, image_hw, **setting):
+        found.append(image_hw)
+        return {"median_ms": float(image_hw[0]), "spread_ms": 0.1, "min_ms": 1.0, "fps": 1.0, **setting}
+
+    monkeypatch.setattr(front, "measure", measure)
+    sizes = [tuple(entry.architecture.spec["resolution"]) for entry in resolved.read_entries()]
+    assert cli.main(["front", str(resolved.path), "--latency", "--device", "cpu"]) == 0
+    text = capsys.readouterr().out
+    assert found == sizes
+    lines = {line.split()[0]: line.split() for line in text.splitlines() if line}
+    rows = [lines[entry.id] for entry in resolved.read_entries()]
+    assert [(row[-4], row[-3]) for row in rows] == [(f"{side}x{side}", str(side)) for side, _ in sizes]
+    assert "each at its resolution" in text
+    assert cli.main(["front", str(resolved.path), "--latency", "--device", "cpu", "--json"]) == 0
+    latency = json.loads(capsys.readouterr().out)["latency"]
+    assert list(latency["image_hws"].values()) == [list(size) for size in sizes]
+    assert len(found) == len(sizes), "nothing is measured twice"
+    assert cli.main(["front", str(resolved.path), "--latency", "--device", "cpu", "--image-size", "32x32"]) == 0
+    assert found[len(sizes) :] == [(32, 32)] * len(sizes)
 
 
 def test_a_subnet_has_the_figures_of_the_search(searched, tmp_path):

@@ -49,6 +49,9 @@ TESTED = {
     "many parts": InvertedSpace(kernels=(5, 3, 7), parts=(3, 3, 3, 3), max_depth=3),
     "operations of darts": FADSpace(operations="darts", groups=1),
     "coupled narrow once-for-all": OFAResNetSpace("tiny", coupled=True),
+    "once-for-all with resolutions": OFAResNetSpace(
+        "tiny", image_hw=(128, 160), resolutions=((64, 96), (96, 160), (128, 160))
+    ),
     "msnas of live blocks": MSNASSpace("tiny", dead_blocks=False, counted="live"),
     "msnas like FPN": MSNASSpace("r50", utilization="fpn", counted="live"),
     "free msnas": MSNASSpace("laptop", blocks=1, utilization="free"),

@@ -48,9 +48,9 @@ def row_of(depths, widths, expansions):
     return np.array([row])
 
 
-def few_rows():
+def few_rows(**options):
     """A space of some thousand rows, small enough to be listed, with absent blocks."""
-    space = OFAResNetSpace(**SMALL)
+    space = OFAResNetSpace(**SMALL, **options)
     within = {"stem.depth": [0], "stem.mid.width": [65], "stem.width": [65, 100], "c2.depth": [0, 1], "c3.depth": [1]}
     within |= {
         "c4.depth": [0],
@@ -105,19 +105,20 @@ def test_draws_within_a_window_are_uniform():
         assert chisquare(counts[inside]).pvalue > 0.01
 
 
-def test_windows_are_counted_exactly():
+@pytest.mark.parametrize("name", ["gmacs", "params_m"])
+def test_windows_are_counted_exactly(name):
     space = few_rows()
-    gmacs = space.cost(list_rows(space, 5_000))["gmacs"]
-    values = np.unique(gmacs)
+    costs = space.cost(list_rows(space, 5_000))[name]
+    values = np.unique(costs)
     assert len(values) > 100
     for low, high in itertools.pairwise(values[:: len(values) // 20]):
         below = float(np.nextafter(high, -np.inf))
-        for budget in (Budget({"gmacs": high}, {"gmacs": low}), Budget({"gmacs": below}, {"gmacs": low})):
-            assert space.count(budget) == budget.admits({"gmacs": gmacs}, len(gmacs)).sum()
-    assert space.count(Budget({"gmacs": values[5]})) == (gmacs <= values[5]).sum()
-    assert space.count(Budget(lower={"gmacs": values[5]})) == (gmacs >= values[5]).sum()
-    assert space.count(Budget({"gmacs": 0.0})) == 0
-    assert space.count(Budget({"gmacs": 9.0, "layers": 9.0})) is None
+        for budget in (Budget({name: high}, {name: low}), Budget({name: below}, {name: low})):
+            assert space.count(budget) == budget.admits({name: costs}, len(costs)).sum()
+    assert space.count(Budget({name: values[5]})) == (costs <= values[5]).sum()
+    assert space.count(Budget(lower={name: values[5]})) == (costs >= values[5]).sum()
+    assert space.count(Budget({name: 0.0})) == 0
+    assert space.count(Budget({name: 9.0, "layers": 9.0})) is None
 
 
 def test_buckets_of_the_released_space_are_counted_exactly():
@@ -169,7 +170,7 @@ def test_draws_within_a_window_of_a_cost_with_a_surcharge_are_uniform():
         added = sum(each * channels[reduction] for reduction, each in surcharge.per_channel.items())
         return {"gmacs": space.cost(population)["gmacs"] + (surcharge.constant + added) / 1e9}
 
-    cost.space, cost.surcharge = space, surcharge
+    cost.space, cost.surcharges = space, {("gmacs", space.image_hw): surcharge}
     gmacs = cost(rows)["gmacs"]
     number = {row.tobytes(): place for place, row in enumerate(rows)}
     for low, high in itertools.pairwise(np.linspace(gmacs.min(), gmacs.max(), 4)):
@@ -180,6 +181,99 @@ def test_draws_within_a_window_of_a_cost_with_a_surcharge_are_uniform():
         assert counts.sum() == counts[inside].sum() == 20_000
         assert chisquare(counts[inside]).pvalue > 0.01
         assert count_within(space, budget, cost) == len(inside)
+
+
+RESOLUTIONS = {"image_hw": (128, 128), "resolutions": [(96, 128), (64, 96), (128, 128)]}
+
+
+def test_a_resolution_is_a_further_gene_and_no_matter_of_the_network():
+    plain, space = OFAResNetSpace(**SMALL, image_hw=(128, 128)), OFAResNetSpace(**SMALL, **RESOLUTIONS)
+    assert space.resolutions == ((64, 96), (96, 128), (128, 128))
+    assert (space.genes[:-1], space.genes[-1].values) == (plain.genes, (64, 96, 128))
+    assert space.num_architectures == 3 * plain.num_architectures
+    assert space.network_options() == plain.network_options()
+    assert space.operations() == plain.operations()
+    rows = space.sample(200, np.random.default_rng(0))
+    assert (plain.sample(200, np.random.default_rng(0)) == rows[:, :-1]).all()
+    specs = [space.to_architecture(row).spec for row in rows]
+    sizes = {tuple(spec.pop("resolution")) for spec in specs}
+    assert sizes == set(space.resolutions)
+    assert specs == [plain.to_architecture(row[:-1]).spec for row in rows]
+    tokens, before = space.tokens(rows), plain.tokens(rows[:, :-1])
+    assert (tokens.ids[:, :-1] == before.ids).all()
+    assert (tokens.ids[:, -1] == before.vocabulary + np.searchsorted((64, 96, 128), rows[:, -1])).all()
+    assert (tokens.vocabulary, tokens.block.tolist()) == (before.vocabulary + 3, [*before.block.tolist(), 4])
+
+
+def test_costs_are_those_at_the_resolution_of_each_row():
+    plain, space = OFAResNetSpace(**SMALL), OFAResNetSpace(**SMALL, **RESOLUTIONS)
+    rows = space.sample(300, np.random.default_rng(0))
+    costs, layers, classifier = space.cost(rows), space.layers(rows).cost(), space.classifier_cost(rows)
+    for name, values in costs.items():
+        assert (values == layers[name]).all()
+        assert (space.cost(rows, (64, 64))[name] == plain.cost(rows[:, :-1], (64, 64))[name]).all()
+        for size in space.resolutions:
+            own = rows[:, -1] == size[0]
+            assert (values[own] == plain.cost(rows[own, :-1], size)[name]).all()
+            assert (classifier[name][own] == plain.classifier_cost(rows[own, :-1], size)[name]).all()
+    tables = [space.layers(rows[place : place + 1]).macs.sum() for place in range(20)]
+    assert tables == np.rint(costs["gmacs"][:20] * 1e9).tolist()
+
+
+@pytest.mark.parametrize("within", [{}, {"resolution": [64, 128]}, {"resolution": [96]}])
+def test_windows_with_resolutions_are_counted_and_drawn_exactly(within):
+    """Against brute force, with what a detector adds at each size of images."""
+    space = few_rows(**RESOLUTIONS)
+    space = RestrictedSpace(space, forbid_values(space, within)) if within else space
+    rows = list_rows(space, 20_000)
+    assert len(rows) == space.num_architectures > 1_000
+    added = {
+        ("gmacs", size): Surcharge(size[0] * 10**4, {4: 4 * size[1], 32: 20 * size[0]}) for size in space.resolutions
+    }
+
+    def cost(population):
+        gmacs = np.rint(space.cost(population)["gmacs"] * 1e9)
+        channels = space.map_channels(population)
+        for size in space.resolutions:
+            surcharge, own = added["gmacs", size], population[:, -1] == size[0]
+            rest = surcharge.constant + sum(each * channels[step] for step, each in surcharge.per_channel.items())
+            gmacs += np.where(own, rest, 0)
+        return {"gmacs": gmacs / 1e9}
+
+    cost.space, cost.surcharges = space, added
+    number = {row.tobytes(): place for place, row in enumerate(rows)}
+    for count in (cost, space.cost):
+        gmacs = count(rows)["gmacs"]
+        for low, high in itertools.pairwise(np.quantile(gmacs, [0, 0.02, 0.5, 0.51, 1.0])):
+            budget = Budget({"gmacs": high}, {"gmacs": low})
+            inside = np.flatnonzero(budget.admits({"gmacs": gmacs}, len(rows)))
+            assert count_within(space, budget, count) == len(inside)
+            drawn = space.sample_within(20_000, budget, np.random.default_rng(0), cost=count, max_tries=60_000)
+            counts = np.bincount([number[row.tobytes()] for row in drawn], minlength=len(rows))
+            assert counts.sum() == counts[inside].sum() == 20_000
+            assert chisquare(counts[inside]).pvalue > 0.01
+
+
+def test_eight_resolutions_of_the_released_space_are_counted():
+    """As in once-for-all's tutorial; each keeps the released number of networks."""
+    sizes = [(side, side) for side in range(128, 353, 32)]
+    space = OFAResNetSpace(image_hw=(352, 352), resolutions=sizes)
+    assert len(sizes) == 8
+    assert space.num_architectures == 8 * 2_458_914_796_962 == space.count(Budget({"gmacs": 1e6}))
+
+
+def test_architectures_with_a_resolution_are_not_those_without():
+    plain, space = OFAResNetSpace(**SMALL), OFAResNetSpace(**SMALL, **RESOLUTIONS)
+    row = space.sample(1, np.random.default_rng(0))[0]
+    architecture = space.to_architecture(row)
+    assert (space.from_architecture(architecture) == row).all()
+    with pytest.raises(ValueError, match="it has the resolution"):
+        plain.from_architecture(architecture)
+    with pytest.raises(ValueError, match="it has no resolution"):
+        space.from_architecture(plain.to_architecture(row[:-1]))
+    other = OFAResNetSpace(**SMALL, image_hw=(128, 160), resolutions=[(64, 64), (128, 160)])
+    with pytest.raises(ValueError, match="would read as"):
+        other.from_architecture(space.to_architecture(np.array([*row[:-1], 64])))
 
 
 def test_tokens_are_widths_and_expansions_of_blocks():
@@ -206,6 +300,7 @@ def test_architectures_of_another_space_are_refused():
     ({"depths": (0, 1, 1, 1)}, "blocks of a stage"),
     ({"widths": (64, 128, 256)}, "are of the four stages"),
     ({"stem_width": 8, "divisor": 8}, "choices of the stem have the same channels"),
+    ({"resolutions": [(224, 224)]}, "two at least"),
 ])  # fmt: skip
 def test_senseless_options_are_refused(options, message):
     with pytest.raises(ValueError, match=message):

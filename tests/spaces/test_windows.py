@@ -2,7 +2,7 @@ import numpy as np
 
 from nasray.searchers.testing import ToySpace
 from nasray.spaces import Budget, OFAResNetSpace, RestrictedSpace, forbid_values
-from nasray.spaces.windows import Surcharge, draw_within, is_surely_empty, macs_within, surcharge_of
+from nasray.spaces.windows import Surcharge, counts_within, draw_within, is_surely_empty, surcharges_of
 
 SPACE = OFAResNetSpace("tiny")
 RESTRICTED = RestrictedSpace(SPACE, forbid_values(SPACE, {"width": [65, 80]}))
@@ -12,7 +12,8 @@ class Around:
     """Costs with what stands around a backbone; counts the rows that it was asked for."""
 
     def __init__(self, space):
-        self.space, self.surcharge, self.rows = space, Surcharge(10**9, {32: 10**6}), 0
+        self.space, self.rows = space, 0
+        self.surcharges = {("gmacs", space.image_hw): Surcharge(10**9, {32: 10**6})}
 
     def __call__(self, population):
         self.rows += len(population)
@@ -23,11 +24,11 @@ class Around:
 def test_what_a_cost_adds_is_known_of_the_space_itself_and_of_costs_that_say_so():
     for space in (SPACE, RESTRICTED):
         for cost in (None, SPACE.cost, space.cost):
-            assert surcharge_of(space, cost) == Surcharge()
+            assert surcharges_of(space, cost) == {}
         for own in (SPACE, RESTRICTED):
-            assert surcharge_of(space, Around(own)) == Around(own).surcharge
-    assert surcharge_of(SPACE, lambda rows: SPACE.cost(rows)) is None
-    assert surcharge_of(OFAResNetSpace(), Around(SPACE)) is None
+            assert surcharges_of(space, Around(own)) == Around(own).surcharges
+    assert surcharges_of(SPACE, lambda rows: SPACE.cost(rows)) is None
+    assert surcharges_of(OFAResNetSpace(), Around(SPACE)) is None
 
 
 def test_rare_windows_of_a_cost_with_a_surcharge_are_drawn_directly():
@@ -55,11 +56,11 @@ def test_what_is_surely_empty():
 
 def test_whole_multiply_adds_within_a_budget():
     for low, high in ((1.1, 2.3), (0.000_000_1, 145.45), (3.0, 3.0)):
-        least, most = macs_within(Budget({"gmacs": high}, {"gmacs": low}))
+        least, most = counts_within(Budget({"gmacs": high}, {"gmacs": low}))
         assert (least - 1) / 1e9 < low <= least / 1e9
         assert most / 1e9 <= high < (most + 1) / 1e9
-        assert macs_within(Budget({"gmacs": high}), Surcharge(7)) == (-7, most - 7)
-    assert macs_within(Budget(lower={"gmacs": 1.0}))[1] == 2**62
+        assert counts_within(Budget({"gmacs": high}), 7) == (-7, most - 7)
+    assert counts_within(Budget(lower={"gmacs": 1.0}))[1] == 2**62
 
 
 def widest():

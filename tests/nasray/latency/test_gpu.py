@@ -68,4 +68,4 @@ def test_no_gpu_in_the_cluster_is_refused(monkeypatch):
 def test_a_budget_s_table_is_that_of_the_gpu(cache):
     cost = LatencyCost(small_space(), device="cuda")
     assert (cost(small_space().sample(3, np.random.default_rng(0)))["latency_ms"] > 0).all()
-    assert cost.table.setting.device_name == torch.cuda.get_device_name()
+    assert next(iter(cost.tables.values())).setting.device_name == torch.cuda.get_device_name()

@@ -104,7 +104,7 @@ def test_a_detector_that_does_not_grow_in_proportion_is_counted_for_each_combina
     wanted = [detector_cost("square", space.to_architecture(row), (64, 64), num_classes=2)["total"] for row in rows]
     for name in ("gmacs", "params_m"):
         assert costs[name].tolist() == [total[name] for total in [*wanted, wanted[0]]]
-    assert DetectorCost(space, "square", num_classes=2).surcharge is None
+    assert DetectorCost(space, "square", num_classes=2).surcharges is None
 
 
 @pytest.mark.parametrize("name", ["centernet", "fcos", "faster-rcnn"])
@@ -113,7 +113,7 @@ def test_buckets_of_a_whole_detector_are_drawn_directly(name):
     space = SPACES["ofa-resnet"](image_hw=(384, 384))
     cost = DetectorCost(space, name, num_classes=20)
     buckets = Buckets.spanning(space, "gmacs", 5, count=cost)
-    constant, per_channel = cost.surcharge
+    constant, per_channel = cost.surcharges["gmacs", (384, 384)]
     rows = space.sample(50, np.random.default_rng(0))
     rest = constant + sum(each * space.map_channels(rows)[reduction] for reduction, each in per_channel.items())
     np.testing.assert_array_equal(np.rint(cost(rows)["gmacs"] * 1e9), np.rint(space.cost(rows)["gmacs"] * 1e9) + rest)

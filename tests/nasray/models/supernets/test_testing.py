@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from nasray.models.supernets.testing import check_supernet
-from nasray.spaces import FADSpace, ShuffleNetSpace
+from nasray.spaces import FADSpace, OFAResNetSpace, ShuffleNetSpace
 from tests.nasray.models.supernets.toy import ElasticConv2d, ToySpace, ToySupernet, register
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -15,9 +15,10 @@ NARROW = ShuffleNetSpace(stem_width=4, widths=(8, 12, 16, 24), depths=(1, 2, 1, 
 
 
 HEADS = {"channels": 8, "cells": 1}
+RESOLVED = OFAResNetSpace("tiny", image_hw=(96, 96), resolutions=((64, 64), (96, 96)))
 
 
-@pytest.mark.parametrize("space", [NARROW, ToySpace()], ids=["shufflenet", "toy"])
+@pytest.mark.parametrize("space", [NARROW, ToySpace(), RESOLVED], ids=["shufflenet", "toy", "resolutions"])
 def test_supernets_conform(space, monkeypatch):
     register(monkeypatch)
     check_supernet(space)
