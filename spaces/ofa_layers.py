@@ -220,7 +220,7 @@ def chain_of(size: Size, cost: str, settings: tuple[bytes, ...], images: tuple[C
         before, setting = np.repeat(states, len(listed)), np.tile(np.arange(len(listed)), len(states))
         pieces = []
         for place, (table, counted) in enumerate(zip(tables, images, strict=True)):
-            beside = counted.constant
+            beside: Ints | int = counted.constant
             if number:
                 beside = np.asarray(channels.stages[number - 1])[width] * counted.per_channel[number - 1]
             macs = table.costs[COSTS.index(cost)][codes].sum(axis=1).astype(np.int64)

@@ -15,7 +15,8 @@ from nasray.data.transforms import cleaned, make_sample, resize
 
 def images_at(images: Tensor, image_hw: tuple[int, int]) -> Tensor:
     """Return (B, 3, H, W) uint8 images in another size."""
-    return F.resize(images, list(image_hw), antialias=True)
+    resized: Tensor = F.resize(images, list(image_hw), antialias=True)
+    return resized
 
 
 def scaled_batch(batch: Batch, factor: float, longest: int, stride: int, device: torch.device) -> Batch:
