@@ -73,7 +73,9 @@ def checked(owner: type[T]) -> type[T]:
         try:
             construct(self, *args, **values)
         except ValidationError as error:
-            raise NasrayError(f"{owner.__name__}: {reasons(error, made)}") from None
+            # What goes together is said in a line that names its keys; of a value by itself one must know of what.
+            about = "" if all(not item["loc"] for item in error.errors()) else f"{owner.__name__}: "
+            raise NasrayError(f"{about}{reasons(error, made)}") from None
 
     made.__init__ = construct_in_our_words
     checked_type: type[T] = made

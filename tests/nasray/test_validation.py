@@ -5,7 +5,7 @@ import pytest
 from nasray.experiment import Experiment
 from nasray.overrides import dotted_keys
 from nasray.recipe import RECIPE, Recipe
-from nasray.recipe_options import AugmentationOptions, OptimizerOptions
+from nasray.recipe_options import AugmentationOptions, OptimizerOptions, ScheduleOptions
 from nasray.spaces import NasrayError
 from nasray.validation import FORMER_KEYS, validate
 
@@ -39,3 +39,10 @@ def test_every_former_key_has_become_one_that_there_is(former):
     known = {part for owner in (Recipe, Experiment) for key in dotted_keys(owner) for part in key.split(".")}
     assert FORMER_KEYS[former] in known
     assert former not in known
+
+
+def test_a_line_about_what_goes_together_names_no_class():
+    with pytest.raises(NasrayError, match=r"^until 3 is beyond the schedule's 1 epoch"):
+        ScheduleOptions(epochs=1, until=3)
+    with pytest.raises(NasrayError, match=r"^ScheduleOptions: epochs: "):
+        ScheduleOptions(epochs=-1)
