@@ -18,7 +18,9 @@ from nasray.finding import find_architecture
 from nasray.loading import known_plan, plan_of_run
 from nasray.recipe import Recipe, load_recipe
 from nasray.spaces import Architecture, NasrayError
-from nasray.stages import read_recipes, winner_stages
+from nasray.stages import site_of, winner_stages
+from nasray.stages.plan import Plan
+from nasray.stages.train import TrainStage
 from nasray.training import try_out, with_absolute_paths
 from nasray.training.folder import is_training, read_description
 from nasray.training.jobs import StagedTraining, train_in_stages
@@ -72,8 +74,13 @@ def comparison_recipes(run: RunFolder, name: str | None = None) -> dict[str, Rec
         return {"train": with_absolute_paths(load_recipe(name))}
     plan = known_plan(run)
     if plan and (trained := winner_stages(plan)):
-        recipes = read_recipes(run, plan) or {}
-        return {stage: recipes[stage] for stage in trained}
+        first = plan.stages[trained[0]]
+        if isinstance(first, TrainStage) and (begun := first.weights or first.continues):
+            raise NasrayError(
+                f"stage {trained[0]} of {run.path} trains the winner from what {begun} has, which others do not have. "
+                "Pass --recipe"
+            )
+        return stage_recipes(run, plan)
     folder = run.path / "train"
     if not is_training(folder):
         raise NasrayError(
@@ -87,6 +94,19 @@ def comparison_recipes(run: RunFolder, name: str | None = None) -> dict[str, Rec
             "from scratch in another folder, or pass --recipe"
         )
     return {"train": recipe}
+
+
+def stage_recipes(run: RunFolder, plan: Plan) -> dict[str, Recipe]:
+    """Return the recipes by which others are trained as a run's stages train its winner, by stage.
+
+    Raises:
+        NasrayError: if what a stage needs, such as a teacher, is not there.
+    """
+    site, recipes = site_of(run, plan), {}
+    for name in winner_stages(plan):
+        stage, recipe = plan.stages[name], site.recipes[name]
+        recipes[name] = stage.recipe_of_others(site.at(name), recipe) if isinstance(stage, TrainStage) else recipe
+    return recipes
 
 
 def missing_trainings(

@@ -242,6 +242,8 @@ def _compared_keys(description: Description) -> dict[str, Any]:
     content = RECIPE.dump_python(description.recipe, mode="json")
     keys: dict[str, Any] = {}
     for key, value in content.items():
+        if key == "continues":  # each goes on with a training of its own
+            value = value is not None
         if key not in OWN_KEYS:
             keys |= {f"{key}.{name}": one for name, one in value.items()} if isinstance(value, dict) else {key: value}
     return keys

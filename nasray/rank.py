@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nasray.baselines import stage_recipes
 from nasray.cluster import Resources, RunFolder, owned, run_search, search_session, write_atomic
 from nasray.cluster.files import to_json
 from nasray.cluster.records import Rank, read_record
@@ -95,7 +96,7 @@ def rank_run(folder: str | Path, num: int, *, seed: int = 0, resources: Resource
     assert isinstance(evaluator, PathEvaluator)
     path = run.path / FOLDER
     resources = resources or plan.resources
-    recipes = {name: _with_cpus(site.recipes[name], resources.cpus) for name in trained}
+    recipes = {name: _with_cpus(recipe, resources.cpus) for name, recipe in stage_recipes(run, plan).items()}
     predictors = Predictors(evaluator, seed_of_run)
     inner, description = RunFolder(path), {"rank": {"run": run.path.name, "seed": seed}}
     searcher = plan.parts.random_searcher(seed)

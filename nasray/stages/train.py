@@ -147,6 +147,20 @@ class TrainStage(Stage):
             raise NasrayError("distil is of classification: detectors learn from labels alone. Leave distil out")
         return dataclasses.replace(recipe, **changes)
 
+    def recipe_of_others(self, site: Site, recipe: Recipe) -> Recipe:
+        """Return the recipe by which others are trained as this stage's architectures are, one stage after the other.
+
+        Where the stage goes on with another, so do they, each with its own training: `continues` names the stage.
+
+        Args:
+            site: Place of the stage.
+            recipe: Its resolved recipe.
+        """
+        changes: dict[str, Any] = {"continues": self.continues} if self.continues else {}
+        if self.distil:
+            changes["distil"] = dataclasses.replace(recipe.distil, teacher=str(site.checkpoint(self.distil)))
+        return dataclasses.replace(recipe, **changes)
+
     def check(self, site: Site) -> None:
         """See `Stage.check`."""
         if self.continues is not None and self.continues in site.recipes:

@@ -134,7 +134,8 @@ def train_in_stages(
 
     Args:
         trainings: At least one.
-        recipes: Recipes by stage, in their order, without weights.
+        recipes: Recipes by stage, in their order, without weights. One with `continues` goes on with the whole training
+            of the stage before, any other takes its weights.
         folder: Folder of them all, owned by the caller: a training is in LABEL/STAGE of it.
 
     Returns:
@@ -150,8 +151,9 @@ def train_in_stages(
             own = folder / training.label
             if any(is_training(own / later) for later in stages[number + 1 :]):  # it needs this one no more
                 continue
-            weights = str(last_checkpoint(own / stages[number - 1])) if number else None
-            seeded = dataclasses.replace(recipe, seed=training.seed, weights=weights)
+            before = str(last_checkpoint(own / stages[number - 1])) if number else None
+            begin = {"weights": None, "continues": before} if recipe.continues else {"weights": before}
+            seeded = dataclasses.replace(recipe, seed=training.seed, **begin)
             jobs.append(TrainingJob(f"{training.label}/{stage}", seeded, training.architecture))
         train_all(jobs, folder)
     return {training.label: read_summary(folder / training.label / stages[-1]) for training in trainings}

@@ -6,11 +6,14 @@ import pytest
 
 from nasray.architectures import ARCHITECTURES
 from nasray.baselines import comparison_recipes, missing_trainings, train_alike
-from nasray.comparison import compare, groups_of_run
+from nasray.comparison import compare, groups_of_folders, groups_of_run
 from nasray.experiment import describe_experiment
-from nasray.loading import load_plan
+from nasray.loading import load_plan, parse_plan
 from nasray.spaces import NasrayError
 from nasray.stages import without
+from nasray.stages.plan import resolve_recipes
+from nasray.training import jobs
+from nasray.training.jobs import StagedTraining
 from tests.nasray.reports.common import RECIPE, write_run, write_training
 
 
@@ -82,6 +85,67 @@ def test_a_winner_trained_from_weights_of_its_own_is_no_measure(run):
     write_training(run.path / "train", winner(run), 0.5, weights="/some/last.pt")
     with pytest.raises(NasrayError, match=r"was trained from weights, /some/last.pt, which others do not have"):
         comparison_recipes(run)
+
+
+STAGES = {
+    "teacher": {"kind": "train", "of": ["basic-tiny"]},
+    "search": {"kind": "search"},
+    "begin": {"kind": "train", "of": "search", "until": 3, "distil": "teacher"},
+    "train": {"kind": "train", "of": "search", "continues": "begin", "distil": "teacher"},
+}
+
+
+def staged_run(folder, monkeypatch, **changes):
+    """A run whose winner is trained in two stages, with a teacher."""
+    content = {
+        "name": "n", "evaluations": 2, "recipe": "shapes-classify-tiny", "evaluator": {"name": "synflow"},
+        "space": {"name": "shufflenet", "stem_width": 8, "widths": [16, 24, 32, 48], "depths": [1, 1, 1, 1]},
+        "searcher": {"name": "random"}, "stages": STAGES | changes,
+    }  # fmt: skip
+    plan = parse_plan(content, "test")
+    recipes = resolve_recipes(plan)
+    monkeypatch.setattr("nasray.stages.run.read_recipes", lambda run, plan: recipes)
+    run = write_run(
+        folder, plan.parts.searcher, 2, describe_experiment(plan.experiment), evaluator=lambda genes: genes[:, 0] * 1.0
+    )
+    (run.path / "teacher" / "checkpoints").mkdir(parents=True)
+    (run.path / "teacher" / "checkpoints" / "last.pt").touch()
+    return run, recipes
+
+
+def test_others_go_on_and_learn_from_the_teacher_as_the_winner_does(tmp_path, monkeypatch):
+    run, resolved = staged_run(tmp_path / "run", monkeypatch)
+    recipes = comparison_recipes(run)
+    assert list(recipes) == ["begin", "train"]
+    assert recipes["begin"].schedule.until == 3
+    assert recipes["train"].schedule == resolved["train"].schedule
+    teacher = str(run.path / "teacher" / "checkpoints" / "last.pt")
+    assert {recipe.distil.teacher for recipe in recipes.values()} == {teacher}
+    trained = []
+    monkeypatch.setattr(jobs, "train_all", lambda all_jobs, folder: trained.extend(all_jobs))
+    monkeypatch.setattr(jobs, "read_summary", lambda folder: {})
+    jobs.train_in_stages([StagedTraining("a", winner(run), 7)], recipes, tmp_path)
+    assert [(job.recipe.weights, job.recipe.continues, job.recipe.seed) for job in trained] == [
+        (None, None, 7),
+        (None, str(tmp_path / "a" / "begin" / "checkpoints" / "last.pt"), 7),
+    ]
+
+
+def test_a_winner_that_begins_with_what_others_do_not_have_is_no_measure(tmp_path, monkeypatch):
+    begin = {"kind": "train", "of": "search", "weights": "some.pt"}
+    run, _ = staged_run(tmp_path / "run", monkeypatch, begin=begin, train={"kind": "train", "of": "search"})
+    with pytest.raises(NasrayError, match=r"stage begin of .* from what some.pt has, which others do not have"):
+        comparison_recipes(run)
+
+
+def test_what_each_goes_on_with_is_no_difference(tmp_path):
+    folders = [
+        write_training(tmp_path / name, ARCHITECTURES[name], 0.5, continues=continues)
+        for name, continues in (("resnet18", "/a/last.pt"), ("resnet34", "/b/last.pt"), ("resnet50", None))
+    ]
+    assert compare(groups_of_folders(folders[:2]))["notes"] == []
+    (note,) = compare(groups_of_folders(folders))["notes"]
+    assert "continues False instead of True" in note
 
 
 def test_a_baseline_that_there_is_not_is_refused_before_anything_is_trained(run):
