@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nasray.architectures import resolution_of
 from nasray.cli.common import (
     ARCHITECTURE,
     CHECKPOINT,
@@ -28,13 +29,13 @@ if TYPE_CHECKING:
     from torch import nn
 
     from nasray.recipe import Recipe
-    from nasray.spaces import Architecture
+    from nasray.spaces import Architecture, Budget
 
 
 NUM_CLASSES = 80
 """Of COCO: what a detector that was not trained is counted with."""
 IMAGE_HW = (800, 1280)
-DEFAULT_SIZE = "default 800x1280, or an architecture's own resolution"
+DEFAULT_SIZE = "default 800x1280; an architecture's own resolution"
 
 
 def add_commands(commands: Any) -> None:
@@ -168,8 +169,6 @@ def _detector_cost(known: Any) -> None:
 
 def _size(known: Any, architecture: Architecture) -> tuple[int, int]:
     """Return the size of images that is asked for, or else the architecture's own."""
-    from nasray.architectures import resolution_of
-
     size: tuple[int, int] = known.image_size or resolution_of(architecture) or IMAGE_HW
     return size
 
@@ -229,12 +228,12 @@ def _latency(known: Any) -> None:
     )  # refuses what this device cannot do before a network is built
     if budget.names and (known.detector or known.head):
         raise NasrayError(f"{budget} chooses among the best of a run; --detector and --head are for one of them alone")
-    detector, architecture = (None, None) if budget.names else _detector_of(known)
-    if detector is not None:
+    found = _deployed(known, budget)
+    if found is not None:
         if known.table:
             raise NasrayError("--table is for backbones: the block table knows no heads. Leave it out")
-        assert architecture is not None
-        result = measure_detector(detector, _size(known, architecture), **setting)
+        scope, detector, size = found
+        result = measure_detector(detector, size, **setting) | {"scope": scope}
     else:
         from nasray.finding import find_architecture, find_within
 
@@ -251,8 +250,11 @@ def _latency(known: Any) -> None:
         print(f"{name:24} {value:.4g}" if isinstance(value, float) else f"{name:24} {value}")
 
 
-def _detector_of(known: Any) -> tuple[nn.Module | None, Architecture | None]:
-    """Return the trained detector that is meant, or a fresh one of `--detector`, and its architecture; or neither."""
+def _deployed(known: Any, budget: Budget) -> tuple[str, nn.Module, tuple[int, int]] | None:
+    """Return what is deployed of what a user names, its network, and the size of its images.
+
+    None of a backbone by itself, and of a run whose costs are those of backbones alone.
+    """
     path = Path(known.architecture)
     if known.detector:
         from nasray.models.detectors import DETECTORS, assemble_detector
@@ -260,13 +262,26 @@ def _detector_of(known: Any) -> tuple[nn.Module | None, Architecture | None]:
         DETECTORS.check(known.detector)
         options, num_classes = _trained_detector(known.architecture, known.detector)
         architecture = _with_head(known.architecture, known.head)
-        return assemble_detector(known.detector, architecture, num_classes or NUM_CLASSES, **options), architecture
+        detector = assemble_detector(known.detector, architecture, num_classes or NUM_CLASSES, **options)
+        return f"detector {known.detector}", detector, _size(known, architecture)
     if path.suffix == ".pt" or (path / "checkpoints").is_dir():
         from nasray.checkpoint import Checkpoint
 
         checkpoint = Checkpoint.load(path)
-        return checkpoint.detector(), checkpoint.architecture
-    return None, None
+        scope = f"detector {checkpoint.recipe.detector.name}"
+        return scope, checkpoint.detector(), _size(known, checkpoint.architecture)
+    if (path / "experiment.yaml").is_file():
+        from nasray.cluster import RunFolder
+        from nasray.cluster.leaders import best_within
+        from nasray.latency.front import deployed
+
+        run = RunFolder.open(path)
+        what, own_hw, network_of = deployed(run)
+        if what.startswith(("detector", "classifier")):
+            entries = run.read_entries()
+            entry = best_within(entries, budget) if budget.names else entries[0]
+            return what, network_of(entry), known.image_size or resolution_of(entry.architecture) or own_hw or IMAGE_HW
+    return None
 
 
 def _export(known: Any) -> None:

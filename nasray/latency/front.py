@@ -1,7 +1,8 @@
 """Latency of the best architectures of a run, each measured on this device as it would be exported.
 
 Of a run whose architectures are paths of a supernet that is the whole network, such as a detector with the choice of
-detections, taken out of the supernet; of any other the architecture by itself. What was measured is kept in
+detections, taken out of the supernet; of one whose costs are a detector's that detector, with fresh weights; of any
+other the architecture by itself. What was measured is kept in
 RUN/latency/, a file for each setting, so that an interrupted measurement goes on.
 
 Shapes: N entries.
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,10 +30,12 @@ from nasray.latency.architecture import without_drawing
 from nasray.latency.measuring import measure
 from nasray.latency.setting import Setting
 from nasray.searchers import Objective, pareto_front
-from nasray.spaces import NasrayError
+from nasray.spaces import Architecture, NasrayError
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from nasray.counting import CountedOptions
 
 ImageSize = tuple[int, int]
 
@@ -97,7 +101,7 @@ def measure_front(
     """
     if image_hw is not None:
         Setting.here(image_hw, **setting)  # refuses what this device cannot do before a network is built
-    what, own_hw, network_of = _deployed(run)
+    what, own_hw, network_of = deployed(run)
     sizes: dict[str, ImageSize] = {}
     for entry in entries:
         size = image_hw or resolution_of(entry.architecture) or own_hw
@@ -144,7 +148,7 @@ def fast_front(entries: Sequence[Entry], objective: Objective, latency: FrontLat
     return found
 
 
-def _deployed(run: RunFolder) -> tuple[str, ImageSize | None, Callable[[Entry], nn.Module]]:
+def deployed(run: RunFolder) -> tuple[str, ImageSize | None, Callable[[Entry], nn.Module]]:
     """Return what is deployed of a run's architectures, its images' size if known, and what makes one's network."""
     from nasray.subnets import has_supernet, path_networks
 
@@ -158,13 +162,30 @@ def _deployed(run: RunFolder) -> tuple[str, ImageSize | None, Callable[[Entry], 
 
         return f"detector {recipe.detector.name}", evaluation_hw(described), network_of
     from nasray.architectures import slots
+    from nasray.loading import known_plan
     from nasray.models import build
 
-    best = run.read_best()
+    best, plan = run.read_best(), known_plan(run)
     size = (best.get("cost_scope") or {}).get("image_hw")
     own_hw = None if size is None else (int(size[0]), int(size[1]))
+    if plan is not None and plan.experiment.costs == "detector":
+        counted = plan.experiment.counted
+        return f"detector {counted.detector.name}", own_hw, partial(_counted_detector, counted)
     scope = " and ".join(slots(run.read_entries()[0].architecture))
     return scope, own_hw, lambda entry: without_drawing(build, entry.architecture)
+
+
+def _counted_detector(counted: CountedOptions, entry: Entry) -> nn.Module:
+    """Return the detector that a run counts, around the architecture of an entry."""
+    from nasray.architectures import compose, slots
+    from nasray.models.detectors import assemble_detector
+
+    options = dict(vars(counted.detector))
+    parts = slots(entry.architecture)
+    if counted.head is not None:
+        parts["head"] = Architecture.from_dict(counted.head)
+    make = partial(assemble_detector, options.pop("name"), num_classes=counted.classes, **options)
+    return without_drawing(make, compose(parts))
 
 
 def _read(path: Path, what: str, setting: Setting) -> dict[str, dict[str, float]]:

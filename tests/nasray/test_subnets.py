@@ -179,6 +179,27 @@ def test_a_front_shows_resolutions_and_measures_each_at_its_own(resolved, capsys
     assert found[len(sizes) :] == [(32, 32)] * len(sizes)
 
 
+def test_latency_of_a_run_is_that_of_what_its_front_measures(resolved, capsys, monkeypatch):
+    found = []
+
+    def measure(network, image_hw, **setting):
+        found.append((supernet_of(network), type(network).__name__, image_hw))
+        return {"median_ms": 1.0, "spread_ms": 0.1, "min_ms": 1.0, "fps": 1.0}
+
+    monkeypatch.setattr("nasray.latency.architecture.measure", measure)
+    entries = resolved.read_entries()
+    cheapest = min(entries, key=lambda entry: entry.costs["gmacs"])
+    run, bound = str(resolved.path), ["--budget.gmacs", repr(cheapest.costs["gmacs"])]
+    assert cli.main(["latency", run, *bound, "--device", "cpu", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["scope"] == "detector fcos"
+    assert cli.main(["latency", run, "--device", "cpu"]) == 0
+    assert cli.main(["latency", run, "--device", "cpu", "--image-size", "32x64"]) == 0
+    sizes = [tuple(entry.architecture.spec["resolution"]) for entry in (cheapest, entries[0])]
+    assert found == [(None, "FCOS", size) for size in [*sizes, (32, 64)]]
+    assert cli.main(["latency", run, "--device", "cpu", "--table"]) == 2
+    assert "--table is for backbones" in capsys.readouterr().err
+
+
 def test_a_subnet_has_the_figures_of_the_search(searched, tmp_path):
     # The best one and the last one: what was evaluated in between changes nothing.
     for entry in (searched.read_entries()[0], searched.read_entries()[2]):

@@ -5,8 +5,10 @@ import json
 import pytest
 
 from nasray.cluster import RunFolder
+from nasray.experiment import describe_experiment
 from nasray.latency import front
 from nasray.latency.front import FIGURES, fast_front, measure_front
+from nasray.loading import parse_plan
 from nasray.searchers import Objective, ParetoEvolution
 from nasray.spaces import NasrayError, ShuffleNetSpace
 from tests.nasray.reports.common import SCORE, Grid, write_run
@@ -109,3 +111,20 @@ def test_the_front_of_latency(run, measured):
 def test_it_is_a_run(tmp_path):
     with pytest.raises(NasrayError):
         measure_front(RunFolder(tmp_path), [])
+
+
+def test_a_run_that_counts_a_detector_has_it_measured(tmp_path, measured):
+    """With the head and classes that its costs are of."""
+    space = {"name": "shufflenet", "stem_width": 8, "widths": [16, 32, 64, 96], "depths": [1, 1, 2, 1]}
+    counted = {"detector": {"name": "fcos", "channels": 16, "num_convs": 1}, "classes": 5}
+    content = {
+        "name": "n", "evaluations": 2, "space": space | {"image_hw": [64, 96]}, "searcher": {"name": "random"},
+        "evaluator": {"name": "synflow"}, "costs": "detector", "counted": counted,
+    }  # fmt: skip
+    plan = parse_plan(content, "test")
+    score = lambda genes: genes[:, 0] * 1.0  # noqa: E731
+    run = write_run(tmp_path / "run", plan.parts.searcher, 2, describe_experiment(plan.experiment), evaluator=score)
+    entries = run.read_entries()
+    found = measure_front(run, entries, device="cpu")
+    assert found.what == "detector fcos"
+    assert measured == [((64, 96), round(entry.costs["params_m"] * 1e6)) for entry in entries]
