@@ -314,6 +314,28 @@ def training_in(folder):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_guided_search_that_is_killed_ends_as_one_that_was_not(tmp_path):
+    """Between two fits of its predictor, and again later: what a fit is made of is told anew in the order it was."""
+    guided = ["--searcher.name", "guided-evolution", "--searcher.refit", 20, "--evaluations", 240, "--batch-size", 4]
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    num_batches = lambda: len(list((killed / "history").glob("*.parquet")))  # noqa: E731
+    process = start(["search", "maedet-tiny", *guided, "--folder", killed])
+    kill_when(process, lambda: num_batches() >= 22)
+    assert num_batches() < 40
+    process = start(["resume", killed])
+    kill_when(process, lambda: num_batches() >= 41)
+    assert num_batches() < 60
+    for arguments in (["resume", killed], ["search", "maedet-tiny", *guided, "--folder", whole]):
+        process = start(arguments)
+        output, _ = process.communicate(timeout=400)
+        assert process.returncode == 0, output
+    for path in [whole / "best.json", *sorted((whole / "history").glob("*.parquet"))]:
+        assert path.read_bytes() == (killed / path.relative_to(whole)).read_bytes(), path
+    assert len(list((whole / "history").glob("*.parquet"))) == num_batches() == 60
+
+
+@pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_trainings_that_are_killed_at_the_same_time_go_on(tmp_path):
     """Four of a stage, two at a time, on two cores."""
