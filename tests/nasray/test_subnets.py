@@ -70,8 +70,7 @@ def searched_run(folder, space, options, recipe=DETECTION):
     run = RunFolder.create(folder / "run", describe_experiment(parse_plan(content, "test").experiment))
     rows = space.sample(3, np.random.default_rng(0))
     if space.resolutions:  # the same network at each, and another one
-        rows[1:, :-1], rows[:2, -1] = rows[2, :-1], [size[0] for size in space.resolutions]
-        rows[0, :-1] = rows[1, :-1]
+        rows[1, :-1], rows[:2, -1] = rows[0, :-1], [size[0] for size in space.resolutions]
     metrics = PathEvaluator(space, weights, images=40)(rows)
     entries = [
         make_entry(space, row, index, {name: values[index] for name, values in metrics.items()}, costs_of(space, row))
