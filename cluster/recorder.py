@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from nasray.cluster.progress import ProgressLine, say
 from nasray.cluster.run_folder import RunFolder
 from nasray.cluster.tensorboard import EventWriter, last_step
 from nasray.searchers import Metrics
-from nasray.spaces import Population
+from nasray.spaces import CostFunction, Population, Space
 from nasray.spaces.budget import cost_scope
 from nasray.spaces.resolutions import common_size
 
@@ -24,6 +25,14 @@ COSTS = {
     "latency_ms": "milliseconds of the architecture alone, predicted from a table of measured blocks",
 }
 BEST_INTERVAL = 5.0  # least seconds between two writes of best.json while the search goes on
+
+
+def describe_costs(cost: CostFunction, space: Space, names: Sequence[str]) -> dict[str, Any]:
+    """Return what costs are of, at what input size, and what their names stand for, as best.json says it."""
+    size = common_size(space)
+    image_hw = None if size is None else list(size)
+    costs = {name: COSTS.get(name, "as the space counts it") for name in names}
+    return {"scope": cost_scope(cost, space), "image_hw": image_hw, "costs": costs}
 
 
 class Recorder:
@@ -90,17 +99,9 @@ class Recorder:
             "evaluations": self.searcher.num_told,
             "finished": self.search.is_finished,
             "ended_early": self.search.ended_early,
-            "cost_scope": self._cost_scope(),
+            "cost_scope": describe_costs(self.searcher.cost, self.searcher.space, list(self.leaders.costs)),
             "best": [self.leaders.entry(index).to_json() for index in range(len(self.leaders))],
         }
-
-    def _cost_scope(self) -> dict[str, Any]:
-        """Return what the costs are of, at what input size, and which they are."""
-        space = self.searcher.space
-        size = common_size(space)
-        image_hw = None if size is None else list(size)
-        costs = {name: COSTS.get(name, "as the space counts it") for name in self.leaders.costs}
-        return {"scope": cost_scope(self.searcher.cost, space), "image_hw": image_hw, "costs": costs}
 
     def finish(self) -> None:
         """Write best.json and close what is open."""

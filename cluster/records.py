@@ -132,6 +132,33 @@ class StageRecord(TypedDict):
     result: NotRequired[dict[str, str | int | Number]]
 
 
+class RungEntry(TypedDict):
+    """What was decided at a rung of a halving."""
+
+    epochs: float
+    scores: Numbers
+    left: Annotated[list[str], Field(min_length=1)]
+
+
+class Halved(TypedDict):
+    """halving.json."""
+
+    rungs: list[RungEntry]
+
+
+class ReachedEntry(TypedDict):
+    """What a training reached at a rung."""
+
+    epochs: float
+    metrics: Numbers
+
+
+class Reached(TypedDict):
+    """rungs.json of a training."""
+
+    rungs: list[ReachedEntry]
+
+
 class PrunedOperationEntry(TypedDict):
     """An operation as a pruning saw it."""
 

@@ -37,13 +37,14 @@ STAGES = Registry(
     {
         "train": "nasray.stages.train:TrainStage",
         "search": "nasray.stages.search:SearchStage",
+        "gradient": "nasray.stages.gradient:GradientStage",
         "fit-filter": "nasray.stages.fit_filter:FitFilterStage",
         "prune": "nasray.stages.prune:PruneStage",
     },
     given=frozenset({"experiment", "parts"}),
     tag="kind",
 )
-RESERVED = frozenset({"history", "trials", "tune", "tensorboard", "report", "rank", "compare", "subnets"})
+RESERVED = frozenset({"history", "trials", "tune", "tensorboard", "report", "rank", "compare", "subnets", "seeds"})
 """Names of a run's other folders."""
 
 
@@ -152,18 +153,20 @@ class Experiment:
         evaluations: Architectures to evaluate.
         batch_size: Architectures in one trial; a 64th of the evaluations if left out, at most 1024.
         in_flight: Trials at a time; part of the experiment, since the search depends on it; 2 if left out.
-        data: Detection data of all trainings, instead of their recipes' own: as in `nasray train`.
+        data: Detection data of all trainings but those whose stage names others, instead of their recipes' own: as in
+            `nasray train`.
         images: Image folder of the trainings for classification, instead of their recipes' own.
-        holdout: Images of the training set that a supernet is not trained on, on which its paths are compared; 0
-            compares them on the split val.
+        holdout: Images of the training set that a supernet is not trained on, on which its paths are compared, and
+            from which a gradient search learns; 0 compares paths on the split val.
         recipe: Recipe of the stages that train and name none; its detector is what `costs: detector` counts.
         costs: What budgets and costs count: the backbone, or the whole detector of `recipe`; what the space counts if
             left out. Only gmacs and params_m are of a detector.
         minimize: Costs to minimize beside maximizing the score (multi-objective searchers).
         reference: A named architecture to set the winner beside in the report.
         space: Space of the architectures.
-        searcher: Searcher of the space.
-        evaluator: Evaluator of architectures.
+        supernet: Options of the space's supernet, such as `{shared: false}`; its defaults if left out.
+        searcher: Searcher of the space; of stages of kind search, coarse-to-fine if left out.
+        evaluator: Evaluator of architectures; of stages of kind search, entropy if left out.
         counted: Detector that `costs: detector` counts.
         budget: Bounds on costs.
         preselect: Path filter that pre-selects what the searcher of the stage `search` asks for; none if left out.
@@ -185,8 +188,9 @@ class Experiment:
     minimize: tuple[Text, ...] = ()
     reference: Annotated[str, AfterValidator(_check_reference)] | None = None
     space: Annotated[Any, SPACE] = field(default_factory=SPACE.make_default)
-    searcher: Annotated[Any, SEARCHER] = field(default_factory=SEARCHER.make_default)
-    evaluator: Annotated[Any, EVALUATOR] = field(default_factory=EVALUATOR.make_default)
+    supernet: dict[str, Any] = field(default_factory=dict)
+    searcher: Annotated[Any, SEARCHER] | None = None
+    evaluator: Annotated[Any, EVALUATOR] | None = None
     counted: CountedOptions = field(default_factory=CountedOptions)
     budget: BudgetOptions = field(default_factory=BudgetOptions)
     preselect: PreselectOptions | None = None
@@ -262,13 +266,15 @@ def parse_description(description: dict[str, Any], source: str) -> Experiment:
             f"{source} was begun from Python with parts of its own; continue it there, with nasray.search(..., "
             "resume=True)"
         )
-    former = [content.get(name) or {} for name in ("supernet", "winner")]  # of run format 1
+    is_former = "winner" in content  # run format 1
+    former = [content.get(name) or {} for name in ("supernet", "winner")] if is_former else []
     if any(value for section in former for value in section.values()):
         before = description.get("versions", {}).get("nasray", "that began it")
         raise NasrayError(
             f"{source} was begun by an earlier version of nasray, with a supernet. Finish it with nasray {before}, or "
             "begin it anew with this one"
         )
-    content = {name: value for name, value in content.items() if name not in ("supernet", "winner")}
+    if is_former:
+        content = {name: value for name, value in content.items() if name not in ("supernet", "winner")}
     experiment: Experiment = validate(_ADAPTER, Experiment, content, source, is_record=True)
     return experiment

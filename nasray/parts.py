@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,7 @@ from nasray.cluster.progress import counted
 from nasray.cluster.resources import Resources
 from nasray.counting import counted_cost
 from nasray.evaluators import EVALUATORS
-from nasray.experiment import BudgetOptions, Experiment
+from nasray.experiment import EVALUATOR, SEARCHER, BudgetOptions, Experiment
 from nasray.options import PartOptions, make_part
 from nasray.searchers import Objective, RandomSearch, Searcher, default_batches
 from nasray.spaces import Architecture, Budget, CostFunction, NasrayError, Population, Space
@@ -26,27 +26,68 @@ if TYPE_CHECKING:
     from nasray.cluster.trial import Evaluator
 
 
+class Searching(NamedTuple):
+    """What an experiment with a stage that searches has beside its space.
+
+    Attributes:
+        searcher: How to search, within which budget, by which costs; fresh.
+        evaluator: What an architecture is worth; an option that names a stage is still that name.
+    """
+
+    searcher: Searcher
+    evaluator: Evaluator
+
+
 @dataclass(frozen=True)
 class Parts:
-    """The parts of a search.
+    """The parts of an experiment.
 
     Attributes:
         space: What can be built.
         cost: What is counted of it, measured latency left out.
-        searcher: How to search it, within which budget, by which costs; fresh.
-        evaluator: What an architecture is worth; an option that names a stage is still that name.
+        budget: Bounds on costs.
+        bounded: What the budget bounds: `cost`, and measured latency where it is asked for.
+        searching: Searcher and evaluator; None where no stage searches.
         experiment: The experiment with what it left open written out, so that a run keeps it.
     """
 
     space: Any
     cost: CostFunction
-    searcher: Searcher
-    evaluator: Evaluator
+    budget: Budget
+    bounded: CostFunction
+    searching: Searching | None
     experiment: Experiment
+
+    @property
+    def searcher(self) -> Searcher:
+        """The searcher.
+
+        Raises:
+            NasrayError: if no stage searches.
+        """
+        return self._searching().searcher
+
+    @property
+    def evaluator(self) -> Evaluator:
+        """The evaluator.
+
+        Raises:
+            NasrayError: if no stage searches.
+        """
+        return self._searching().evaluator
+
+    def _searching(self) -> Searching:
+        if self.searching is None:
+            kinds = ", ".join(f"{name} ({options.kind})" for name, options in self.experiment.stages.items())
+            raise NasrayError(
+                f"{self.experiment.name} has no searcher and no evaluator: none of its stages is of kind search. It "
+                f"has {kinds}. Take a run that evaluates architectures one by one"
+            )
+        return self.searching
 
     def random_searcher(self, seed: int) -> Searcher:
         """Return a fresh random searcher of the same space and budget."""
-        return RandomSearch(self.space, budget=self.searcher.budget, cost=self.searcher.cost, seed=seed)
+        return RandomSearch(self.space, budget=self.budget, cost=self.bounded, seed=seed)
 
     def random_architectures(self, num: int, seed: int) -> list[Architecture]:
         """Return random architectures within the budget, those that a random search begins with.
@@ -72,14 +113,16 @@ def make_parts(
     experiment: Experiment,
     space: Space | None = None,
     *,
+    searches: bool = True,
     rows: Population | None = None,
     niches: NDArray[np.int64] | None = None,
 ) -> Parts:
-    """Make the parts of an experiment's search, and complete the experiment by them.
+    """Make the parts of an experiment, and complete the experiment by them.
 
     Args:
         experiment: Experiment.
         space: Its space, if it is made already.
+        searches: Whether a stage searches, so that there are a searcher and an evaluator.
         rows: (N, G) architectures that another search found, for a searcher that takes them up.
         niches: (N,) niche of each in that search.
 
@@ -88,16 +131,21 @@ def make_parts(
     """
     space = space or make_part(experiment.space)
     cost, counted = counted_cost(experiment, space)
-    _check_fit(experiment.evaluator, space)
-    budget, searched = make_budget(experiment.budget), _with_latency(experiment, space, cost)
+    budget, bounded = make_budget(experiment.budget), _with_latency(experiment, space, cost)
+    if not searches:
+        _refuse_searching(experiment)
+        complete = dataclasses.replace(experiment, counted=counted)
+        return Parts(space, cost, budget, bounded, None, complete)
+    asked, valued = experiment.searcher or SEARCHER.make_default(), experiment.evaluator or EVALUATOR.make_default()
+    _check_fit(valued, space)
     objectives = (Objective("score"), *(Objective(name, "min") for name in _minimized(experiment, space)))
     batch_size, in_flight = default_batches(experiment.evaluations)
     preselection = _preselection(experiment)
     searcher: Searcher = make_part(
-        experiment.searcher,
+        asked,
         space=space,
         budget=budget,
-        cost=searched,
+        cost=bounded,
         objectives=objectives,
         seed=experiment.seed,
         evaluations=experiment.evaluations,
@@ -105,15 +153,25 @@ def make_parts(
         niches=niches,
         **preselection,
     )
-    evaluator: Evaluator = make_part(experiment.evaluator, space=space, seed=experiment.seed, cost=searched)
+    evaluator: Evaluator = make_part(valued, space=space, seed=experiment.seed, cost=bounded)
     complete = dataclasses.replace(
         experiment,
         counted=counted,
         batch_size=experiment.batch_size or batch_size,
         in_flight=experiment.in_flight or in_flight,
-        searcher=dataclasses.replace(experiment.searcher, **searcher.options()),
+        searcher=dataclasses.replace(asked, **searcher.options()),
+        evaluator=valued,
     )
-    return Parts(space, cost, searcher, evaluator, complete)
+    return Parts(space, cost, budget, bounded, Searching(searcher, evaluator), complete)
+
+
+def _refuse_searching(experiment: Experiment) -> None:
+    """Refuse what only a stage that searches uses."""
+    default = Experiment(name=experiment.name)
+    for key in ("searcher", "evaluator", "evaluations", "batch_size", "in_flight", "minimize", "preselect"):
+        if getattr(experiment, key) != getattr(default, key):
+            kinds = ", ".join(f"{name} ({options.kind})" for name, options in experiment.stages.items())
+            raise NasrayError(f"{key} is of stages of kind search, and there is none: {kinds}. Leave {key} out")
 
 
 def _preselection(experiment: Experiment) -> dict[str, Any]:

@@ -62,6 +62,7 @@ class Recipe:
             train/CLASS/*.jpg, and val/CLASS/*.jpg to validate on.
         holdout: Images of the training set, drawn by the seed, that are kept apart from training, for a supernet's
             paths to be compared on.
+        holdout_seed: Seed by which these images are drawn; `seed` if left out.
         weights: A file of pre-trained weights: of a backbone, or a checkpoint of nasray's; or published ones of a
             library by name, such as torchvision:resnet50.
         continues: A checkpoint of a training by the same schedule, whose weights, optimizer and iteration are taken up.
@@ -99,6 +100,7 @@ class Recipe:
     head: Text | None = None
     data: Text = "shapes"
     holdout: Natural = 0
+    holdout_seed: Seed | None = None
     weights: Text | None = None
     continues: Text | None = None
     sort_channels: Flag = False
@@ -144,6 +146,11 @@ class Recipe:
             )
         if self.task == "classification" and not self.augmentation.square:
             raise NasrayError("classification takes square images: set augmentation.square to their edge in pixels")
+
+    @property
+    def split_seed(self) -> int:
+        """Seed by which images are held out."""
+        return self.seed if self.holdout_seed is None else self.holdout_seed
 
 
 RECIPE: TypeAdapter[Recipe] = TypeAdapter(Recipe)

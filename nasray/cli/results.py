@@ -92,7 +92,8 @@ def _report(known: Any) -> None:
         return
     run = RunFolder.open(known.folder)
     plan = plan_of_run(run)
-    space, evaluator = plan.parts.space, plan.parts.evaluator
+    space, searching = plan.parts.space, plan.parts.searching
+    evaluator = None if searching is None else searching.evaluator
     reference = ARCHITECTURES[name] if (name := plan.experiment.reference) else None
     if known.json:
         print_json(report_figures(run, space, evaluator=evaluator, reference=reference))

@@ -125,6 +125,9 @@ def _resume(known: Any) -> None:
 
 
 def _tell_winner(best: dict[str, Any], known: Any, seconds: float, span: str) -> None:
+    from nasray.architectures import slots
+    from nasray.spaces import Architecture
+
     if known.json:
         print_json({**best, "seconds": round(seconds, 2), "folder": known.folder})
         return
@@ -144,8 +147,9 @@ def _tell_winner(best: dict[str, Any], known: Any, seconds: float, span: str) ->
         print()
         for row in stage_rows(best["stages"], lambda value: f"{value:.1f} s"):
             print("  ".join(cell.ljust(width) for cell, width in zip(row, (18, 12, 0), strict=True)).rstrip())
+    (slot,) = slots(Architecture.create(**entries[0]["architecture"]))
     folder = shlex.quote(str(known.folder))
-    print(f"\nnasray report {folder}    # figures\nnasray export {folder} --to backbone.py")
+    print(f"\nnasray report {folder}    # figures\nnasray export {folder} --to {slot}.py")
 
 
 def _entropy_options(evaluator: Any) -> dict[str, Any]:

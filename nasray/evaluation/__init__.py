@@ -144,7 +144,7 @@ def _held_images(checkpoint: Checkpoint, data: str | None) -> DetectionSet:
             "split val. Choose --split val"
         )
     whole = open_data(checkpoint.recipe.data).split("train")
-    _, held = divide(checkpoint.recipe.seed, len(whole), checkpoint.recipe.holdout)
+    _, held = divide(checkpoint.recipe.split_seed, len(whole), checkpoint.recipe.holdout)
     return whole.select(held)
 
 

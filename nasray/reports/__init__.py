@@ -33,7 +33,7 @@ def report_figures(
     Raises:
         NasrayError: if no batch is finished, or the history is corrupt.
     """
-    return joined_figures(sections_of(Subject(folder, read_run(folder), space, evaluator, reference)))
+    return joined_figures(sections_of(Subject(folder, read_run(folder, space=space), space, evaluator, reference)))
 
 
 def write_report(
@@ -57,7 +57,7 @@ def write_report(
         NasrayError: if matplotlib is missing, no batch is finished, or the history is corrupt.
     """
     require_matplotlib()
-    run = read_run(folder, objectives)
+    run = read_run(folder, objectives, space)
     about = []
     experiment = run.description.get("experiment", run.description)
     for name in ("space", "searcher", "evaluator", "seed"):

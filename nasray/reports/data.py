@@ -79,6 +79,8 @@ class RunData:
         finished: Whether the search has come to its end.
         cost_scope: What the costs are of, as in best.json.
         parents: (N, 2) evaluations that each was bred from, -1 for none; None if not read.
+        ranked: Evaluations, best first, where something else than the objectives ranks them, as of the seeds of a
+            gradient search; None where these do.
     """
 
     name: str
@@ -94,6 +96,7 @@ class RunData:
     finished: bool = True
     cost_scope: dict[str, Any] = field(default_factory=dict)
     parents: Population | None = None
+    ranked: Ints | None = None
 
     def column(self, name: str) -> Floats:
         """Return (N,) values of a metric, or else of a cost.
@@ -118,7 +121,7 @@ class RunData:
     @cached_property
     def leaders(self) -> Ints:
         """Evaluations, best first: the ten best by one objective, or the Pareto front of several, as in best.json."""
-        return leaders(self.values)
+        return leaders(self.values) if self.ranked is None else self.ranked
 
     @cached_property
     def best_so_far(self) -> Ints:
@@ -172,6 +175,8 @@ class RunData:
     @property
     def asked(self) -> int | None:
         """Evaluations that the search was asked for; None where nothing says so."""
+        if self.ranked is not None:
+            return len(self.ranked)
         experiment = self.description.get("experiment", self.description)
         asked = experiment.get("evaluations") if isinstance(experiment, dict) else None
         return int(asked) if asked is not None else None
@@ -200,14 +205,18 @@ class RunData:
         return entry
 
 
-def read_run(folder: RunFolder, objectives: Sequence[Objective] | None = None) -> RunData:
+def read_run(folder: RunFolder, objectives: Sequence[Objective] | None = None, space: Space | None = None) -> RunData:
     """Read a run; its objectives are those of its best.json unless given.
+
+    A run without a history, of a gradient search, is read from its best.json alone, in the space that is given.
 
     Raises:
         NasrayError: if no batch is finished, a part file is corrupt, or an objective is not in the history.
     """
     description = folder.description()
     batches = list(folder.read_batches())
+    if not batches and space is not None and folder.is_finished():
+        return _read_derived(folder, space)
     if not batches:
         raise NasrayError(f"{folder.path} has no finished batch yet. `nasray resume` continues the search")
     ends = np.cumsum([len(batch.ids) for batch in batches])
@@ -233,6 +242,27 @@ def read_run(folder: RunFolder, objectives: Sequence[Objective] | None = None) -
     for objective in run.objectives:
         run.column(objective.name)
     return run
+
+
+def _read_derived(folder: RunFolder, space: Space) -> RunData:
+    """Return the derived architectures of a gradient search, an evaluation for each seed."""
+    best, entries = folder.read_best(), folder.read_entries()
+    order = np.array([entry.evaluation for entry in entries], dtype=np.int64)
+    by_seed = sorted(entries, key=lambda entry: entry.evaluation)
+    description = folder.description()
+    return RunData(
+        name=str(section(description, "experiment").get("name") or folder.path.name),
+        description=description,
+        objectives=tuple(Objective(**objective) for objective in best["objectives"]),
+        ids=[entry.id for entry in by_seed],
+        genes=np.stack([space.from_architecture(entry.architecture) for entry in by_seed]),
+        costs={name: np.array([entry.costs[name] for entry in by_seed]) for name in entries[0].costs},
+        metrics={name: np.array([entry.metrics[name] for entry in by_seed]) for name in entries[0].metrics},
+        batch_ends=np.arange(1, len(entries) + 1),
+        timing=run_timing([], np.empty(0, dtype=np.int64)),
+        cost_scope=best.get("cost_scope", {}),
+        ranked=order,
+    )
 
 
 def box_shares(values: Floats, ends: Sequence[int], low: Floats, high: Floats) -> Floats:

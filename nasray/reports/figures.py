@@ -197,6 +197,15 @@ def over_time(axes: Axes, told: Ints, y_label: str) -> None:
     ticks(axes.yaxis)
 
 
+def over_iterations(axes: Axes, last: float, y_label: str) -> None:
+    """Label axes whose horizontal one is iterations, up to the last one."""
+    axes.set_xlabel("iteration")
+    axes.set_ylabel(y_label)
+    axes.set_xlim(0, 1.02 * max(last, 1))
+    ticks(axes.xaxis)
+    ticks(axes.yaxis)
+
+
 def ticks(axis: Any) -> None:
     """Put a few round ticks with plain numbers on an axis."""
     from matplotlib.ticker import FuncFormatter, MaxNLocator

@@ -69,6 +69,11 @@ class Subject:
         """The plan of the run; None where it was begun from Python with parts of its own."""
         return known_plan(self.folder) if self.folder.is_run() else None
 
+    @property
+    def is_by_gradient(self) -> bool:
+        """Whether the run's architectures are derived from seeds of a gradient search, not evaluated one by one."""
+        return self.run.ranked is not None
+
     @cached_property
     def cost(self) -> CostFunction:
         """Cost function of what the run counts; measured costs are left out."""

@@ -16,10 +16,17 @@ from nasray.reports.page import joined_figures, write_page
 from nasray.reports.pieces import NONE, answers, commands, duration, facts, paragraph, shortest_path
 from nasray.reports.section import Section
 from nasray.reports.sections import BY_FAMILY, PLAIN
-from nasray.reports.sections.curves import TrainingLog, curves, read_log
+from nasray.reports.sections.curves import curves
 from nasray.reports.sections.detections import class_section, picture_section
 from nasray.spaces import NasrayError
-from nasray.training.folder import Description, is_finished, read_description, read_summary
+from nasray.training.folder import (
+    Description,
+    TrainingLog,
+    is_finished,
+    read_description,
+    read_log,
+    read_summary,
+)
 
 SHOWN = ("mAP", "AP50", "AP75", "mask_mAP", "top1", "top5")
 

@@ -197,9 +197,13 @@ class Stage(ABC):
 
     Attributes:
         gives: What later stages can take from it.
+        leads: Whether it can be the run's stage `search`: its folder is then the run's, and its best.json too.
+        is_of_supernet: Whether it trains the supernet of the space.
     """
 
     gives: ClassVar[frozenset[Output]] = frozenset()
+    leads: ClassVar[bool] = False
+    is_of_supernet: bool = False
 
     def part_options(self) -> dict[str, Any]:
         """Return the options of the parts that it uses, by section: dataclasses with `references`."""

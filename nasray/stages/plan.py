@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+from nasray.architectures import FAMILIES
 from nasray.cluster import Resources, RunFolder
 from nasray.cluster.progress import say
-from nasray.experiment import Experiment, PreselectOptions
+from nasray.experiment import STAGES, Experiment, PreselectOptions
 from nasray.options import PartOptions, make_part
 from nasray.parts import Parts, make_parts, trial_resources
 from nasray.recipe import Recipe, load_recipe
@@ -44,20 +45,28 @@ class Plan:
     Attributes:
         experiment: Experiment as the run keeps it: files by their absolute paths, and with what its number of
             evaluations decides written out.
-        search: Search whose best is the run's.
+        parts: Parts of the stage `search`, whose best is the run's.
         stages: Stages by name, in their order.
         references: What each of them takes from others and from files.
     """
 
     experiment: Experiment
-    search: SearchStage
+    parts: Parts
     stages: Mapping[str, Stage]
     references: Mapping[str, tuple[Reference, ...]]
 
     @property
-    def parts(self) -> Parts:
-        """Parts of the search."""
-        return self.search.parts
+    def search(self) -> SearchStage:
+        """The stage `search` of a run that evaluates architectures one by one.
+
+        Raises:
+            NasrayError: if it is of another kind.
+        """
+        stage = self.stages[SEARCH]
+        if not isinstance(stage, SearchStage):
+            kind = self.experiment.stages[SEARCH].kind
+            raise NasrayError(f"stage {SEARCH} of {self.experiment.name} is of kind {kind}, not search")
+        return stage
 
     @property
     def resources(self) -> Resources:
@@ -71,7 +80,8 @@ def make_plan(experiment: Experiment) -> Plan:
     Raises:
         NasrayError: for whatever does not go together.
     """
-    parts = make_parts(experiment)
+    kinds = [STAGES.part(options.kind) for options in experiment.stages.values()]
+    parts = make_parts(experiment, searches=any(issubclass(kind, SearchStage) for kind in kinds))
     experiment = _with_absolute_references(parts.experiment)
     # Pre-selection is of the search alone: its filter may be fitted on what other stages find.
     others = dataclasses.replace(experiment, preselect=None)
@@ -81,12 +91,15 @@ def make_plan(experiment: Experiment) -> Plan:
     }
     found = {name: stage_references(name, experiment.stages[name], stage) for name, stage in stages.items()}
     search = stages.get(SEARCH)
-    if not isinstance(search, SearchStage):
+    if search is None or not search.leads:
+        fit = " or ".join(name for name in STAGES if STAGES.part(name).leads)
         raise NasrayError(
-            f"stages has none named {SEARCH!r} of kind search, whose best is the run's. It has: {', '.join(stages)}"
+            f"stages has none named {SEARCH!r} of kind {fit}, whose best is the run's. It has: {', '.join(stages)}"
         )
+    if experiment.supernet and not any(stage.is_of_supernet for stage in stages.values()):
+        raise NasrayError("supernet is of stages that train one, and there is none. Leave supernet out")
     check_references(found, stages)
-    return Plan(experiment, search, stages, found)
+    return Plan(experiment, search.parts if isinstance(search, SearchStage) else parts, stages, found)
 
 
 def _make_stage(name: str, options: PartOptions, experiment: Experiment, parts: Parts) -> Stage:
@@ -118,9 +131,11 @@ def _with_absolute_references(experiment: Experiment) -> Experiment:
 
     return dataclasses.replace(
         experiment,
-        searcher=absolute(experiment.searcher),
-        evaluator=absolute(experiment.evaluator),
-        preselect=None if experiment.preselect is None else absolute(experiment.preselect),
+        **{
+            name: absolute(options)
+            for name in ("searcher", "evaluator", "preselect")
+            if (options := getattr(experiment, name)) is not None
+        },
         stages={name: absolute(options) for name, options in experiment.stages.items()},
     )
 
@@ -211,21 +226,27 @@ def planned_stages(plan: Plan) -> list[Planned]:
 def resolve_recipes(plan: Plan) -> dict[str, Recipe]:
     """Return the recipes of a run's trainings, by stage, with the experiment's data and seed.
 
-    A training whose checkpoint a search compares paths of leaves out the images that are held out for that; so do
-    trainings for the same task from which it takes weights.
+    A training whose checkpoint a search compares paths of leaves out the images that are held out for that, and a
+    gradient search those from which it learns; so do trainings for the same task from which they take weights.
+
+    Weights are those that a stage names; a space of heads leaves the recipe's backbone, and so the weights of that.
 
     Raises:
         NasrayError: for a recipe that is not there, or of the wrong task.
     """
     experiment = plan.experiment
     recipes: dict[str, Recipe] = {}
+    family = FAMILIES.get(plan.parts.space.family)
+    is_of_heads = family is not None and family.slot == "head"
     for name, stage in plan.stages.items():
         recipe_name = stage.recipe_name()
         if recipe_name is None:
             continue
         recipe = load_recipe(recipe_name)
         data = experiment.images if recipe.task == "classification" else experiment.data
-        changes: dict[str, Any] = {"seed": experiment.seed, "weights": None}
+        changes: dict[str, Any] = {"seed": experiment.seed}
+        if not is_of_heads:
+            changes["weights"] = None
         if data is not None:
             changes["data"] = data
         try:
@@ -241,7 +262,7 @@ def resolve_recipes(plan: Plan) -> dict[str, Recipe]:
 
 
 def _of_searched(plan: Plan, recipes: Mapping[str, Recipe]) -> set[str]:
-    """Return the stages whose checkpoint an evaluator takes, and those of the same task that these begin with."""
+    """Return the stages that search by gradient or whose checkpoint an evaluator takes, and what these begin with."""
     taken = {
         name: [reference for reference in found if reference.what == "checkpoint" and reference.value in recipes]
         for name, found in plan.references.items()
@@ -251,7 +272,7 @@ def _of_searched(plan: Plan, recipes: Mapping[str, Recipe]) -> set[str]:
         for references in taken.values()
         for reference in references
         if reference.option.startswith("evaluator.")
-    }
+    } | {name for name, recipe in recipes.items() if recipe.alpha.is_searched}
     for name in reversed(list(plan.stages)):  # what comes later takes from what comes before
         if name in found:
             found |= {each.value for each in taken[name] if recipes[each.value].task == recipes[name].task}

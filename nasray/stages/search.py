@@ -55,6 +55,7 @@ class SearchStage(Stage):
     """
 
     gives = frozenset({"architectures", "history"})
+    leads = True
 
     def __init__(
         self,
@@ -96,15 +97,16 @@ class SearchStage(Stage):
 
     def check(self, site: Site) -> None:
         """See `Stage.check`."""
-        options = self.experiment.evaluator
+        options: Any = self.experiment.evaluator
         if getattr(options, "device", None) == "cuda" and not cluster_address(site.resources):
             choose_device("cuda")  # on a cluster another node may have one
         self.parts.cost(self.parts.space.sample(1, np.random.default_rng(0)))  # a detector is built for it
         own, space = self.experiment, self.parts.space
+        searcher: Any = own.searcher
         if self.pruned is not None and self.pruned not in site.stages:
             space = self._space(site)
-        if _refers_to_files(site, own.searcher):
-            own = dataclasses.replace(own, searcher=site.resolved(own.searcher))
+        if _refers_to_files(site, searcher):
+            own = dataclasses.replace(own, searcher=site.resolved(searcher))
             _make_parts(own, space).searcher.check_feasible()
         elif space is not self.parts.space:
             make_parts(own, space).searcher.check_feasible()
@@ -149,8 +151,10 @@ class SearchStage(Stage):
     def plan(self, site: Site) -> Work:
         """See `Stage.plan`."""
         own = self.experiment
+        searcher: Any = own.searcher
+        evaluator: Any = own.evaluator
         trials = -(-own.evaluations // (own.batch_size or 1))
-        text = f"{own.evaluations:,} evaluations by {own.searcher.name}, {own.evaluator.name}"
+        text = f"{own.evaluations:,} evaluations by {searcher.name}, {evaluator.name}"
         if own.costs == "detector":
             text += f"; costs of the {cost_scope(self.parts.cost, self.parts.space)}"
         if self.pruned is not None:
@@ -184,7 +188,8 @@ class SearchStage(Stage):
     def _resolved(self, site: Site) -> Experiment:
         """Return the experiment with paths in place of the stages that its parts refer to."""
         own = self.experiment
-        searcher, evaluator = site.resolved(own.searcher), site.resolved(own.evaluator)
+        parts: tuple[Any, Any] = own.searcher, own.evaluator
+        searcher, evaluator = map(site.resolved, parts)
         if (searcher, evaluator) == (own.searcher, own.evaluator):
             return own
         return dataclasses.replace(own, searcher=searcher, evaluator=evaluator)

@@ -14,7 +14,7 @@ from nasray.cluster.leaders import Entry
 from nasray.cluster.progress import counted
 from nasray.counting import NUM_CLASSES, costs_of
 from nasray.experiment import Experiment
-from nasray.finding import find_architecture
+from nasray.finding import find_architecture, recipe_architecture
 from nasray.models.supernets import PATHS, supernet_architecture
 from nasray.options import options_of
 from nasray.parts import Parts
@@ -55,6 +55,7 @@ class TrainStage(Stage):
         top: Architectures taken of a stage, best first.
         repeats: Trainings of each architecture, with seeds that count up from the experiment's.
         recipe: Recipe of the trainings; the experiment's if left out.
+        data: Data of the trainings, instead of the experiment's.
         weights: Stage or checkpoint from which weights are taken, of the same architecture where it trains several.
         continues: Stage or checkpoint whose training is gone on with, by the same schedule: weights, optimizer and
             iteration are taken up.
@@ -81,6 +82,7 @@ class TrainStage(Stage):
         top: Annotated[int, Range(1, 1000)] = 1,
         repeats: Annotated[int, Range(1, 1000)] = 1,
         recipe: str | None = None,
+        data: str | None = None,
         weights: Annotated[str, From("checkpoint")] | None = None,
         continues: Annotated[str, From("checkpoint")] | None = None,
         until: Annotated[float, Range(above=0)] | None = None,
@@ -92,11 +94,12 @@ class TrainStage(Stage):
         distil: Annotated[str, From("checkpoint")] | None = None,
     ) -> None:
         self.of = (of,) if isinstance(of, str) else tuple(of)
+        self.is_of_supernet = SUPERNET in self.of
         self.top, self.repeats, self.recipe, self.weights = top, repeats, recipe or experiment.recipe, weights
-        self.continues, self.pruned, self.distil = continues, pruned, distil
+        self.data, self.continues, self.pruned, self.distil = data, continues, pruned, distil
         self.until, self.epochs, self.within, self.draw = until, epochs, within, draw
         self.sort_channels = sort_channels
-        self.parts, self.seed = parts, experiment.seed
+        self.parts, self.seed, self.supernet = parts, experiment.seed, experiment.supernet
         self.space = {
             name: list(value) if isinstance(value, tuple) else value
             for name, value in vars(experiment.space).items()
@@ -114,11 +117,6 @@ class TrainStage(Stage):
             other = "weights" if weights else "sort_channels"
             raise NasrayError(f"continues takes up a whole training, its weights too: leave out {other}, or continues")
 
-    @property
-    def is_of_supernet(self) -> bool:
-        """Whether it trains the supernet of the space."""
-        return SUPERNET in self.of
-
     def recipe_name(self) -> str:
         """See `Stage.recipe_name`.
 
@@ -135,6 +133,8 @@ class TrainStage(Stage):
         schedule: dict[str, Any] = {"epochs": self.epochs, "until": self.until}
         if given := {name: value for name, value in schedule.items() if value is not None}:
             changes["schedule"] = dataclasses.replace(recipe.schedule, **given)
+        if self.data:
+            changes["data"] = self.data
         if self.sort_channels:
             changes["sort_channels"] = True
         if self.within:
@@ -234,7 +234,7 @@ class TrainStage(Stage):
         """See `Stage.plan`."""
         num = self.repeats * sum(self._num(site, value) for value in self.of)
         recipe = site.recipe
-        gib = num * _checkpoints_gib(recipe, self._samples(site)[0])
+        gib = num * checkpoints_gib(recipe, self._samples(site)[0])
         schedule = recipe.schedule
         text = f"{recipe.task} by recipe {recipe.name}, {counted(schedule.epochs, 'epoch')}"
         if schedule.until is not None:
@@ -271,7 +271,7 @@ class TrainStage(Stage):
         found: dict[str, Architecture] = {}
         for value in values:
             if value == SUPERNET:
-                some = [supernet_architecture(self.parts.space)]
+                some = [supernet_architecture(self.parts.space, self.supernet)]
             elif value in site.stages:
                 some = [entry.architecture for entry in site.entries(value)[: self.top]]
             elif match := RANDOM.fullmatch(value):
@@ -342,9 +342,10 @@ def training_folders(folder: Path) -> list[Path]:
     return sorted(path.parent for pattern in ("*/recipe.yaml", "*/seed-*/recipe.yaml") for path in folder.glob(pattern))
 
 
-def _checkpoints_gib(recipe: Recipe, architecture: Architecture) -> float:
+def checkpoints_gib(recipe: Recipe, architecture: Architecture) -> float:
     """Return about how much a training's checkpoints take: weights, the optimizer's moments and moving averages."""
-    network = make_network(recipe, architecture, NUM_CLASSES[recipe.task], on_meta=True)
+    whole = recipe_architecture(recipe, architecture)
+    network = make_network(recipe, whole, NUM_CLASSES[recipe.task], on_meta=True)
     num = sum(parameter.numel() for parameter in network.parameters())
     copies = 1 + (2 if recipe.optimizer.name == "adamw" else 1) + (recipe.ema > 0)
     return 4 * num * copies * (1 + recipe.keep_best) / 2**30

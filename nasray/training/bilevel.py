@@ -12,10 +12,13 @@ trained, moves them with the weights' optimizer too, and holds no images out.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from nasray.data.examples import Batches, Examples
@@ -24,6 +27,11 @@ from nasray.models.supernets.base import supernet_of
 from nasray.recipe_options import AlphaOptions, OptimizerOptions
 from nasray.spaces import NasrayError
 from nasray.training.learner import Learner
+
+MOST_NONE = 0.5
+"""Share of `none` on an average edge above which a search has collapsed."""
+MOST_ALIKE = 10, 12
+"""Edges with the same transformation, and all of a derived head, from which share on a search has collapsed."""
 
 
 class AlphaLearner:
@@ -125,7 +133,7 @@ class AlphaLearner:
 
     def shares(self) -> dict[str, list[list[float]]]:
         """Return of each group the share of every choice of every edge, `none` the last."""
-        return {name: alphas.detach().softmax(dim=1).tolist() for name, alphas in self.alphas.items()}
+        return shares_of(self.alphas)
 
     def state_dict(self) -> dict[str, Any]:
         """Return what continuing needs beside the network's own state."""
@@ -153,6 +161,42 @@ def alphas_of(network: nn.Module) -> dict[str, nn.Parameter]:
             "alpha is of relaxed supernets, such as that of space fad, whose choices have weights. Leave alpha out"
         )
     return dict(alphas.items())
+
+
+def derived(network: nn.Module) -> tuple[NDArray[np.int64], dict[str, list[list[float]]]]:
+    """Return the (G,) row of the architecture that the alphas inside a network stand for, and the shares as they are.
+
+    Raises:
+        NasrayError: If it has no alphas.
+    """
+    alphas = alphas_of(network)
+    supernet: Any = supernet_of(network)
+    row: NDArray[np.int64] = supernet.derive()
+    return row, shares_of(alphas)
+
+
+def shares_of(alphas: Mapping[str, Tensor]) -> dict[str, list[list[float]]]:
+    """Return of each group the share of every choice of every edge, `none` the last."""
+    return {name: values.detach().softmax(dim=1).tolist() for name, values in alphas.items()}
+
+
+def collapse(shares: Mapping[str, list[list[float]]], chosen: Sequence[str]) -> str | None:
+    """Return why a gradient search counts as collapsed: a reason in a few words; None if it does not.
+
+    It is if `none` has more than half of the shares of an average edge, of all edges of all groups; or if ten or more
+    of twelve edges of the derived head have the same transformation, which of six edges (one group) are five or more.
+
+    Args:
+        shares: Of each group the share of every choice of every edge, `none` the last.
+        chosen: Transformations on the edges of the derived head.
+    """
+    _, none = entropy_and_none(dict(shares))
+    if none > MOST_NONE:
+        return f"none has {none:.2f} of an average edge"
+    name, num = Counter(chosen).most_common(1)[0]
+    if num * MOST_ALIKE[1] >= MOST_ALIKE[0] * len(chosen):
+        return f"{name} is on {num} of {len(chosen)} edges"
+    return None
 
 
 def entropy_and_none(shares: dict[str, list[list[float]]]) -> tuple[float, float]:

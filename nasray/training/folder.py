@@ -20,13 +20,14 @@ import shutil
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 from nasray.checkpoint import Checkpoint
 from nasray.cluster import write_atomic
 from nasray.cluster.files import aside_path, explained_disk_errors, to_json
 from nasray.cluster.ownership import OWNER, is_empty
 from nasray.cluster.progress import say
+from nasray.cluster.reading import parse_json, read_text, shown
 from nasray.cluster.records import Summary, TrainingDescription, read_record, yaml_record
 from nasray.configuration import describe_versions, git_revision
 from nasray.data.pixels import DEFAULT_RULES, PixelRules
@@ -176,6 +177,29 @@ def _within_run(file: str, folder: Path) -> str:
 def _where_it_is(file: str, folder: Path) -> str:
     """Return the path of a file whose path from a training's folder is known, if it is of the same run."""
     return os.path.normpath(folder.absolute() / file) if file.startswith(f"..{os.sep}") else file
+
+
+class TrainingLog(NamedTuple):
+    """The lines of log.jsonl: those of steps, and those of validations."""
+
+    steps: list[dict[str, Any]]
+    validations: list[dict[str, Any]]
+
+
+def read_log(folder: Path) -> TrainingLog:
+    """Return what a training has logged so far; a last line that is cut short is left out."""
+    path = folder / "log.jsonl"
+    if not path.is_file():
+        return TrainingLog([], [])
+    texts = read_text(path).splitlines()
+    lines = []
+    for place, text in enumerate(texts):
+        try:
+            lines.append(parse_json(text, f"{shown(path)}, line {place + 1}"))
+        except NasrayError:
+            if place < len(texts) - 1:
+                raise
+    return TrainingLog([line for line in lines if "losses" in line], [line for line in lines if "metrics" in line])
 
 
 class Log:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from nasray.cluster import owned
+from nasray.cluster import owned, write_atomic
+from nasray.cluster.files import to_json
 from nasray.cluster.ownership import STALE
+from nasray.cluster.records import Reached, read_record
 from nasray.cluster.training import Group, Worker
 from nasray.cluster.trainings import run_jobs
 from nasray.devices import choose_device
@@ -27,6 +30,12 @@ from nasray.training.folder import (
     read_summary,
 )
 
+if TYPE_CHECKING:
+    from nasray.training.loop import Loop
+
+RUNGS = "rungs.json"
+"""What a training reached at the rungs of a halving, each noted once its checkpoint is there."""
+
 
 @dataclass(frozen=True)
 class TrainingJob:
@@ -36,14 +45,22 @@ class TrainingJob:
         label: Name of the training, and of its folder within the one of all.
         recipe: Recipe; its `resources` do not count.
         architecture: Architecture that is trained.
+        rung: Epochs of the schedule after which it pauses, with a validation there; None for the end.
     """
 
     label: str
     recipe: Recipe
     architecture: Architecture
+    rung: float | None = None
 
     def result(self, folder: Path) -> dict[str, float] | None:
-        """Return the metrics of the best validation if the training in a folder is finished, else None."""
+        """Return the metrics of the best validation if the training in a folder is finished, else None.
+
+        With a rung: those of the validation there, if the training has come so far.
+        """
+        if self.rung is not None:
+            reached = {entry["epochs"]: entry["metrics"] for entry in _read_rungs(folder)}
+            return reached.get(self.rung)
         drop_damaged_summary(folder)
         if not is_finished(folder):
             return None
@@ -63,7 +80,36 @@ class TrainingJob:
             if not is_training(folder):
                 clear_unbegun(folder)
                 create_folder(folder, try_out(self.recipe, self.architecture))
-            yield from make_loop(read_description(folder).recipe, folder, worker).validations()
+            loop = make_loop(read_description(folder).recipe, folder, worker)
+            yield from loop.validations() if self.rung is None else _to_rung(loop, self.rung)
+
+
+def _to_rung(loop: Loop, rung: float) -> Iterator[dict[str, float]]:
+    """Train up to a rung, note in rungs.json what was reached there, and yield the metrics of every validation."""
+    end = math.ceil(rung * loop.per_epoch - 1e-9)
+    if loop.iteration < end:
+        for metrics in loop.validations():
+            yield metrics
+            if loop.iteration == end:
+                break
+    if loop.recorder is not None:
+        loop.recorder.close()
+    if loop.iteration == end:  # the checkpoint of the rung is there; else a session before this one went on from it
+        reached = [*_read_rungs(loop.folder), {"epochs": rung, "metrics": loop.metrics}]
+        write_atomic(loop.folder / RUNGS, to_json({"rungs": reached}, indent=1).encode())
+
+
+def _read_rungs(folder: Path) -> list[dict[str, Any]]:
+    """Return what a training reached at each rung so far: `epochs` and `metrics`.
+
+    Raises:
+        NasrayError: if rungs.json is damaged.
+    """
+    path = folder / RUNGS
+    remedy = f"Move {folder} away: the training begins anew"
+    content = read_record(path, Reached, remedy) if path.is_file() else {"rungs": []}
+    rungs: list[dict[str, Any]] = content["rungs"]
+    return rungs
 
 
 @dataclass(frozen=True)
@@ -115,16 +161,26 @@ def train_all(jobs: Sequence[TrainingJob], folder: Path) -> dict[str, dict[str, 
         NasrayError: for every mistake that the user can fix; what was saved can be continued.
         KeyboardInterrupt: if the user interrupted it; its state is saved.
     """
+    train_to(jobs, folder)
+    return {job.label: read_summary(folder / job.label) for job in jobs}
+
+
+def train_to(jobs: Sequence[TrainingJob], folder: Path) -> dict[str, dict[str, float]]:
+    """Train all to their rungs, or to the end, as `train_all`; return the result of each by its label.
+
+    Raises:
+        NasrayError, KeyboardInterrupt: as `train_all`.
+    """
     if not jobs:
         return {}
     jobs = [dataclasses.replace(job, recipe=with_absolute_paths(job.recipe)) for job in jobs]
     group = Group(**vars(jobs[0].recipe.resources))
     if group.workers == 1:
-        run_jobs(jobs, folder, group=group)
-    else:
-        for job in jobs:
-            finish_training(job.recipe, folder / job.label, job.architecture)
-    return {job.label: read_summary(folder / job.label) for job in jobs}
+        found: dict[str, dict[str, float]] = run_jobs(jobs, folder, group=group)
+        return found
+    for job in jobs:
+        finish_training(job.recipe, folder / job.label, job.architecture)
+    return {job.label: job.result(folder / job.label) or {} for job in jobs}
 
 
 def train_in_stages(

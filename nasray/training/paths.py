@@ -77,7 +77,7 @@ def space_of_paths(recipe: Recipe, supernet: Architecture) -> Space:
     space = space_of_supernet(supernet)
     if recipe.space is not None:
         own: Space = make_part(options_of(SPACES, **recipe.space))
-        if supernet_architecture(own) != supernet:
+        if supernet_architecture(own) != supernet_architecture(space):
             raise NasrayError(
                 f"the space {recipe.space} is not of this supernet, which has {supernet.text}. Leave space out"
             )

@@ -172,7 +172,7 @@ def open_sets(recipe: Recipe) -> Sets:
         raise NasrayError(
             f"holdout {recipe.holdout}: the training set of {recipe.data} has {len(dataset)} images; hold out fewer"
         )
-    kept, held = divide(recipe.seed, len(dataset), recipe.holdout)
+    kept, held = divide(recipe.split_seed, len(dataset), recipe.holdout)
     return Sets(dataset.select(kept), dataset.select(held), source)
 
 
@@ -255,7 +255,8 @@ def check_alpha(sets: Sets, network: nn.Module) -> None:
         raise NasrayError("alpha is of relaxed supernets in detectors; classification has none. Leave alpha out")
     alphas_of(network)
     if sets.held is None:
-        raise NasrayError("alpha moves on images that the weights do not see: set holdout, such as to half of them")
+        half = len(sets.train) // 2
+        raise NasrayError(f"alpha moves on images that the weights do not see: set holdout, such as to half, {half}")
 
 
 def _make_alphas(recipe: Recipe, sets: Sets, network: nn.Module, worker: Worker, per_epoch: int) -> AlphaLearner | None:

@@ -24,7 +24,7 @@ def parts(**content):
 
 def test_defaults_that_docs_promise():
     """An experiment of a budget alone is a coarse-to-fine search of bottlenecks by their entropy."""
-    found = experiment(budget={"gmacs": 20})
+    found = parts(budget={"gmacs": 20}).experiment
     assert (found.space.name, found.searcher.name, found.evaluator.name) == ("bottleneck", "coarse-to-fine", "entropy")
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from nasray.architectures import is_supernet, slots
 from nasray.architectures.supernet import FAMILY
 from nasray.models.supernets.sampling import DETNAS_WINDOWS, PATHS, PathSampler, UniformPaths, WindowedPaths
+from nasray.options import options_of
 from nasray.registry import SPACES, Registry
 from nasray.spaces import Architecture, NasrayError, Space
 
@@ -15,14 +16,26 @@ if TYPE_CHECKING:
     from nasray.models.supernets.base import Supernet
 
 
-def supernet_architecture(space: Space) -> Architecture:
+_OPTIONS = "supernet"
+"""Key of a spec for options of the supernet itself, beside those of its space."""
+
+
+def supernet_architecture(space: Space, options: Mapping[str, Any] | None = None) -> Architecture:
     """Return what stands for the supernet of a space in checkpoints and trainings.
 
+    Args:
+        space: Space of the paths.
+        options: Options of the supernet, such as `shared`; those that are defaults make no difference.
+
     Raises:
-        NasrayError: for a space of whose family there is no supernet.
+        NasrayError: for a space of whose family there is no supernet, or an option that it does not have.
     """
     _check_family(space.family)
-    return Architecture.create(FAMILY, {"space": space.family, **space.network_options()})
+    default = options_of(SUPERNETS, space.family)
+    given = options_of(SUPERNETS, space.family, **(options or {}))
+    own = {name: value for name, value in vars(given).items() if value != getattr(default, name)}
+    spec = {"space": space.family, **space.network_options()}
+    return Architecture.create(FAMILY, {**spec, _OPTIONS: own} if own else spec)
 
 
 def space_of_supernet(architecture: Architecture, **options: Any) -> Space:
@@ -33,6 +46,7 @@ def space_of_supernet(architecture: Architecture, **options: Any) -> Space:
     """
     spec = dict(architecture.spec) if isinstance(architecture.spec, dict) else {}
     family = spec.pop("space", None)
+    spec.pop(_OPTIONS, None)
     if architecture.family != FAMILY or family not in SUPERNETS:
         raise NasrayError(f"no supernet: {architecture.text}")
     kind: Callable[..., Space] = SPACES[family]
@@ -66,7 +80,9 @@ def from_spec(*, in_channels: int | None = None, num_levels: int | None = None, 
         spec: Spec of the architecture.
     """
     of_head = {} if in_channels is None else {"in_channels": in_channels, "num_levels": num_levels}
-    return build_supernet(space_of_supernet(Architecture.create(FAMILY, spec)), **of_head)
+    space, own = space_of_supernet(Architecture.create(FAMILY, spec)), spec.get(_OPTIONS)
+    given = vars(options_of(SUPERNETS, space.family, **own)) if isinstance(own, Mapping) else {}
+    return build_supernet(space, **{name: value for name, value in given.items() if name != SUPERNETS.tag}, **of_head)
 
 
 def supernet_part(architecture: Architecture) -> Architecture | None:
@@ -87,6 +103,8 @@ SUPERNETS = Registry(
         "fad": "nasray.models.supernets.fad:RelaxedHead",
         "msnas": "nasray.models.supernets.msnas:MSNASSupernet",
     },
+    given=frozenset({"space", "in_channels", "num_levels"}),
+    is_slow=True,
 )
 """By family of the space; a new supernet is one line here."""
 

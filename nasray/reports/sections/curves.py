@@ -3,42 +3,17 @@
 from __future__ import annotations
 
 from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nasray.cluster.reading import parse_json, read_text, shown
-from nasray.reports.figures import BLUE, COLORS, MUTED, Plot, ticks
-from nasray.spaces import NasrayError
+from nasray.reports.figures import BLUE, COLORS, MUTED, Plot, over_iterations
+from nasray.training.folder import TrainingLog
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 SHOWN_METRICS = ("mAP", "AP50", "AP75", "top1", "top5")
-
-
-class TrainingLog(NamedTuple):
-    """The lines of log.jsonl: those of steps, and those of validations."""
-
-    steps: list[dict[str, Any]]
-    validations: list[dict[str, Any]]
-
-
-def read_log(folder: Path) -> TrainingLog:
-    """Return what a training has logged so far; a last line that is cut short is left out."""
-    path = folder / "log.jsonl"
-    if not path.is_file():
-        return TrainingLog([], [])
-    texts = read_text(path).splitlines()
-    lines = []
-    for place, text in enumerate(texts):
-        try:
-            lines.append(parse_json(text, f"{shown(path)}, line {place + 1}"))
-        except NasrayError:
-            if place < len(texts) - 1:
-                raise
-    return TrainingLog([line for line in lines if "losses" in line], [line for line in lines if "metrics" in line])
 
 
 def curves(log: TrainingLog, prefix: str = "") -> tuple[Plot, ...]:
@@ -70,7 +45,7 @@ def draw_metrics(axes: Axes, *, log: TrainingLog, names: list[str]) -> None:
     for name, color in zip(names, COLORS, strict=False):
         values = np.array([line["metrics"].get(name) for line in log.validations], dtype=np.float64)
         axes.plot(iterations, values, "o-", color=color, markersize=3, label=name)
-    _over_iterations(axes, log, "on the split val")
+    over_iterations(axes, _last_iteration(log), "on the split val")
     axes.set_ylim(bottom=0)
 
 
@@ -83,16 +58,12 @@ def draw_losses(axes: Axes, *, log: TrainingLog) -> None:
         for name, color in zip(names, (*COLORS[1:], MUTED), strict=False):
             values = _column(log.steps, lambda line, name=name: line["losses"].get(name))
             axes.plot(iterations, values, color=color, linewidth=1.0, label=name)
-    _over_iterations(axes, log, "loss")
+    over_iterations(axes, _last_iteration(log), "loss")
 
 
 def _column(lines: list[dict[str, Any]], value: Any) -> np.ndarray:
     return np.array([value(line) for line in lines], dtype=np.float64)
 
 
-def _over_iterations(axes: Axes, log: TrainingLog, y_label: str) -> None:
-    axes.set_xlabel("iteration")
-    axes.set_ylabel(y_label)
-    axes.set_xlim(0, 1.02 * max(line["iteration"] for line in [*log.steps, *log.validations]))
-    ticks(axes.xaxis)
-    ticks(axes.yaxis)
+def _last_iteration(log: TrainingLog) -> float:
+    return max((float(line["iteration"]) for line in [*log.steps, *log.validations]), default=0.0)

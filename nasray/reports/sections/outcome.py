@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
+from nasray.architectures import slots
 from nasray.comparison import part_ids, verdict_sentence
 from nasray.counting import costs_of
 from nasray.evaluation.statistics import share_interval
@@ -320,5 +321,6 @@ def _next(subject: Subject, trained: dict[str, float | None] | None, comparison:
         lines.append((["nasray", "front", run, "--latency"], "each as it would be exported, on this device"))
         how = "as it is in the supernet" if trained is None else "as it was trained"
         lines.append((["nasray", "export", run, "--to", "model.onnx"], how))
-    lines.append((["nasray", "export", run, "--to", "backbone.py"], "plain PyTorch"))
+    (slot,) = slots(subject.space.to_architecture(subject.run.genes[subject.best]))
+    lines.append((["nasray", "export", run, "--to", f"{slot}.py"], "plain PyTorch"))
     return commands(lines)

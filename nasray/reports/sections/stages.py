@@ -6,21 +6,23 @@ from collections.abc import Callable
 
 from nasray.reports.pieces import duration, shortest_path, table
 from nasray.reports.section import Section, Subject
-from nasray.reports.sections.curves import curves, read_log
+from nasray.reports.sections.curves import curves
 from nasray.reports.sections.filter import filter_section
 from nasray.reports.sections.front import front_section
+from nasray.reports.sections.gradient import gradient_section
 from nasray.reports.sections.pruning import pruning_section
 from nasray.stages import read_records, stage_rows
+from nasray.training.folder import read_log
 
 
 def stage_sections(subject: Subject) -> list[Section]:
     """Return every stage with its time and result, then what its kind has to show; nothing for a run without stages."""
     content = read_records(subject.folder)
-    if len(content) < 2:
+    if len(content) < 2 and not subject.is_by_gradient:
         return []
     note = (
         "Wall time of all sessions, waiting for Ray included. A training's figures are those of its best validation; "
-        "the search's are of its winner as a path of the supernet."
+        "the search's are of its winner, as a path of the supernet or as the mixture of all choices."
     )
     html = table(["stage", "wall time", "result"], stage_rows(content, duration), text_columns=3)
     sections = [Section("Stages", html, figures={"stages": content}, note=note)]
@@ -44,6 +46,7 @@ def trained(subject: Subject, stage: str) -> list[Section]:
 BY_KIND: dict[str, tuple[Callable[[Subject, str], list[Section]], ...]] = {
     "train": (trained,),
     "search": (front_section,),
+    "gradient": (gradient_section,),
     "fit-filter": (filter_section,),
     "prune": (pruning_section,),
 }

@@ -289,8 +289,8 @@ def start(arguments):
     )
 
 
-def kill_when(process, condition):
-    deadline = time.monotonic() + 240
+def kill_when(process, condition, seconds=240):
+    deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "waited too long"
         assert process.poll() is None, process.communicate()[0]

@@ -309,4 +309,4 @@ def _of_stage(reference):
 
 
 def _referring(plan, names):
-    return plan.__class__(plan.experiment, plan.search, plan.stages, names)
+    return plan.__class__(plan.experiment, plan.parts, plan.stages, names)

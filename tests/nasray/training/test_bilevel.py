@@ -224,7 +224,9 @@ def test_a_training_that_is_stopped_twice_has_the_same_alphas(tmp_path):
 
 def test_images_must_be_held_out_and_all_paths_are_trained():
     architecture = recipe_architecture(search_recipe(), supernet_architecture(FADSpace(channels=4)))
-    with pytest.raises(NasrayError, match="alpha moves on images that the weights do not see: set holdout"):
+    with pytest.raises(
+        NasrayError, match="alpha moves on images that the weights do not see: set holdout, such as to half, 80"
+    ):
         try_out(search_recipe(holdout=0), architecture)
     with pytest.raises(NasrayError, match="alpha trains all paths at once"):
         try_out(search_recipe(within={"first": (0,)}), architecture)

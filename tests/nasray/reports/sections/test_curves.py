@@ -4,8 +4,9 @@ import pytest
 
 from nasray.architectures import ARCHITECTURES
 from nasray.reports.page import draw_plots
-from nasray.reports.sections.curves import curves, read_log
+from nasray.reports.sections.curves import curves
 from nasray.spaces import NasrayError
+from nasray.training.folder import read_log
 from tests.nasray.reports.common import write_training
 
 
