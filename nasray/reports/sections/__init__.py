@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from nasray.comparison import WINNER, compare, groups_of_run
 from nasray.reports.section import FamilyReport, Section, Subject
-from nasray.reports.sections import msnas, ofa_resnet, shufflenet, staged
+from nasray.reports.sections import fad, msnas, ofa_resnet, shufflenet, staged
 from nasray.reports.sections.comparison import comparison_section
 from nasray.reports.sections.convergence import convergence_section
 from nasray.reports.sections.experiment import experiment_section
@@ -20,6 +20,7 @@ _STAGED = FamilyReport(staged.describe, staged.sections)
 BY_FAMILY: dict[str, FamilyReport] = {
     "basic": _STAGED,
     "bottleneck": _STAGED,
+    "fad": FamilyReport(fad.describe, fad.sections),
     "inverted": _STAGED,
     "inverted-se": _STAGED,
     "msnas": FamilyReport(msnas.describe, msnas.sections),
