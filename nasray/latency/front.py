@@ -170,6 +170,7 @@ def deployed(run: RunFolder) -> tuple[str, ImageSize | None, Callable[[Entry], n
     own_hw = None if size is None else (int(size[0]), int(size[1]))
     if plan is not None and plan.experiment.costs == "detector":
         counted = plan.experiment.counted
+        assert counted.detector is not None
         return f"detector {counted.detector.name}", own_hw, partial(_counted_detector, counted)
     scope = " and ".join(slots(run.read_entries()[0].architecture))
     return scope, own_hw, lambda entry: without_drawing(build, entry.architecture)
@@ -180,6 +181,7 @@ def _counted_detector(counted: CountedOptions, entry: Entry) -> nn.Module:
     from nasray.architectures import compose, slots
     from nasray.models.detectors import assemble_detector
 
+    assert counted.classes is not None
     options = dict(vars(counted.detector))
     parts = slots(entry.architecture)
     if counted.head is not None:

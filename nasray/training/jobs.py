@@ -208,7 +208,7 @@ def train_in_stages(
             if any(is_training(own / later) for later in stages[number + 1 :]):  # it needs this one no more
                 continue
             before = str(last_checkpoint(own / stages[number - 1])) if number else None
-            begin = {"weights": None, "continues": before} if recipe.continues else {"weights": before}
+            begin: dict[str, Any] = {"weights": None, "continues": before} if recipe.continues else {"weights": before}
             seeded = dataclasses.replace(recipe, seed=training.seed, **begin)
             jobs.append(TrainingJob(f"{training.label}/{stage}", seeded, training.architecture))
         train_all(jobs, folder)
