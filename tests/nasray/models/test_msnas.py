@@ -114,6 +114,19 @@ def test_images_of_any_size_are_padded():
     assert padded(whole) is whole
 
 
+@pytest.mark.slow
+def test_images_of_any_size_are_padded_in_exports():
+    """Of ONNX too: sides that are free, and no multiples of 64."""
+    network = make().eval()
+    free = torch.export.Dim.DYNAMIC
+    program = torch.export.export(network, (images(1, (128, 192)),), dynamic_shapes=({2: free, 3: free},)).module()
+    for image_hw in ((64, 64), (70, 100), (129, 191)):
+        odd = images(1, image_hw)
+        with torch.no_grad():
+            pairs = zip(network(odd), program(odd), strict=True)
+            assert all(torch.allclose(one, other, atol=1e-6) for one, other in pairs)
+
+
 def test_what_no_head_reads_runs_and_learns_nothing():
     """Blocks 5 and 6 are behind the last block that a head reads, which is 4; their lateral comes from block 3."""
     network = make((1, 2, 0.5, 2, 2, 0.5, 1), (4, 4, 16, 16, 16))

@@ -10,11 +10,12 @@ import torch
 
 from nasray.checkpoint import Checkpoint
 from nasray.cluster.training import Worker
+from nasray.data.shapes import write_shapes
 from nasray.models.detectors import DETECTORS
 from nasray.models.supernets import supernet_architecture
 from nasray.options import options_of
-from nasray.recipe_options import OptimizerOptions, ScheduleOptions
-from nasray.spaces import OFAResNetSpace, ShuffleNetSpace
+from nasray.recipe_options import AugmentationOptions, OptimizerOptions, ScheduleOptions
+from nasray.spaces import MSNASSpace, OFAResNetSpace, ShuffleNetSpace
 from nasray.training import recipe_of_training, setup
 
 DRIVE = Path(__file__).with_name("drive.py")
@@ -82,3 +83,32 @@ def test_two_workers_are_one_with_the_doubled_batch(begin, tmp_path, one_thread,
         for name, value in weights[0].items():
             close = {"rtol": 0, "atol": 1e-6} if architecture == ELASTIC else {"rtol": 1e-3, "atol": 5e-4}
             torch.testing.assert_close(weights[1][name], value, **close, msg=lambda m, n=name: f"{n}: {m}")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("is_supernet", [False, True], ids=["encoder", "supernet"])
+def test_norms_of_a_pyramid_are_synchronized(begin, tmp_path, one_thread, is_supernet):
+    """MSNAS, section 4.1: in encoder and box head; with blocks that no head needs, and groups that have no regions."""
+    write_shapes(tmp_path / "data", 60, image_hw=(64, 64))
+    data = str(tmp_path / "data" / "data.yaml")
+    space = MSNASSpace("tiny", blocks=6, stem_width=8, width=8)
+    path = space.to_architecture([2, 1, 0, 2, 2, 0, 8, 8, 16, 16, 16])  # the last block is dead
+    architecture = supernet_architecture(space) if is_supernet else path
+    changes = {
+        "detector": options_of(DETECTORS, "faster-rcnn", box_head="2conv1fc", norm="batch", separate_heads=True),
+        "schedule": ScheduleOptions(epochs=0.05, name="constant", warmup_iterations=0),
+        "optimizer": OptimizerOptions(learning_rate=1e-6),
+        "augmentation": AugmentationOptions(short_side=(64,), long_side=64),
+        "batch_size": 4,
+        "log_every": 1,
+        "data": data,
+    }
+    models = []
+    for world in (1, 2):
+        begin(tmp_path / str(world), architecture, **changes)
+        assert len(train(tmp_path / str(world), world)) >= 2
+        models.append(Checkpoint.load(tmp_path / str(world) / "checkpoints" / "last.pt").model)
+    means = [name for name in models[0] if name.startswith("backbone.") and name.endswith("running_mean")]
+    assert sum(bool(models[0][name].any()) for name in means) >= 13
+    for name in means:  # regions are drawn by each worker, and so those of the box head differ
+        torch.testing.assert_close(models[1][name], models[0][name], rtol=1e-3, atol=1e-4)
