@@ -147,7 +147,7 @@ class PathFilter:
         *,
         cost: CostFunction | None = None,
         threads: int = 1,
-        otherwise: Callable[[int], Buckets] | None = None,
+        otherwise: Callable[[Buckets], Buckets] | None = None,
     ) -> PathFilter:
         """Read a path filter of a space.
 
@@ -156,7 +156,7 @@ class PathFilter:
             space: Space whose architectures it ranks; it may restrict the one that the filter was fitted on.
             cost: As of `PathFilter`.
             threads: As of `PathFilter`.
-            otherwise: Function that returns as many buckets in place of its own, where it counted something else than
+            otherwise: Function that returns as many buckets in place of its own, where they are of something else than
                 `cost`; for a filter that is to be fitted further.
 
         Raises:
@@ -185,7 +185,7 @@ class PathFilter:
                     f"{path} has buckets of the {buckets.cost} of {about['counted']['what']}; counted here: "
                     f"{found._counted()['what']}. Count the same, or fit a filter here"
                 )
-            found.buckets = otherwise(len(buckets))
+            found.buckets = otherwise(buckets)
         found.network.load_state_dict(content["network"])
         found.measured = about["measured"]
         return found

@@ -171,8 +171,9 @@ def read_pruned(path: str | Path, space: Space, *, cost: CostFunction | None = N
 
 
 def described_space(space: Space) -> dict[str, Any]:
-    """Return what spaces have in common whose architectures one filter ranks: their family and their networks."""
-    return {"family": space.family, **space.network_options()}
+    """Return what spaces have in common whose architectures one filter ranks: family, networks, and resolutions."""
+    sizes = {"resolutions": [list(size) for size in space.resolutions]} if space.resolutions else {}
+    return {"family": space.family, **space.network_options(), **sizes}
 
 
 def _digest(path: Path) -> str:

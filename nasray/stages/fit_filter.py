@@ -31,6 +31,8 @@ from nasray.stages.base import Site, Stage, Work
 if TYPE_CHECKING:
     from nasray.filters.filter import Floats, PathFilter
 
+COST = "gmacs"
+"""Cost of the buckets, if nothing else is said."""
 LOSS = "loss"
 """The metric that is the better the lower; of all others the higher is."""
 
@@ -43,7 +45,7 @@ class FitFilterStage(Stage):
         start: Stage or file of a path filter to go on from, with its network; a fresh one if left out.
         metric: What they are ranked by: loss, the lower the better, or any other, the higher the better.
         num: Buckets, of equal width over the range of the cost in the space; as many as `start` has, or 5.
-        by: Cost in whose buckets they are ranked.
+        by: Cost in whose buckets they are ranked; that of `start`, or gmacs.
         network: What the network is; that of `start` if there is one.
         fit: How it is fitted.
         worst: Share of a bucket that is called its worst where precision and recall are measured.
@@ -61,7 +63,7 @@ class FitFilterStage(Stage):
         start: Annotated[str, From("filter")] | None = None,
         metric: str = LOSS,
         num: Annotated[int, Range(1, MAX_BUCKETS)] | None = None,
-        by: str = "gmacs",
+        by: str | None = None,
         network: FilterOptions | None = None,
         fit: FitOptions = FitOptions(),  # noqa: B008 (frozen)
         worst: Annotated[float, Range(0, 1)] = 0.25,
@@ -79,7 +81,8 @@ class FitFilterStage(Stage):
 
     def check(self, site: Site) -> None:
         """See `Stage.check`."""
-        self._buckets(self.num or NUM_BUCKETS)
+        if self.start is None:
+            self._fresh_buckets()
         for value in self.of:
             if value not in site.stages:
                 _evaluated(site.history(value), self.metric, self.parts.space)
@@ -105,9 +108,11 @@ class FitFilterStage(Stage):
 
     def plan(self, site: Site) -> Work:
         """See `Stage.plan`."""
-        how = f"fitted further, {self.start}" if self.start else f"fitted to {self.metric}"
-        size = f"{self.num or NUM_BUCKETS} buckets of {self.by}, " if not self.start else ""
-        return Work(text=f"a path filter, {size}{how}, {counted(self.options.epochs, 'epoch')}")
+        epochs = counted(self.options.epochs, "epoch")
+        if self.start:
+            return Work(text=f"the path filter of {self.start}, fitted further to {self.metric}, {epochs}")
+        buckets = f"{self.num or NUM_BUCKETS} buckets of {self.by or COST}"
+        return Work(text=f"a path filter, {buckets}, fitted to {self.metric}, {epochs}")
 
     # ---- fitting --------------------------------------------------------------------------------------------------
 
@@ -131,8 +136,10 @@ class FitFilterStage(Stage):
         }
         return path_filter
 
-    def _buckets(self, num: int) -> Buckets:
-        return Buckets.spanning(self.parts.space, self.by, num, count=self.parts.cost)
+    def _fresh_buckets(self, before: Buckets | None = None) -> Buckets:
+        """Return the buckets of a fresh filter, or as many of the same cost as a filter has that counted another."""
+        by, num = (self.by or COST, self.num or NUM_BUCKETS) if before is None else (before.cost, len(before))
+        return Buckets.spanning(self.parts.space, by, num, count=self.parts.cost)
 
     def _begun(self, site: Site) -> PathFilter:
         """Return the filter that is to be fitted: a fresh one, or the one to go on from.
@@ -144,12 +151,14 @@ class FitFilterStage(Stage):
 
         space, cost = self.parts.space, self.parts.cost
         if self.start is None:
-            buckets = self._buckets(self.num or NUM_BUCKETS)
+            buckets = self._fresh_buckets()
             return PathFilter(space, buckets, self.network, seed=self.seed, cost=cost, threads=self.threads)
         path = site.file(self.start, "filter")
-        found = PathFilter.load(path, space, cost=cost, threads=self.threads, otherwise=self._buckets)
+        found = PathFilter.load(path, space, cost=cost, threads=self.threads, otherwise=self._fresh_buckets)
         if self.num not in (None, len(found.buckets)):
             raise NasrayError(f"{path} has {len(found.buckets)} buckets, not {self.num}. Leave num out")
+        if self.by not in (None, found.buckets.cost):
+            raise NasrayError(f"{path} has buckets of {found.buckets.cost}, not of {self.by}. Leave by out")
         return found
 
     def _known(self, site: Site) -> tuple[Population, Floats, int]:

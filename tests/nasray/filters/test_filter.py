@@ -57,7 +57,8 @@ def test_what_is_no_filter_is_refused(tmp_path, break_file, message):
 
 def test_a_filter_of_another_space_is_refused(tmp_path):
     PathFilter(TINY, BUCKETS, SMALL).save(tmp_path / "filter.pt")
-    for space in (OFAResNetSpace("laptop"), ShuffleNetSpace()):
+    resolved = OFAResNetSpace("tiny", image_hw=(96, 96), resolutions=((64, 64), (96, 96)))
+    for space in (OFAResNetSpace("laptop"), ShuffleNetSpace(), resolved):
         with pytest.raises(NasrayError, match="was fitted on another space"):
             PathFilter.load(tmp_path / "filter.pt", space)
     with pytest.raises(NasrayError, match="buckets are of latency_ms; there are: gmacs, params_m, layers"):
@@ -74,3 +75,16 @@ def test_equal_filters_have_equal_bytes(tmp_path):
         path_filter.save(files[-1])
     assert files[0].read_bytes() == files[1].read_bytes()
     assert PathFilter.load(files[0], TINY).measured == path_filter.measured
+
+
+def test_a_filter_reads_the_resolution(tmp_path):
+    """Of two architectures that differ in nothing else, and cost about the same for what the filter knows."""
+    space = OFAResNetSpace("tiny", image_hw=(96, 96), resolutions=((64, 64), (96, 96)))
+    path_filter = PathFilter(space, Buckets.equal("params_m", 0, 1, 1), SMALL, seed=3)
+    path_filter.save(tmp_path / "filter.pt")
+    rows = space.sample(6, np.random.default_rng(0))
+    low, high = rows.copy(), rows.copy()
+    low[:, -1], high[:, -1] = 64, 96
+    again = PathFilter.load(tmp_path / "filter.pt", space)
+    assert (again(low) != again(high)).all()
+    assert (again(low) == path_filter(low)).all()

@@ -7,6 +7,7 @@ from nasray.filters.pruned import forbidden_of, restricted
 from nasray.filters.pruning import path_thresholds, prune_operations
 from nasray.spaces import NasrayError, OFAResNetSpace
 from nasray.spaces.buckets import Buckets
+from nasray.spaces.windows import count_within
 
 TINY = OFAResNetSpace("tiny")
 LARGE = OFAResNetSpace()
@@ -82,3 +83,16 @@ def test_a_quarter_of_fresh_paths_is_below_the_thresholds():
 def test_an_unknown_strategy_is_refused():
     with pytest.raises(NasrayError, match="strategy is flops, score-bucket or score-all; got 'best'"):
         prune_operations(TINY, a_filter(TINY), strategy="best", samples=1)
+
+
+def test_every_bucket_and_every_resolution_keeps_architectures():
+    space = OFAResNetSpace("tiny", image_hw=(128, 128), resolutions=((64, 64), (96, 96), (128, 128)))
+    path_filter = a_filter(space, 3)
+    operations = prune_operations(space, path_filter, samples=5, least=1_000)
+    assert all(name != "resolution" for one in operations for name, _ in one.operation)
+    left = restricted(space, forbidden_of(operations))
+    assert left.num_architectures < space.num_architectures
+    for bucket in range(3):
+        budget = path_filter.buckets.budget(bucket)
+        assert count_within(left, budget) >= min(1_000, count_within(space, budget))
+    assert set(left.sample(200, np.random.default_rng(0))[:, -1]) == {64, 96, 128}

@@ -132,6 +132,19 @@ def test_buckets_of_a_filter_that_counted_something_else_are_made_anew(sample, t
         PathFilter.load(start, space)
 
 
+def test_the_cost_of_the_buckets_is_that_of_the_filter_that_is_gone_on_with(sample, tmp_path):
+    folder, _ = sample
+    run_stage(plan_of([folder], by="params_m", fit={"epochs": 1}), tmp_path / "first")
+    start = str(tmp_path / "first" / "filter" / FILTER)
+    plan = plan_of([folder], network=None, num=None, start=start, fit={"epochs": 1})
+    run_stage(plan, tmp_path / "second")
+    space = make_part(plan.experiment.space)
+    found = PathFilter.load(tmp_path / "second" / "filter" / FILTER, space)
+    assert found.buckets == Buckets.spanning(space, "params_m", 3)
+    text = plan.stages["filter"].plan(Site(RunFolder(tmp_path / "second"), "filter", plan.stages)).text
+    assert text == f"the path filter of {start}, fitted further to loss, 1 epoch"
+
+
 def test_of_an_architecture_that_several_evaluated_the_last_counts(sample, tmp_path):
     folder, rows = sample
     again, same = evaluated(tmp_path / "again", num=600, values=lambda space, rows: -worth(space, rows))
@@ -178,6 +191,10 @@ def test_mistakes_show_before_anything_is_written(sample, tmp_path):
         (lambda: plan_of([tmp_path / "nowhere"]), "is no run"),
         (lambda: plan_of([folder], network=None, num=None, start=str(tmp_path / "filter.pt")), "is no path filter"),
         (lambda: plan_of([folder], network=None, num=4, start=start), "has 3 buckets, not 4"),
+        (
+            lambda: plan_of([folder], network=None, by="params_m", start=start),
+            "not of params_m. Leave by out",
+        ),
         (lambda: plan_of([folder], network=None, start="sample"), "unknown stage 'sample'"),
     ):
         with pytest.raises(NasrayError, match=text) as caught:
