@@ -1,10 +1,12 @@
 import copy
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from nasray.architectures import ARCHITECTURES, checked_spec, layer_table, slot_of
 from nasray.spaces import Architecture, MSNASSpace, NasrayError
+from nasray.spaces.msnas_layers import msnas_layers
 from tests.spaces.msnas_rows import LABELLED, row_of
 
 
@@ -60,3 +62,14 @@ def test_a_spec_that_is_not_understood_is_refused_by_its_place(change, message):
 def test_whole_strides_are_whole_numbers():
     spec = {**ARCHITECTURES["msnas-r18-1"].spec, "strides": [1.0, 2.0, 0.5], "heads": [4, 4, 4, 8, 8]}
     assert str(checked_spec(Architecture.create("msnas", spec))["strides"]) == "[1, 2, 0.5]"
+
+
+def test_the_table_of_the_docs():
+    page = (Path(__file__).parents[3] / "docs" / "msnas.md").read_text()
+    for label in LABELLED:
+        space, row = MSNASSpace(label[:3]), row_of(label)
+        alive = np.ones((1, space.size.blocks), dtype=bool)
+        table = msnas_layers(space.size, *space.parts(row), alive, space.image_hw, objectness=2)
+        every, live = (space.cost(row, counted=counted) for counted in ("all", "live"))
+        figures = table.gmacs_bias()[0], every["gmacs"][0], live["gmacs"][0], every["params_m"][0]
+        assert f"| `msnas-{label}` | {' | '.join(f'{figure:.2f}' for figure in figures)} |" in page
