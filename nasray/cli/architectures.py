@@ -82,15 +82,17 @@ def _cost(known: Any) -> None:
         return
     from nasray.architectures import PUBLISHED, slots
     from nasray.finding import find_architecture
+    from nasray.spaces import SPACES
 
-    rows, sizes = [], []
+    rows, sizes, scopes = [], [], []
     for name in known.architecture:
         architecture = find_architecture(name)
         backbone = slots(architecture).get("backbone", architecture)
         sizes.append(_size(known, architecture))
         rows.append({"name": name, **_backbone_cost(backbone, sizes[-1]), "published": PUBLISHED.get(name)})
+        scopes.append(SPACES[backbone.family].cost_scope if backbone.family in SPACES else "backbone")
     note = {
-        "scope": "backbone",
+        "scope": "; ".join(dict.fromkeys(scopes)),
         "image_hw": _one_size(sizes),
         "gmacs": "multiply-adds of convolutions and fully connected layers / 1e9",
         "gmacs_mmcv": "as mmcv counts, and so the paper: also 2 per batch-norm output, 1 per pooling input",
@@ -99,7 +101,7 @@ def _cost(known: Any) -> None:
         print_json({"convention": note, "architectures": rows})
         return
     each = sizes[:1] if note["image_hw"] else sizes
-    print(f"backbone at {', '.join(map(size_text, each))} (height x width)")
+    print(f"{note['scope']} at {', '.join(map(size_text, each))} (height x width)")
     print(f"gmacs: {note['gmacs']}")
     print(f"gmacs_mmcv: {note['gmacs_mmcv']}\n")
     table_rows = []

@@ -42,6 +42,13 @@ def test_cost_prints_the_papers_figures(capsys):
     assert "89.93" in capsys.readouterr().out
 
 
+def test_cost_says_what_it_is_of(capsys):
+    assert figures(capsys, "cost", "resnet18")["convention"]["scope"] == "backbone"
+    shown = figures(capsys, "cost", "msnas-r18-1", "resnet18", "--image-size", "832x1280")
+    assert shown["convention"]["scope"] == "encoder and RPN; backbone"
+    assert shown["architectures"][0]["gmacs"] == 145.84663392
+
+
 @pytest.fixture
 def trained(tmp_path):
     """The folder of a training whose detector is not the usual one."""
