@@ -9,8 +9,8 @@ Differs from the paper in, or reads it as:
   `counted: live` leaves such dead blocks out, `dead_blocks: false` has none.
 - Predefined FPN-style utilization (Table 2): the five heads read 4, 8, 16, 32 and 64, cut to the strides that the path
   has; paths of a single scale are left out, as Equation 7 does.
-- How strides and heads are mutated and crossed is not said; see `MSNASSpace.mutate` and `crossover`. A mutant has other
-  strides or another head, a child of two either its strides or its heads from both.
+- How strides and heads are mutated and crossed is not said; see `MSNASSpace.mutate` and `crossover`: strides, heads, or
+  both change.
 
 Genes: of every block its `stride`, 0, 1, 2 for 0.5, 1 and 2; of the five groups of objects, the smallest first, the
 absolute stride of the map that their `head` reads.
@@ -62,8 +62,8 @@ Variant = Literal["r18", "r34", "r50", "laptop", "tiny"]
 Counted = Literal["all", "live"]
 COUNTED: tuple[Counted, ...] = ("all", "live")
 REDRAWN = 0.25
-"""Share of the blocks of which a mutant's strides are drawn anew. With fewer, the 1 % window of R18 has so few mutants
-around a population that their share falls below what was asked."""
+"""Share of the blocks of which a mutant's strides are drawn anew. Of fewer, the 1 % window of R18 (4,700 paths) has so
+few around a population that the share of mutants falls below what was asked for."""
 SPEC_STRIDES = (0.5, 1, 2)
 """Strides as specs have them: those of `STRIDES`, whole ones as whole numbers."""
 
@@ -198,35 +198,30 @@ class MSNASSpace(Space):
     # ---- children ---------------------------------------------------------------------------------------------------
 
     def mutate(self, population: Population, rng: np.random.Generator) -> Population:
-        """Return (N, G) mutants: of each either strides or one head are drawn anew.
+        """Return (N, G) mutants: strides, one head, or both are drawn anew.
 
         Of strides either those of a quarter of the blocks, or the order of those of a stretch of blocks: this moves
         changes of scale to other places, and leaves the costs of what follows as they are.
         """
         num, blocks = len(population), self.size.blocks
-        moves, heads = population[:, :blocks], population[:, blocks:].copy()
+        moves, mutants = population[:, :blocks], population.copy()
         fresh = np.where(rng.random(moves.shape) < REDRAWN, rng.integers(len(STRIDES), size=moves.shape), moves)
         moved = np.take_along_axis(moves, _stretch_orders(num, blocks, rng), axis=1)
-        drawn = np.where(rng.random((num, 1)) < 0.5, fresh, moved)
-        heads[np.arange(num), rng.integers(NUM_GROUPS, size=num)] = rng.choice(SCALES, size=num)
-        of_heads = self._of_heads(num, rng)
-        return self.repair(
-            np.concatenate(
-                [np.where(of_heads, moves, drawn), np.where(of_heads, heads, population[:, blocks:])],
-                axis=1,
-            )
-        )
+        mutants[:, :blocks] = np.where(rng.random((num, 1)) < 0.5, fresh, moved)
+        mutants[np.arange(num), blocks + rng.integers(NUM_GROUPS, size=num)] = rng.choice(SCALES, size=num)
+        return self.repair(np.where(self._changing(num, rng), mutants, population))
 
     def crossover(self, first: Population, second: Population, rng: np.random.Generator) -> Population:
-        """Return (N, G) children: either strides or heads come from either parent, the others from the first."""
+        """Return (N, G) children: strides, heads, or both come from either parent, others from the first."""
         mixed = np.where(rng.random(first.shape) < 0.5, first, second)
-        is_head = np.arange(self.num_genes) >= self.size.blocks
-        return self.repair(np.where(is_head == self._of_heads(len(first), rng), mixed, first))
+        return self.repair(np.where(self._changing(len(first), rng), mixed, first))
 
-    def _of_heads(self, num: int, rng: np.random.Generator) -> Mask:
-        """Return (N, 1) which children differ in their heads rather than their strides; none where heads follow."""
-        drawn: Mask = rng.random((num, 1)) < 0.5
-        return drawn & (self.utilization != "fpn")
+    def _changing(self, num: int, rng: np.random.Generator) -> Mask:
+        """Return (N, G) which genes of children may change: strides, heads, or all; strides where heads follow them."""
+        drawn = rng.integers(1 if self.utilization == "fpn" else 3, size=(num, 1))
+        is_head = np.arange(self.num_genes) >= self.size.blocks
+        mask: Mask = np.where(is_head, drawn > 0, drawn != 1)
+        return mask
 
     # ---- architectures ----------------------------------------------------------------------------------------------
 
