@@ -158,13 +158,13 @@ def draw_shares(axes: Axes, *, log: TrainingLog, group: str, names: list[str]) -
     shares = np.array([np.mean(line["shares"][group], axis=0) for line in lines]).reshape(-1, len(names))
     order = [int(place) for place in np.argsort(-shares[-1], kind="stable")] if len(lines) else []
     colors = dict(zip([place for place in order if names[place] != NONE], COLORS, strict=False))
-    for place in reversed(order):
+    for place in order:
         if names[place] == NONE:
-            axes.plot(iterations, shares[:, place], "--", color=INK, linewidth=1.2, label=NONE)
+            axes.plot(iterations, shares[:, place], "--", color=INK, linewidth=1.2, label=NONE, zorder=3)
         elif place in colors:
-            axes.plot(iterations, shares[:, place], color=colors[place], label=names[place])
+            axes.plot(iterations, shares[:, place], color=colors[place], label=names[place], zorder=3)
         else:
-            axes.plot(iterations, shares[:, place], color=MUTED, linewidth=0.7)
+            axes.plot(iterations, shares[:, place], color=MUTED, linewidth=0.7, zorder=2)
     over_iterations(axes, max(iterations, default=0), "mean share")
 
 

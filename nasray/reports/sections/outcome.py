@@ -26,6 +26,9 @@ NUM_RANDOM = 100
 MIN_RANDOM = 8
 """Fewest random architectures of the run itself that say anything."""
 
+SOFT = "It is of the mixture of all choices, on the images that were held out."
+"""What the figure of a gradient search's winner is, for a reader."""
+
 
 def outcome_section(subject: Subject, describe: Any, comparison: dict[str, Any] | None) -> Section:
     """Return the opening of a run's page.
@@ -199,7 +202,7 @@ def _winner(subject: Subject, describe: Any, trained: dict[str, float | None] | 
         parts.append(paragraph(f"Trained by itself it reaches {', '.join(shown)} on the split val."))
     score = run.objectives[0].name
     value = number(float(run.column(score)[best]), digits=6)
-    meaning = getattr(subject.evaluator, "meaning", "")
+    meaning = SOFT if subject.is_by_gradient else getattr(subject.evaluator, "meaning", "")
     parts.append(paragraph(f"Its {score} is {value}. {meaning}"))
     return NONE.join(parts)
 

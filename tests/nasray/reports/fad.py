@@ -21,7 +21,7 @@ CONTENT = {
     "name": "made", "data": "shapes", "holdout": 80, "recipe": "shapes-fcos",
     "space": {"name": "fad", "channels": 8, "in_channels": 32, "cells": 1, "image_hw": [96, 96]},
     "stages": {
-        "search": {"kind": "gradient", "seeds": 3, "halving": {"rungs": [6], "keep": 0.67}},
+        "search": {"kind": "gradient", "seeds": 3, "halving": {"rungs": [5], "keep": 0.67}},
         "train": {"kind": "train", "of": "search"},
     },
 }  # fmt: skip
@@ -47,7 +47,7 @@ def write_fad_run(path: Path) -> RunFolder:
     space = plan.parts.space
     run = RunFolder.create(path, describe_experiment(plan.experiment))
     scores = {f"seeds/{seed}": mean_ap for seed, mean_ap in enumerate(MEAN_APS)}
-    rung = {"epochs": 6.0, "scores": scores, "left": ["seeds/0", "seeds/1"]}
+    rung = {"epochs": 5.0, "scores": scores, "left": ["seeds/0", "seeds/1"]}
     write_atomic(path / HALVING, to_json({"rungs": [rung]}).encode())
     found = []
     for seed, mean_ap in enumerate(MEAN_APS):

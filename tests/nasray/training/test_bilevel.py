@@ -18,7 +18,7 @@ from nasray.options import options_of
 from nasray.recipe import load_recipe
 from nasray.recipe_options import AlphaOptions, OptimizerOptions
 from nasray.spaces import FADSpace, NasrayError
-from nasray.training.bilevel import AlphaLearner, alphas_of, entropy_and_none
+from nasray.training.bilevel import AlphaLearner, alphas_of, collapse, derived, entropy_and_none
 from nasray.training.folder import create_folder, last_checkpoint
 from nasray.training.learner import Learner
 from nasray.training.loop import StoppedError
@@ -165,6 +165,41 @@ def test_entropy_and_the_share_of_none():
     even = {"box": [[0.25] * 4, [0.25] * 4]}
     assert entropy_and_none(even) == (pytest.approx(1.3863, abs=1e-4), 0.25)
     assert entropy_and_none({"box": [[0.0, 1.0]], "class": [[1.0, 0.0]]}) == (0.0, 0.5)
+
+
+def shares(*nones, groups=1):
+    """Of each group nine edges of three choices, `none` with these shares in turn."""
+    edges = [[(1 - nones[place % len(nones)]) / 2] * 2 + [nones[place % len(nones)]] for place in range(9)]
+    return {f"{group}": edges for group in range(groups)}
+
+
+@pytest.mark.parametrize(
+    ("found", "chosen", "reason"),
+    [
+        (shares(0.5, groups=2), "ab" * 6, None),
+        (shares(0.51, groups=2), "ab" * 6, "none has 0.51 of an average edge"),
+        (shares(0.9, 0.1, 0.2, groups=2), "ab" * 6, None),  # large on some edges alone
+        ({**shares(0.2), **dict.fromkeys(["more"], shares(0.9)["0"])}, "ab" * 6, "none has 0.55 of an average edge"),
+        (shares(0.1, groups=2), "a" * 9 + "bcd", None),
+        (shares(0.1, groups=2), "a" * 10 + "bc", "a is on 10 of 12 edges"),
+        (shares(0.1, groups=2), "a" * 12, "a is on 12 of 12 edges"),
+        (shares(0.1), "aaaabc", None),
+        (shares(0.1), "aaaaab", "a is on 5 of 6 edges"),
+        (shares(0.51), "aaaaaa", "none has 0.51 of an average edge"),
+    ],
+)
+def test_a_search_has_collapsed_where_none_or_one_transformation_is_nearly_everywhere(found, chosen, reason):
+    assert collapse(found, list(chosen)) == reason
+
+
+def test_what_is_derived_is_what_the_alphas_stand_for():
+    network = Toy()
+    row, found = derived(network)
+    assert list(row) == list(network.head.derive())
+    for name, alphas in network.head.alphas.items():
+        assert torch.tensor(found[name]).allclose(alphas.detach().softmax(dim=1))
+    with pytest.raises(NasrayError, match="alpha is of relaxed supernets"):
+        derived(nn.Linear(2, 2))
 
 
 def test_alphas_are_of_relaxed_supernets():

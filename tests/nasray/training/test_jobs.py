@@ -11,8 +11,9 @@ from nasray.checkpoint import Checkpoint
 from nasray.cluster import Resources, ray_session
 from nasray.cluster.training import Group, Worker
 from nasray.recipe_options import WorkerOptions
+from nasray.spaces import NasrayError
 from nasray.training import finish_training, jobs, setup
-from nasray.training.jobs import StagedTraining, TrainingJob, train_all, train_here, train_in_stages
+from nasray.training.jobs import RUNGS, StagedTraining, TrainingJob, train_all, train_here, train_in_stages
 from tests.nasray.reports.common import write_training
 
 pytestmark = pytest.mark.usefixtures("quick_validation")
@@ -41,6 +42,38 @@ def test_a_job_that_is_interrupted_between_validations_ends_alike(
     assert same(one, other)
     assert job.result(parts) == job.result(whole)
     assert job.result(parts)["mAP"] == max(first["mAP"], *(metrics["mAP"] for metrics in rest))
+
+
+def test_a_job_pauses_at_its_rung_and_knows_what_was_reached_there(
+    recipe, tmp_path, monkeypatch, same, log_of, open_shapes_once
+):
+    monkeypatch.setattr(setup, "open_data", open_shapes_once)
+    recipe = dataclasses.replace(recipe, evaluate_every=0.5)
+    first, end = (TrainingJob("a", recipe, ARCHITECTURES["basic-tiny"], rung) for rung in (1.0, None))
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    train_here(recipe, whole, first.architecture)
+    assert first.result(parts) is None
+    found = first.train(parts, Worker())
+    next(found)
+    found.close()  # as where its process ends
+    assert first.result(parts) is None
+    (reached,) = first.train(parts, Worker())
+    assert first.result(parts) == reached
+    assert end.result(parts) is None
+    checkpoint = Checkpoint.load(parts / "checkpoints" / "last.pt")
+    assert (checkpoint.iteration, checkpoint.metrics) == (10, reached)
+    # Killed between the checkpoint and the note of it: nothing is trained, and the same is noted.
+    before = (parts / RUNGS).read_bytes()
+    (parts / RUNGS).unlink()
+    assert list(first.train(parts, Worker())) == []
+    assert (parts / RUNGS).read_bytes() == before
+    assert len(list(end.train(parts, Worker()))) == 1
+    assert first.result(parts) == reached, "what was reached stays known"
+    assert log_of(parts) == log_of(whole)
+    assert same(*(Checkpoint.load(path / "checkpoints" / "last.pt").model for path in (whole, parts)))
+    (parts / RUNGS).write_text("{}")
+    with pytest.raises(NasrayError, match=r"rungs.json is not as nasray wrote it: .*away: the training begins anew"):
+        first.result(parts)
 
 
 @pytest.fixture
