@@ -161,6 +161,11 @@ def test_shipped_experiments_are_planned():
         assert [(each.name, each.kind) for each in planned[:2]] == [("search", "gradient"), ("train", "train")]
         assert planned[0].work.trainings == seeds
 
+    for name in ("fad-random", "fad-laptop-evolution"):
+        planned = {each.name: each for each in planned_stages(load_plan(name))}
+        assert planned["search"].takes == {"evaluator.supernet": "supernet"}
+        assert planned["train"].takes == {"of": "search"}
+
 
 # ---- who wins ----------------------------------------------------------------------------------------------------
 
