@@ -4,13 +4,11 @@ import re
 import numpy as np
 import pytest
 
-from nasray.latency import (
-    LatencyCost,
-)
+from nasray.latency import LatencyCost, Setting
 from nasray.loading import parse_plan
 from nasray.models.detector_cost import DetectorCost
 from nasray.searchers import Evolution
-from nasray.spaces import Budget, NasrayError
+from nasray.spaces import Budget, NasrayError, OFAResNetSpace
 from tests.nasray.latency.common import HW, small_space
 
 
@@ -38,6 +36,33 @@ def test_whole_detectors_are_counted_beside_the_backbones_latency(cache):
     assert (costs["gmacs"] == whole(rows)["gmacs"]).all()
     np.testing.assert_array_equal(costs["latency_ms"], LatencyCost(space)(rows)["latency_ms"])
     assert LatencyCost(space).scope == "backbone"
+
+
+def test_rows_have_the_latency_of_their_own_resolution(monkeypatch):
+    """A table for each size of images, asked about the rows of that size alone."""
+
+    class Table:
+        def __init__(self, image_hw):
+            self.setting = Setting.here(image_hw, device="cpu")
+
+        def predict(self, layers):
+            return layers.cost()["gmacs"] * 1e3
+
+    made = []
+
+    def measured(self, layers, image_hw):
+        made.append(image_hw)
+        return Table(image_hw)
+
+    monkeypatch.setattr(LatencyCost, "_measured", measured)
+    space = OFAResNetSpace("tiny", image_hw=(96, 96), resolutions=((64, 64), (96, 96)))
+    rows = space.sample(30, np.random.default_rng(0))
+    cost = LatencyCost(space, device="cpu")
+    costs = cost(rows)
+    np.testing.assert_array_equal(costs["latency_ms"], costs["gmacs"] * 1e3)
+    assert (made, sorted(cost.tables)) == ([(64, 64), (96, 96)], [(64, 64), (96, 96)])
+    cost(rows)
+    assert len(made) == 2
 
 
 def test_evolution_keeps_a_latency_budget(cache):

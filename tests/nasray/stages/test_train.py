@@ -250,7 +250,7 @@ def test_trainings_before_a_searched_one_hold_out_too(content):
 
 
 @pytest.mark.parametrize(("stages", "message"), [
-    ({"a": {"until": 3}}, "stage a: until 3 is beyond the schedule's 1 epoch. Lower it"),
+    ({"a": {"until": 3}}, "stages.a: until 3 is beyond the schedule's 1 epoch. Lower it"),
     ({"a": {"until": 0}}, "until: Input should be greater than 0"),
     ({"a": {}, "b": {"continues": "a"}}, "stage b: continues: stage a has 1 epoch behind it, and this training ends "
      "after 1. Set `until` of the former one lower"),
