@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 
-from nasray.architectures import is_supernet, layer_table, resolution_of
+from nasray.architectures import has_layers, is_supernet, layer_table, resolution_of
 from nasray.models.detectors import DETECTORS
 from nasray.options import Chosen
 from nasray.spaces import Architecture, CostFunction, NasrayError, Space
@@ -98,9 +98,12 @@ def costs_of(architecture: Architecture, cost: CostFunction, space: Space) -> di
         if whole is not None:
             found: dict[str, float] = whole(architecture)
             return found
-        table = layer_table(architecture, resolution_of(architecture) or space.image_hw)
-        return {name: float(value[0]) for name, value in table.cost().items()}
-    except NasrayError:  # of a family that describes no layers, or does not fit the detector
+        if has_layers(architecture):
+            counted = layer_table(architecture, resolution_of(architecture) or space.image_hw).cost()
+        else:  # as a head
+            counted = cost(space.from_architecture(architecture)[None])
+        return {name: float(value[0]) for name, value in counted.items()}
+    except ValueError:  # neither of the space nor of a family that describes layers, or it does not fit the detector
         return {}
 
 

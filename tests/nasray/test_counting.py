@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from nasray.architectures import ARCHITECTURES
+from nasray.architectures import ARCHITECTURES, compose
 from nasray.cli import main
 from nasray.cluster import RunFolder
 from nasray.counting import CountedOptions, costs_of
@@ -13,7 +13,7 @@ from nasray.experiment import describe_experiment
 from nasray.loading import load_plan, parse_plan, plan_of_run
 from nasray.models.detector_cost import DetectorCost
 from nasray.reports import report_figures
-from nasray.spaces import Architecture, BasicSpace, NasrayError, ShuffleNetSpace
+from nasray.spaces import Architecture, BasicSpace, FADSpace, NasrayError, ShuffleNetSpace
 from nasray.stages import planned_stages
 from tests.nasray.reports.common import write_run
 
@@ -194,3 +194,12 @@ def test_the_scope_of_another_space_is_not_the_backbone(content, monkeypatch):
 def test_the_command_line_names_a_recipe_of_ours():
     plan = load_plan("maedet-tiny", ["--costs", "detector", "--recipe", "maedet-fcos-3x"])
     assert plan.parts.cost.scope == "detector fcos (recipe maedet-fcos-3x, 80 classes)"
+
+
+def test_a_head_is_counted_by_its_space():
+    space = FADSpace()
+    paper = ARCHITECTURES["fad-paper"]
+    found = costs_of(paper, space.cost, space)
+    assert found == {name: value[0] for name, value in space.cost(space.from_architecture(paper)[None]).items()}
+    assert costs_of(paper, space.cost, FADSpace(channels=64)) == {}
+    assert costs_of(compose({"backbone": ARCHITECTURES["resnet18"], "head": paper}), space.cost, space) == {}
