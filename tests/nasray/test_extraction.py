@@ -116,3 +116,24 @@ def test_a_path_that_is_no_head_has_a_network_as_it_would_be_built():
     alone = network_of_path(network, row, described)
     assert supernet_of(alone) is None
     assert len(alone.head.trunk.groups["boxes"].cells) == 2
+
+
+@pytest.mark.parametrize("decouple", [False, True])
+def test_a_path_of_a_relaxed_head_is_a_standalone_detector_if_nothing_is_decoupled(decouple):
+    space = FADSpace(channels=8, cells=1)
+    recipe = Recipe(name="r", detector=options_of(DETECTORS, "gfl", channels=16))
+    head = supernet_architecture(space, {"decouple": decouple})
+    whole = compose({"backbone": ARCHITECTURES["basic-tiny"], "head": head})
+    network = make_network(recipe, whole, 3).eval()
+    row = space.sample(1, np.random.default_rng(0))[0]
+    described = Description(recipe, whole, ("a", "b", "c"), ())
+    if decouple:
+        with pytest.raises(NasrayError, match="of this path has a function behind it"):
+            extract_network(network, row, described)
+        return
+    found = extract_network(network, row, described)
+    supernet_of(network).set_path(row)
+    images = 255 * torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    expected = outputs(network, images)
+    for key, value in outputs(found, images).items():
+        torch.testing.assert_close(value, expected[key], rtol=1e-5, atol=1e-5)
