@@ -65,7 +65,8 @@ def subnet(run: RunFolder, entry: Entry, to: Path) -> Checkpoint:
         if entry.architecture in slots(found.architecture).values() and found.training.get(RECORD) == record:
             return found
     tuned = f", fine-tuned for {evaluator.finetune.iterations} steps" if evaluator.finetune else ""
-    say(f"taking path {entry.id} out of the supernet{tuned}, with statistics of {evaluator.images} images")
+    counted = f", with statistics of {evaluator.images} images" if evaluator.images else ""
+    say(f"taking path {entry.id} out of the supernet{tuned}{counted}")
     described = Checkpoint.load(evaluator.supernet, shared=True)
     row = evaluator.space.from_architecture(entry.architecture)
     with computing_threads(evaluator.threads):

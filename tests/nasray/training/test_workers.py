@@ -96,7 +96,7 @@ def test_norms_of_a_pyramid_are_synchronized(begin, tmp_path, one_thread, is_sup
     architecture = supernet_architecture(space) if is_supernet else path
     changes = {
         "detector": options_of(DETECTORS, "faster-rcnn", box_head="2conv1fc", norm="batch", separate_heads=True),
-        "schedule": ScheduleOptions(epochs=0.05, name="constant", warmup_iterations=0),
+        "schedule": ScheduleOptions(epochs=0.17, name="constant", warmup_iterations=0),
         "optimizer": OptimizerOptions(learning_rate=1e-6),
         "augmentation": AugmentationOptions(short_side=(64,), long_side=64),
         "batch_size": 4,

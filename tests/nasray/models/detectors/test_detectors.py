@@ -102,8 +102,9 @@ def test_a_pyramid_in_the_slot_computes_as_a_feature_pyramid_does(name, batch, m
     assert all(torch.equal(one, other) for one, other in zip(*results, strict=True))
 
 
-def test_groups_that_share_a_map_learn_and_export(batch):
-    detector = assembled("faster-rcnn", PYRAMID, base_size=16)
+@pytest.mark.parametrize("name", ["faster-rcnn", pytest.param("mask-rcnn", marks=pytest.mark.slow)])
+def test_groups_that_share_a_map_learn_and_export(name, batch):
+    detector = assembled(name, PYRAMID, base_size=16)
     assert detector.stride == 64
     assert detector.strides == (8, 8, 16, 16, 64)
     levels = detector.pyramid(batch[0])
