@@ -36,8 +36,8 @@ class MSNASSupernet(ChoiceSupernet):
     def __init__(self, space: Space, *, momentum: float = 0.1) -> None:
         super().__init__(space)
         self.momentum = momentum
-        network = self.standalone(space.sample(1, np.random.default_rng(0))[0])
-        spec = space.to_architecture(space.sample(1, np.random.default_rng(0))[0]).spec
+        path = space.sample(1, np.random.default_rng(0))[0]
+        network, spec = self.standalone(path), space.to_architecture(path).spec
         width, mid = spec["width"], spec.get("mid")
         inputs = [spec["stem_width"]] + [width] * (len(network.blocks) - 1)
         network.blocks = nn.ModuleList(
