@@ -156,7 +156,7 @@ def test_a_search_needs_images_that_are_held_out(content):
 
 
 def test_shipped_experiments_are_planned():
-    tiny = {name: 2 for name in ("fad-tiny", "fad-tiny-retinanet", "fad-tiny-mask")}
+    tiny = dict.fromkeys(("fad-tiny", "fad-tiny-retinanet", "fad-tiny-mask"), 2)
     for name, seeds in {"fad-voc": 4, "fad-laptop": 3, **tiny}.items():
         planned = planned_stages(load_plan(name))
         assert [(each.name, each.kind) for each in planned[:2]] == [("search", "gradient"), ("train", "train")]
