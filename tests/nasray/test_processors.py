@@ -23,7 +23,9 @@ OTHER_NUMPY = {
 OTHER_LIBRARY = {"GLIBC_TUNABLES": "glibc.cpu.hwcaps=-AVX512F,-AVX2,-AVX,-FMA,-FMA4"}
 OTHER_TORCH = {"ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "SSE41", "MKL_CBWR": "COMPATIBLE"}
 WITHOUT_TORCH = ("entropy", "single-scale-entropy", "log-width")
-ZERO_SHOT = [name for name in experiment_names() if load_plan(name).experiment.evaluator.name in WITHOUT_TORCH]
+ZERO_SHOT = [
+    name for name in experiment_names() if getattr(load_plan(name).experiment.evaluator, "name", None) in WITHOUT_TORCH
+]
 ROOT = Path(__file__).parents[2]
 ROUNDED_BY_LIBRARIES = {
     "exp", "exp2", "expm1", "log", "log2", "log10", "log1p", "power", "pow", "float_power", "cbrt", "hypot", "sin",
