@@ -203,6 +203,8 @@ def _part(what: str, architecture: Architecture) -> tuple[Slot, Architecture]:
 
 def _network(slot: Slot, architecture: Architecture, checkpoint: Checkpoint | None) -> nn.Module:
     """Return the network of a slot in inference mode, with its trained weights where there are any."""
+    import torch
+
     from nasray.models import build
 
     if checkpoint is None:
@@ -210,7 +212,8 @@ def _network(slot: Slot, architecture: Architecture, checkpoint: Checkpoint | No
         return build(architecture, **sizes).eval()
     whole: Any = checkpoint.network()
     network: nn.Module = whole.get_submodule(getattr(whole, "slots", {slot: slot})[slot])
-    return network.eval()
+    # A training may have laid weights out with channels last: other kernels, whose last digits differ, would run.
+    return network.to(memory_format=torch.contiguous_format).eval()
 
 
 def _text(slot: Slot, architecture: Architecture, network: nn.Module, path: Path, weights: Path | None) -> str:

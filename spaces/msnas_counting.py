@@ -143,11 +143,11 @@ class Heads:
         self.begin = np.cumsum(self.count) - self.count
         self._allowed = np.zeros((len(STATES), NUM_SCALES**NUM_GROUPS), dtype=bool)
         for allowed, settings in zip(self._allowed, own, strict=True):
-            allowed[settings @ _POWERS] = True
+            allowed[(settings * _POWERS).sum(axis=1)] = True
 
     def allow(self, states: Ints, heads: Ints) -> Mask:
         """Return (N,) whether heads of (N, 5) places go with paths that end in (N,) states."""
-        allowed: Mask = self._allowed[states, heads @ _POWERS]
+        allowed: Mask = self._allowed[states, (heads * _POWERS).sum(axis=1)]
         return allowed
 
     def nearest(self, states: Ints, heads: Ints) -> Ints:

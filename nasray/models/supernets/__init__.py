@@ -31,11 +31,21 @@ def supernet_architecture(space: Space, options: Mapping[str, Any] | None = None
         NasrayError: for a space of whose family there is no supernet, or an option that it does not have.
     """
     _check_family(space.family)
-    default = options_of(SUPERNETS, space.family)
-    given = options_of(SUPERNETS, space.family, **(options or {}))
-    own = {name: value for name, value in vars(given).items() if value != getattr(default, name)}
+    own = _other_than_default(space.family, options) if options else {}
     spec = {"space": space.family, **space.network_options()}
     return Architecture.create(FAMILY, {**spec, _OPTIONS: own} if own else spec)
+
+
+def _other_than_default(family: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of a supernet that are not defaults.
+
+    Raises:
+        NasrayError: for an option that it does not have; one that a function makes has none.
+    """
+    if not isinstance(SUPERNETS[family], type):
+        raise NasrayError(f"the supernet of {family} has no options, got {', '.join(options)}. Leave them out")
+    default, given = options_of(SUPERNETS, family), options_of(SUPERNETS, family, **options)
+    return {name: value for name, value in vars(given).items() if value != getattr(default, name)}
 
 
 def space_of_supernet(architecture: Architecture, **options: Any) -> Space:
@@ -60,13 +70,15 @@ def build_supernet(space: Space, **options: Any) -> Supernet:
     """Return the supernet of a space, on the current default device, with fresh weights and no path set.
 
     Args:
-        space: Space whose architectures it holds.
+        space: Space whose architectures it holds; its paths are without resolutions.
         options: Options of this kind of supernet, such as `momentum` of the batch norms.
 
     Raises:
         NasrayError: for a space of whose family there is no supernet.
     """
     _check_family(space.family)
+    if space.resolutions:  # a network does not depend on them
+        space = space_of_supernet(supernet_architecture(space))
     supernet: Supernet = SUPERNETS[space.family](space, **options)
     return supernet
 

@@ -74,7 +74,8 @@ def check_supernet(
             supernet = build_supernet(space, **given)
             _enliven(supernet)
             images = torch.randn(4, given.get("in_channels", 3), *image_hw)
-        check(supernet, Case(space.sample(num_paths, np.random.default_rng(seed)), images, given))
+        paths = supernet.space.sample(num_paths, np.random.default_rng(seed))
+        check(supernet, Case(paths, images, given))
 
 
 def check_extraction(supernet: Supernet, case: Case) -> None:

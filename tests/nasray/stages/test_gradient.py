@@ -302,6 +302,7 @@ def test_a_search_ends_with_a_derived_head_for_each_seed_however_it_is_interrupt
     assert time.monotonic() - begin < 5, "what is done is not done again"
 
 
+@pytest.mark.slow
 def test_the_derived_head_is_trained(content, tmp_path, in_turn, monkeypatch):
     one = of(content, seeds=1, halving=None)
     one["stages"] = {**one["stages"], "train": {"kind": "train", "of": "search", "weights": "search"}}
