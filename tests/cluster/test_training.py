@@ -150,6 +150,7 @@ def test_other_failures_are_tried_again_and_then_told(tmp_path, capsys):
     assert "Traceback" in (tmp_path / "error.txt").read_text()
 
 
+@pytest.mark.slow
 def test_lost_workers_and_interrupts(tmp_path):
     process = subprocess.Popen(
         [sys.executable, str(DRIVE), str(tmp_path), "alone", "kill"],

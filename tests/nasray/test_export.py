@@ -89,7 +89,7 @@ def run_without_nasray(folder, code):
     return done.stdout
 
 
-@pytest.mark.parametrize("detector", ["retinanet", "mask-rcnn"])
+@pytest.mark.parametrize("detector", [pytest.param("retinanet", marks=pytest.mark.slow), "mask-rcnn"])
 def test_the_head_that_won_is_written_with_its_weights(detector, tmp_path):
     space = FADSpace(groups=1 if detector == "mask-rcnn" else 2, channels=8)
     head = space.to_architecture(space.sample(1, np.random.default_rng(0))[0])

@@ -295,6 +295,7 @@ def test_a_path_of_an_elastic_supernet_is_evaluated_by_its_budget(elastic, capsy
         assert found["AP50"] == pytest.approx(wanted.metrics["AP50"], abs=1e-6)
 
 
+@pytest.mark.slow
 def test_what_is_exported_of_an_elastic_supernet_finds_the_same(elastic, tmp_path, capsys):
     bound = ["--budget.gmacs", repr(min(entry.costs["gmacs"] for entry in elastic.read_entries()))]
     assert cli.main(["export", str(elastic.path), "--to", str(tmp_path / "backbone.py"), *bound, "--json"]) == 0

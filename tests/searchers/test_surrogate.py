@@ -148,6 +148,7 @@ print(json.dumps(found))
 """
 
 
+@pytest.mark.slow
 def test_guesses_have_the_same_bits_on_every_processor_and_with_any_number_of_threads():
     def under(settings):
         command = [sys.executable, "-c", GUESSES]

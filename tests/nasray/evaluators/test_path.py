@@ -215,6 +215,7 @@ def test_checkpoints_of_supernets_and_classifiers_are_no_detectors(supernets):
         assert one.stride() == other.stride(), name
 
 
+@pytest.mark.slow
 def test_paths_of_a_relaxed_head_are_worth_what_their_detectors_are(tmp_path):
     """A head trained path by path on a backbone of the recipe; any searcher can search it."""
     space = FADSpace(channels=8, cells=1, operations="darts")

@@ -222,6 +222,7 @@ def path_filter(tmp_path_factory):
     return made, path
 
 
+@pytest.mark.slow
 def test_a_search_asks_for_what_its_filter_takes_for_the_best(path_filter, tmp_path):
     made, path = path_filter
     plan = make_plan(preselected(preselect={"filter": str(path), "candidates": 6}))

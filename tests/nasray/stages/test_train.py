@@ -174,6 +174,7 @@ def prune(folder, space, cost):
     return folder / "pruned.json"
 
 
+@pytest.mark.slow
 def test_paths_of_a_pruned_space_go_on_in_a_copy_of_the_run(content, tmp_path, here, log_lines, one_thread):
     space = OFAResNetSpace("tiny", image_hw=(64, 64))
     experiment = content(first={"until": 0.2}) | {"costs": "detector"}

@@ -243,6 +243,7 @@ def stopping(after):
     return Worker(should_stop=lambda: next(asked) >= after)
 
 
+@pytest.mark.slow
 def test_a_training_that_is_stopped_twice_has_the_same_alphas(tmp_path):
     recipe = search_recipe()
     whole, stopped = begun(tmp_path / "whole", recipe), begun(tmp_path / "stopped", recipe)
