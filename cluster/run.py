@@ -78,7 +78,10 @@ def run_search(
         return folder.read_best()
     with search_session(resources) as summary:
         say(summary)
-        with explained_tune_errors(folder.tune), waiting(functools.partial(_missing, folder, resources), after=15):
+        with (
+            explained_tune_errors(folder.tune),
+            waiting(functools.partial(_missing, folder, resources, time.time()), after=15),
+        ):
             tuner = _tuner(search, recorder, evaluator, folder, resources, from_history=from_history)
             _fit(tuner, folder, resources.retries)
     return folder.read_best()
@@ -138,11 +141,11 @@ def _tuner(
     )
 
 
-def _missing(folder: RunFolder, resources: Resources) -> str | None:
-    """Return what is waited for, as long as no batch is finished; None while batches are."""
+def _missing(folder: RunFolder, resources: Resources, begin: float = 0.0) -> str | None:
+    """Return what is waited for, as long as no batch is finished since a time; None while batches are."""
     import ray
 
-    quiet = time.time() - folder.history.stat().st_mtime
+    quiet = time.time() - max(begin, folder.history.stat().st_mtime)
     if quiet < 15:
         return None
     if trials := count_actors("Trial"):

@@ -91,6 +91,7 @@ def test_a_local_session(tmp_path, monkeypatch, capsys):
         assert _missing(run, Resources(gpus=1)) == (
             "waiting for a trial to start: it needs 1 CPU, 1 GPU; free in the cluster are 0 of 1 CPUs, 0 of 0 GPUs"
         )
+        assert _missing(run, Resources(), begin=time.time() - 5) is None, "the session has just begun"
         # Ray names an actor as `__qualname__` says.
         assert resources.count_actors("Holder") == resources.count_actors("test_a_local_session") == 1
         assert resources.trial_class(BatchTrial, {}, evaluator=None).__qualname__ == "BatchTrial"
