@@ -149,7 +149,8 @@ def _tell_winner(best: dict[str, Any], known: Any, seconds: float, span: str) ->
             print("  ".join(cell.ljust(width) for cell, width in zip(row, (18, 12, 0), strict=True)).rstrip())
     (slot,) = slots(Architecture.create(**entries[0]["architecture"]))
     folder = shlex.quote(str(known.folder))
-    print(f"\nnasray report {folder}    # figures\nnasray export {folder} --to {slot}.py")
+    file = "model.onnx" if slot == "pyramid" else f"{slot}.py"  # a pyramid is written within its detector alone
+    print(f"\nnasray report {folder}    # figures\nnasray export {folder} --to {file}")
 
 
 def _entropy_options(evaluator: Any) -> dict[str, Any]:

@@ -325,5 +325,6 @@ def _next(subject: Subject, trained: dict[str, float | None] | None, comparison:
         how = "as it is in the supernet" if trained is None else "as it was trained"
         lines.append((["nasray", "export", run, "--to", "model.onnx"], how))
     (slot,) = slots(subject.space.to_architecture(subject.run.genes[subject.best]))
-    lines.append((["nasray", "export", run, "--to", f"{slot}.py"], "plain PyTorch"))
+    if slot != "pyramid":
+        lines.append((["nasray", "export", run, "--to", f"{slot}.py"], "plain PyTorch"))
     return commands(lines)
