@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from nasray.architectures import compose, is_supernet, slots
 from nasray.checkpoint import make_network
-from nasray.models.supernets.base import supernet_of
+from nasray.models.supernets.base import Supernet, supernet_of
 from nasray.recipe import Recipe
 from nasray.spaces import Architecture, NasrayError
 
@@ -56,10 +56,7 @@ def extract_network(network: nn.Module, row: NDArray[np.int64], described: Descr
     supernet = supernet_of(network)
     if supernet is None:
         raise ValueError("there is no supernet in this network: it has one path, itself")
-    path = supernet.space.to_architecture(supernet.space.checked_row(row))
-    architecture = in_place_of_supernet(described.architecture, path)
-    with torch.random.fork_rng(devices=[]):  # its first weights are replaced at once
-        subnet = make_network(described.recipe, architecture, len(described.classes), on_meta=True)
+    subnet = _fresh_network(supernet, row, described, on_meta=True)  # its first weights are replaced at once
     prefix = next(name for name, module in network.named_modules() if module is supernet) + "."
     within = {prefix + name: value for name, value in supernet.path_state(supernet.space.checked_row(row)).items()}
     around = {name: value for name, value in network.state_dict().items() if not name.startswith(prefix)}
@@ -82,10 +79,17 @@ def network_of_path(network: nn.Module, row: NDArray[np.int64], described: Descr
     except NasrayError:
         supernet = supernet_of(network)
         assert supernet is not None
-        path = supernet.space.to_architecture(supernet.space.checked_row(row))
-        architecture = in_place_of_supernet(described.architecture, path)
-        with torch.random.fork_rng(devices=[]):
-            return make_network(described.recipe, architecture, len(described.classes)).train(network.training)
+        return _fresh_network(supernet, row, described).train(network.training)
+
+
+def _fresh_network(
+    supernet: Supernet, row: NDArray[np.int64], described: Described, *, on_meta: bool = False
+) -> nn.Module:
+    """Return the standalone detector or classifier of a path with its first weights."""
+    path = supernet.space.to_architecture(supernet.space.checked_row(row))
+    architecture = in_place_of_supernet(described.architecture, path)
+    with torch.random.fork_rng(devices=[]):
+        return make_network(described.recipe, architecture, len(described.classes), on_meta=on_meta)
 
 
 def in_place_of_supernet(whole: Architecture, path: Architecture) -> Architecture:

@@ -91,6 +91,11 @@ def find_part(name: str, slot: Slot) -> Architecture:
     return parts[slot]
 
 
+def recipe_names(architecture: Architecture) -> dict[str, str]:
+    """Return the keys of a recipe that name the parts of an architecture, by their ids; a pyramid is its backbone."""
+    return {"head" if slot == "head" else "backbone": part.id for slot, part in slots(architecture).items()}
+
+
 def recipe_architecture(recipe: Recipe, given: Architecture | None = None) -> Architecture:
     """Return the architecture of a recipe's training: what its backbone and its head name, composed.
 

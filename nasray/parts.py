@@ -78,10 +78,9 @@ class Parts:
 
     def _searching(self) -> Searching:
         if self.searching is None:
-            kinds = ", ".join(f"{name} ({options.kind})" for name, options in self.experiment.stages.items())
             raise NasrayError(
                 f"{self.experiment.name} has no searcher and no evaluator: none of its stages is of kind search. It "
-                f"has {kinds}. Take a run that evaluates architectures one by one"
+                f"has {_kinds(self.experiment)}. Take a run that evaluates architectures one by one"
             )
         return self.searching
 
@@ -170,8 +169,13 @@ def _refuse_searching(experiment: Experiment) -> None:
     default = Experiment(name=experiment.name)
     for key in ("searcher", "evaluator", "evaluations", "batch_size", "in_flight", "minimize", "preselect"):
         if getattr(experiment, key) != getattr(default, key):
-            kinds = ", ".join(f"{name} ({options.kind})" for name, options in experiment.stages.items())
+            kinds = _kinds(experiment)
             raise NasrayError(f"{key} is of stages of kind search, and there is none: {kinds}. Leave {key} out")
+
+
+def _kinds(experiment: Experiment) -> str:
+    """Return the stages of an experiment, each with its kind, as a text."""
+    return ", ".join(f"{name} ({options.kind})" for name, options in experiment.stages.items())
 
 
 def _preselection(experiment: Experiment) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from typing import Any
 
 from torch import nn
 
-from nasray.architectures import resolution_of, slot_of, slots
+from nasray.architectures import resolution_of, slots
 from nasray.checkpoint import Checkpoint, checkpoint_path
 from nasray.cluster import RunFolder
 from nasray.cluster.leaders import Entry
@@ -24,7 +24,7 @@ from nasray.cluster.progress import say
 from nasray.devices import computing_threads
 from nasray.evaluators import PathEvaluator
 from nasray.extraction import in_place_of_supernet, network_of_path
-from nasray.finding import find_within
+from nasray.finding import find_within, recipe_names
 from nasray.loading import plan_of_run
 from nasray.recipe import at_resolution, of_one_path
 from nasray.spaces import Budget, NasrayError
@@ -71,7 +71,7 @@ def subnet(run: RunFolder, entry: Entry, to: Path) -> Checkpoint:
     row = evaluator.space.from_architecture(entry.architecture)
     with computing_threads(evaluator.threads):
         network = evaluator.loaded.standalone(row)
-    named: dict[str, Any] = {"head" if slot_of(entry.architecture) == "head" else "backbone": entry.id}
+    named: dict[str, Any] = {**recipe_names(entry.architecture)}
     recipe = at_resolution(of_one_path(described.recipe), resolution_of(entry.architecture))
     checkpoint = dataclasses.replace(
         described,

@@ -225,9 +225,8 @@ def _latency(known: Any) -> None:
     _check_head(known)
     budget = read_budget(known.overrides, known.declared)
     setting = given_setting(known)
-    Setting.here(
-        known.image_size or IMAGE_HW, **setting
-    )  # refuses what this device cannot do before a network is built
+    # Refuse what this device cannot do before a network is built.
+    Setting.here(known.image_size or IMAGE_HW, **setting)
     if budget.names and (known.detector or known.head):
         raise NasrayError(f"{budget} chooses among the best of a run; --detector and --head are for one of them alone")
     found = _deployed(known, budget)

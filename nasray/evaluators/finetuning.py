@@ -13,7 +13,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from nasray.spaces import NasrayError
 from nasray.spaces.ranges import MAX_BATCH, Count, Range
@@ -70,13 +70,16 @@ class FineTuner:
     def __init__(
         self, options: FinetuneOptions, recipe: Recipe, dataset: DetectionSet | ClassificationSet, network: nn.Module
     ) -> None:
+        from nasray.cluster.training import Worker
+        from nasray.training.setup import train_loader
+
         rate = options.learning_rate or recipe.optimizer.learning_rate / 10
         size = options.batch_size or recipe.batch_size
         if size % options.accumulate:
             raise NasrayError(f"finetune: batch_size {size} is no multiple of accumulate {options.accumulate}")
         self.options, self.recipe = options, recipe
         self.optimizer = dataclasses.replace(recipe.optimizer, learning_rate=rate, accumulate=options.accumulate)
-        self.loader = _train_loader(recipe, dataset, size, network)
+        self.loader = train_loader(recipe, dataset, network, size, Worker())
 
     def train(self, network: nn.Module, seed: int) -> None:
         """Train a network in place; it is afterwards in inference mode.
@@ -110,28 +113,3 @@ class FineTuner:
                 left -= 1
                 yield batch
             epoch += 1
-
-
-def _train_loader(recipe: Recipe, dataset: Any, batch_size: int, network: Any) -> Any:
-    """Return what loads augmented images as in the training of a recipe, with targets, on one worker."""
-    if recipe.task == "detection":
-        from nasray.data import TrainLoader
-
-        return TrainLoader(
-            dataset,
-            recipe.augmentation,
-            batch_size=batch_size,
-            stride=network.stride,
-            seed=recipe.seed,
-            options=recipe.loader,
-            with_masks=network.learns_masks,
-        )
-    from nasray.data.classification import ClassificationLoader
-
-    return ClassificationLoader(
-        dataset,
-        image_size=recipe.augmentation.square or 0,
-        batch_size=batch_size,
-        seed=recipe.seed,
-        options=recipe.loader,
-    )

@@ -190,7 +190,7 @@ def collapse(shares: Mapping[str, list[list[float]]], chosen: Sequence[str]) -> 
         shares: Of each group the share of every choice of every edge, `none` the last.
         chosen: Transformations on the edges of the derived head.
     """
-    _, none = entropy_and_none(dict(shares))
+    _, none = entropy_and_none(shares)
     if none > MOST_NONE:
         return f"none has {none:.2f} of an average edge"
     name, num = Counter(chosen).most_common(1)[0]
@@ -199,7 +199,7 @@ def collapse(shares: Mapping[str, list[list[float]]], chosen: Sequence[str]) -> 
     return None
 
 
-def entropy_and_none(shares: dict[str, list[list[float]]]) -> tuple[float, float]:
+def entropy_and_none(shares: Mapping[str, list[list[float]]]) -> tuple[float, float]:
     """Return the mean entropy of an edge's shares in nats, and the mean share of `none`."""
     edges = torch.tensor([edge for group in shares.values() for edge in group], dtype=torch.float64)
     return float(-torch.special.xlogy(edges, edges).sum(dim=1).mean()), float(edges[:, -1].mean())

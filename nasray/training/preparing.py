@@ -24,8 +24,8 @@ def try_out(recipe: Recipe, architecture: Architecture | None = None) -> Descrip
     Raises:
         NasrayError: for every mistake that the user can fix.
     """
-    from nasray.architectures import resolution_of, slots
-    from nasray.finding import recipe_architecture
+    from nasray.architectures import resolution_of
+    from nasray.finding import recipe_architecture, recipe_names
     from nasray.training.beginning import continued
     from nasray.training.distilling import load_teacher
     from nasray.training.folder import Description
@@ -36,9 +36,7 @@ def try_out(recipe: Recipe, architecture: Architecture | None = None) -> Descrip
     given = architecture
     architecture = recipe_architecture(recipe, given)
     if given is not None:
-        names: dict[str, Any] = {
-            "head" if slot == "head" else "backbone": part.id for slot, part in slots(given).items()
-        }
+        names: dict[str, Any] = {**recipe_names(given)}
         recipe = dataclasses.replace(recipe, **names)
     recipe = at_resolution(recipe, resolution_of(architecture))
     sets = open_sets(recipe)

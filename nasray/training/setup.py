@@ -223,26 +223,15 @@ def make_parts(
 
 def _loaders(recipe: Recipe, sets: Sets, network: nn.Module, worker: Worker) -> tuple[Batches, Any]:
     """Return the training loader, and what measures the network (None without a split val)."""
+    batches = train_loader(recipe, sets.train, network, recipe.batch_size // worker.world, worker)
     if isinstance(network, Detector):
-        assert isinstance(sets.train, DetectionSet)
         assert isinstance(sets.source, DataSource)
         measured = sets.held if recipe.alpha.is_searched else sets.validation()
         assert measured is None or isinstance(measured, DetectionSet)
-        batches = _train_loader(recipe, sets.train, network, worker)
         return batches, make_validation(measured, recipe, network.stride, worker)
-    assert isinstance(sets.train, ClassificationSet)
-    loader = ClassificationLoader(
-        sets.train,
-        image_size=recipe.augmentation.square or 0,
-        batch_size=recipe.batch_size // worker.world,
-        seed=recipe.seed,
-        rank=worker.rank,
-        world=worker.world,
-        options=recipe.loader,
-    )
     held_against = sets.validation()
     assert not isinstance(held_against, DetectionSet)
-    return loader, make_accuracy(held_against, recipe, worker)
+    return batches, make_accuracy(held_against, recipe, worker)
 
 
 def check_alpha(sets: Sets, network: nn.Module) -> None:
@@ -269,7 +258,7 @@ def _make_alphas(recipe: Recipe, sets: Sets, network: nn.Module, worker: Worker,
     return AlphaLearner(
         network,
         recipe.alpha,
-        _train_loader(recipe, sets.held, network, worker),
+        train_loader(recipe, sets.held, network, recipe.batch_size // worker.world, worker),
         per_epoch=per_epoch,
         seed=recipe.seed,
         rank=worker.rank,
@@ -279,17 +268,44 @@ def _make_alphas(recipe: Recipe, sets: Sets, network: nn.Module, worker: Worker,
     )
 
 
-def _train_loader(recipe: Recipe, dataset: DetectionSet, network: Detector, worker: Worker) -> TrainLoader:
-    return TrainLoader(
+def train_loader(
+    recipe: Recipe,
+    dataset: DetectionSet | ClassificationSet,
+    network: nn.Module,
+    batch_size: int,
+    worker: Worker,
+) -> TrainLoader | ClassificationLoader:
+    """Return what loads augmented images with targets, as the training of a recipe does.
+
+    Args:
+        recipe: Recipe of the training.
+        dataset: Images.
+        network: Detector or classifier that learns from them.
+        batch_size: Images of a batch of one worker.
+        worker: Rank of this process.
+    """
+    if isinstance(network, Detector):
+        assert isinstance(dataset, DetectionSet)
+        return TrainLoader(
+            dataset,
+            recipe.augmentation,
+            batch_size=batch_size,
+            stride=network.stride,
+            seed=recipe.seed,
+            rank=worker.rank,
+            world=worker.world,
+            options=recipe.loader,
+            with_masks=network.learns_masks,
+        )
+    assert isinstance(dataset, ClassificationSet)
+    return ClassificationLoader(
         dataset,
-        recipe.augmentation,
-        batch_size=recipe.batch_size // worker.world,
-        stride=network.stride,
+        image_size=recipe.augmentation.square or 0,
+        batch_size=batch_size,
         seed=recipe.seed,
         rank=worker.rank,
         world=worker.world,
         options=recipe.loader,
-        with_masks=network.learns_masks,
     )
 
 

@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from nasray.architectures import checked_spec
 from nasray.models.ofa_resnet import Bottleneck, OFAResNet
 from nasray.models.supernets.elastic import (
     ElasticConv2d,
@@ -101,7 +100,7 @@ class OFAResNetSupernet(ElasticSupernet):
 
     def standalone(self, row: NDArray[np.int64]) -> OFAResNet:
         """Return the `OFAResNet` of a path, with any weights."""
-        spec = checked_spec(self.space.to_architecture(row))
+        spec = self.space.to_architecture(row).spec
         return OFAResNet(**spec, out_levels=self.out_levels, momentum=self.momentum)
 
 
