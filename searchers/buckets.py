@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from nasray.searchers.base import Proposal, Searcher
 from nasray.searchers.evolution import Evolution
+from nasray.searchers.pareto import ParetoEvolution
 from nasray.searchers.random import RandomSearch
 from nasray.spaces import Budget, InfeasibleError, NasrayError, Population, Space, row_keys
 from nasray.spaces.buckets import Buckets
@@ -215,6 +216,9 @@ class BucketSampling(Searcher):
 class BucketEvolution(BucketSampling):
     """Evolution in every bucket: a population and parents of its own, so that only architectures of like cost compete.
 
+    With several objectives, such as score against gmacs, each bucket evolves towards its Pareto front: the best of a
+    bucket then differ in cost as well, where by score alone they lie close together.
+
     Options that are left out follow from a bucket's share of the evaluations; what they mean, `evolution` says.
 
     Args:
@@ -228,7 +232,7 @@ class BucketEvolution(BucketSampling):
         options: Further options; see `BucketSampling`.
     """
 
-    max_objectives = 1
+    max_objectives = 8
 
     def __init__(
         self,
@@ -254,7 +258,8 @@ class BucketEvolution(BucketSampling):
         self._make()  # what does not go together is refused before the buckets are known
 
     def _make(self, **options: Any) -> Evolution:
-        return Evolution(
+        evolution = Evolution if len(self.objectives) == 1 else ParetoEvolution
+        return evolution(
             self.space,
             cost=self.cost,
             objectives=self.objectives,
