@@ -2,11 +2,12 @@
 
     python benchmarks/path_filter.py RUN --fit 500
 
-RUN is the folder of a search, or of a stage that searches, by `buckets` whose evaluator measured the loss of paths:
-such as the stage `sample` of `detofa-laptop` with `--stages.sample.evaluations 1000`. The filter is fitted to `--fit`
+RUN is the folder of a search, or of a stage that searches, by `buckets` whose evaluator measured paths: such as the
+stage `sample` of `detofa-laptop` with `--stages.sample.evaluations 1000`. What ranks is their loss, if that was
+measured, else their score. The filter is fitted to `--fit`
 of them, the same share of every bucket, and measured on the others, which nothing has looked at. Rows are settings of
 Table 2 of DetOFA (without budget condition, FLOPs-bounded loss, or block positional encoding; with all), then
-once-for-all's predictor (three layers of 400, mean squared error of accuracy, here of the negative loss), then
+once-for-all's predictor (three layers of 400, mean squared error of accuracy, here of what ranks), then
 multiply-adds and parameters. Intervals are of 95 %.
 """
 
@@ -82,7 +83,8 @@ def measure(run: RunFolder, num_fit: int, *, seed: int, epochs: int) -> list[dic
     """Return for every way of ranking, and every bucket, what `measure_scores` says of the architectures held out."""
     parts = plan_of_run(run).parts
     history = run.read_history()
-    space, rows, losses = parts.space, history.genes, np.asarray(history.metrics["loss"])
+    space, rows = parts.space, history.genes
+    losses = np.asarray(history.metrics["loss"] if "loss" in history.metrics else -history.metrics["score"])
     buckets = Buckets.spanning(space, "gmacs", 5, count=parts.cost)
     costs = parts.cost(rows)
     bucket, rng = buckets.of(costs["gmacs"]), np.random.default_rng(seed)
@@ -111,7 +113,7 @@ def shown(share: dict[str, float | None]) -> str:
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("run", help="folder of a search by buckets that measured the loss of paths")
+    parser.add_argument("run", help="folder of a search by buckets that measured paths")
     parser.add_argument("--fit", type=int, default=500, help="paths to fit to; all others are held out")
     parser.add_argument("--epochs", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)

@@ -1,0 +1,176 @@
+"""What DetOFA's parts are worth: the front beside chance, pruning beside none and by other rules, stock detectors.
+
+    nasray search benchmarks/detofa_laptop.yaml --data DATA --seed S --folder RUN          # for each seed
+    nasray train FILE --recipe cpu-detect-supernet --data DATA --holdout 48 --schedule.epochs E --seed S --folder T
+    nasray evaluate T --split held --json > STOCK                                          # for each stock detector
+    python benchmarks/detofa.py RUN ... --stock STOCK ...
+    nasray search benchmarks/detofa_strategies.yaml --seed S --folder RUN                  # Figure 8, in small
+    python benchmarks/detofa.py RUN ...
+
+`--write-stock FOLDER` writes the architectures of the stock detectors: ResNet-18 scaled in width to the least and the
+greatest cost of the space, each at the size of image that such a cost has there. All figures are mAP on the images held
+out of every training, which the search looks at: of 50 measured and the best kept, so the front flatters a little,
+that of the random ones beside it as well.
+
+Prints for every run how many were predicted and measured, the size of the front, and the area that it dominates
+(`hypervolume`: mAP times the share of the range of costs, from mAP 0 and the greatest cost) beside that of as many
+random paths of the same buckets; and the mean mAP of random paths of each bucket by every stage that measured some
+(`random-*`, paths of the space that its supernet was trained on; `same-*`, the same paths under another supernet).
+Over runs: means with intervals of 95 % (t); differences are of the runs' means, run by run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import t
+
+from nasray.architectures import named_architecture
+from nasray.cluster import RunFolder
+from nasray.loading import load_plan, plan_of_run
+from nasray.searchers import BucketSampling
+from nasray.spaces import Architecture
+from nasray.spaces.buckets import Buckets
+from nasray.stages.search import SearchStage
+
+Floats = NDArray[np.float64]
+RANDOM = ("random-", "same-")
+"""How stages are called that measure random paths; so does `search` where nothing was predicted."""
+
+
+def read(run: Path, stage: str) -> tuple[Floats, Floats]:
+    """Return multiply-adds in 1e9 and mAP of what a stage measured, in its order."""
+    history = RunFolder.open(run if stage == "search" else run / stage).read_history()
+    return np.asarray(history.costs["gmacs"]), np.asarray(history.metrics["score"])
+
+
+def front(gmacs: Floats, scores: Floats) -> NDArray[np.int64]:
+    """Return the indices of the Pareto front, cheapest first; of equal ones the first."""
+    order = np.lexsort((-scores, gmacs))
+    best = np.maximum.accumulate(np.concatenate([[-np.inf], scores[order]]))
+    return order[scores[order] > best[:-1]]
+
+
+def area(gmacs: Floats, scores: Floats, low: float, high: float) -> float:
+    """Return the mean over costs from `low` to `high` of the best mAP within each cost."""
+    kept = front(gmacs, scores)
+    ends = np.append(gmacs[kept][1:], high)
+    return float(((ends - np.maximum(gmacs[kept], low)) * scores[kept]).sum() / (high - low))
+
+
+def spread(values: list[float]) -> str:
+    """Return a mean with its 95 % interval over runs."""
+    known = np.asarray(values)
+    if len(known) < 2:
+        return f"{known.mean():.3f}"
+    half = t.ppf(0.975, len(known) - 1) * known.std(ddof=1) / math.sqrt(len(known))
+    return f"{known.mean():.3f} +- {half:.3f}"
+
+
+def measure(path: Path) -> dict[str, Any]:
+    """Return the figures of one run, and under `random` the mean mAP of each bucket by every stage of random paths."""
+    stages = plan_of_run(RunFolder.open(path)).stages
+    names = [name for name in stages if name.startswith(RANDOM)] + ["search"] * ("predict" not in stages)
+    first = stages[names[0]]
+    assert isinstance(first, SearchStage)
+    searcher = first.parts.searcher
+    assert isinstance(searcher, BucketSampling)
+    buckets = searcher.buckets
+    means: dict[str, list[float]] = {}
+    for name in names:
+        costs, values = read(path, name)
+        owner = buckets.of(costs)
+        means[name] = [float(values[owner == bucket].mean()) for bucket in range(len(buckets))]
+    found: dict[str, Any] = {"run": path.name, "random": means}
+    return {**found, **compare_fronts(path, buckets, names[0])} if "predict" in stages else found
+
+
+def compare_fronts(path: Path, buckets: Buckets, stage: str) -> dict[str, Any]:
+    """Return the figures of a run's front beside those of as many random paths of every bucket."""
+    low, high = buckets.edges[0], buckets.edges[-1]
+    gmacs, scores = read(path, "search")
+    chance, chances = read(path, stage)
+    num = len(gmacs) // len(buckets)
+    first = np.concatenate([np.flatnonzero(buckets.of(chance) == bucket)[:num] for bucket in range(len(buckets))])
+    return {
+        "predicted": len(RunFolder.open(path / "predict").read_history().genes),
+        "measured": len(gmacs),
+        "front": len(front(gmacs, scores)),
+        "best": float(scores.max()),
+        "hypervolume": area(gmacs, scores, low, high),
+        "random front": len(front(chance[first], chances[first])),
+        "random hypervolume": area(chance[first], chances[first], low, high),
+    }
+
+
+def stock(experiment: str) -> list[tuple[str, Architecture]]:
+    """Return ResNet-18 scaled in width to the ends of the costs of an experiment's space, nearest, cheaper first.
+
+    That of the least cost is for the smallest images, where it costs the share that these have of the largest's pixels.
+    """
+    parts = load_plan(experiment).parts
+    edges = Buckets.spanning(parts.space, "gmacs", 5, count=parts.cost).edges
+    smallest, largest = (math.prod(size) for size in (parts.space.resolutions[0], parts.space.resolutions[-1]))
+    base = named_architecture("resnet18")
+    scaled = []
+    for width in range(4, 65):
+        spec = copy.deepcopy(base.spec)
+        spec["stem"]["width"] = width
+        for level, stage in enumerate(spec["stages"]):
+            stage["width"] = width * 2**level
+        scaled.append((f"resnet18-w{width}", Architecture.create(base.family, spec)))
+    costs = np.array([parts.cost.of(architecture)["gmacs"] for _, architecture in scaled])
+    return [scaled[np.abs(costs - end).argmin()] for end in (edges[0] * largest / smallest, edges[-1])]
+
+
+def mean_of(row: dict[str, Any], stage: str) -> float:
+    """Return the mean over all buckets of what a stage of a run measured."""
+    return float(np.mean(row["random"][stage]))
+
+
+def main() -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("runs", nargs="*", type=Path, help="folders of runs of benchmarks/detofa_laptop.yaml")
+    parser.add_argument("--stock", nargs="*", type=Path, default=[], help="what `nasray evaluate --json` printed")
+    parser.add_argument("--write-stock", type=Path, help="folder for the architectures of the stock detectors")
+    known = parser.parse_args()
+    if known.write_stock is not None:
+        for name, architecture in stock(str(Path(__file__).with_name("detofa_laptop.yaml"))):
+            (known.write_stock / f"{name}.json").write_text(architecture.text)
+            print(known.write_stock / f"{name}.json")
+        return
+    if not known.runs:
+        sys.exit("pass the folders of runs, or --write-stock FOLDER")
+    rows = [measure(path) for path in known.runs]
+    if "front" in rows[0]:
+        names = [name for name in rows[0] if name not in ("run", "random")]
+        print("| run | " + " | ".join(names) + " |\n" + "|---" * (len(names) + 1) + "|")
+        for row in rows:
+            cells = [f"{row[name]:.3f}" if isinstance(row[name], float) else f"{row[name]:,}" for name in names]
+            print(f"| {row['run']} | " + " | ".join(cells) + " |")
+        gains = [row["hypervolume"] - row["random hypervolume"] for row in rows]
+        print(f"\nhypervolume over that of random paths: {spread(gains)}\n")
+    stages = list(rows[0]["random"])
+    num = len(rows[0]["random"][stages[0]])
+    print("| mean mAP of random paths | " + " | ".join(f"bucket {n}" for n in range(num)) + " | all |")
+    print("|---" * (num + 2) + "|")
+    for stage in stages:
+        columns = [spread([row["random"][stage][bucket] for row in rows]) for bucket in range(num)]
+        print(f"| {stage} | " + " | ".join(columns) + f" | {spread([mean_of(row, stage) for row in rows])} |")
+    for stage in stages[1:]:
+        print(f"\n{stages[0]} over {stage}: {spread([mean_of(row, stages[0]) - mean_of(row, stage) for row in rows])}")
+    for path in known.stock:
+        print(f"\n{path.name}: mAP {json.loads(path.read_text())['metrics']['mAP']:.3f}")
+
+
+if __name__ == "__main__":
+    main()
