@@ -31,7 +31,7 @@ from nasray.spaces import NasrayError
 if TYPE_CHECKING:
     from nasray.recipe import Recipe
 
-SOURCE = "a data set: a YAML file, a folder (COCO, VOC or packed shards), or shapes"
+SOURCE = "a data set: a YAML file, a folder (COCO, VOC, YOLO or packed shards), or shapes"
 
 
 def add_commands(commands: Any) -> None:

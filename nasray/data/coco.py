@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from nasray.cluster.reading import read_bytes, shown
+from nasray.data.choosing import complete
 from nasray.data.coco_table import VERSION, CocoTable, parse_coco, table_from_arrays, table_to_arrays
-from nasray.data.dataset import Defect, DetectionSet, class_defects, emptiness
-from nasray.data.fields import class_name
+from nasray.data.dataset import Defect, DetectionSet
 from nasray.data.images import ImageFiles, stored_size
 from nasray.data.mapped import Arrays, shared_arrays, source_digest
 from nasray.data.pixels import DEFAULT_RULES, PixelRules
-from nasray.spaces import NasrayError
 
 SHARED_BYTES = 8 * 2**20
 """Files of at least this size are parsed once for all processes; smaller ones are parsed faster than looked up."""
@@ -58,17 +52,7 @@ def read_coco(
     for index in files.missing():
         message = f"{where}: image id {table.image_ids[index]}: no file {shown(files.name(index))}"
         defects.append(Defect("missing-image", message))
-    known = dict(zip(table.classes, table.category_ids, strict=True))
-    left_out: list[Defect] = []
-    if classes is not None:
-        classes = [class_name(one) for one in classes]
-        if missing := [one for one in classes if one not in known]:
-            raise NasrayError(f"{where} has no categories {missing} of `classes`; it has {list(known)}")
-        table, left_out = _choose(table, classes, where)
-    defects += class_defects(table.classes, where)
-    defects += left_out
-    defects += emptiness(name, len(table.image_ids), table.ignored, annotations)
-    return DetectionSet(
+    dataset = DetectionSet(
         name=name,
         classes=table.classes,
         category_ids=table.category_ids,
@@ -85,6 +69,7 @@ def read_coco(
         defects=tuple(defects),
         pixel_rules=rules,
     )
+    return complete(dataset, classes, where)
 
 
 def _read_table(path: Path, folders: Sequence[Path], rules: PixelRules) -> CocoTable:
@@ -128,32 +113,3 @@ def _is_file(path: Path) -> bool:
         return path.is_file()
     except (OSError, ValueError):
         return False
-
-
-def _choose(table: CocoTable, classes: Sequence[str], where: str) -> tuple[CocoTable, list[Defect]]:
-    """Return the boxes of some classes, in their order, and what is left out."""
-    positions = {one: label for label, one in enumerate(classes)}
-    new_labels = np.array([positions.get(one, -1) for one in table.classes] or [0], dtype=np.int64)
-    labels = new_labels[table.labels]
-    kept = labels >= 0
-    names: Iterable[str] = (table.classes[label] for label in table.labels[~kept].tolist())
-    defects = [
-        Defect("class-left-out", f"{where}: class {one!r}: {count:,} boxes", count)
-        for one, count in Counter(names).items()
-    ]
-    counts: NDArray[np.int64] = np.r_[0, kept.cumsum()][table.offsets]
-    rows = np.flatnonzero(kept)
-    ids = dict(zip(table.classes, table.category_ids, strict=True))
-    chosen = dataclasses.replace(
-        table,
-        classes=tuple(classes),
-        category_ids=tuple(ids[one] for one in classes),
-        offsets=counts,
-        boxes=table.boxes[rows],
-        labels=labels[rows],
-        areas=table.areas[rows],
-        ignored=table.ignored[rows],
-        annotation_ids=table.annotation_ids[rows],
-        segmentations=table.segmentations.select(rows) if table.segmentations is not None else None,
-    )
-    return chosen, defects

@@ -42,7 +42,7 @@ DEFECTS: dict[str, tuple[Severity, str]] = {
     "value-range": ("error", "images of more than 8 bits whose black and white no file states"),
     "image-size": ("warning", "images without width and height (read from the file)"),
     "split-overlap": ("warning", "images that another split has too (its metrics are not those of new images)"),
-    "duplicate-annotation": ("warning", "annotation ids that occur twice (both are kept)"),
+    "duplicate-annotation": ("warning", "annotations that occur twice, by their id or as a whole line (both are kept)"),
     "similar-class": ("warning", "class names that differ in case or spaces alone (taken for different classes)"),
     "other-boxes": ("warning", "boxes that look like those of another format"),
     "zero-box": ("warning", "boxes without width or height (left out)"),

@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
+NUMBER = r"[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]{1,3})?"
+"""Pattern of a number in text."""
 MAX_INTEGER = 2**63 - 1
 MAX_NUMBER = 1e15
 """Of coordinates and areas; sums and products of them stay finite."""
@@ -130,7 +132,7 @@ def number_of_text(text: str) -> float:
     Raises:
         FieldError: if it holds none.
     """
-    if not re.fullmatch(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]{1,3})?", text.strip()):
+    if not re.fullmatch(NUMBER, text.strip()):
         raise FieldError(f"must be a number, got {shown_value(text)}")
     return number(float(text))
 

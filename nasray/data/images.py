@@ -71,14 +71,14 @@ class ImageFiles:
         for position, path in enumerate(map(self.name, range(len(self.names)))):
             parent, name = os.path.split(path)
             if parent not in listings:
-                listings[parent] = _listing(parent)
+                listings[parent] = listing(parent)
             if name not in listings[parent]:
                 missing.append(position)
         return np.array(missing, dtype=np.intp)
 
 
-def _listing(folder: str) -> set[str]:
-    """Return the names of what is in a folder and no folder itself."""
+def listing(folder: str) -> set[str]:
+    """Return the names of what is in a folder and no folder itself; none where it cannot be read."""
     try:
         with os.scandir(folder or ".") as entries:
             return {entry.name for entry in entries if not entry.is_dir()}

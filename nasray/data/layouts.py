@@ -6,32 +6,25 @@ import itertools
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from nasray.cluster.reading import shown
+from nasray.data.yolo_labels import is_label
 
 IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm")
 ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")
 LOOKED_AT = 5_000  # files and folders
 HEAD = 64 * 2**10  # bytes of a file
-READ = "COCO's JSON, Pascal VOC's XML and packed shards are read"
+READ = "COCO's JSON, Pascal VOC's XML, YOLO's text files and packed shards are read"
 EXPORT = "Export it as COCO: annotation tools can, and FiftyOne and supervision convert"
 
 
-def is_yolo(content: Any) -> bool:
-    """Return whether a YAML file's content is that of a YOLO data set."""
-    if not isinstance(content, dict):
-        return False
-    if "format" in content:
-        return str(content["format"]).lower().startswith("yolo")
-    return "names" in content or "nc" in content
-
-
-def yolo_message(source: str | Path) -> str:
-    """Return what to say of a YOLO data set."""
+def yolo_message(root: Path) -> str:
+    """Return what to say of YOLO's labels in a folder without their YAML file."""
+    names = next((f" (of {path.name})" for path in sorted(root.glob("*.txt")) if path.stem in ("classes", "obj")), "")
     return (
-        f"{shown(source)} is a YOLO data set (labels in .txt files, class names in a YAML file), which nasray does not "
-        f"read yet; {READ}. {EXPORT} it; then pass the folder with annotations/train.json and images/"
+        f"{shown(root)} holds YOLO labels, and no data.yaml that names their classes. Write one: train and val, "
+        f"folders of images relative to it or .txt files that list them, and names, the classes{names}: "
+        "{train: images/train, val: images/val, names: [cat, dog]}"
     )
 
 
@@ -98,8 +91,7 @@ def _only_images(root: Path, images: list[Path]) -> str:
 def _has_yolo_labels(texts: list[Path]) -> bool:
     """Return whether one of these files holds lines of a class and four shares of the image, or of a polygon."""
     for path in [*(path for path in texts if "labels" in path.parts), *texts][:20]:
-        lines = _head(path).strip().split("\n")
-        if re.fullmatch(r"\d+(\s+[-+]?(\d*\.)?\d+([eE][-+]?\d+)?){4,}", lines[0].strip()):
+        if is_label(_head(path).strip().split("\n")[0]):
             return True
     return False
 

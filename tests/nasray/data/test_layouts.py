@@ -8,13 +8,11 @@ from nasray.spaces import NasrayError
 FOLDERS = {
     "empty": ({}, "is empty"),
     "folders alone": ({"images/": b""}, "is empty"),
-    "YOLO with its YAML file": (
-        {"data.yaml": b"path: .\ntrain: images/train\nval: images/val\nnc: 2\nnames: [cat, dog]\n"}, "a YOLO data set"),
-    "YOLO with names alone": ({"data.yaml": b"train: train.txt\nnames:\n  0: cat\n"}, "a YOLO data set"),
     "YOLO without a YAML file": (
-        {"images/a.jpg": b"", "labels/a.txt": b"0 0.5 0.5 0.25 1\n1 .1 .1 .1 .1\n"}, "a YOLO data set"),
-    "YOLO by splits": ({"train/images/a.jpg": b"", "train/labels/a.txt": b"0 0.5 0.5 0.25 1"}, "a YOLO data set"),
-    "YOLO's outlines": ({"a.jpg": b"", "a.txt": b"3 0.1 0.1 0.2 0.1 0.2 0.2"}, "a YOLO data set"),
+        {"images/a.jpg": b"", "labels/a.txt": b"0 0.5 0.5 0.25 1\n1 .1 .1 .1 .1\n", "classes.txt": b"cat"},
+        r"holds YOLO labels, and no data.yaml .* the classes \(of classes.txt\)"),
+    "YOLO by splits": ({"train/images/a.jpg": b"", "train/labels/a.txt": b"0 0.5 0.5 0.25 1"}, "holds YOLO labels"),
+    "YOLO's outlines": ({"a.jpg": b"", "a.txt": b"3 0.1 0.1 0.2 0.1 0.2 0.2"}, "holds YOLO labels"),
     "images": ({"a.jpg": b"", "b/c.png": b""}, "holds images .* and no annotations"),
     "images by class": ({"train/cat/a.jpg": b"", "train/dog/b.jpg": b""}, "images by class, for classification"),
     "LabelMe": ({"a.jpg": b"", "a.json": b'{"version": "5", "shapes": [], "imagePath": "a.jpg"}'}, "LabelMe .a.json"),

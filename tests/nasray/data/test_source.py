@@ -34,7 +34,6 @@ def test_paths_are_relative_to_the_file(write_coco, write_yaml, monkeypatch, tmp
     ("text", "message"),
     [
         (COCO + "clases: [dog]", "unknown key 'clases'; did you mean 'classes'"),
-        ("format: yolo", "is a YOLO data set"),
         ("format: coco\ntrain: {image: images}", "unknown key 'train.image'; did you mean 'images'"),
         ("format: coco\ntrain: {images: images}", "train of a COCO set needs `images` and `annotations`"),
         ("format: voc\ntrain: {images: images}", "train of a VOC set needs `lists`"),

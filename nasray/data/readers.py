@@ -1,0 +1,96 @@
+"""Functions that read one split each, which can be pickled; what opening a data set gives are these, one a split."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from nasray.data.coco import read_coco
+from nasray.data.dataset import DetectionSet
+from nasray.data.pixels import DEFAULT_RULES, PixelRules
+from nasray.data.shards import read_shards, shard_splits
+from nasray.data.voc import read_voc
+from nasray.data.yolo import read_yolo
+from nasray.data.yolo_file import YoloFile
+
+SPLITS = ("train", "val", "test")
+
+Reader = Callable[[Sequence[str] | None], DetectionSet]
+"""Reads a split, given the classes of train where they follow from its objects."""
+
+
+class Opened(NamedTuple):
+    """What a data set's file or folder says, before any of its splits is read.
+
+    Attributes:
+        readers: Readers of each split, in the order train, val, test.
+        classes_of_train: Whether other splits must be read with the classes that train has.
+    """
+
+    readers: dict[str, Reader]
+    classes_of_train: bool = False
+
+
+def coco_reader(
+    name: str,
+    annotations: Path,
+    folders: tuple[Path, ...],
+    classes: Sequence[str] | None = None,
+    rules: PixelRules = DEFAULT_RULES,
+) -> Reader:
+    """Return the reader of a split of a COCO set; the arguments are those of `read_coco`."""
+    return functools.partial(_coco, name, annotations, folders, classes, rules)
+
+
+def voc_reader(
+    name: str,
+    lists: list[Path],
+    classes: Sequence[str] | None = None,
+    folders: Mapping[str, Path] | None = None,
+    rules: PixelRules = DEFAULT_RULES,
+) -> Reader:
+    """Return the reader of a split of a VOC set; the arguments are those of `read_voc`, `folders` those by keyword."""
+    return functools.partial(_voc, name, lists, classes, dict(folders or {}), rules)
+
+
+def yolo_reader(name: str, file: YoloFile) -> Reader:
+    """Return the reader of a split of a YOLO set."""
+    return functools.partial(_yolo, name, file)
+
+
+def open_shards(root: Path) -> Opened:
+    """Return the splits of a packed set."""
+    return Opened({name: functools.partial(_shards, name, root) for name in shard_splits(root)})
+
+
+def _coco(
+    name: str,
+    annotations: Path,
+    folders: tuple[Path, ...],
+    chosen: Sequence[str] | None,
+    rules: PixelRules,
+    _: Sequence[str] | None,
+) -> DetectionSet:
+    return read_coco(annotations, folders, name=name, classes=chosen, rules=rules)
+
+
+def _voc(
+    name: str,
+    lists: list[Path],
+    chosen: Sequence[str] | None,
+    folders: dict[str, Path],
+    rules: PixelRules,
+    train: Sequence[str] | None,
+) -> DetectionSet:
+    subset = chosen is not None
+    return read_voc(lists, name=name, classes=chosen or train, subset=subset, rules=rules, **folders)
+
+
+def _yolo(name: str, file: YoloFile, _: Sequence[str] | None) -> DetectionSet:
+    return read_yolo(file, name)
+
+
+def _shards(name: str, root: Path, _: Sequence[str] | None) -> DetectionSet:
+    return read_shards(root, name)
