@@ -152,7 +152,7 @@ def make_parts(
         niches=niches,
         **preselection,
     )
-    evaluator: Evaluator = make_part(valued, space=space, seed=experiment.seed, cost=bounded)
+    evaluator: Evaluator = make_part(valued, space=space, seed=experiment.seed, cost=bounded, budget=budget)
     complete = dataclasses.replace(
         experiment,
         counted=counted,

@@ -54,6 +54,7 @@ class ClosedFormEntropy:
     residual: bool = True
     image_hw: tuple[int, int] = (384, 384)
     closed_form = True
+    zero_shot = True
     meaning = MEANING
     fits = staticmethod(staged_only)
 
@@ -92,6 +93,7 @@ class LogWidth:
     space: StagedSpace
     weights: Weights = MULTI_SCALE
     closed_form = True
+    zero_shot = True
     meaning = (
         "The score is the weighted sum of the logarithms of the widths on the way to C1 to C5, as MAE-DET's released "
         "code computes it. It stands for what a network can express; it is no accuracy."
@@ -131,6 +133,7 @@ class SampledEntropy:
     residual: bool = True
     image_hw: tuple[int, int] = (384, 384)
     threads: Threads = 1
+    zero_shot = True
     meaning = MEANING
     fits = staticmethod(staged_only)
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from nasray.scores.weights import random_images, redrawn
+from nasray.scores.weights import random_images, rectifiers_of, redrawn
 
 
 @torch.no_grad()
@@ -38,9 +38,7 @@ def naswot_score(
     network = redrawn(module, generator)
     images = random_images(network, generator, batch_size, image_hw)
     kernel = torch.zeros(batch_size, batch_size, dtype=torch.float64, device=images.device)
-    rectifiers = [layer for layer in network.modules() if isinstance(layer, (nn.ReLU, nn.ReLU6))]
-    if not rectifiers:
-        raise ValueError(f"naswot needs nn.ReLU or nn.ReLU6 modules; {type(module).__name__} has none")
+    rectifiers = rectifiers_of(network, "naswot")
 
     def count(_: nn.Module, __: tuple[Tensor, ...], output: Tensor) -> None:
         # With codes of -1 and 1 the number that agrees is (units + product) / 2, whole numbers below 2^24 a layer.

@@ -43,3 +43,19 @@ def random_images(module: nn.Module, generator: torch.Generator, batch_size: int
     """Return (B, 3, H, W) images from N(0, 1), on the device of the module's parameters."""
     device = next(module.parameters()).device
     return torch.randn((batch_size, 3, *image_hw), generator=generator, device=generator.device).to(device)
+
+
+def rectifiers_of(network: nn.Module, score: str) -> list[nn.Module]:
+    """Return the `nn.ReLU` and `nn.ReLU6` modules of a network, each once.
+
+    Args:
+        network: Network whose activations are looked at.
+        score: Name of the score that needs them, for the message.
+
+    Raises:
+        ValueError: if there are none.
+    """
+    found: list[nn.Module] = [layer for layer in network.modules() if isinstance(layer, (nn.ReLU, nn.ReLU6))]
+    if not found:
+        raise ValueError(f"{score} needs nn.ReLU or nn.ReLU6 modules; {type(network).__name__} has none")
+    return found

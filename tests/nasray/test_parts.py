@@ -43,9 +43,15 @@ def test_evaluators_get_the_seed_where_they_draw():
     assert not hasattr(parts(seed=5).evaluator, "seed")
 
 
+def test_references_are_of_the_runs_budget():
+    evaluator = parts(seed=5, budget={"gmacs": 50}, evaluator={"name": "aznas"}).evaluator
+    assert (evaluator.budget.upper, evaluator.seed) == ({"gmacs": 50}, 5)
+    assert evaluator.cost(evaluator.space.start()).keys() == {"gmacs", "params_m", "layers"}
+
+
 def test_what_a_part_says_about_a_space():
     assert [name for name in EVALUATORS if why_unfit(EVALUATORS[name], ShuffleNetSpace()) is None] == [
-        "zen", "naswot", "synflow", "path", "filter",
+        "zen", "naswot", "synflow", "swap", "aznas", "path", "filter",
     ]  # fmt: skip
     reason = why_unfit(EVALUATORS["path"], BottleneckSpace())
     assert reason.startswith("needs a supernet; there are those of shufflenet, ofa-resnet")

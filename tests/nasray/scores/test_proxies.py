@@ -4,7 +4,9 @@ import pytest
 import torch
 
 from nasray.models import build
+from nasray.scores.aznas import az_components
 from nasray.scores.naswot import naswot_score
+from nasray.scores.swap import swap_score
 from nasray.scores.synflow import synflow_score
 from nasray.scores.zen import zen_score
 from tests.nasray.scores.common import STAGED, generator, small
@@ -16,6 +18,8 @@ PROXIES = {
     "zen": (zen_score, {"batch_size": 4}),
     "naswot": (naswot_score, {"batch_size": 6}),
     "synflow": (synflow_score, {}),
+    "swap": (swap_score, {"batch_size": 16}),  # six have 64 patterns at most, and show them all
+    "aznas": (lambda *args, **options: sum(az_components(*args, **options)), {"batch_size": 4}),
 }
 
 
