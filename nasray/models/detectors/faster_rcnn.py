@@ -21,8 +21,17 @@ from nasray.models.detectors.base import Detections, Detector, Pyramid, Raw, Tar
 from nasray.models.detectors.candidates import clip, select, stack, top_candidates
 from nasray.models.detectors.heads import flatten_level
 from nasray.models.detectors.necks import FPN
-from nasray.models.detectors.options import AnchorSize, BoxHeadKind, Channels, FirstLevel, Norm, NumDetections
-from nasray.models.detectors.pooling import Groups, apply_to_boxes, pool_regions, region_groups
+from nasray.models.detectors.options import (
+    AnchorSize,
+    BoxHeadKind,
+    Channels,
+    FirstLevel,
+    Norm,
+    NumDetections,
+    RegionSamples,
+    RegionSize,
+)
+from nasray.models.detectors.pooling import REGION_BASE, Groups, apply_to_boxes, pool_regions, region_groups
 from nasray.models.detectors.roi import BOX_SIZE, BoxHead, BoxHeads, Samples, box_loss, decode, sample_regions
 from nasray.models.detectors.rpn import RPNHeads, propose, rpn_loss
 from nasray.spaces.ranges import Share
@@ -36,7 +45,7 @@ CANDIDATES = 2000
 CHANNELS = 256
 """Channels of a feature pyramid where the options leave them out."""
 FIRST_GROUP = 1
-"""Number of the first group of a `Pyramid`, see `Groups`: boxes of less than 56 pixels (MSNAS, Figure 2: k < 2)."""
+"""Number of the first group of a `Pyramid`, see `Groups` (MSNAS, Figure 2: k < 2)."""
 
 
 class FasterRCNN(Detector):
@@ -45,26 +54,26 @@ class FasterRCNN(Detector):
     Args:
         backbone: Backbone of reductions 4 to 32 (8 to 32 if `first_level` is 3); or a `Pyramid` instead of a feature
             pyramid on a backbone. Proposals come from all groups. Regions are pooled from all groups of a `Pyramid`,
-            the first of which is for boxes of less than 56 pixels, and from all but the last of a feature pyramid.
+            the first of which is for boxes of less than a quarter of `region_base`, and from all but the last of a
+            feature pyramid.
         num_classes: C, number of classes.
         channels: Channels of the pyramid and of convolutions: 256 if left out, of a `Pyramid` its own.
         box_head: Fully connected layers and convolutions of the box head: 4conv1fc of DetNAS, 2conv1fc of MSNAS.
         norm: Norm of the pyramid and of the box head's convolutions.
         separate_heads: Whether every group has an RPN and a box head of its own, instead of one for all.
         base_size: Edge of the square anchor at the first level, in pixels; each level doubles it.
+        region_samples: Proposals of an image from which the loss of the box head is computed.
+        region_base: Edge in pixels of the regions of level P4, or of group 4 of a `Pyramid`; each level doubles
+            it. Smaller for smaller images, as `base_size` is.
         first_level: First level of the pyramid: 2 for P2 to P6, 3 for P3 to P6; 2 if left out. A `Pyramid` has none.
         score_threshold: Score above which detections are kept.
         nms_iou: Overlap with a better box of its class above which a box is dropped.
         max_detections: K, largest number of detections of an image.
 
-    Attributes:
-        region_samples: Proposals of an image from which the loss of the box head is computed.
-
     Raises:
         ValueError: for an option that is not allowed, or a backbone that lacks a map.
     """
 
-    region_samples = 512
     slots: ClassVar[Mapping[str, str]] = {"backbone": "backbone", "pyramid": "backbone"}
 
     def __init__(
@@ -77,6 +86,8 @@ class FasterRCNN(Detector):
         norm: Norm = "none",
         separate_heads: bool = False,
         base_size: AnchorSize = 32.0,
+        region_samples: RegionSamples = 512,
+        region_base: RegionSize = REGION_BASE,
         first_level: FirstLevel | None = None,
         score_threshold: Share = 0.05,
         nms_iou: Share = 0.5,
@@ -85,7 +96,7 @@ class FasterRCNN(Detector):
         super().__init__(backbone, num_classes, score_threshold=score_threshold, max_detections=max_detections)
         if first_level not in (None, 2, 3):
             raise ValueError(f"first_level is 2 or 3, got {first_level}")
-        self.nms_iou = nms_iou
+        self.nms_iou, self.region_samples, self.region_base = nms_iou, region_samples, region_base
         self.reductions = [2**level for level in range(first_level or 2, 6)]
         if is_pyramid(backbone):
             pyramid = cast(Pyramid, backbone)
@@ -123,7 +134,7 @@ class FasterRCNN(Detector):
     def groups(self) -> Groups:
         """Groups that regions are pooled from: all, of a feature pyramid all but the last."""
         first = FIRST_GROUP if self.neck is None else self.reductions[0].bit_length() - 1
-        return Groups(self.strides[: self.num_pooled], first)
+        return Groups(self.strides[: self.num_pooled], first, self.region_base)
 
     def objectness(self, levels: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """Return logits (B, A) and deltas (B, A, 4) of each level's A anchors, in float32."""
@@ -176,7 +187,7 @@ class FasterRCNN(Detector):
         if not isinstance(self.box_head, BoxHeads):
             found: tuple[Tensor, Tensor] = self.box_head(pooled)
             return found
-        group = region_groups(regions[:, 1:], self.groups.first, self.num_pooled)
+        group = region_groups(regions[:, 1:], self.groups)
         return self.box_head.of_groups(pooled, group)
 
     def postprocess(self, raw: Raw, image_hw: Tensor) -> Detections:

@@ -21,8 +21,17 @@ from nasray.models.detectors.base import Detections, Raw, Target
 from nasray.models.detectors.faster_rcnn import FasterRCNN
 from nasray.models.detectors.heads import MakeHead, check_purpose
 from nasray.models.detectors.losses import positive_count
-from nasray.models.detectors.options import AnchorSize, BoxHeadKind, Channels, FirstLevel, Norm, NumDetections
-from nasray.models.detectors.pooling import apply_to_boxes, pool_regions
+from nasray.models.detectors.options import (
+    AnchorSize,
+    BoxHeadKind,
+    Channels,
+    FirstLevel,
+    Norm,
+    NumDetections,
+    RegionSamples,
+    RegionSize,
+)
+from nasray.models.detectors.pooling import REGION_BASE, apply_to_boxes, pool_regions
 from nasray.models.detectors.roi import Samples
 from nasray.spaces.ranges import Share
 
@@ -48,6 +57,9 @@ class MaskRCNN(FasterRCNN):
         norm: Norm of the pyramid and of the box head's convolutions.
         separate_heads: Whether every group has an RPN and a box head of its own, instead of one for all.
         base_size: Edge of the square anchor at the first level, in pixels; each level doubles it.
+        region_samples: Proposals of an image from which the loss of the box head is computed.
+        region_base: Edge in pixels of the regions of level P4, or of group 4 of a `Pyramid`; each level doubles
+            it. Smaller for smaller images, as `base_size` is.
         first_level: First level of the pyramid: 2 for P2 to P6, 3 for P3 to P6; 2 if left out. A `Pyramid` has none.
         score_threshold: Score above which detections are kept.
         nms_iou: Overlap with a better box of its class above which a box is dropped.
@@ -71,6 +83,8 @@ class MaskRCNN(FasterRCNN):
         norm: Norm = "none",
         separate_heads: bool = False,
         base_size: AnchorSize = 32.0,
+        region_samples: RegionSamples = 512,
+        region_base: RegionSize = REGION_BASE,
         first_level: FirstLevel | None = None,
         score_threshold: Share = 0.05,
         nms_iou: Share = 0.5,
@@ -84,6 +98,8 @@ class MaskRCNN(FasterRCNN):
             norm=norm,
             separate_heads=separate_heads,
             base_size=base_size,
+            region_samples=region_samples,
+            region_base=region_base,
             first_level=first_level,
             score_threshold=score_threshold,
             nms_iou=nms_iou,

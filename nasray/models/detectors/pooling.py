@@ -8,7 +8,7 @@ Differs from the papers in: 2 x 2 points of each bin are averaged, and they are 
 
 Shapes: B images, P boxes of one image, R regions of all images, S x S bins. Boxes are xyxy in absolute pixels; a region
 is (image, x1, y1, x2, y2). Objects are grouped by size, each group pools from a map, and several groups may share one.
-The levels of a feature pyramid are such groups: level P4 is group 4, the boxes of about 224 pixels.
+The levels of a feature pyramid are such groups: level P4 is group 4, the boxes of about `base` pixels.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from torchvision.ops import roi_align
 
 POINTS = 2
 """Samples of a bin in each direction."""
+REGION_BASE = 224.0
+"""Edge in pixels of a square of group 4 (Lin et al., section 4.2)."""
 
 
 class Groups(NamedTuple):
@@ -30,11 +32,13 @@ class Groups(NamedTuple):
 
     Attributes:
         strides: Pixels between two locations of each group's map, smallest objects first.
-        first: Number of the first group; one more is for boxes of twice the edge, and 224 pixels are of group 4.
+        first: Number of the first group; one more is for boxes of twice the edge, and `base` is of group 4.
+        base: Edge in pixels of a square of group 4.
     """
 
     strides: Sequence[int]
     first: int = 2
+    base: float = REGION_BASE
 
 
 def pool_regions(maps: Sequence[Tensor], regions: Tensor, size: int, groups: Groups) -> Tensor:
@@ -46,7 +50,7 @@ def pool_regions(maps: Sequence[Tensor], regions: Tensor, size: int, groups: Gro
         size: S.
         groups: Groups that the maps are of.
     """
-    level = region_groups(regions[:, 1:], groups.first, len(maps))
+    level = region_groups(regions[:, 1:], groups)
     scales = [1.0 / stride for stride in groups.strides]
     places = [next(place for place, other in enumerate(maps) if other is x) for x in maps]
     if places != list(range(len(maps))):  # each map once, so that none is copied or pooled twice
@@ -65,18 +69,20 @@ def without_values(x: Tensor) -> bool:
     return torch.compiler.is_exporting() or x.is_meta
 
 
-def region_groups(boxes: Tensor, first: int, num: int) -> Tensor:
-    """Return the group of each of (R, 4) boxes, as its index (R,) int64 among `num` groups.
+def region_groups(boxes: Tensor, groups: Groups) -> Tensor:
+    """Return the group of each of (R, 4) boxes, as its index (R,) int64 among the groups.
 
-    A square of 224 pixels is of group 4, one of twice the edge of the next.
+    A square of `groups.base` pixels is of group 4, one of twice the edge of the next; smaller ones than the first group
+    has are of the first, larger ones than the last has of the last.
 
     Args:
         boxes: (R, 4).
-        first: Number of the group of index 0.
-        num: Number of groups.
+        groups: Groups.
     """
     edge = ((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])).sqrt()
-    return torch.floor(4 + torch.log2(edge / 224) + 1e-6).clamp(first, first + num - 1).long() - first
+    last = groups.first + len(groups.strides) - 1
+    number = torch.floor(4 + torch.log2(edge / groups.base) + 1e-6).clamp(groups.first, last)
+    return number.long() - groups.first
 
 
 def apply_to_boxes(

@@ -15,6 +15,7 @@ from nasray.models import build
 from nasray.models.backbone import Backbone
 from nasray.models.detectors import losses as shared_losses
 from nasray.models.detectors.faster_rcnn import FasterRCNN
+from nasray.models.detectors.pooling import Groups
 from nasray.models.pixels import PIXEL_MEAN, PIXEL_STD
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -190,14 +191,24 @@ def test_losses_in_low_precision():
 
 
 def test_the_generator_draws_the_samples():
-    detector = make_detector().eval()  # batch norms do not move
-    detector.region_samples = 24  # fewer than there are: else all are taken, and only the order of sums is random
+    # Fewer regions than there are: else all are taken, and only the order of sums is random.
+    detector = make_detector(region_samples=24).eval()  # batch norms do not move
     first, again, other = (
         detector(make_images(), make_targets(), generator=torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)
     )
     torch.testing.assert_close(first, again)
     for name in ("loss_objectness", "loss_classes", "loss_boxes"):
         assert abs(first[name] - other[name]) > 1e-3 * first[name], name  # more than rounding
+
+
+def test_regions_of_smaller_images_have_a_smaller_base():
+    losses = []
+    for base in (224.0, 28.0):  # all boxes belong to P2; or those of 25 to 60 pixels to P4 and P5
+        detector = make_detector(region_base=base).eval()
+        assert detector.groups == Groups((4, 8, 16, 32), 2, base)
+        losses.append(detector(make_images(), make_targets(), generator=torch.Generator().manual_seed(0)))
+    assert torch.equal(losses[0]["loss_objectness"], losses[1]["loss_objectness"])
+    assert losses[0]["loss_boxes"] != losses[1]["loss_boxes"]
 
 
 def test_losses_are_over_the_samples_of_all_workers(monkeypatch):

@@ -44,7 +44,7 @@ def test_groups_that_share_a_map_pool_as_from_copies_of_it(way, monkeypatch):
     fine, coarse = make_maps()[1:3]
     groups = pooling.Groups((8, 8, 16, 16))
     regions = torch.nn.functional.pad(make_boxes(60) * 4, (1, 0))
-    assert pooling.region_groups(regions[:, 1:], 2, 4).unique().tolist() == [0, 1, 2, 3]
+    assert pooling.region_groups(regions[:, 1:], GROUPS).unique().tolist() == [0, 1, 2, 3]
     shared = pooling.pool_regions([fine, fine, coarse, coarse], regions, 7, groups)
     copies = pooling.pool_regions([fine, fine.clone(), coarse, coarse.clone()], regions, 7, groups)
     assert seen == [2, 4]
@@ -66,7 +66,7 @@ def test_pools_as_torchvision_does(way, size, monkeypatch):
     monkeypatch.setattr(pooling, "_pool_from_table", WAYS[way])  # what a CPU takes
     maps, boxes = make_maps(), [make_boxes(60), make_boxes(40, seed=2)]
     regions = torch.cat([torch.nn.functional.pad(part, (1, 0), value=image) for image, part in enumerate(boxes)])
-    assert pooling.region_groups(regions[:, 1:], 2, 4).unique().tolist() == [0, 1]
+    assert pooling.region_groups(regions[:, 1:], GROUPS).unique().tolist() == [0, 1]
     scale = 4.0  # larger boxes, so that all levels are used
     for factor in (1.0, scale):
         pooled = pooling.pool_regions(maps, regions * torch.tensor([1.0] + [factor] * 4), size, GROUPS)
@@ -92,15 +92,18 @@ def test_levels_are_those_of_the_paper():
     # Lin et al., CVPR 2017, equation 1: 224 pixels belong to P4; twice the edge is one level up.
     edges = torch.tensor([0.0, 55.9, 112, 223.9, 224, 447.9, 448, 5000])
     boxes = torch.stack([torch.zeros(8), torch.zeros(8), edges, edges], dim=1)
-    assert pooling.region_groups(boxes, 2, 4).tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
-    assert pooling.region_groups(boxes, 3, 3).tolist() == [0, 0, 0, 0, 1, 1, 2, 2]
+    assert pooling.region_groups(boxes, GROUPS).tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
+    assert pooling.region_groups(boxes, pooling.Groups((8, 16, 32), 3)).tolist() == [0, 0, 0, 0, 1, 1, 2, 2]
 
 
 def test_groups_of_a_pyramid():
     """MSNAS, Figure 2: k < 2, 2, 3, 4 and at least 5, where k is 4 for boxes of 224 pixels."""
     edges = torch.tensor([8.0, 55, 56, 111, 112, 223, 224, 447, 448, 2000])
     boxes = torch.stack([torch.zeros(10), torch.zeros(10), edges, edges], dim=1)
-    assert pooling.region_groups(boxes, 1, 5).tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
+    groups = pooling.Groups((4, 8, 16, 32, 64), 1)
+    assert pooling.region_groups(boxes, groups).tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
+    half = groups._replace(base=112.0)
+    assert pooling.region_groups(boxes / 2, half).tolist() == pooling.region_groups(boxes, groups).tolist()
 
 
 def test_low_precision_maps():
