@@ -39,9 +39,11 @@ class PartOptions:
     Attributes:
         registry: Registry of the part.
         references: Options whose values name stages or files, each with what is taken of them.
+        called: What messages call the part.
     """
 
     registry: ClassVar[Registry]
+    called: ClassVar[str]
     references: ClassVar[Mapping[str, From]]
 
     @property
@@ -96,7 +98,12 @@ def _options_type(registry: Registry, name: str, part: type) -> Any:
         bases=(PartOptions,),
         frozen=True,
         kw_only=True,
-        namespace={"registry": registry, "references": references, "__module__": part.__module__},
+        namespace={
+            "registry": registry,
+            "references": references,
+            "called": f"{registry.what} {name!r}",
+            "__module__": part.__module__,
+        },
     )
     try:
         options: Any = checked(made)

@@ -115,6 +115,8 @@ def _read_option(
     *sections, last = key.split(".")
     holder, inside = _declared(owner, sections, content)
     kind = _kind(holder, last)
+    if kind is None and len(sections) == 1 and get_origin(plain_type(_kind(owner, sections[0]))) is dict:
+        return key, _read_free(option, values)
     if kind is None:
         if not values and last.startswith("no_") and plain_type(_kind(holder, last[3:])) is bool:
             return ".".join([*sections, last[3:]]), False
@@ -182,6 +184,12 @@ def _read_value(option: str, kind: Any, text: str) -> Any:
     if plain is str or (get_origin(plain) is Literal and all(isinstance(choice, str) for choice in get_args(plain))):
         return text
     return parse_yaml(text, f"--{option}")
+
+
+def _read_free(option: str, values: Sequence[str]) -> Any:
+    """Return the value of a key that no type is declared for, such as an option of the space's supernet."""
+    read = [parse_yaml(value, f"--{option}") for value in values]
+    return True if not read else read[0] if len(read) == 1 else read
 
 
 def _declared(owner: Any, sections: Sequence[str], content: Any) -> tuple[Any, Any]:

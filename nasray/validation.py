@@ -63,10 +63,12 @@ def with_current_keys(content: Any) -> Any:
 def checked(owner: type[T]) -> type[T]:
     """Return a class as a frozen dataclass whose values are validated, with one message wherever they are from.
 
-    Made from Python or by `dataclasses.replace`, it raises `NasrayError` as `validate` does.
+    Made from Python or by `dataclasses.replace`, it raises `NasrayError` as `validate` does; the message begins with
+    the class's attribute `called`, or its name.
     """
     made: Any = pydantic_dataclass(frozen=True, config={"extra": "forbid"})(owner)
     construct = made.__init__
+    called = getattr(owner, "called", owner.__name__)
 
     @functools.wraps(construct)
     def construct_in_our_words(self: Any, *args: Any, **values: Any) -> None:
@@ -74,7 +76,7 @@ def checked(owner: type[T]) -> type[T]:
             construct(self, *args, **values)
         except ValidationError as error:
             # What goes together is said in a line that names its keys; of a value by itself one must know of what.
-            about = "" if all(not item["loc"] for item in error.errors()) else f"{owner.__name__}: "
+            about = "" if all(not item["loc"] for item in error.errors()) else f"{called}: "
             raise NasrayError(f"{about}{reasons(error, made)}") from None
 
     made.__init__ = construct_in_our_words

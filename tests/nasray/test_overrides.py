@@ -39,6 +39,11 @@ def changed(*arguments, owner=Experiment):
         (["--name", "2024"], {"name": "2024"}),
         (["--name", "no"], {"name": "no"}),
         (["--name", "None"], {"name": "None"}),
+        (["--supernet.shared", "false"], {"supernet": {"shared": False}}),
+        (
+            ["--supernet.sort-channels", "--supernet.kernels", "3", "5"],
+            {"supernet": {"sort_channels": True, "kernels": [3, 5]}},
+        ),
         (["--evaluator.residual"], {"evaluator": {"residual": True}}),
         (["--evaluator.no-residual"], {"evaluator": {"residual": False}}),
         (["--evaluator.residual", "false"], {"evaluator": {"residual": False}}),
