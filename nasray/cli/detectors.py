@@ -31,7 +31,7 @@ from nasray.spaces import NasrayError
 if TYPE_CHECKING:
     from nasray.recipe import Recipe
 
-SOURCE = "a data set: a YAML file, a folder (COCO, VOC, YOLO or packed shards), or shapes"
+SOURCE = "a data set: a YAML file, a folder (COCO, VOC, YOLO or Hugging Face), or shapes"
 
 
 def add_commands(commands: Any) -> None:
@@ -46,7 +46,8 @@ def add_commands(commands: Any) -> None:
     sub.add_argument("--images", type=whole(2, 10**6), default=200, help="at least 2 (default 200)")
     sub.add_argument("--image-size", type=image_hw, default="128x128", help=f"{IMAGE_SIZE} (default 128x128)")
     sub.add_argument("--seed", type=seed, default=0)
-    sub = command(actions, "pack", _data_pack, "pack a data set into Parquet shards, for clusters without a fast disk")
+    text = "pack a data set into Parquet files as Hugging Face has them, for clusters without a fast disk"
+    sub = command(actions, "pack", _data_pack, text)
     sub.add_argument("source", help=SOURCE)
     sub.add_argument("folder")
 
@@ -119,7 +120,7 @@ def _data_shapes(known: Any) -> None:
 
 def _data_pack(known: Any) -> None:
     from nasray.data import open_data
-    from nasray.data.shards import pack_data
+    from nasray.data.packing import pack_data
 
     path = Path(known.folder)
     pack_data(open_data(known.source).all_splits(), path)

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 from nasray.data.check import check_data, describe_check
 from nasray.data.datafile import DataFile, SplitFiles
 from nasray.data.dataset import Defect, DetectionSet
+from nasray.data.packing import pack_data
 from nasray.data.shapes import write_shapes
-from nasray.data.shards import pack_data
 from nasray.data.source import DataSource, open_data
 
 if TYPE_CHECKING:

@@ -12,6 +12,7 @@ import numpy as np
 
 from nasray.data.dataset import DEFECTS, Defect, DetectionSet, kind_summary
 from nasray.data.headers import Headers, describe_orientation, describe_values, examine_headers
+from nasray.data.parquet_images import describe_groups
 from nasray.data.source import DataSource, category_difference, open_data, overlap
 from nasray.spaces import NasrayError
 
@@ -91,6 +92,7 @@ def _describe(dataset: DetectionSet, first: DetectionSet, earlier: list[Detectio
             for line in (
                 describe_orientation(dataset.pixel_rules, headers.turned),
                 describe_values(dataset.pixel_rules, headers.deep),
+                describe_groups(dataset.files),
             )
             if line
         ],

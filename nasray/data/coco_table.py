@@ -221,7 +221,7 @@ def _table(
     owners = np.array(rows.images, dtype=np.int64)
     image_hw = np.array(images.sizes, dtype=np.int64).reshape(-1, 2)
     boxes = np.array(rows.boxes, dtype=np.float64).reshape(-1, 4)
-    if looks := _other_format(boxes, image_hw[owners]):
+    if looks := other_format(boxes, image_hw[owners]):
         defects.append(("other-boxes", looks, len(boxes)))
     boxes[:, 2:] += boxes[:, :2]
     known = image_hw[owners].min(axis=1, initial=1) > 0
@@ -267,7 +267,7 @@ MANY = 10
 """Boxes from which on it is said that they look like those of another format."""
 
 
-def _other_format(boxes: NDArray[np.float64], image_hw: NDArray[np.int64]) -> str | None:
+def other_format(boxes: NDArray[np.float64], image_hw: NDArray[np.int64]) -> str | None:
     """Return what (N, 4) boxes that should be x, y, width, height in pixels look like; None if like that."""
     if len(boxes) < MANY:
         return None

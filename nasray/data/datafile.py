@@ -8,8 +8,10 @@ from typing import Literal
 from pydantic import TypeAdapter
 
 from nasray.cluster.reading import read_yaml, shown
+from nasray.data.huggingface import Wishes
+from nasray.data.huggingface_files import find_parquet
 from nasray.data.pixels import Orientation, PixelRules
-from nasray.data.readers import SPLITS, Opened, Reader, coco_reader, open_shards, voc_reader, yolo_reader
+from nasray.data.readers import SPLITS, Opened, Reader, coco_reader, open_huggingface, voc_reader, yolo_reader
 from nasray.data.yolo_file import check_classes, is_yolo, read_yolo_file
 from nasray.spaces import NasrayError
 from nasray.validation import checked, validate
@@ -23,11 +25,13 @@ class SplitFiles:
         images: Folder of images.
         annotations: COCO: the JSON file; VOC: the folder of XML files.
         lists: VOC: files that name the images; of several, images are strung together.
+        files: Hugging Face: Parquet files, or patterns of their names (`data/*.parquet`), in their order.
     """
 
     images: str | None = None
     annotations: str | None = None
     lists: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
 
 
 @checked
@@ -41,6 +45,7 @@ class DataFile:
         val: Data set to choose by.
         test: Data set to report on.
         classes: Names in the order of labels; objects of others are left out. All by default.
+        names: Hugging Face: names of the classes 0, 1, ..., where its files have none.
         orientation: Whether images are annotated as a person sees them (turned as EXIF says), or as they are stored.
         value_range: Values of images with more than 8 bits that are black and white; as the files say by default.
 
@@ -48,12 +53,13 @@ class DataFile:
         NasrayError: if there is no class in `classes`, or one twice, or the range is none.
     """
 
-    format: Literal["coco", "voc", "shards"]
+    format: Literal["coco", "voc", "huggingface"]
     root: str = "."
     train: SplitFiles | None = None
     val: SplitFiles | None = None
     test: SplitFiles | None = None
     classes: tuple[str, ...] | None = None
+    names: tuple[str, ...] | None = None
     orientation: Orientation = "upright"
     value_range: tuple[float, float] | None = None
 
@@ -65,6 +71,7 @@ class DataFile:
     def __post_init__(self) -> None:
         _ = self.pixel_rules  # which refuses a range that is none
         check_classes(self.classes)
+        check_classes(self.names, "names")
 
 
 def open_file(path: Path) -> Opened:
@@ -81,14 +88,12 @@ def open_file(path: Path) -> Opened:
         raise NasrayError(f"{shown(path)} must hold a mapping of keys to values, got {type(mapping).__name__}")
     content = validate(TypeAdapter(DataFile), DataFile, mapping, shown(path))
     root = path.parent / Path(content.root).expanduser()
-    if content.format == "shards":
-        if set(mapping) - {"format", "root"}:
-            raise NasrayError(
-                f"{shown(path)}: packed shards know their splits and classes, and how images are read. Leave only "
-                "format and root"
-            )
-        return open_shards(root)
     given = {name: split for name in SPLITS if (split := getattr(content, name)) is not None}
+    if content.format == "huggingface":
+        says_rules = not {"orientation", "value_range"}.isdisjoint(mapping)
+        return _huggingface(root, given, content, path, content.pixel_rules if says_rules else None)
+    if content.names is not None:
+        raise NasrayError(f"{shown(path)}: names are of a Hugging Face set; `classes` chooses among those of the files")
     if not given:
         raise NasrayError(f"{path} names no split; it needs at least one of {', '.join(SPLITS)}")
     make = _coco if content.format == "coco" else _voc
@@ -96,8 +101,30 @@ def open_file(path: Path) -> Opened:
     return Opened(readers, content.format == "voc" and content.classes is None)
 
 
+def _huggingface(
+    root: Path, given: dict[str, SplitFiles], content: DataFile, path: Path, rules: PixelRules | None
+) -> Opened:
+    wishes = Wishes(content.names, content.classes, rules)
+    if not given:
+        found = find_parquet(root)
+        if found is None:
+            raise NasrayError(f"{shown(path)}: {shown(root)} holds no Parquet files. Name `files` of train and val")
+        return open_huggingface(found[1], wishes)
+    splits: dict[str, list[Path]] = {}
+    for name, files in given.items():
+        if not files.files or files.images or files.annotations or files.lists:
+            raise NasrayError(f"{path}: {name} of a Hugging Face set needs `files` alone; or leave all splits out")
+        splits[name] = []
+        for pattern in files.files:
+            matching = sorted(root.glob(pattern)) if any(sign in pattern for sign in "*?[") else [root / pattern]
+            if not matching:
+                raise NasrayError(f"{shown(path)}: {name}: no file in {shown(root)} is called {pattern!r}")
+            splits[name] += matching
+    return open_huggingface(splits, wishes)
+
+
 def _coco(name: str, root: Path, files: SplitFiles, content: DataFile, path: Path) -> Reader:
-    if not files.annotations or not files.images or files.lists:
+    if not files.annotations or not files.images or files.lists or files.files:
         raise NasrayError(f"{path}: {name} of a COCO set needs `images` and `annotations`, and nothing else")
     return coco_reader(name, root / files.annotations, (root / files.images,), content.classes, content.pixel_rules)
 

@@ -9,11 +9,14 @@ from typing import NamedTuple
 
 from nasray.cluster.reading import read_yaml, shown
 from nasray.data.datafile import open_file
+from nasray.data.huggingface_files import find_parquet
 from nasray.data.layouts import recognized_folder
-from nasray.data.readers import SPLITS, Opened, Reader, coco_reader, open_shards, voc_reader
-from nasray.data.shards import INDEX as SHARDS
+from nasray.data.readers import SPLITS, Opened, Reader, coco_reader, open_huggingface, voc_reader
 from nasray.data.yolo_file import SPLIT_KEYS, is_yolo
 from nasray.spaces import NasrayError
+
+FORMER_INDEX = "shards.json"
+"""Of what nasray packed before it packed as Hugging Face does."""
 
 
 class Layout(NamedTuple):
@@ -45,9 +48,9 @@ def open_folder(source: str, root: Path) -> Opened:
     own = root / "data.yaml"
     if own.is_file() and not is_yolo(read_yaml(own)):
         return open_file(own)
-    if (root / SHARDS).is_file():
-        return open_shards(root)
-    found = [*_yolo(root), *_coco(root), *_voc(source, root)]
+    if (root / FORMER_INDEX).is_file():
+        raise NasrayError(f"{shown(root)} was packed by an earlier version of nasray. Pack the data set again")
+    found = [*_yolo(root), *_huggingface(root), *_coco(root), *_voc(source, root)]
     if len(found) > 1:
         names = " and ".join(f"a {layout.what} set ({layout.sign})" for layout in found)
         choices = ", or ".join(layout.advice for layout in found)
@@ -59,8 +62,8 @@ def open_folder(source: str, root: Path) -> Opened:
     raise NasrayError(
         f"folder {shown(source)} has no layout that nasray knows. COCO: annotations/train.json and images/, or "
         "annotations/instances_train2017.json and train2017/. VOC: Annotations/, ImageSets/Main/train.txt and "
-        "JPEGImages/. YOLO: data.yaml with train, val and names. Otherwise write a YAML file with format, root, and "
-        "images and annotations of train and val"
+        "JPEGImages/. YOLO: data.yaml with train, val and names. Hugging Face: data/train-00000-of-00001.parquet. "
+        "Otherwise write a YAML file with format, root, and images and annotations of train and val"
     )
 
 
@@ -80,6 +83,14 @@ def _names_yolo_splits(path: Path) -> bool:
     except NasrayError:  # of something else
         return False
     return is_yolo(content) and any(key in content for key in SPLIT_KEYS)
+
+
+def _huggingface(root: Path) -> Iterator[Layout]:
+    if found := find_parquet(root):
+        place, splits = found
+        advice = f"pass {shown(root / place)}" if place != "." else "write a YAML file with `format: huggingface`"
+        first = next(iter(splits.values()))[0].relative_to(root).as_posix()
+        yield Layout("Hugging Face", first, functools.partial(open_huggingface, splits), advice)
 
 
 def _coco(root: Path) -> Iterator[Layout]:

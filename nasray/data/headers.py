@@ -11,11 +11,14 @@ import numpy as np
 from nasray.data.dataset import Defect, DetectionSet
 from nasray.data.decoding import size_fault
 from nasray.data.images import ImageFiles
+from nasray.data.parquet_images import ParquetImages
 from nasray.data.pixels import ImageError, PixelRules
 from nasray.spaces import NasrayError
 
 PROBED = 500
 """Images of a split whose headers are read before it is used; `nasray data check` reads all."""
+PROBED_GROUPS = 50
+"""Row groups of Parquet files whose first image's header is read, likewise."""
 DEEP_TRIED = 50
 """Images of more than 8 bits that are decoded to see whether the range of their values can be known."""
 
@@ -121,9 +124,12 @@ def refuse_other_pixels(dataset: DetectionSet, source: str) -> None:
     Raises:
         NasrayError: if one is not of its annotated size, cannot be read, or is of unknown range.
     """
-    if not isinstance(dataset.files, ImageFiles):  # packed images were all read when they were packed
+    if isinstance(dataset.files, ParquetImages) and not dataset.files.is_packed:
+        indices = dataset.files.probes(PROBED_GROUPS)
+    elif isinstance(dataset.files, ImageFiles):
+        indices = np.unique(np.linspace(0, len(dataset) - 1, min(PROBED, len(dataset))).astype(int)).tolist()
+    else:  # packed images were all read when they were packed
         return
-    indices = np.unique(np.linspace(0, len(dataset) - 1, min(PROBED, len(dataset))).astype(int)).tolist()
     found = examine_headers(dataset, indices)
     errors = [defect for defect in found.defects if defect.severity == "error"]
     if errors:

@@ -14,7 +14,7 @@ IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".p
 ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")
 LOOKED_AT = 5_000  # files and folders
 HEAD = 64 * 2**10  # bytes of a file
-READ = "COCO's JSON, Pascal VOC's XML, YOLO's text files and packed shards are read"
+READ = "COCO's JSON, Pascal VOC's XML, YOLO's text files and Hugging Face's Parquet are read"
 EXPORT = "Export it as COCO: annotation tools can, and FiftyOne and supervision convert"
 
 
@@ -41,7 +41,7 @@ def recognized_file(path: Path) -> str | None:
         return _json_kind(path, path.parent)
     if suffix == ".xml":
         return f"{shown(path)} is one annotation. Pass the folder that holds Annotations/, ImageSets/ and JPEGImages/"
-    if suffix in (".csv", ".tfrecord", ".record", ".parquet"):
+    if suffix in (".csv", ".tfrecord", ".record"):
         return f"{shown(path)} is a {suffix} file; {READ}. {EXPORT} it"
     return None
 

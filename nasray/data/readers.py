@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 from nasray.data.coco import read_coco
 from nasray.data.dataset import DetectionSet
+from nasray.data.huggingface import Wishes, has_text_categories, read_huggingface
 from nasray.data.pixels import DEFAULT_RULES, PixelRules
-from nasray.data.shards import read_shards, shard_splits
 from nasray.data.voc import read_voc
 from nasray.data.yolo import read_yolo
 from nasray.data.yolo_file import YoloFile
@@ -60,9 +60,21 @@ def yolo_reader(name: str, file: YoloFile) -> Reader:
     return functools.partial(_yolo, name, file)
 
 
-def open_shards(root: Path) -> Opened:
-    """Return the splits of a packed set."""
-    return Opened({name: functools.partial(_shards, name, root) for name in shard_splits(root)})
+def open_huggingface(splits: Mapping[str, Sequence[Path]], wishes: Wishes | None = None) -> Opened:
+    """Return the splits of a set of Hugging Face; the footer of its first file is read.
+
+    Args:
+        splits: Files of each split.
+        wishes: What a YAML file says of the set.
+
+    Raises:
+        NasrayError: if the first file is not of a detection set.
+    """
+    wishes = wishes or Wishes()
+    readers: dict[str, Reader] = {
+        name: functools.partial(_huggingface, name, tuple(paths), wishes) for name, paths in splits.items()
+    }
+    return Opened(readers, classes_of_train=has_text_categories(next(iter(splits.values()))[0]))
 
 
 def _coco(
@@ -92,5 +104,5 @@ def _yolo(name: str, file: YoloFile, _: Sequence[str] | None) -> DetectionSet:
     return read_yolo(file, name)
 
 
-def _shards(name: str, root: Path, _: Sequence[str] | None) -> DetectionSet:
-    return read_shards(root, name)
+def _huggingface(name: str, paths: tuple[Path, ...], wishes: Wishes, train: Sequence[str] | None) -> DetectionSet:
+    return read_huggingface(paths, name, wishes, train)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,30 +21,44 @@ VERSION = "1"
 
 
 def file_sizes(files: ImageFiles, orientation: Orientation) -> NDArray[np.int64]:
-    """Return (I, 2) heights and widths in pixels, (0, 0) where a file is missing or no image.
+    """Return (I, 2) heights and widths in pixels of image files, (0, 0) where one is missing or no image."""
+    paths = [Path(files.name(index)) for index in range(len(files.names))]
+    return kept_sizes(paths, len(paths), orientation, lambda: (stored_size(path, orientation) for path in paths))
 
-    Of many images they are kept in `$NASRAY_CACHE/sizes` under a digest of all names, lengths and times of change.
+
+def kept_sizes(
+    paths: Sequence[Path],
+    number: int,
+    orientation: Orientation,
+    read: Callable[[], Iterable[tuple[int, int] | None]],
+) -> NDArray[np.int64]:
+    """Return sizes that take long to read; those of many are kept until one of the files changes.
+
+    They are in `$NASRAY_CACHE/sizes` under a digest of all names, lengths and times of change.
 
     Args:
-        files: Image files.
+        paths: Files that the images lie in.
+        number: Number of images, I.
         orientation: How they are read.
+        read: Function that reads the height and width of each, None for what is no image.
+
+    Returns:
+        (I, 2) in pixels, (0, 0) for None.
     """
 
     def make() -> Arrays:
-        paths = map(files.name, range(len(files.names)))
-        sizes = [stored_size(Path(path), orientation) or (0, 0) for path in paths]
-        return {"sizes": np.array(sizes, dtype=np.int64).reshape(-1, 2)}
+        return {"sizes": np.array([size or (0, 0) for size in read()], dtype=np.int64).reshape(-1, 2)}
 
-    if len(files.names) < KEPT_FROM:
+    if number < KEPT_FROM:
         return make()["sizes"]
-    arrays = shared_arrays("sizes", f"{_digest(files, orientation)}-{VERSION}", make)
+    arrays = shared_arrays("sizes", f"{_digest(paths, orientation)}-{VERSION}", make)
     assert arrays is not None
     return arrays["sizes"]
 
 
-def _digest(files: ImageFiles, orientation: Orientation) -> str:
+def _digest(paths: Sequence[Path], orientation: Orientation) -> str:
     digest = hashlib.sha256(orientation.encode())
-    for path in map(files.name, range(len(files.names))):
+    for path in paths:
         try:
             status = os.stat(path)
             state = (status.st_size, status.st_mtime_ns)

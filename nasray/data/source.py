@@ -14,9 +14,10 @@ from nasray.data.datafile import open_file
 from nasray.data.dataset import Defect, DetectionSet, refuse_errors
 from nasray.data.folders import open_folder
 from nasray.data.headers import refuse_other_pixels
+from nasray.data.huggingface_files import parquet_file
 from nasray.data.images import ImageFiles
 from nasray.data.layouts import recognized_file
-from nasray.data.readers import Opened, Reader
+from nasray.data.readers import Opened, Reader, open_huggingface
 from nasray.data.shapes import SHAPES, shapes_set
 from nasray.spaces import NasrayError
 from nasray.spaces.errors import did_you_mean
@@ -145,9 +146,10 @@ def open_data(source: str) -> DataSource:
     """Return a data set by name.
 
     Args:
-        source: "shapes" for the embedded set; a YAML file, see `DataFile`, or YOLO's; or a folder: one with a
-            data.yaml, or in the layout of COCO (annotations/train.json or annotations/instances_train2017.json, and
-            images/ or train2017/) or VOC (Annotations/, ImageSets/Main/, JPEGImages/).
+        source: "shapes" for the embedded set; a YAML file, see `DataFile`, or YOLO's; a Parquet file; or a folder: one
+            with a data.yaml, or in the layout of Hugging Face (data/train-00000-of-00001.parquet), COCO
+            (annotations/train.json or annotations/instances_train2017.json, and images/ or train2017/) or VOC
+            (Annotations/, ImageSets/Main/, JPEGImages/).
 
     Raises:
         NasrayError: if there is no such file or folder, or it is none of these.
@@ -159,6 +161,8 @@ def open_data(source: str) -> DataSource:
     try:
         if path.is_file() and path.suffix in (".yaml", ".yml"):
             opened = open_file(path)
+        elif path.is_file() and path.suffix == ".parquet":
+            opened = open_huggingface(parquet_file(path))
         elif path.is_dir():
             opened = open_folder(source, path)
         there = path.exists()
@@ -168,10 +172,10 @@ def open_data(source: str) -> DataSource:
         return DataSource(source, opened.readers, opened.classes_of_train)
     if there and (message := recognized_file(path)):
         raise NasrayError(message)
-    what = "is neither a YAML file nor a folder" if there else "does not exist"
+    what = "is neither a folder nor a YAML or Parquet file" if there else "does not exist"
     raise NasrayError(
-        f"data set {shown(source)} {what}. Give a YAML file, a folder in COCO's, VOC's or YOLO's layout, or \"shapes\" "
-        "for the embedded set"
+        f"data set {shown(source)} {what}. Give a YAML file, a folder in the layout of COCO, VOC, YOLO or Hugging "
+        'Face, or "shapes" for the embedded set'
     )
 
 

@@ -53,8 +53,8 @@ class OwnKeys:
         check_classes(self.classes)
 
 
-def check_classes(classes: tuple[str, ...] | None) -> None:
-    """Refuse classes that are no choice.
+def check_classes(classes: tuple[str, ...] | None, key: str = "classes") -> None:
+    """Refuse names of classes that are no choice.
 
     Raises:
         NasrayError: if there is none, or one twice, or a name that is none.
@@ -64,11 +64,11 @@ def check_classes(classes: tuple[str, ...] | None) -> None:
     try:
         names = [class_name(name) for name in classes]
     except FieldError as error:
-        raise NasrayError(f"classes: each {error}") from None
+        raise NasrayError(f"{key}: each {error}") from None
     if twice := [name for name, count in Counter(names).items() if count > 1]:
-        raise NasrayError(f"classes: {twice[0]!r} occurs twice; write every class once")
+        raise NasrayError(f"{key}: {twice[0]!r} occurs twice; write every class once")
     if not names:
-        raise NasrayError("classes: none is chosen; name at least one, or leave `classes` out for all")
+        raise NasrayError(f"{key}: none is chosen; name at least one, or leave `{key}` out for all")
 
 
 @dataclass(frozen=True)

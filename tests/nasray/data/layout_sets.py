@@ -5,6 +5,8 @@ import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from nasray.data.images import encode_png
 
@@ -74,6 +76,52 @@ def write_yolo_set(root, splits):
                 _write(root / "labels" / name / f"{index:03d}.txt", "".join(lines).encode())
     entries = "".join(f"{name}: images/{name}\n" for name in splits)
     _write(root / "data.yaml", f"path: .\n{entries}names: {{0: cat, 1: dog}}\n".encode())
+
+
+NAMES = {"train": "train", "val": "validation", "test": "test"}
+
+
+def hugging_face_rows(images):
+    """Rows as `datasets` holds them."""
+    rows = []
+    for index, (encoded, objects) in enumerate(images):
+        boxes = [[left, top, right - left, bottom - top] for _, (left, top, right, bottom) in objects]
+        rows.append({
+            "image": {"bytes": encoded, "path": f"{index:03d}.png"}, "image_id": index, "width": IMAGE_HW[1],
+            "height": IMAGE_HW[0], "objects": {
+                "id": list(range(len(boxes))), "bbox": boxes, "category": [label for label, _ in objects],
+                "area": [width * height for _, _, width, height in boxes],
+            },
+        })  # fmt: skip
+    return rows
+
+
+def hugging_face_schema(category=None, names=CLASSES):
+    """The schema that `datasets` gives such rows, with its metadata."""
+    box = {"feature": {"dtype": "float32", "_type": "Value"}, "length": 4, "_type": "List"}
+    label = {"names": list(names), "_type": "ClassLabel"} if names else {"dtype": "int64", "_type": "Value"}
+    features = {"image": {"_type": "Image"}, "objects": {
+        "id": {"feature": {"dtype": "int64", "_type": "Value"}, "_type": "List"},
+        "bbox": {"feature": box, "_type": "List"}, "category": {"feature": label, "_type": "List"},
+    }}  # fmt: skip
+    return pa.schema({
+        "image": pa.struct({"bytes": pa.binary(), "path": pa.string()}), "image_id": pa.int64(), "width": pa.int32(),
+        "height": pa.int32(), "objects": pa.struct({
+            "id": pa.list_(pa.int64()), "bbox": pa.list_(pa.list_(pa.float32(), 4)),
+            "category": pa.list_(category or pa.int64()), "area": pa.list_(pa.int64()),
+        }),
+    }, metadata={"huggingface": json.dumps({"info": {"features": features}})})  # fmt: skip
+
+
+def write_hugging_face_set(root, splits, rows_per_file=2):
+    """Write data/NAME-00000-of-00002.parquet and so on."""
+    (root / "data").mkdir(parents=True)
+    for name, images in splits.items():
+        rows = hugging_face_rows(images)
+        total = -(-len(rows) // rows_per_file)
+        for number in range(total):
+            table = pa.Table.from_pylist(rows[number * rows_per_file :][:rows_per_file], hugging_face_schema())
+            pq.write_table(table, root / "data" / f"{NAMES[name]}-{number:05d}-of-{total:05d}.parquet")
 
 
 def _element(parent, tag, **texts):

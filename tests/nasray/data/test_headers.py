@@ -133,9 +133,9 @@ def test_shards_keep_the_rules(write_set, tmp_path):
     packed = open_data(str(tmp_path / "packed")).split("train")
     assert packed.pixel_rules == PixelRules("stored", (0, 1023))
     assert (packed.read_image(0).permute(1, 2, 0).numpy() == as_stored(BLOCKS, 6)).all()
-    (tmp_path / "packed.yaml").write_text("format: shards\nroot: packed\norientation: upright\n")
-    with pytest.raises(NasrayError, match="Leave only format and root"):
-        open_data(str(tmp_path / "packed.yaml"))
+    (tmp_path / "packed.yaml").write_text("format: huggingface\nroot: packed\norientation: upright\n")
+    with pytest.raises(NasrayError, match="Leave orientation and value_range out"):
+        open_data(str(tmp_path / "packed.yaml")).read("train")
 
 
 def test_voc_takes_the_rules_too(tmp_path):

@@ -52,7 +52,7 @@ def test_a_folder_of_another_kind_is_recognized(tmp_path, name):
         ("a.xml", b"<annotation/>", "is one annotation"),
         ("train.json", b'{"images": [{"file_name": "a"}], "annotations": []}', "annotations/train.json"),
         ("annotations/val.json", b'{"annotations": [{"image_id": 1}]}', "one split of a COCO set. Pass its folder"),
-        ("a.txt", b"", "neither a YAML file nor a folder"),
+        ("a.txt", b"", "neither a folder nor a YAML or Parquet file"),
     ],
 )  # fmt: skip
 def test_a_file_of_another_kind_is_recognized(tmp_path, name, content, message):

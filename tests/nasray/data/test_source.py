@@ -38,7 +38,8 @@ def test_paths_are_relative_to_the_file(write_coco, write_yaml, monkeypatch, tmp
         ("format: coco\ntrain: {images: images}", "train of a COCO set needs `images` and `annotations`"),
         ("format: voc\ntrain: {images: images}", "train of a VOC set needs `lists`"),
         ("format: voc", "names no split"),
-        ("format: shards\nclasses: [dog]", "Leave only format and root"),
+        ("format: shards", "'shards' is not one of coco, voc, huggingface"),
+        (COCO + "names: [dog]", "names are of a Hugging Face set"),
         ("- a", "must hold a mapping"),
         (COCO + "train: {images: images, annotations: annotations/val.json}", "key 'train' occurs twice at line 1"),
         (COCO + "classes: [dog, ' dog']", "classes: 'dog' occurs twice"),
@@ -119,7 +120,7 @@ def test_what_is_no_data_set(tmp_path):
     with pytest.raises(NasrayError, match="does not exist"):
         open_data(str(tmp_path / "other"))
     (tmp_path / "a.txt").write_text("")
-    with pytest.raises(NasrayError, match="neither a YAML file nor a folder"):
+    with pytest.raises(NasrayError, match="neither a folder nor a YAML or Parquet file"):
         open_data(str(tmp_path / "a.txt"))
     with pytest.raises(NasrayError, match=r"no layout that nasray knows|holds|empty"):
         open_data(str(tmp_path))
