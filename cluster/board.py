@@ -7,12 +7,13 @@ import json
 import shutil
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from nasray.cluster.files import to_json
 from nasray.cluster.interrupts import interruptible
+from nasray.cluster.log_tail import LogTail
 from nasray.cluster.progress import ProgressLine, say, waiting
 from nasray.cluster.resources import count_actors, describe_free
 
@@ -140,13 +141,16 @@ class Watched(Protocol):
         ...
 
 
-def watch(run: Callable[[], object], board: Watched, reason: Callable[[BaseException], str]) -> BaseException | None:
-    """Run a function beside the main thread, which the user's signals reach, and show progress meanwhile.
+def watch(
+    run: Callable[[], object], board: Watched, reason: Callable[[BaseException], str], logs: Sequence[LogTail] = ()
+) -> BaseException | None:
+    """Run a function beside the main thread, which the user's signals reach, and meanwhile show and tell progress.
 
     Args:
         run: Function that trains.
         board: Where it shows how far it is, and is asked to stop.
         reason: Function from what it raises to a line about it.
+        logs: Logs of what it trains, for callbacks.
 
     Returns:
         What the function raised, or None.
@@ -171,12 +175,20 @@ def watch(run: Callable[[], object], board: Watched, reason: Callable[[BaseExcep
             with waiting(board.missing, after=15):
                 while not done.wait(INTERVAL):
                     board.show()
+                    _tell_new(logs)
         except KeyboardInterrupt:
             board.stop()
             say("\nsaving the state of the training; interrupt again to leave at once")
             done.wait()
             if raised:
+                _tell_new(logs)
                 say(reason(raised[0]))
                 raise
     board.show(final=not raised)
+    _tell_new(logs)
     return raised[0] if raised else None
+
+
+def _tell_new(logs: Sequence[LogTail]) -> None:
+    for log in logs:
+        log.tell_new()

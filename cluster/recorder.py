@@ -1,4 +1,4 @@
-"""Record each finished batch: history, TensorBoard, best.json, progress."""
+"""Record each finished batch: history, TensorBoard, best.json, progress, callbacks."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from nasray.cluster.callbacks import BatchEvent, as_lists, is_heard, place, read_told, tell, write_told
 from nasray.cluster.leaders import Leaders
 from nasray.cluster.ordering import OrderedSearch, ToldBatch
 from nasray.cluster.progress import ProgressLine, say
@@ -60,12 +61,15 @@ class Recorder:
             NasrayError: if the history is damaged, or is not that of this search.
         """
         shown, events = last_step(self.folder.tensorboard) or 0, None
+        told = read_told(self.folder.path) if is_heard() else 0
         for batch in self.folder.read_batches():
             self.leaders.add(batch.genes, batch.costs, batch.metrics)
             self.search.replay(batch.index, batch.genes, batch.metrics)
             if self.search.num_told > shown:  # a session was killed between the history and TensorBoard
                 events = events or self._open_events(len(batch.genes))
                 events.scalars(self.search.num_told, self._scalars(batch.genes, batch.metrics))
+            if is_heard() and batch.index >= told:
+                self._tell(batch.index, batch.genes, batch.metrics, self._scalars(batch.genes, batch.metrics))
         if events is not None:
             events.close()
         self.search.fill()
@@ -82,8 +86,28 @@ class Recorder:
         """Show a batch that was told."""
         if self._live is None:
             self._live = _Live(self, len(batch.proposal))
-        self._live.show(batch)
+        scalars = self._live.show(batch)
+        if is_heard():
+            self._tell(batch.index, batch.proposal.genes, batch.metrics, scalars)
         self._say_notes()
+
+    def _tell(self, index: int, genes: Population, metrics: Metrics, scalars: dict[str, float]) -> None:
+        """Tell callbacks of the batch that was told last."""
+        write_told(self.folder.path, index + 1)
+        run, source = place(self.folder.path, "search")
+        tell(
+            BatchEvent(
+                run=run,
+                source=source,
+                step=self.search.num_told,
+                total=self.total,
+                batch=index,
+                ids=list(self.searcher.space.ids(genes)),
+                metrics=as_lists(metrics),
+                costs=as_lists(self.searcher.cost(genes)),
+                scalars=scalars,
+            )
+        )
 
     def _say_notes(self) -> None:
         """Print what the searcher noted since the last time."""
@@ -159,7 +183,8 @@ class _Live:
         self.progress = ProgressLine(recorder.folder.path.name, recorder.total, done=self.first)
         self.last_best = 0.0
 
-    def show(self, batch: ToldBatch) -> None:
+    def show(self, batch: ToldBatch) -> dict[str, float]:
+        """Show a batch that was told, and return what TensorBoard shows of it."""
         done = self.recorder.searcher.num_told
         scalars = self.recorder._scalars(batch.proposal.genes, batch.metrics)
         if done > self.first:
@@ -169,6 +194,7 @@ class _Live:
             self.recorder.folder.write_best(self.recorder.describe())
             self.last_best = time.monotonic()
         self.progress.update(done, self.recorder.leaders.summary())
+        return scalars
 
     def close(self) -> None:
         self.progress.update(self.recorder.searcher.num_told, self.recorder.leaders.summary(), final=True)

@@ -159,6 +159,18 @@ class Reached(TypedDict):
     rungs: list[ReachedEntry]
 
 
+class Told(TypedDict):
+    """told.json of a search or a training."""
+
+    told: Annotated[int, Field(ge=0)]
+
+
+class Kept(TypedDict):
+    """What a callback keeps in callbacks/ of a run."""
+
+    id: str
+
+
 class PrunedOperationEntry(TypedDict):
     """An operation as a pruning saw it."""
 

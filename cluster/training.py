@@ -20,6 +20,7 @@ from typing import Any
 
 from nasray.cluster.board import Board, watch
 from nasray.cluster.interrupts import closing
+from nasray.cluster.log_tail import LogTail
 from nasray.cluster.progress import counted, say
 from nasray.cluster.resources import Resources, count_places, describe_needs, hide_unassigned_gpus, living_nodes
 from nasray.cluster.session import ray_session
@@ -224,8 +225,9 @@ def _describe(group: Group) -> str:
 def _run_again(prepare: Callable[[int], Callable[[], None]], board: Board, folder: Path, retries: int) -> None:
     """Run what `prepare` returns for each attempt, again where it failed by no mistake of its user's."""
     # Ray's own retries would also repeat what the user has to fix.
+    log = LogTail(folder)
     for attempt in range(retries + 1):
-        error = watch(prepare(attempt), board, lambda raised: _reason(_failures(raised)))
+        error = watch(prepare(attempt), board, lambda raised: _reason(_failures(raised)), [log])
         if error is None:
             return
         failures = _failures(error)

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 from nasray.cluster.board import Board, watch
 from nasray.cluster.interrupts import closing
+from nasray.cluster.log_tail import LogTail
 from nasray.cluster.progress import ProgressLine, counted, say
 from nasray.cluster.resources import (
     Resources,
@@ -131,6 +132,7 @@ def _run(jobs: Sequence[Job], folder: Path, each: Group) -> None:
     boards = Boards({job.label: Board(own / "boards" / str(index)) for index, job in enumerate(jobs)})
     boards.needs, boards.needs_gpus = describe_needs(cpus, gpus), bool(gpus)
     boards.clear()
+    logs = [LogTail(folder / job.label) for job in jobs]
     by_label = {job.label: (job, str(folder / job.label), str(boards.of[job.label].folder)) for job in jobs}
     trainable = trial_class(TrainingTrial, {"cpu": cpus, "gpu": gpus}, jobs=by_label, cpus=cpus)
     tuner = tune.Tuner(
@@ -147,7 +149,7 @@ def _run(jobs: Sequence[Job], folder: Path, each: Group) -> None:
         ),
     )
     try:
-        error = watch(lambda: _fit(tuner, jobs, folder, boards, each.retries), boards, str)
+        error = watch(lambda: _fit(tuner, jobs, folder, boards, each.retries), boards, str, logs)
         if error is not None:
             raise error
     finally:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from torch import nn
 
+    from nasray.callbacks import Callback
     from nasray.checkpoint import Checkpoint
     from nasray.recipe import Recipe
 
@@ -213,13 +214,22 @@ class Detector:
         return export_checkpoint(self.checkpoint, Path(to), image_hw=image_hw)
 
 
-def run(experiment: PathLike, *, folder: PathLike | None = None, resume: bool = False, **changes: Any) -> Run:
+def run(
+    experiment: PathLike,
+    *,
+    folder: PathLike | None = None,
+    resume: bool = False,
+    callbacks: Sequence[str | Callback] = (),
+    **changes: Any,
+) -> Run:
     """Run an experiment, all its stages, as `nasray search` does.
 
     Args:
         experiment: Name from `nasray list experiments`, or a YAML file.
         folder: Folder of the run, empty or absent; runs/NAME if left out.
         resume: Whether to continue the run in `folder` instead, with what it was begun with.
+        callbacks: Functions that hear what it tells, and names of callbacks, beside those of the experiment; see
+            `nasray.callbacks`.
         **changes: Keys of the experiment with their values, as in its YAML: `budget={"gmacs": 60}`.
 
     Raises:
@@ -235,9 +245,9 @@ def run(experiment: PathLike, *, folder: PathLike | None = None, resume: bool = 
     plan = load_plan(os.fspath(experiment), list(_arguments(changes)))
     where = Path(folder) if folder is not None else _runs() / plan.experiment.name
     if resume and RunFolder(where).is_run():
-        resume_experiment(where)
+        resume_experiment(where, callbacks=callbacks)
     else:
-        search_experiment(plan, where)
+        search_experiment(plan, where, callbacks=callbacks)
     return Run(where)
 
 
@@ -248,6 +258,7 @@ def train(
     detector: str | Mapping[str, Any] | None = None,
     folder: PathLike,
     resume: bool = False,
+    callbacks: Sequence[str | Callback] = (),
     **changes: Any,
 ) -> Detector:
     """Train a detector, as `nasray train` does.
@@ -259,6 +270,8 @@ def train(
         detector: Name of the detector, instead of the recipe's, or keys of its section.
         folder: Folder of the training, empty or absent.
         resume: Whether to continue the training in `folder` if there is one.
+        callbacks: Functions that hear what it tells, and names of callbacks, beside those of the recipe; see
+            `nasray.callbacks`.
         **changes: Keys of the recipe with their values, as in its YAML: `data="voc.yaml"`, `schedule={"epochs": 12}`.
 
     Raises:
@@ -275,7 +288,7 @@ def train(
     path = Path(folder)
     if resume and is_training(path):
         if not is_finished(path):
-            resume_training(path)
+            resume_training(path, callbacks=callbacks)
         return load(path)
     given = what.best if isinstance(what, Run) else what
     given = given.architecture if isinstance(given, Entry) else given
@@ -284,7 +297,7 @@ def train(
     if isinstance(detector, Mapping):
         changes["detector"], detector = detector, None
     chosen: Recipe = training_recipe(name, recipe=recipe, detector=detector, architecture=architecture)
-    begin_training(override_recipe(chosen, list(_arguments(changes))), path, architecture)
+    begin_training(override_recipe(chosen, list(_arguments(changes))), path, architecture, callbacks=callbacks)
     return load(path)
 
 

@@ -14,6 +14,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, TypeAdapter
 
 from nasray.architectures import ARCHITECTURES
+from nasray.callbacks import CallbackName
 from nasray.cluster.resources import Resources as TrialResources
 from nasray.configuration import describe_versions, git_revision, overridden, shipped_names
 from nasray.counting import CountedOptions, Scope
@@ -44,7 +45,9 @@ STAGES = Registry(
     given=frozenset({"experiment", "parts"}),
     tag="kind",
 )
-RESERVED = frozenset({"history", "trials", "tune", "tensorboard", "report", "rank", "compare", "subnets", "seeds"})
+RESERVED = frozenset(
+    {"history", "trials", "tune", "tensorboard", "report", "rank", "compare", "subnets", "seeds", "callbacks"}
+)
 """Names of a run's other folders."""
 
 
@@ -172,6 +175,7 @@ class Experiment:
         preselect: Path filter that pre-selects what the searcher of the stage `search` asks for; none if left out.
         latency: Where and how latency_ms is measured.
         resources: Resources of a trial, and where it runs.
+        callbacks: Callbacks that hear what the run tells, such as wandb and mlflow; none if left out.
         stages: Stages of the run, in this order; the search alone if left out.
     """
 
@@ -196,6 +200,7 @@ class Experiment:
     preselect: PreselectOptions | None = None
     latency: LatencyOptions = field(default_factory=LatencyOptions)
     resources: ResourceOptions = field(default_factory=ResourceOptions)
+    callbacks: tuple[CallbackName, ...] = ()
     stages: Annotated[dict[str, Any], ChosenEach(STAGES, RESERVED), AfterValidator(_at_least_search)] = field(
         default_factory=_search_alone
     )

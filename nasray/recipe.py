@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import TypeAdapter
 
+from nasray.callbacks import CallbackName
 from nasray.cluster.reading import shown
 from nasray.configuration import is_path, load_content, overridden, shipped_names, shipped_texts
 from nasray.models.detectors import DETECTORS
@@ -91,6 +92,8 @@ class Recipe:
         optimizer: Optimizer of the weights.
         schedule: Length, and course of the learning rate.
         resources: Processes that train side by side.
+        callbacks: Callbacks that hear what the training tells where it is alone, such as wandb and mlflow; none if
+            left out.
     """
 
     name: Name
@@ -126,6 +129,7 @@ class Recipe:
     optimizer: OptimizerOptions = field(default_factory=OptimizerOptions)
     schedule: ScheduleOptions = field(default_factory=ScheduleOptions)
     resources: WorkerOptions = field(default_factory=WorkerOptions)
+    callbacks: tuple[CallbackName, ...] = ()
 
     def __post_init__(self) -> None:
         parts = self.resources.workers * self.optimizer.accumulate

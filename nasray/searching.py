@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from nasray._version import __version__
+from nasray.callbacks import Callback, make_callbacks
 from nasray.cluster import (
     Resources,
     RunFolder,
@@ -18,13 +19,14 @@ from nasray.cluster import (
     run_search,
     search_session,
 )
+from nasray.cluster.callbacks import heard_by, told_stage
 from nasray.cluster.ownership import is_empty
 from nasray.experiment import describe_experiment, version_changes
 from nasray.loading import plan_of_run
 from nasray.searchers import Evolution, Metrics, Searcher, default_batches
 from nasray.spaces import Population, Space
 from nasray.spaces.ranges import MAX_BATCH, MAX_IN_FLIGHT, check_whole
-from nasray.stages import Plan, check_stages, read_recipes, resolve_recipes, run_stages, write_recipes
+from nasray.stages import SEARCH, Plan, check_stages, read_recipes, resolve_recipes, run_stages, write_recipes
 
 
 def search(
@@ -40,6 +42,7 @@ def search(
     resources: Resources | None = None,
     resume: bool = False,
     from_history: bool = False,
+    callbacks: Sequence[str | Callback] = (),
 ) -> dict[str, Any]:
     """Search a space of your own, and give the content of the run's best.json.
 
@@ -56,6 +59,7 @@ def search(
         resources: Resources of a trial, and where it runs.
         resume: Whether to continue the run in `folder`. All other arguments must be as they were.
         from_history: With `resume`, leave Ray Tune's own state, which is pickled, unread: Tune begins anew.
+        callbacks: Names and functions that hear every batch.
 
     Raises:
         NasrayError: for every mistake that can be fixed; the message says how.
@@ -87,11 +91,14 @@ def search(
     # A session that was killed before it began anything leaves nothing but its sign of ownership.
     if resume and (run.is_run() or not run.path.is_dir() or not is_empty(run.path)):
         run = RunFolder.open(folder)
-        with owned(run.path):
+        heard = heard_by(make_callbacks((), callbacks, is_begun=True), run.path)
+        with owned(run.path), heard, told_stage(run.path, SEARCH, is_begun=True, is_done=run.is_finished()):
             return run_search(searcher, evaluator, run, **options)
+    heard = heard_by(make_callbacks((), callbacks), run.path)
     with _new_run(run, resources or Resources()):
         run = RunFolder.create(folder, description)
-        return run_search(searcher, evaluator, run, **options)
+        with heard, told_stage(run.path, SEARCH, is_begun=False):
+            return run_search(searcher, evaluator, run, **options)
 
 
 @contextmanager
@@ -103,12 +110,13 @@ def _new_run(run: RunFolder, resources: Resources) -> Iterator[None]:
         yield
 
 
-def search_experiment(plan: Plan, folder: str | Path) -> dict[str, Any]:
+def search_experiment(plan: Plan, folder: str | Path, *, callbacks: Sequence[str | Callback] = ()) -> dict[str, Any]:
     """Begin an experiment's run in an empty folder.
 
     Args:
         plan: Plan of the experiment; each run needs one of its own, whose searcher was not asked before.
         folder: Folder of the run, empty or absent.
+        callbacks: Names and functions that hear the run, beside those of the experiment.
 
     Returns:
         Content of best.json, and of stages.json under `stages`.
@@ -121,14 +129,19 @@ def search_experiment(plan: Plan, folder: str | Path) -> dict[str, Any]:
     RunFolder(folder).refuse_occupied()
     check_reachable(resources)
     check_stages(plan, recipes, resources)
-    with _new_run(RunFolder(folder), resources):
+    heard = heard_by(make_callbacks(plan.experiment.callbacks, callbacks), Path(folder))
+    with _new_run(RunFolder(folder), resources), heard:
         run = RunFolder.create(folder, describe_experiment(plan.experiment))
         write_recipes(run, recipes)
         return run_stages(plan, run, resources)
 
 
 def resume_experiment(
-    folder: str | Path, resources: Resources | None = None, *, from_history: bool = False
+    folder: str | Path,
+    resources: Resources | None = None,
+    *,
+    from_history: bool = False,
+    callbacks: Sequence[str | Callback] = (),
 ) -> dict[str, Any]:
     """Continue a run.
 
@@ -136,6 +149,7 @@ def resume_experiment(
         folder: Folder of the run.
         resources: What trials need from now on, instead of what the experiment says.
         from_history: Whether to leave Ray Tune's own state, which is pickled, unread: Tune begins anew.
+        callbacks: Names and functions that hear the run, beside those of the experiment.
 
     Returns:
         Content of best.json, and of stages.json under `stages`.
@@ -145,7 +159,8 @@ def resume_experiment(
     for line in version_changes(run.description()):
         print(f"nasray: {line}", file=sys.stderr)
     resources = resources or plan.resources
-    with owned(run.path):
+    heard = heard_by(make_callbacks(plan.experiment.callbacks, callbacks, is_begun=True), run.path)
+    with owned(run.path), heard:
         if read_recipes(run, plan) is None:  # interrupted before they were written
             recipes = resolve_recipes(plan)
             check_stages(plan, recipes, resources)

@@ -142,6 +142,12 @@ def _path_registry() -> Registry:
     return PATHS
 
 
+def _callback_registry() -> Registry:
+    from nasray.callbacks import CALLBACKS
+
+    return CALLBACKS
+
+
 def _parts(registry: Callable[[], Registry]) -> Callable[[], dict[str, str]]:
     """Return a function that returns the names of a registry, each with a line about it."""
     return lambda: {name: registry().text(name) for name in registry()}
@@ -188,6 +194,7 @@ _REGISTRIES: dict[str, Callable[[], Registry]] = {
 }
 _ENTRIES: dict[str, Callable[[], dict[str, str]]] = {
     **{what: _parts(registry) for what, registry in _REGISTRIES.items()},
+    "callbacks": _parts(_callback_registry),
     "experiments": _experiments,
     "recipes": _recipes,
     "architectures": _architectures,

@@ -243,6 +243,11 @@ def resolve_recipes(plan: Plan) -> dict[str, Recipe]:
         if recipe_name is None:
             continue
         recipe = load_recipe(recipe_name)
+        if recipe.callbacks:
+            raise NasrayError(
+                f"stages.{name}: recipe {recipe.name} has callbacks {', '.join(recipe.callbacks)}, and in a run those "
+                "of the experiment hear all stages. Move them to the experiment's key callbacks"
+            )
         data = experiment.images if recipe.task == "classification" else experiment.data
         changes: dict[str, Any] = {"seed": experiment.seed}
         if not is_of_heads:

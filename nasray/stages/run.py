@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from nasray.cluster import Resources, RunFolder, write_atomic
+from nasray.cluster.callbacks import told_stage
 from nasray.cluster.progress import say
 from nasray.cluster.records import read_record, yaml_record
 from nasray.cluster.session import ray_session
@@ -110,9 +111,11 @@ def _run_stage(site: Site, stage: Stage, takes: Sequence[Reference], records: Re
         say(f"stage {site.name}" + (" (done before)" if records.is_done(site.name) else ""))
     inputs = {} if stage.is_done(site) else inputs_of(site, takes)
     refuse_other_inputs(site, records.inputs(site.name), inputs)
-    with records.timed(site.name, inputs):
-        result = stage.run(site)
-    records.result(site.name, result)
+    is_begun, is_done = site.name in records.content, records.is_done(site.name)
+    with told_stage(site.run.path, site.name, is_begun=is_begun, is_done=is_done) as figures:
+        with records.timed(site.name, inputs):
+            figures |= stage.run(site)
+        records.result(site.name, figures)
 
 
 def inputs_of(site: Site, takes: Sequence[Reference]) -> dict[str, str]:

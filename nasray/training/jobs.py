@@ -173,7 +173,7 @@ def train_to(jobs: Sequence[TrainingJob], folder: Path) -> dict[str, dict[str, f
     """
     if not jobs:
         return {}
-    jobs = [dataclasses.replace(job, recipe=with_absolute_paths(job.recipe)) for job in jobs]
+    jobs = [dataclasses.replace(job, recipe=_one_of_several(job.recipe)) for job in jobs]
     group = Group(**vars(jobs[0].recipe.resources))
     if group.workers == 1:
         found: dict[str, dict[str, float]] = run_jobs(jobs, folder, group=group)
@@ -181,6 +181,11 @@ def train_to(jobs: Sequence[TrainingJob], folder: Path) -> dict[str, dict[str, f
     for job in jobs:
         finish_training(job.recipe, folder / job.label, job.architecture)
     return {job.label: job.result(folder / job.label) or {} for job in jobs}
+
+
+def _one_of_several(recipe: Recipe) -> Recipe:
+    """Return a recipe with absolute paths and without callbacks, which are of trainings that are alone."""
+    return dataclasses.replace(with_absolute_paths(recipe), callbacks=())
 
 
 def train_in_stages(

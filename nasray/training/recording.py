@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from nasray.cluster.log_tail import LOG, log_scalars
 from nasray.cluster.tensorboard import EventWriter
 from nasray.training.bilevel import entropy_and_none
 from nasray.training.folder import Log
@@ -46,7 +46,7 @@ class Recorder:
 
     def __init__(self, folder: Path, iteration: int = 0, log_size: int = 0) -> None:
         self.folder = folder
-        self.log = Log(folder / "log.jsonl", log_size)
+        self.log = Log(folder / LOG, log_size)
         first_step = iteration + 1 if (folder / "tensorboard").exists() else 0
         self.events = EventWriter(folder / "tensorboard", first_step=first_step)
         self.loss_text = self.metric_text = ""
@@ -64,28 +64,22 @@ class Recorder:
         """
         loss = sum(step.losses.values())
         self.loss_text = f"loss {loss:.3f}  lr {step.learning_rate:.2g}"
-        accepted = {} if step.acceptance is None else {"acceptance": step.acceptance}
-        self.log.write(
-            {
-                "iteration": step.iteration,
-                "epoch": step.epoch,
-                "loss": loss,
-                "losses": step.losses,
-                "lr": step.learning_rate,
-                "grad_norm": step.grad_norm,
-                **accepted,
-                **({"shares": step.shares} if step.shares else {}),
-                "images_per_s": round(step.images_per_s, 2),
-            }
-        )
-        values = {f"loss/{name}": value for name, value in step.losses.items()}
-        values |= {"loss": loss, "train/lr": step.learning_rate, "train/grad_norm": step.grad_norm}
-        values |= {f"train/{name}": value for name, value in accepted.items()}
+        line: dict[str, Any] = {
+            "iteration": step.iteration,
+            "epoch": step.epoch,
+            "loss": loss,
+            "losses": step.losses,
+            "lr": step.learning_rate,
+            "grad_norm": step.grad_norm,
+        }
+        if step.acceptance is not None:
+            line["acceptance"] = step.acceptance
         if step.shares:
-            values["alpha/entropy"], values["alpha/none"] = entropy_and_none(step.shares)
-        if step.images_per_s:
-            values["speed/images_per_s"] = step.images_per_s
-        self.events.scalars(step.iteration, values)
+            entropy, none = entropy_and_none(step.shares)
+            line |= {"shares": step.shares, "alpha": {"entropy": entropy, "none": none}}
+        line["images_per_s"] = round(step.images_per_s, 2)
+        self.log.write(line)
+        self.events.scalars(step.iteration, log_scalars(line))
 
     def validation(
         self, iteration: int, epoch: float, metrics: dict[str, float], pictures: dict[str, bytes], seconds: float
@@ -105,9 +99,9 @@ class Recorder:
         for name in ("mAP", "top1"):
             if name in metrics:
                 self.metric_text = f"{name} {metrics[name]:.3f}"
-        self.log.write({"iteration": iteration, "epoch": epoch, "metrics": metrics, "seconds": round(seconds, 2)})
-        finite = {f"val/{name}": value for name, value in metrics.items() if math.isfinite(value)}
-        self.events.scalars(iteration, finite)
+        line = {"iteration": iteration, "epoch": epoch, "metrics": metrics, "seconds": round(seconds, 2)}
+        self.log.write(line)
+        self.events.scalars(iteration, log_scalars(line))
         for title, png in pictures.items():
             self.events.image(iteration, f"val/{title}", png)
 

@@ -38,6 +38,7 @@ def test_every_kind_of_part_is_listed_and_each_part_has_a_page(capsys):
         for name, text in names.items():
             assert text
             assert printed(capsys, kind, name).startswith(f"{name}: {text}")
+    assert set(json.loads(printed(capsys, "callbacks", "--json"))) == {"mlflow", "wandb"}
     page = printed(capsys, "stages", "train")
     assert "weights" in page
     assert "Stage or checkpoint from which weights are taken" in page

@@ -14,6 +14,7 @@ import torch
 
 from nasray.checkpoint import Checkpoint
 from nasray.cluster import Resources, RunFolder, ray_session, training
+from nasray.cluster.callbacks import BatchEvent, LogEvent, StageEvent
 from nasray.configuration import read_mapping
 from nasray.experiment import describe_experiment, parse_description, parse_experiment
 from nasray.loading import load_plan, parse_plan
@@ -191,11 +192,29 @@ def one_on_ray(monkeypatch):
     return folders
 
 
+def check_heard(heard, folder, done):
+    """Check what a callback heard of a whole run: stages, batches, the log of the training on Ray."""
+    assert {event.run for event in heard} == {str(folder)}
+    stages = [event for event in heard if isinstance(event, StageEvent)]
+    assert [(event.source, event.state) for event in stages] == [
+        (name, state) for name in done["stages"] for state in ("begin", "end")
+    ]
+    assert stages[-1].figures == done["stages"]["train"]["result"]
+    assert [event.step for event in heard if isinstance(event, BatchEvent)] == [1, 2, 3, 4, 5, 6]
+    (first, *_) = done["stages"]
+    lines = [json.loads(text) for text in (folder / first / "log.jsonl").read_text().splitlines()]
+    told = [event.line for event in heard if isinstance(event, LogEvent)]
+    assert told == lines
+    assert {"losses", "metrics"} <= {key for line in told for key in line}
+
+
 def test_a_run_goes_through_its_stages(experiment, tmp_path, one_ray, one_on_ray):
     folder = tmp_path / "run"
     names = list(experiment.stages)
-    done = search_experiment(make_plan(experiment), folder)
+    heard = []
+    done = search_experiment(make_plan(experiment), folder, callbacks=[heard.append])
     assert list(done["stages"]) == names
+    check_heard(heard, folder, done)
     assert all("result" in record for record in done["stages"].values())
     assert done["evaluations"] == 6
     assert one_on_ray == [folder / name for name in names if name != "search"]
@@ -210,8 +229,10 @@ def test_a_run_goes_through_its_stages(experiment, tmp_path, one_ray, one_on_ray
     # Once more, when nothing is left to do: at once, and nothing changes; also where the run was moved.
     before = {path: path.read_bytes() for path in folder.rglob("*.json") if "tune" not in path.parts}
     begin = time.monotonic()
-    assert resume_experiment(folder)["best"] == done["best"]
+    heard.clear()
+    assert resume_experiment(folder, callbacks=[heard.append])["best"] == done["best"]
     assert time.monotonic() - begin < 30
+    assert not heard, "nothing is told twice"
     assert before == {path: path.read_bytes() for path in before}
 
 

@@ -11,6 +11,8 @@ import nasray.cluster.training
 import nasray.data
 from nasray.architectures import ARCHITECTURES, compose
 from nasray.checkpoint import Checkpoint
+from nasray.cluster.callbacks import LogEvent, StageEvent
+from nasray.cluster.log_tail import LogTail, position
 from nasray.cluster.training import Worker
 from nasray.finding import find_architecture
 from nasray.models.detectors import DETECTORS
@@ -18,7 +20,7 @@ from nasray.options import options_of
 from nasray.recipe_options import OptimizerOptions, ScheduleOptions, WorkerOptions
 from nasray.spaces import NasrayError
 from nasray.training import begin_training, recipe_of_training, resume_training
-from nasray.training.folder import read_description
+from nasray.training.folder import read_description, read_log
 from nasray.training.loop import StoppedError
 from tests.nasray.models.detectors.toys import HEAD, toys  # noqa: F401
 
@@ -35,8 +37,11 @@ def here(monkeypatch, quick_validation, open_shapes_once):
 
     def run(loop, config, *, folder, group):
         groups.append(group)
-        asked = iter(stops)
-        loop(config, Worker(should_stop=lambda: next(asked, False)))
+        asked, log = iter(stops), LogTail(folder)
+        try:
+            loop(config, Worker(should_stop=lambda: next(asked, False)))
+        finally:
+            log.tell_new()
 
     monkeypatch.setattr(nasray.cluster.training, "run_training", run)
     monkeypatch.setattr(nasray.data, "open_data", open_shapes_once)
@@ -46,16 +51,26 @@ def here(monkeypatch, quick_validation, open_shapes_once):
 def test_begin_stop_and_resume(tiny, here, tmp_path):
     groups, stops = here
     stops[:] = [False, True]
+    heard = []
     with pytest.raises(StoppedError, match="stopped after 2 of 4"):
-        begin_training(tiny, tmp_path / "run")
+        begin_training(tiny, tmp_path / "run", callbacks=[heard.append])
     with pytest.raises(NasrayError, match=r"`nasray resume .*` continues it"):
         begin_training(tiny, tmp_path / "run")
     stops.clear()
-    summary = resume_training(tmp_path / "run", WorkerOptions(workers=2, cpus=3, retries=1))
+    workers = WorkerOptions(workers=2, cpus=3, retries=1)
+    summary = resume_training(tmp_path / "run", workers, callbacks=[heard.append])
     assert (summary["iterations"], summary["best"]["iteration"]) == (4, 4)
     assert [(group.workers, group.cpus, group.retries) for group in groups] == [(1, None, 3), (2, 3, 1)]
     assert recipe_of_training(tmp_path / "run") == tiny
-    assert resume_training(tmp_path / "run") == summary
+    assert resume_training(tmp_path / "run", callbacks=[heard.append]) == summary
+    stages = [(event.state, event.figures, event.error) for event in heard if isinstance(event, StageEvent)]
+    assert stages[:2] == [("begin", {}, ""), ("stop", {}, "stopped after 2 of 4 iterations")]
+    assert stages[2:] == [("resume", {}, ""), ("end", summary, "")], "nothing of what was finished before"
+    log = read_log(tmp_path / "run")
+    lines = [event.line for event in heard if isinstance(event, LogEvent)]
+    assert lines == sorted([*log.steps, *log.validations], key=position)
+    assert [line["iteration"] for line in lines] == [2, 4, 4]
+    assert {(event.run, event.source) for event in heard} == {(str(tmp_path / "run"), "training")}
 
 
 def test_an_architecture_of_ones_own(tiny, here, tmp_path):
