@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from nasray._version import __version__
-from nasray.cli import architectures, clusters, detectors, listing, results, searching
+from nasray.cli import architectures, clusters, completion, detectors, listing, results, searching
 from nasray.cli.parsing import Parser, parse_arguments
 from nasray.cluster.interrupts import closing, exit_code, ignore_signals, interruptible
 from nasray.cluster.reading import shown
@@ -66,4 +66,5 @@ def make_parser() -> Parser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for part in (searching, results, detectors, architectures, clusters, listing):
         part.add_commands(commands)
+    completion.add_commands(commands, parser)
     return parser
