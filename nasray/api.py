@@ -38,7 +38,7 @@ class Run:
     Raises:
         NasrayError: if the folder holds no run.
 
-    Example:
+    Examples:
         >>> run = nasray.Run("runs/maedet-m")
         >>> run.best.architecture.id, run.best.metrics["score"]
         >>> run.within({"gmacs": 60}).costs
@@ -106,7 +106,7 @@ class Detector:
     Args:
         file: Checkpoint file.
 
-    Example:
+    Examples:
         >>> detector = nasray.load("runs/maedet-m/train")
         >>> detector.predict("photo.jpg")[0]["detections"]
         >>> detector.evaluate()["coco"]["mAP"]
@@ -235,7 +235,7 @@ def run(
     Raises:
         NasrayError: for every mistake that can be fixed; the message says how.
 
-    Example:
+    Examples:
         >>> run = nasray.run("maedet-tiny", folder="runs/tiny", budget={"gmacs": 40})
         >>> run.best.metrics["score"]
     """
@@ -277,7 +277,7 @@ def train(
     Raises:
         NasrayError: for every mistake that can be fixed; the message says how.
 
-    Example:
+    Examples:
         >>> detector = nasray.train(run, recipe="cpu-scratch", data="my-images", folder="runs/m/train")
     """
     from nasray.recipe import override_recipe
@@ -312,7 +312,7 @@ def load(what: PathLike, *, budget: Mapping[str, float] | None = None) -> Detect
     Raises:
         NasrayError: if there is none.
 
-    Example:
+    Examples:
         >>> detector = nasray.load("runs/detnas-laptop", budget={"gmacs": 0.05})
     """
     from nasray.subnets import trained_checkpoint

@@ -103,7 +103,7 @@ def compare_groups(first: ArrayLike, second: ArrayLike) -> Difference:
     Raises:
         ValueError: for no values, or values that are not finite.
 
-    Example:
+    Examples:
         >>> compare_groups([0.53, 0.55, 0.54], [0.50, 0.49, 0.51, 0.50]).verdict
         'better'
     """

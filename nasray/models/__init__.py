@@ -29,7 +29,7 @@ def build(architecture: Architecture | str, **options: Any) -> nn.Module:
         NasrayError: for an architecture of an unknown name or family, a spec that its family does not understand, or a
             network that is too large.
 
-    Example:
+    Examples:
         >>> import torch
         >>> network = build("resnet18")
         >>> [info["num_chs"] for info in network.feature_info]
