@@ -86,6 +86,8 @@ def _options_type(registry: Registry, name: str, part: type) -> Any:
     lines = [f"    {registry.tag}: {registry.tag.capitalize()} of the {registry.what}."]
     references: dict[str, From] = {}
     for option, keyword in keywords(part, registry.given).items():
+        if hasattr(PartOptions, option) or option in PartOptions.__annotations__:
+            raise NasrayError(f"{registry.what} {name!r} has an option {option!r}, a word of nasray's own. Rename it")
         kind = _value_type(keyword.kind, option)
         default = {} if keyword.default is REQUIRED else {"default": _frozen(keyword.default)}
         fields.append((option, kind, dataclasses.field(**default)))

@@ -175,12 +175,12 @@ class AZNAS(BatchProxy):
     before its first candidate.
 
     Attributes:
-        references: Random architectures that candidates are held against.
+        num_references: Random architectures that candidates are held against.
         budget: Budget of the references; none by default.
         cost: Function that returns what the budget bounds; the space's own if left out.
     """
 
-    references: Annotated[int, Range(2, 10_000)] = 24
+    num_references: Annotated[int, Range(2, 10_000)] = 24
     budget: Budget | None = None
     cost: CostFunction | None = None
     components: ClassVar[tuple[str, ...]] = ("expressivity", "progressivity", "trainability")
@@ -193,7 +193,7 @@ class AZNAS(BatchProxy):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_whole("references", self.references, 2, 10_000)
+        check_whole("num_references", self.num_references, 2, 10_000)
 
     @classmethod
     def fits(cls, space: Space) -> str | None:
@@ -223,7 +223,7 @@ class AZNAS(BatchProxy):
     def _references(self) -> NDArray[np.float64]:
         """(R, 4) components of the references; fewer where the budget holds fewer."""
         search = RandomSearch(self.space, budget=self.budget, cost=self.cost, seed=self.seed)
-        return self._table(search.ask(self.references).genes)
+        return self._table(search.ask(self.num_references).genes)
 
     def _measure(self, network: nn.Module, generator: torch.Generator) -> tuple[float, ...]:
         from nasray.scores.aznas import az_components

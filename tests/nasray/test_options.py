@@ -208,12 +208,19 @@ def test_a_part_without_types_is_refused_with_the_reason():
 
         def __init__(self, tool: Tool | None = None) -> None: ...
 
-    parts = Registry("oddity", {"untyped": Untyped, "strange": Strange})
+    class Taken:
+        """Taken."""
+
+        def __init__(self, *, references: int = 3) -> None: ...
+
+    parts = Registry("oddity", {"untyped": Untyped, "strange": Strange, "taken": Taken})
     del REGISTRIES["oddity"]
     with pytest.raises(NasrayError, match=r"parameter 'size' of .*Untyped has no type. Annotate it"):
         options_type(parts, "untyped")
     with pytest.raises(NasrayError, match="oddity 'strange' has an option that no YAML can hold"):
         options_type(parts, "strange")
+    with pytest.raises(NasrayError, match="oddity 'taken' has an option 'references', a word of nasray's own"):
+        options_type(parts, "taken")
 
 
 @pytest.mark.parametrize("registry", [SPACES, SEARCHERS, EVALUATORS, DETECTORS], ids=lambda registry: registry.what)

@@ -2,6 +2,7 @@
 
 import json
 import math
+import pickle
 import subprocess
 import sys
 
@@ -11,6 +12,7 @@ import torch
 
 from nasray.evaluators import AZNAS, EVALUATORS, NASWOT, SWAP, SynFlow, ZenScore
 from nasray.evaluators.seeding import generator_of
+from nasray.loading import parse_plan
 from nasray.models import build
 from nasray.scores.aznas import reference_score
 from nasray.scores.naswot import naswot_score
@@ -46,6 +48,14 @@ def test_scores(kind, function, options):
     torch.set_num_threads(before)
 
 
+@pytest.mark.parametrize("name", ["zen", "naswot", "synflow", "swap", "aznas"])
+def test_experiments_name_them(name):
+    content = {"name": "x", "space": {"name": "basic", "max_width": 32}, "budget": {"gmacs": 3}, "seed": 5}
+    plan = parse_plan({**content, "evaluator": {"name": name, "image_hw": [32, 32]}}, "x")
+    evaluator = pickle.loads(pickle.dumps(plan.parts.evaluator))
+    assert (type(evaluator), evaluator.seed, evaluator.image_hw) == (EVALUATORS[name], 5, (32, 32))
+
+
 def test_the_number_of_threads_is_the_evaluators(monkeypatch):
     from nasray.scores import synflow
 
@@ -67,8 +77,8 @@ def test_what_is_out_of_range():
         SWAP(SPACE, width_params_m=1.0)
     with pytest.raises(NasrayError, match="target_params_m"):
         SWAP(SPACE, target_params_m=math.nan)
-    with pytest.raises(NasrayError, match="references is a whole number from 2"):
-        AZNAS(SPACE, references=1)
+    with pytest.raises(NasrayError, match="num_references is a whole number from 2"):
+        AZNAS(SPACE, num_references=1)
 
 
 def test_a_regularized_score_is_greatest_at_its_size():
@@ -88,7 +98,7 @@ def test_a_regularized_score_is_greatest_at_its_size():
 def test_candidates_of_aznas_do_not_depend_on_each_other():
     budget = Budget(upper={"gmacs": float(np.median(SPACE.cost(SPACE.sample(64, np.random.default_rng(0)))["gmacs"]))})
     genes = RandomSearch(SPACE, budget=budget, seed=9).ask(4).genes
-    options = {"image_hw": HW, "batch_size": 2, "references": 4, "budget": budget}
+    options = {"image_hw": HW, "batch_size": 2, "num_references": 4, "budget": budget}
     evaluator = AZNAS(SPACE, **options)
     found = evaluator(genes)
     assert list(found) == ["score", "expressivity", "progressivity", "trainability", "complexity"]
@@ -122,7 +132,7 @@ from nasray.spaces import BasicSpace
 space = BasicSpace(max_width=32, max_depth=1)
 genes = space.sample(2, np.random.default_rng(3))
 options = {"image_hw": (32, 32), "batch_size": 3, "device": "cpu"}
-found = [AZNAS(space, references=4, **options)(genes), SWAP(space, **options)(genes)]
+found = [AZNAS(space, num_references=4, **options)(genes), SWAP(space, **options)(genes)]
 print(json.dumps([{name: [float(value).hex() for value in values] for name, values in one.items()} for one in found]))
 """
 
