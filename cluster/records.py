@@ -92,6 +92,7 @@ class RankOptions(TypedDict):
 
     run: str
     seed: int
+    recipes: NotRequired[str]
 
 
 class Summary(TypedDict):
@@ -219,7 +220,7 @@ class RankRow(TypedDict):
     __pydantic_config__ = OPEN  # type: ignore[misc]
     id: str
     mAP: Number
-    supernet: Number
+    supernet: NotRequired[Number]
 
 
 class Spread(TypedDict):
@@ -230,6 +231,18 @@ class Spread(TypedDict):
     num: int
 
 
+class Measured(TypedDict):
+    """What a rank.json is of."""
+
+    run: str
+    score: str
+    space: dict[str, Any]
+    budget: dict[str, float]
+    scores: dict[str, dict[str, Any]]
+    recipe: str
+    data: str
+
+
 class Rank(TypedDict):
     """rank.json."""
 
@@ -238,6 +251,7 @@ class Rank(TypedDict):
     agreement: dict[str, Agreement]
     random: Spread
     winner: NotRequired[RankRow]
+    measured: NotRequired[Measured]
 
 
 def yaml_record(content: Any) -> bytes:

@@ -280,7 +280,12 @@ OPTIONS: dict[tuple[str, ...], dict[str, tuple[str, ...]]] = {
         "--random": COUNTS, "--repeats": COUNTS, "--seed": SEEDS, "--baselines": ("resnet500", ""),
         "--recipe": ("nope", "no.yaml", ""), "--to": ("front.gif", "no/such.png", "file/x.png", ""),
     },
-    ("rank", "run"): {"--architectures": (*COUNTS, "2"), "--seed": SEEDS},
+    ("rank", "run"): {
+        "--architectures": (*COUNTS, "2"), "--seed": SEEDS,
+        "--recipe": ("nope", "no.yaml", "cpu-classify", ""),
+    },
+    ("report", "run"): {"--measured": ("nope", "file", "other", "trained", "run", "")},
+    ("report", "trained"): {"--measured": ("run",)},
     ("data", "shapes", "new"): {"--images": (*COUNTS, "1"), "--image-size": SIDES, "--seed": SEEDS},
     ("submit",): {"--address": URLS},
     ("job", "status", "job"): {"--address": URLS},

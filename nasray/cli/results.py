@@ -37,6 +37,8 @@ def add_commands(commands: Any) -> None:
     """Declare `report`, `front`, `compare`, `rank`."""
     sub = command(commands, "report", _report, "write report.html of a run or a training, and its figures")
     sub.add_argument("folder", help="a run, or a training such as RUN/train")
+    text = "a run in which `nasray rank` measured this one's score on the same space; the run itself if left out"
+    sub.add_argument("--measured", metavar="RUN", help=text)
 
     text = "the best architectures of a run: its Pareto front, or the best within a budget"
     sub = command(commands, "front", _front, text, takes_overrides=True)
@@ -65,12 +67,13 @@ def add_commands(commands: Any) -> None:
     sub.add_argument("--seed", type=seed, default=0, help="of the random choice")
     sub.add_argument("--to", metavar="FILE.png", help="the picture; compare/compare.png of a run if left out")
 
-    text = "does a run's supernet rank architectures as training them by themselves does?"
+    text = "does a run's score, or its supernet, rank architectures as training them by themselves does?"
     sub = command(commands, "rank", _rank, text, takes_overrides=True, when_interrupted=_rank_hint)
-    sub.add_argument("folder", help="of a run with a supernet, such as runs/detnas-300m")
+    sub.add_argument("folder", help="a run that searches by a score without training, or one with a supernet")
     sub.add_argument(
         "--architectures", type=whole(3, 100_000), default=12, help="random ones within the budget (default 12)"
     )
+    sub.add_argument("--recipe", help="the recipe of their trainings; that of the run's winner if left out")
     sub.add_argument("--seed", type=seed, default=0, help="of their choice")
 
 
@@ -85,6 +88,8 @@ def _report(known: Any) -> None:
     if is_training(folder):
         from nasray.reports.training import training_figures, write_training_report
 
+        if known.measured:
+            raise NasrayError("--measured is of a run's score, and this is a training. Leave it out")
         if known.json:
             print_json(training_figures(folder))
         else:
@@ -95,10 +100,14 @@ def _report(known: Any) -> None:
     space, searching = plan.parts.space, plan.parts.searching
     evaluator = None if searching is None else searching.evaluator
     reference = ARCHITECTURES[name] if (name := plan.experiment.reference) else None
+    measured = RunFolder.open(known.measured) if known.measured else None
+    if measured is not None and not getattr(evaluator, "zero_shot", False):
+        raise NasrayError("--measured is of a score without training, and this run has none. Leave it out")
+    options: dict[str, Any] = {"evaluator": evaluator, "reference": reference, "measured": measured}
     if known.json:
-        print_json(report_figures(run, space, evaluator=evaluator, reference=reference))
+        print_json(report_figures(run, space, **options))
         return
-    print(write_report(run, space, evaluator=evaluator, reference=reference))
+    print(write_report(run, space, **options))
 
 
 # ---- the best -----------------------------------------------------------------------------------------------------
@@ -289,6 +298,7 @@ def _print_comparison(result: dict[str, Any]) -> None:
 
 def _rank_hint(known: Any) -> str:
     options = ["--architectures", str(known.architectures), "--seed", str(known.seed), *known.overrides]
+    options += ["--recipe", known.recipe] if known.recipe else []
     return f"`nasray rank {shlex.join([known.folder, *options])}` continues"
 
 
@@ -296,14 +306,16 @@ def _rank(known: Any) -> None:
     from nasray.cluster import Resources, RunFolder
     from nasray.experiment import override_resources
     from nasray.loading import plan_of_run
-    from nasray.rank import FOLDER, rank_run, too_few
+    from nasray.measured import FOLDER
+    from nasray.rank import rank_run, too_few
     from nasray.reports.sections.rank import rank_plots
 
     resources = None
     if known.overrides:
         given = plan_of_run(RunFolder.open(known.folder)).experiment.resources
         resources = Resources(**vars(override_resources(given, known.overrides, declared=known.declared)))
-    result = rank_run(known.folder, known.architectures, seed=known.seed, resources=resources)
+    options = {"recipe": known.recipe, "seed": known.seed, "resources": resources}
+    result = rank_run(known.folder, known.architectures, **options)
     if known.json:
         print_json(result)
         return

@@ -20,7 +20,12 @@ if TYPE_CHECKING:
 
 
 def report_figures(
-    folder: RunFolder, space: Space, *, evaluator: Evaluator | None = None, reference: Architecture | None = None
+    folder: RunFolder,
+    space: Space,
+    *,
+    evaluator: Evaluator | None = None,
+    reference: Architecture | None = None,
+    measured: RunFolder | None = None,
 ) -> dict[str, Any]:
     """Return the figures of a run's report as a JSON-serializable dict; None stands for what is not known or finite.
 
@@ -29,11 +34,13 @@ def report_figures(
         space: The run's space.
         evaluator: The run's evaluator; without it nothing is scored for the report.
         reference: A published architecture to set the winner beside.
+        measured: Another run, in which `nasray rank` measured this one's score.
 
     Raises:
-        NasrayError: if no batch is finished, or the history is corrupt.
+        NasrayError: if no batch is finished, the history is corrupt, or `measured` does not hold for this run.
     """
-    return joined_figures(sections_of(Subject(folder, read_run(folder, space=space), space, evaluator, reference)))
+    subject = Subject(folder, read_run(folder, space=space), space, evaluator, reference, measured)
+    return joined_figures(sections_of(subject))
 
 
 def write_report(
@@ -43,6 +50,7 @@ def write_report(
     objectives: Sequence[Objective] | None = None,
     evaluator: Evaluator | None = None,
     reference: Architecture | None = None,
+    measured: RunFolder | None = None,
 ) -> Path:
     """Write <run>/report/report.html, with its figures as PNG beside it, and return its path.
 
@@ -52,9 +60,11 @@ def write_report(
         objectives: The run's objectives; those of its best.json by default.
         evaluator: The run's evaluator; without it nothing is scored for the report.
         reference: A published architecture to set the winner beside.
+        measured: Another run, in which `nasray rank` measured this one's score.
 
     Raises:
-        NasrayError: if matplotlib is missing, no batch is finished, or the history is corrupt.
+        NasrayError: if matplotlib is missing, no batch is finished, the history is corrupt, or `measured` does not
+            hold for this run.
     """
     require_matplotlib()
     run = read_run(folder, objectives, space)
@@ -65,7 +75,7 @@ def write_report(
         value = value.get("name") if isinstance(value, dict) else value
         if value is not None:
             about.append((name, str(value)))
-    sections = sections_of(Subject(folder, run, space, evaluator, reference))
+    sections = sections_of(Subject(folder, run, space, evaluator, reference, measured))
     return write_page(folder.path / "report", run.name, about, sections)
 
 

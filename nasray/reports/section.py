@@ -51,6 +51,7 @@ class Subject:
         space: The run's space.
         evaluator: The run's evaluator; None where it is not known.
         reference: Published architecture to set the winner beside.
+        measured: Another run, in which `nasray rank` measured this one's score; the run itself where it is None.
     """
 
     folder: RunFolder
@@ -58,6 +59,7 @@ class Subject:
     space: Space
     evaluator: Evaluator | None = None
     reference: Architecture | None = None
+    measured: RunFolder | None = None
 
     @property
     def best(self) -> int:

@@ -10,7 +10,7 @@ from nasray.cluster import OrderedSearch, RunFolder
 from nasray.cluster.recorder import Recorder
 from nasray.experiment import describe_experiment
 from nasray.loading import load_plan
-from nasray.rank import read_rank
+from nasray.measured import read_rank
 from nasray.recipe import load_recipe
 from nasray.spaces import Architecture, NasrayError
 from nasray.stages import Records, read_recipes, read_records, resolve_recipes, write_recipes

@@ -11,6 +11,7 @@ from nasray.reports.sections.experiment import experiment_section
 from nasray.reports.sections.leaders import leaders_section
 from nasray.reports.sections.outcome import outcome_section
 from nasray.reports.sections.rank import rank_sections
+from nasray.reports.sections.score import score_sections
 from nasray.reports.sections.stages import stage_sections
 from nasray.reports.sections.trade_off import trade_off_sections
 from nasray.spaces import Architecture
@@ -46,6 +47,7 @@ def sections_of(subject: Subject) -> list[Section]:
     compared = compare(groups) if groups and groups[0].name == WINNER else None
     return [
         outcome_section(subject, family.describe, compared),
+        *score_sections(subject),
         *([comparison_section(compared)] if compared and len(groups) > 1 else []),
         *stage_sections(subject),
         *([] if subject.is_by_gradient else [convergence_section(subject), *trade_off_sections(subject)]),

@@ -1,4 +1,4 @@
-"""Does the supernet rank as training does? What `nasray rank` measured."""
+"""Does the supernet, or the score, rank as training does? What `nasray rank` measured."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nasray.rank import SUPERNET, read_rank, too_few
+from nasray.measured import SUPERNET, read_rank
+from nasray.rank import too_few
 from nasray.reports.figures import BLUE, MUTED, RED, Floats, Plot, label
 from nasray.reports.pieces import paragraph
 from nasray.reports.section import Section, Subject
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def rank_sections(subject: Subject) -> list[Section]:
-    """Return how the supernet ranks, if `nasray rank` has measured it."""
+    """Return how the supernet or the score ranks, if `nasray rank` has measured it."""
     result = read_rank(subject.folder)
     if result is None:
         return []
@@ -31,22 +32,30 @@ def rank_sections(subject: Subject) -> list[Section]:
         text += f" The winner of the search, trained alike: {winner['mAP']:.4f}."
     if few := too_few(result):
         text += f" {few}."
-    return [Section("Does the supernet rank as training does?", paragraph(text), rank_plots(result), {"rank": result})]
+    what = "supernet" if _own(result) == SUPERNET else "score"
+    return [Section(f"Does the {what} rank as training does?", paragraph(text), rank_plots(result), {"rank": result})]
 
 
 def rank_plots(result: dict[str, Any]) -> tuple[Plot, ...]:
     """Return the figures of a rank.json: `rank`, and `agreement` where it can be stated."""
-    rows, winner = result["architectures"], result.get("winner")
-    points = np.array([[row[SUPERNET], row["mAP"]] for row in rows], dtype=np.float64)  # null is NaN
-    mark = (winner[SUPERNET], winner["mAP"]) if winner else None
-    found, text = result["agreement"].get(SUPERNET), f"mAP after training over mAP as a path, {len(rows)} architectures"
+    rows, winner, own = result["architectures"], result.get("winner"), _own(result)
+    points = np.array([[row[own], row["mAP"]] for row in rows], dtype=np.float64)  # null is NaN
+    mark = (winner[own], winner["mAP"]) if winner and own in winner else None
+    what = "mAP as a path" if own == SUPERNET else own
+    found, text = result["agreement"].get(own), f"mAP after training over {what}, {len(rows)} architectures"
     if found and _stated(found):
         text += f"; tau {found['kendall']['value']:.2f}"
-    plots = [Plot("rank", text, partial(draw_rank, points=points, winner=mark))]
+    plots = [Plot("rank", text, partial(draw_rank, points=points, winner=mark, name=own))]
     if too_few(result) is None:
         text = "Kendall's tau of each predictor with mAP after training, with 95 % intervals"
-        plots.append(Plot("agreement", text, partial(draw_agreement, agreement=result["agreement"])))
+        plots.append(Plot("agreement", text, partial(draw_agreement, agreement=result["agreement"], own=own)))
     return tuple(plots)
+
+
+def _own(result: dict[str, Any]) -> str:
+    """Return the name of the run's own score; earlier versions measured supernets alone."""
+    name: str = result.get("measured", {}).get("score", SUPERNET)
+    return name
 
 
 def _stated(found: dict[str, Any]) -> bool:
@@ -55,21 +64,21 @@ def _stated(found: dict[str, Any]) -> bool:
     return value is not None and math.isfinite(value)
 
 
-def draw_rank(axes: Axes, *, points: Floats, winner: tuple[float, float] | None) -> None:
-    """Draw mAP after training by itself over mAP as a path, (N, 2), and the search's winner."""
+def draw_rank(axes: Axes, *, points: Floats, winner: tuple[float, float] | None, name: str = SUPERNET) -> None:
+    """Draw mAP after training by itself over the run's own score of a name, (N, 2), and the search's winner."""
     axes.scatter(points[:, 0], points[:, 1], s=22, color=BLUE, linewidths=0, label="random architectures")
     if winner is not None:
         axes.scatter(*winner, s=46, color=RED, marker="D", linewidths=0, label="winner of the search")
-    axes.set_xlabel("mAP as a path of the supernet")
+    axes.set_xlabel("mAP as a path of the supernet" if name == SUPERNET else f"score {name}, without training")
     axes.set_ylabel("mAP after training by itself")
 
 
-def draw_agreement(axes: Axes, *, agreement: dict[str, Any]) -> None:
-    """Draw Kendall's tau of each predictor, with its interval, as `rank_agreement` returns them."""
+def draw_agreement(axes: Axes, *, agreement: dict[str, Any], own: str = SUPERNET) -> None:
+    """Draw Kendall's tau of each predictor, with its interval, as `rank_agreement` returns them; `own` stands out."""
     names = [name for name, found in agreement.items() if _stated(found)]
     for place, name in enumerate(reversed(names)):
         found = agreement[name]["kendall"]
-        color = BLUE if name == SUPERNET else MUTED
+        color = BLUE if name == own else MUTED
         axes.plot([found["low"], found["high"]], [place, place], color=color)
         axes.plot(found["value"], place, "o", markersize=5, color=color)
     axes.axvline(0, color=MUTED, linewidth=0.6)

@@ -21,6 +21,8 @@ def test_the_command_line_starts_without_ray_and_torch():
     [
         (["rank", "my runs/x", "--seed", "4"], "nasray.rank.rank_run",
          ". `nasray rank 'my runs/x' --architectures 12 --seed 4` continues"),
+        (["rank", "x", "--recipe", "cpu-fcos"], "nasray.rank.rank_run",
+         ". `nasray rank x --architectures 12 --seed 0 --recipe cpu-fcos` continues"),
         (["resume", "begun"], "nasray.cluster.RunFolder.open", ". `nasray resume begun` continues"),
         (["search", "maedet-tiny", "--folder", "new"], "nasray.searching.search_experiment", ""),
         (["train", "shapes-detect", "--folder", "new"], "nasray.training.begin_training", ""),

@@ -41,3 +41,18 @@ def test_what_rank_wrote_is_read_and_shown(shufflenet, tmp_path, num):
 
 def test_figures_need_no_file():
     assert [plot.name for plot in rank_plots(result(12))] == ["rank", "agreement"]
+
+
+def test_a_score_without_training_stands_where_a_supernet_does(shufflenet, tmp_path):
+    found = result(12)
+    rows = [{"zen": row["supernet"], "id": row["id"], "mAP": row["mAP"]} for row in found["architectures"]]
+    agreement = {"zen": found["agreement"]["supernet"], "gmacs": found["agreement"]["supernet"]}
+    measured = {"run": "x", "score": "zen", "space": {}, "budget": {}, "scores": {}, "recipe": "r", "data": "d"}
+    content = {**found, "architectures": rows, "agreement": agreement, "measured": measured}
+    shutil.copytree(shufflenet.folder.path, tmp_path / "run")
+    (tmp_path / "run" / "rank").mkdir()
+    (tmp_path / "run" / "rank" / "rank.json").write_text(json.dumps(content))
+    (section,) = rank_sections(Subject(RunFolder(tmp_path / "run"), shufflenet.run, shufflenet.space))
+    assert section.title == "Does the score rank as training does?"
+    assert "mAP after training over zen" in section.drawings[0].alternative
+    assert "score zen, without training" in draw_plots(section.drawings)["rank"].svg
