@@ -15,7 +15,7 @@ from typing import Any
 from nasray.architectures import ARCHITECTURES, slots
 from nasray.cluster import RunFolder
 from nasray.cluster.files import to_json
-from nasray.evaluation.statistics import compare_groups, mean_interval
+from nasray.evaluation.statistics import POWER, compare_groups, mean_interval
 from nasray.loading import known_plan
 from nasray.recipe import RECIPE
 from nasray.spaces import Architecture, NasrayError
@@ -182,7 +182,7 @@ def compare(groups: Sequence[Group]) -> dict[str, Any]:
     Returns:
         JSON-serializable: `metric`; `groups`, each with its trainings, `num` independent values, `mean`, `sd`, `low`,
         `high` (see `mean_interval`); `comparisons` of the first group, each `with` another, with `difference`, `low`,
-        `high`, `smallest`, `verdict` (see `compare_groups`); `notes`, sentences on what was not done alike.
+        `high`, `smallest`, `likely`, `verdict` (see `compare_groups`); `notes`, sentences on what was not done alike.
 
     Raises:
         NasrayError: for trainings of different metrics.
@@ -272,7 +272,10 @@ def verdict_sentence(result: dict[str, Any], found: dict[str, Any]) -> str:
     verb = {"better": "is better than", "worse": "is worse than"}.get(found["verdict"], "cannot be told apart from")
     ending = ""
     if found["verdict"] == "cannot be told apart":
-        ending = f"; a difference of less than {found['smallest']:.4f} could not have been seen"
+        ending = (
+            f"; a difference of less than {found['smallest']:.4f} could not have been seen, one of "
+            f"{found['likely']:.4f} would have been in about {POWER:.0%} of such comparisons"
+        )
     text = (
         f"{_named(mine)} {verb} {_named(theirs)}: {metric} {mine['mean']:.4f} against {theirs['mean']:.4f}, difference "
         f"{found['difference']:+.4f} (95 % interval {found['low']:+.4f} to {found['high']:+.4f}){ending}"

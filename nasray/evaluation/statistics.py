@@ -28,6 +28,9 @@ from numpy.typing import ArrayLike, NDArray
 CONFIDENCE = 0.95
 """Share of repetitions in which an interval holds the truth."""
 
+POWER = 0.8
+"""Share of repetitions in which a difference that counts as likely to be seen is seen."""
+
 MIN_WELCH = 3
 """Fewest values on both sides for an interval that lets the two spreads differ."""
 
@@ -65,6 +68,7 @@ class Difference:
         high: Upper end.
         smallest: Smallest difference of the means that this comparison could have told from chance, half the interval's
             width; a true difference of that size is found in about half of all repetitions.
+        likely: True difference that `POWER` of all repetitions would tell from chance, were the spreads those seen.
         verdict: "better" or "worse" where the interval excludes 0; "too few to tell" where there is no interval.
     """
 
@@ -72,6 +76,7 @@ class Difference:
     low: float | None
     high: float | None
     smallest: float | None
+    likely: float | None
     verdict: Verdict
 
 
@@ -111,11 +116,12 @@ def compare_groups(first: ArrayLike, second: ArrayLike) -> Difference:
     difference = float(one.mean() - other.mean())
     error, degrees = _standard_error(one, other)
     if error == 0.0:  # a single value on each side, or no spread at all: nothing is known of what chance does
-        return Difference(difference, None, None, None, "too few to tell")
+        return Difference(difference, None, None, None, None, "too few to tell")
+    likely = visible_ratio(POWER, degrees) * error
     smallest = student_quantile(_UPPER, degrees) * error
     low, high = difference - smallest, difference + smallest
     verdict: Verdict = "better" if low > 0 else "worse" if high < 0 else "cannot be told apart"
-    return Difference(difference, low, high, smallest, verdict)
+    return Difference(difference, low, high, smallest, likely, verdict)
 
 
 def share_interval(count: int, num: int) -> tuple[float, float]:
@@ -165,6 +171,41 @@ def _checked(values: ArrayLike) -> NDArray[np.float64]:
 
 _UPPER = 0.5 + CONFIDENCE / 2
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(48)
+
+
+@lru_cache(maxsize=256)
+def visible_ratio(power: float, degrees: float) -> float:
+    """Return the true difference, in standard errors, that a share of all repetitions tells from chance.
+
+    Args:
+        power: The share, in [0.05, 1).
+        degrees: Degrees of freedom of the standard error's estimate, at least 1, not necessarily whole.
+    """
+    low, high = 0.0, 2000.0  # one degree of freedom and a share of .99 take 1,020
+    for _ in range(45):
+        middle = (low + high) / 2
+        low, high = (middle, high) if told_apart(middle, degrees) < power else (low, middle)
+    return high
+
+
+def told_apart(ratio: float, degrees: float) -> float:
+    """Return the share of repetitions whose interval excludes 0, on the side of the true difference.
+
+    That is the upper tail of the noncentral t distribution beyond Student's quantile.
+
+    Args:
+        ratio: True difference in standard errors, at least 0.
+        degrees: Degrees of freedom of the standard error's estimate, at least 1.
+    """
+    bound, degrees = student_quantile(_UPPER, degrees), min(max(degrees, 1.0), _MAX_DEGREES)
+    # Over the estimate's share of the truth, which is distributed as sqrt(chi-square / degrees).
+    width = 9 / math.sqrt(2 * degrees)
+    start, end = max(1 - width, 0.0), 1 + width
+    estimate = start + (end - start) * (_NODES + 1) / 2
+    logs = (degrees - 1) * np.log(estimate) - degrees * (estimate**2 - 1) / 2
+    weights = _WEIGHTS * np.exp(logs - logs.max())
+    passed = [0.5 * math.erfc((bound * one - ratio) / math.sqrt(2)) for one in estimate.tolist()]
+    return float((weights * passed).sum() / weights.sum())
 
 
 @lru_cache(maxsize=256)

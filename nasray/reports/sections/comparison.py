@@ -50,7 +50,7 @@ def _interval(found: dict[str, Any]) -> list[str]:
     if found["low"] is None:
         return [f"{found['difference']:+.4f}", "–", "–"]
     interval = f"{found['low']:+.4f} to {found['high']:+.4f}"
-    return [f"{found['difference']:+.4f}", interval, f"from {found['smallest']:.4f}"]
+    return [f"{found['difference']:+.4f}", interval, f"from {found['smallest']:.4f}, likely from {found['likely']:.4f}"]
 
 
 def comparison_plots(result: dict[str, Any]) -> tuple[Plot, ...]:

@@ -6,7 +6,15 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from nasray.evaluation.statistics import compare_groups, mean_interval, share_interval, student_quantile
+from nasray.evaluation.statistics import (
+    POWER,
+    compare_groups,
+    mean_interval,
+    share_interval,
+    student_quantile,
+    told_apart,
+    visible_ratio,
+)
 
 
 @example(0.9999, 1.5)  # the density of broken degrees has no smooth end
@@ -115,3 +123,31 @@ def test_where_there_is_no_difference_one_in_twenty_is_told_apart(sizes):
     pairs = ((rng.normal(0.4, 0.01, sizes[0]), rng.normal(0.4, 0.01, sizes[1])) for _ in range(900))
     told_apart = np.mean([compare_groups(one, other).verdict != "cannot be told apart" for one, other in pairs])
     assert 0.02 <= told_apart <= 0.07
+
+
+@pytest.mark.parametrize("degrees", [1, 2, 3, 4.5, 20, 300])
+@pytest.mark.parametrize("ratio", [0.5, 2.5, 6])
+def test_shares_told_apart_are_scipys(ratio, degrees):
+    bound = stats.t.ppf(0.975, degrees)
+    assert told_apart(ratio, degrees) == pytest.approx(stats.nct.sf(bound, degrees, ratio), abs=2e-4)
+
+
+@pytest.mark.parametrize(("sizes", "degrees"), [((1, 8), 7), ((3, 3), 4), ((5, 5), 8), ((5, 12), 7.55)])
+def test_synthetic_differences_are_told_apart_as_often_as_the_power_says(sizes, degrees):
+    """Degrees are Welch's for the true spreads; his interval of three values a side is told apart less often."""
+    rng, num, spread = np.random.default_rng(5), 1000, 0.01
+    error = spread * np.sqrt(sum(1 / size for size in sizes))
+    for power in (0.5, POWER):
+        truth = visible_ratio(power, degrees) * error
+        pairs = ((rng.normal(0.4 + truth, spread, sizes[0]), rng.normal(0.4, spread, sizes[1])) for _ in range(num))
+        found = np.mean([compare_groups(one, other).verdict == "better" for one, other in pairs])
+        assert found == pytest.approx(power, abs=0.04 if max(sizes) > 3 else 0.13), (power, found)
+
+
+def test_what_is_likely_to_be_seen_follows_from_the_spreads():
+    rng = np.random.default_rng(6)
+    one, other = rng.normal(0.4, 0.01, 4), rng.normal(0.4, 0.01, 6)
+    found, twice = compare_groups(one, other), compare_groups(2 * one, 2 * other)
+    assert found.smallest < found.likely < 2 * found.smallest
+    assert twice.likely == pytest.approx(2 * found.likely)
+    assert compare_groups([0.4], [0.5]).likely is None
