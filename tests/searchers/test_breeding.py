@@ -1,8 +1,11 @@
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from nasray.searchers import AgingEvolution, Evolution, ParetoEvolution
 from nasray.searchers.base import NO_PARENT
+from nasray.searchers.breeding import kinds_in_turn
 from nasray.searchers.testing import ToySpace, run_search
 from nasray.spaces import Budget, ShuffleNetSpace, row_keys
 
@@ -39,6 +42,26 @@ def test_shares_of_children_are_those_asked_for_however_tight_the_budget(make, s
     shares = np.bincount(np.concatenate(kinds), minlength=3) / 1000
     assert np.abs(shares - ASKED).max() < 0.05
     assert searcher.num_replaced == 0
+
+
+@given(st.integers(0, 10**6), st.integers(0, 200), st.floats(0, 1), st.floats(0, 1))
+def test_of_any_children_in_a_row_each_kind_has_its_share(first, num, mutation, rest):
+    crossover = rest * (1 - mutation)
+    kinds = kinds_in_turn(first, num, mutation, crossover)
+    counts = np.bincount(kinds, minlength=3)
+    shares = np.array([1 - mutation - crossover, mutation, crossover])
+    assert np.abs(counts - num * shares).max() <= 2 + 1e-6
+    assert np.array_equal(kinds_in_turn(first, num // 2, mutation, crossover), kinds[: num // 2])
+
+
+@pytest.mark.parametrize("batch", [1, 3, 8])
+def test_the_shares_of_a_short_search_are_those_asked_for(batch):
+    searcher = Evolution(ShuffleNetSpace(), population_size=8, mutation=0.4, crossover=0.4, initial=8, seed=0)
+    proposals = run_search(searcher, 24, batch=batch)
+    kinds = np.concatenate([kinds_of(proposal) for proposal in proposals])
+    assert (kinds[:8] == 2).all()
+    bred = kinds[-(-8 // batch) * batch :]
+    assert np.abs(np.bincount(bred, minlength=3) / len(bred) - ASKED).max() <= 0.05
 
 
 @pytest.mark.parametrize("oversample", [1, 5])

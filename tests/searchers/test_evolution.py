@@ -35,11 +35,11 @@ def test_population_is_the_best_of_all_told():
 
 
 def test_children_descend_from_the_parents_they_name():
-    searcher = Evolution(BottleneckSpace(), population_size=10, parents=3, mutation=0.5, crossover=0.3, seed=0)
+    searcher = Evolution(BottleneckSpace(), population_size=10, parents=6, mutation=0.5, crossover=0.3, seed=0)
     told = np.empty((0, searcher.space.num_genes), dtype=np.int64)
     kinds, pure = set(), []
     for _ in range(12):
-        breeding = searcher.population()[:3]
+        breeding = searcher.population()[:6]
         proposal = searcher.ask(10)
         for child, (first, second) in zip(proposal.genes, proposal.parents, strict=True):
             kinds.add((first != NO_PARENT, second != NO_PARENT))
