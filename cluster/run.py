@@ -16,7 +16,14 @@ from nasray.cluster.interrupts import closing
 from nasray.cluster.ordering import OrderedSearch
 from nasray.cluster.progress import counted, say, waiting
 from nasray.cluster.recorder import Recorder
-from nasray.cluster.resources import Resources, count_actors, describe_needs, trial_class
+from nasray.cluster.resources import (
+    Resources,
+    count_actors,
+    count_places,
+    describe_needs,
+    living_nodes,
+    trial_class,
+)
 from nasray.cluster.run_folder import RunFolder
 from nasray.cluster.session import ray_session
 from nasray.cluster.tune_folder import newest_search, next_name, prepare
@@ -78,6 +85,10 @@ def run_search(
         return folder.read_best()
     with search_session(resources) as summary:
         say(summary)
+        if not getattr(evaluator, "closed_form", False) and (note := idle_places(living_nodes(), resources, in_flight)):
+            say(note)
+        # Tune asks for the next trial of a searcher only once the one before has its place: one start at a time.
+        os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(in_flight)
         with (
             explained_tune_errors(folder.tune),
             waiting(functools.partial(_missing, folder, resources, time.time()), after=15),
@@ -93,6 +104,23 @@ def search_session(resources: Resources) -> Iterator[str]:
     os.environ.update(TUNE_ENVIRONMENT)
     with ray_session(resources, importing="nasray.cluster.adapter") as summary:
         yield summary
+
+
+def idle_places(nodes: list[dict[str, float]], resources: Resources, in_flight: int) -> str | None:
+    """Return what to say of room for more trials than a search has at a time; None where it uses all.
+
+    Args:
+        nodes: What each machine has; see `living_nodes`.
+        resources: Resources of a trial.
+        in_flight: Trials at a time.
+    """
+    places = count_places(nodes, resources.cpus, resources.gpus)
+    if places <= in_flight:
+        return None
+    return (
+        f"{counted(places, 'trial')} would fit at once, and in_flight lets {in_flight} run: the rest of the cluster "
+        f"idles. in_flight {places} would use it, in a new run: a search that breeds from older ones is another"
+    )
 
 
 def _tuner(

@@ -11,6 +11,9 @@ import time
 
 import pytest
 
+from nasray.cluster import Resources
+from nasray.cluster.run import idle_places
+
 from . import common
 
 
@@ -270,3 +273,12 @@ def test_a_folder_that_becomes_read_only_or_is_removed(disk, expected):
     (disk / "elsewhere").rename(folder)
     common.finish(common.start(folder))
     assert common.history_bytes(folder) == expected
+
+
+def test_a_search_that_leaves_places_idle_is_told():
+    nodes, resources = 5 * [{"CPU": 64.0, "GPU": 8.0}], Resources(cpus=2, gpus=0.25)
+    assert idle_places(nodes, resources, 160) is None
+    assert idle_places(nodes, resources, 8).startswith(
+        "160 trials would fit at once, and in_flight lets 8 run: the rest of the cluster idles"
+    )
+    assert idle_places([{"CPU": 2.0}], Resources(), 2) is None
