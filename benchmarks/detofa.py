@@ -22,7 +22,6 @@ Over runs: means with intervals of 95 % (t); differences are of the runs' means,
 from __future__ import annotations
 
 import argparse
-import copy
 import json
 import math
 import sys
@@ -33,7 +32,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import t
 
-from nasray.architectures import named_architecture
+from nasray.architectures import ARCHITECTURES
+from nasray.architectures.scaling import scaled_within
 from nasray.cluster import RunFolder
 from nasray.loading import load_plan, plan_of_run
 from nasray.searchers import BucketSampling
@@ -112,23 +112,19 @@ def compare_fronts(path: Path, buckets: Buckets, stage: str) -> dict[str, Any]:
 
 
 def stock(experiment: str) -> list[tuple[str, Architecture]]:
-    """Return ResNet-18 scaled in width to the ends of the costs of an experiment's space, nearest, cheaper first.
+    """Return ResNet-18 scaled in width to the ends of the costs of an experiment's space, the cheaper first.
 
     That of the least cost is for the smallest images, where it costs the share that these have of the largest's pixels.
     """
     parts = load_plan(experiment).parts
     edges = Buckets.spanning(parts.space, "gmacs", 5, count=parts.cost).edges
     smallest, largest = (math.prod(size) for size in (parts.space.resolutions[0], parts.space.resolutions[-1]))
-    base = named_architecture("resnet18")
-    scaled = []
-    for width in range(4, 65):
-        spec = copy.deepcopy(base.spec)
-        spec["stem"]["width"] = width
-        for level, stage in enumerate(spec["stages"]):
-            stage["width"] = width * 2**level
-        scaled.append((f"resnet18-w{width}", Architecture.create(base.family, spec)))
-    costs = np.array([parts.cost.of(architecture)["gmacs"] for _, architecture in scaled])
-    return [scaled[np.abs(costs - end).argmin()] for end in (edges[0] * largest / smallest, edges[-1])]
+
+    def gmacs(architecture: Architecture) -> float:
+        return float(parts.cost.of(architecture)["gmacs"])
+
+    bounds = {"least": edges[0] * largest / smallest, "greatest": edges[-1]}
+    return [(f"resnet18-{end}", scaled_within(ARCHITECTURES["resnet18"], bounds[end], gmacs)) for end in bounds]
 
 
 def mean_of(row: dict[str, Any], stage: str) -> float:

@@ -14,8 +14,8 @@ from pathlib import Path
 from nasray.cluster import RunFolder, owned
 from nasray.cluster.training import training_session
 from nasray.comparison import FOLDER, RANDOM, WINNER, Group, Training, architecture_name, groups_of_run, part_ids
-from nasray.finding import find_architecture
 from nasray.loading import known_plan, plan_of_run
+from nasray.parts import TO_BUDGET
 from nasray.recipe import Recipe, load_recipe
 from nasray.spaces import Architecture, NasrayError
 from nasray.stages import site_of, winner_stages
@@ -50,8 +50,12 @@ def train_alike(
         NasrayError: if nothing says how the winner is trained; and as `begin_training`.
     """
     run = RunFolder.open(folder)
-    found = [find_architecture(name) for name in baselines]
-    named = {architecture_name(architecture): architecture for architecture in found}
+    parts = plan_of_run(run).parts
+    found = {name: parts.named(name) for name in baselines}
+    named = {
+        name if TO_BUDGET.fullmatch(name) else architecture_name(architecture): architecture
+        for name, architecture in found.items()
+    }
     recipes = comparison_recipes(run, recipe)
     last = next(reversed(recipes.values()))
     for architecture in named.values():

@@ -20,7 +20,8 @@ from nasray.loading import known_plan
 from nasray.recipe import RECIPE
 from nasray.spaces import Architecture, NasrayError
 from nasray.stages import baseline_stages, winner_stages
-from nasray.stages.train import training_folders
+from nasray.stages.plan import Plan
+from nasray.stages.train import TrainStage, training_folders
 from nasray.training.folder import Description, is_finished, is_training, read_description, read_summary
 
 FOLDER = "compare"
@@ -93,10 +94,11 @@ def groups_of_run(run: RunFolder) -> list[Group]:
     last = next(iter(reversed(winner_stages(plan) if plan else [])), "train")
     folders: dict[str, list[Path]] = {WINNER: training_folders(run.path / last), RANDOM: []}
     for stage in baseline_stages(plan) if plan else []:
+        names = _names(plan, stage)
         for path in training_folders(run.path / stage):
             if is_training(path):
-                name = architecture_name(read_description(path).architecture)
-                folders.setdefault(name if name in ARCHITECTURES else RANDOM, []).append(path)
+                name = next((names[key] for key in part_ids(path) if key in names), RANDOM)
+                folders.setdefault(name, []).append(path)
     folders[RANDOM] += sorted((run.path / "rank" / "trainings").glob(f"*/{last}"))
     for path in sorted((run.path / FOLDER).glob(f"*/*/*/{last}")):
         folders.setdefault(path.relative_to(run.path / FOLDER).parts[0], []).append(path)
@@ -104,6 +106,12 @@ def groups_of_run(run: RunFolder) -> list[Group]:
     mine = tuple(training for training in groups[0].trainings if winner in part_ids(training.folder))
     groups[0] = Group(WINNER, mine)
     return [group for group in groups if group.trainings]
+
+
+def _names(plan: Plan, stage: str) -> dict[str, str]:
+    """Return what a stage calls the single architectures that it trains, by their ids."""
+    trained = plan.stages[stage]
+    return trained.names(plan.stages) if isinstance(trained, TrainStage) else {}
 
 
 def part_ids(folder: Path) -> list[str]:

@@ -6,17 +6,21 @@ An experiment says what a part is called and with which options; whatever does n
 from __future__ import annotations
 
 import dataclasses
+import math
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nasray.architectures.scaling import scaled_within
 from nasray.cluster.progress import counted
 from nasray.cluster.resources import Resources
-from nasray.counting import counted_cost
+from nasray.counting import costs_of, counted_cost
 from nasray.evaluators import EVALUATORS
 from nasray.experiment import EVALUATOR, SEARCHER, BudgetOptions, Experiment
+from nasray.finding import find_architecture
 from nasray.options import PartOptions, make_part
 from nasray.searchers import Objective, RandomSearch, Searcher, default_batches
 from nasray.spaces import Architecture, Budget, CostFunction, NasrayError, Population, Space
@@ -24,6 +28,10 @@ from nasray.spaces.ranges import shortened
 
 if TYPE_CHECKING:
     from nasray.cluster.trial import Evaluator
+
+
+TO_BUDGET = re.compile(r"(.+)@budget")
+"""What a published network is called that is scaled in width to the budget."""
 
 
 class Searching(NamedTuple):
@@ -83,6 +91,36 @@ class Parts:
                 f"has {_kinds(self.experiment)}. Take a run that evaluates architectures one by one"
             )
         return self.searching
+
+    def named(self, name: str) -> Architecture:
+        """Return what `find_architecture` finds; NAME@budget is the widest scaling of a network within the budget.
+
+        Its `gmacs` are those that the budget bounds.
+
+        Args:
+            name: Name from `nasray list architectures`, also with @budget behind it, file or folder.
+
+        Raises:
+            NasrayError: if the budget bounds no `gmacs`, there is no such network, or it cannot be scaled that far.
+        """
+        match = TO_BUDGET.fullmatch(name)
+        return find_architecture(name) if match is None else self._scaled_to_budget(match[1])
+
+    def _scaled_to_budget(self, name: str) -> Architecture:
+        bound, base = self.budget.upper.get("gmacs"), find_architecture(name)
+        if bound is None:
+            raise NasrayError(
+                f"{name}@budget is {name} scaled to the budget, which has no upper bound of gmacs ({self.budget}). Set "
+                f"budget.gmacs, or a factor, such as {name}@0.5"
+            )
+
+        def gmacs(architecture: Architecture) -> float:
+            return costs_of(architecture, self.cost, self.space).get("gmacs", math.inf)
+
+        try:
+            return scaled_within(base, bound, gmacs)
+        except NasrayError as error:
+            raise NasrayError(f"{name}@budget: {error}") from None
 
     def random_searcher(self, seed: int) -> Searcher:
         """Return a fresh random searcher of the same space and budget."""

@@ -7,12 +7,14 @@ the folder of a run) is looked up in `nasray.finding`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from nasray.architectures import fad, libraries, msnas, ofa_resnet, shufflenet, staged, supernet
 from nasray.architectures.family import SLOTS, Family, Slot
+from nasray.architectures.scaling import scaled
 from nasray.architectures.staged import PUBLISHED
 from nasray.cluster.reading import read_json, shown
 from nasray.registry import Registry
@@ -20,6 +22,9 @@ from nasray.spaces import Architecture, LayerTable, NasrayError
 from nasray.spaces.errors import did_you_mean
 from nasray.spaces.ranges import MAX_PARAMS_M, MIN_SIDE, shortened
 from nasray.spaces.resolutions import NAME
+
+SCALED = re.compile(r"(.+)@([0-9]+(?:\.[0-9]+)?)")
+"""Names of scaled networks: another one's, and the factor of its widths."""
 
 COMPOSITE = "composite"
 """Family of an architecture that fills several slots."""
@@ -130,9 +135,15 @@ def read_architecture(path: Path) -> Architecture:
 def named_architecture(name: str) -> Architecture | None:
     """Return the architecture of a name that a family knows, ours before those of other packages; None for any other.
 
+    `NAME@FACTOR` is a network with all widths times a factor, such as resnet18@0.5.
+
     Raises:
-        NasrayError: if the name is of a library that is not installed, or has no such model.
+        NasrayError: if the name is of a library that is not installed, or has no such model; or what is to be scaled
+            cannot be.
     """
+    if match := SCALED.fullmatch(name):
+        base = named_architecture(match[1])
+        return None if base is None else scaled(base, float(match[2]))
     if name in ARCHITECTURES:
         return ARCHITECTURES[name]
     families: list[Family] = list(FAMILIES.values())

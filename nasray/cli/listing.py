@@ -180,7 +180,8 @@ def _architectures() -> dict[str, str]:
             f"{cost['layers']:.0f} layers"
         )
     others = {f"{name}:MODEL": family.describe for name, family in FAMILIES.items() if family.describe}
-    return texts | others
+    scaled = {"NAME@FACTOR": "a network of a stem and residual stages, its widths scaled, such as resnet18@0.5"}
+    return texts | others | scaled
 
 
 _RANGE = ("minimum", "median", "maximum")

@@ -22,6 +22,7 @@ from nasray.cluster.leaders import Entry
 from nasray.cluster.reading import shown
 from nasray.filters.pruned import FILTER, PRUNED
 from nasray.options import PartOptions
+from nasray.parts import TO_BUDGET
 from nasray.recipe import Recipe
 from nasray.spaces import NasrayError
 from nasray.spaces.errors import did_you_mean
@@ -324,7 +325,8 @@ def _check_references(
                 raise NasrayError(
                     f"{option}: unknown stage or architecture {value!r}"
                     f"{did_you_mean(value, [*known, *ARCHITECTURES, SUPERNET])} It is {SUPERNET}, random-N, a stage "
-                    f"({', '.join(known) or 'none before it'}), a name of `nasray list architectures`, or a path"
+                    f"({', '.join(known) or 'none before it'}), a name of `nasray list architectures`, one @budget, or "
+                    "a path"
                 )
         elif not is_path(value):
             raise NasrayError(
@@ -336,6 +338,8 @@ def _check_references(
 def is_architectures(value: str) -> bool:
     """Return whether a text can name architectures, as far as it is known without looking at files."""
     is_known = value == SUPERNET or RANDOM.fullmatch(value) is not None
+    if match := TO_BUDGET.fullmatch(value):
+        value = match[1]
     return is_known or named_architecture(value) is not None or is_path(value)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -14,7 +14,7 @@ from nasray.cluster.leaders import Entry
 from nasray.cluster.progress import counted
 from nasray.counting import NUM_CLASSES, costs_of
 from nasray.experiment import Experiment
-from nasray.finding import find_architecture, recipe_architecture
+from nasray.finding import recipe_architecture
 from nasray.models.supernets import PATHS, supernet_architecture
 from nasray.options import options_of
 from nasray.parts import Parts
@@ -51,7 +51,8 @@ class TrainStage(Stage):
 
     Args:
         of: `supernet`, a stage whose best architectures are taken, or a list of named architectures, files, folders of
-            runs, and `random-N` for N random architectures of the space within the budget.
+            runs, `random-N` for N random architectures of the space within the budget, and `NAME@budget` for the widest
+            scaling of a named network within the budget's gmacs.
         top: Architectures taken of a stage, best first.
         repeats: Trainings of each architecture, with seeds that count up from the experiment's.
         recipe: Recipe of the trainings; the experiment's if left out.
@@ -278,9 +279,23 @@ class TrainStage(Stage):
                 # Others than a search with the same seed begins with.
                 some = self.parts.random_architectures(int(match[1]), self.seed + 1)
             else:
-                some = [find_architecture(value)]
+                some = [self.parts.named(value)]
             found |= {architecture.id: architecture for architecture in some}
         return list(found.values())
+
+    def names(self, stages: Container[str]) -> dict[str, str]:
+        """Return what `of` calls single architectures, by their ids: not random ones, the supernet, or those of stages.
+
+        Args:
+            stages: Names of the run's stages.
+
+        Raises:
+            NasrayError: if a file that it names is not there any more.
+        """
+        single = [
+            value for value in self.of if value != SUPERNET and value not in stages and not RANDOM.fullmatch(value)
+        ]
+        return {self.parts.named(value).id: value for value in single}
 
     def _train_all(self, site: Site, trainings: list[Training]) -> list[dict[str, Any]]:
         """Train all to their ends, and return the content of summary.json of each."""

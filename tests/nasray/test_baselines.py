@@ -8,7 +8,7 @@ from nasray.architectures import ARCHITECTURES
 from nasray.baselines import comparison_recipes, missing_trainings, train_alike
 from nasray.comparison import compare, groups_of_folders, groups_of_run
 from nasray.experiment import describe_experiment
-from nasray.loading import load_plan, parse_plan
+from nasray.loading import load_plan, parse_plan, plan_of_run
 from nasray.spaces import NasrayError
 from nasray.stages import without
 from nasray.stages.plan import resolve_recipes
@@ -95,12 +95,12 @@ STAGES = {
 }
 
 
-def staged_run(folder, monkeypatch, **changes):
+def staged_run(folder, monkeypatch, budget=None, **changes):
     """A run whose winner is trained in two stages, with a teacher."""
     content = {
         "name": "n", "evaluations": 2, "recipe": "shapes-classify-tiny", "evaluator": {"name": "synflow"},
         "space": {"name": "shufflenet", "stem_width": 8, "widths": [16, 24, 32, 48], "depths": [1, 1, 1, 1]},
-        "searcher": {"name": "random"}, "stages": STAGES | changes,
+        "searcher": {"name": "random"}, "stages": STAGES | changes, "budget": budget or {},
     }  # fmt: skip
     plan = parse_plan(content, "test")
     recipes = resolve_recipes(plan)
@@ -146,6 +146,26 @@ def test_what_each_goes_on_with_is_no_difference(tmp_path):
     assert compare(groups_of_folders(folders[:2]))["notes"] == []
     (note,) = compare(groups_of_folders(folders))["notes"]
     assert "continues False instead of True" in note
+
+
+def test_baselines_of_a_stage_are_groups_by_the_names_that_it_gives_them(tmp_path, monkeypatch):
+    file = tmp_path / "mine.json"
+    file.write_text(ARCHITECTURES["resnet34"].text)
+    others = {"kind": "train", "of": ["resnet18@budget", str(file), "random-1"], "recipe": "shapes-classify-tiny"}
+    run, _ = staged_run(tmp_path / "run", monkeypatch, others=others, budget={"gmacs": 0.04})
+    plan = plan_of_run(run)
+    trained = {
+        "winner": winner(run),
+        "resnet18@budget": plan.parts.named("resnet18@budget"),
+        str(file): ARCHITECTURES["resnet34"],
+        "random": plan.parts.random_architectures(1, 1)[0],
+    }
+    for place, architecture in enumerate(trained.values()):
+        folder = "train" if place == 0 else f"others/{place}-{architecture.id}"
+        write_training(run.path / folder, architecture, 0.5)
+    assert {group.name: group.trainings[0].architecture for group in groups_of_run(run)} == {
+        name: architecture.id for name, architecture in trained.items()
+    }
 
 
 def test_a_baseline_that_there_is_not_is_refused_before_anything_is_trained(run):

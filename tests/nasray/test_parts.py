@@ -6,6 +6,8 @@ import sys
 import numpy as np
 import pytest
 
+from nasray.architectures import ARCHITECTURES
+from nasray.counting import costs_of
 from nasray.evaluators import EVALUATORS
 from nasray.experiment import parse_experiment
 from nasray.loading import load_plan, parse_plan
@@ -91,6 +93,29 @@ print(sorted({"torch", "torchvision", "optuna", "ray", "nasray.data"} & set(sys.
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_a_named_network_is_scaled_to_the_budget():
+    for name in ("detnas-300m-tiny", "detofa-tiny"):  # which count the backbone, and the detector
+        parts = load_plan(name, ["--budget.gmacs", "0.04"]).parts
+        scaled = parts.named("resnet18@budget")
+        assert 0.037 < costs_of(scaled, parts.cost, parts.space)["gmacs"] <= 0.04
+        assert (scaled.family, [stage["depth"] for stage in scaled.spec["stages"]]) == ("basic", [2, 2, 2, 2])
+    assert parts.named("resnet18") == ARCHITECTURES["resnet18"]
+
+
+@pytest.mark.parametrize(
+    ("name", "budget", "message"),
+    [
+        ("resnet18@budget", [], r"resnet18 scaled to the budget, which has no upper bound of gmacs .* resnet18@0.5"),
+        ("resnet18@budget", ["--budget.gmacs", "0.0001"], "resnet18@budget: the narrowest scaling costs .* Loosen"),
+        ("resnet19@budget", ["--budget.gmacs", "0.04"], "unknown architecture 'resnet19'; did you mean 'resnet18'"),
+        ("spos-imagenet@budget", ["--budget.gmacs", "0.04"], "family shufflenet has no stem and residual stages"),
+    ],
+)
+def test_what_cannot_be_scaled_to_the_budget_is_refused(name, budget, message):
+    with pytest.raises(NasrayError, match=message):
+        load_plan("detofa-tiny", budget).parts.named(name)
 
 
 def test_random_architectures_are_within_the_budget_and_the_first_ones_stay():

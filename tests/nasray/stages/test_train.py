@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 
+from nasray.architectures import ARCHITECTURES
 from nasray.checkpoint import Checkpoint
 from nasray.cluster import RunFolder, training
 from nasray.experiment import describe_experiment, parse_experiment
@@ -286,6 +287,22 @@ def test_other_spaces_have_no_channels_to_sort(content):
     plan = parse_plan(experiment, "x")
     with pytest.raises(NasrayError, match="sort_channels is of supernets with elastic channels"):
         check_stages(plan, resolve_recipes(plan), plan.resources)
+
+
+def test_networks_scaled_to_the_budget_are_trained_beside_random_ones(content, tmp_path):
+    stages = content(others={"of": ["resnet18@budget", "random-2", "basic-tiny"], "repeats": 2})
+    site = site_in(tmp_path / "run", {**stages, "budget": {"gmacs": 0.01}})
+    plan = parse_plan({**stages, "budget": {"gmacs": 0.01}}, "x")
+    check_stages(plan, site.recipes, plan.resources)
+    stage = plan.stages["others"]
+    (planned,) = (each for each in planned_stages(plan) if each.name == "others")
+    assert planned.work.trainings == 8
+    scaled = plan.parts.named("resnet18@budget")
+    assert stage.names(plan.stages) == {scaled.id: "resnet18@budget", ARCHITECTURES["basic-tiny"].id: "basic-tiny"}
+    trained = [training.architecture for training in stage._trainings(site.at("others"))]
+    assert trained[::2] == [scaled, *plan.parts.random_architectures(2, 1), ARCHITECTURES["basic-tiny"]]
+    with pytest.raises(NasrayError, match=r"unknown stage or architecture 'resnet19@budget'.* one @budget, or a path"):
+        parse_plan(content(others={"of": ["resnet19@budget"]}), "x")
 
 
 def test_the_plan_says_what_is_trained(content):
