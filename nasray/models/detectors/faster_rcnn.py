@@ -22,6 +22,7 @@ from nasray.models.detectors.candidates import clip, select, stack, top_candidat
 from nasray.models.detectors.heads import flatten_level
 from nasray.models.detectors.necks import FPN
 from nasray.models.detectors.options import (
+    REGION_BASE,
     AnchorSize,
     BoxHeadKind,
     Channels,
@@ -31,7 +32,7 @@ from nasray.models.detectors.options import (
     RegionSamples,
     RegionSize,
 )
-from nasray.models.detectors.pooling import REGION_BASE, Groups, apply_to_boxes, pool_regions, region_groups
+from nasray.models.detectors.pooling import Groups, apply_to_boxes, pool_regions, region_groups
 from nasray.models.detectors.roi import BOX_SIZE, BoxHead, BoxHeads, Samples, box_loss, decode, sample_regions
 from nasray.models.detectors.rpn import RPNHeads, propose, rpn_loss
 from nasray.spaces.ranges import Share

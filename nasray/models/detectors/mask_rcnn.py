@@ -22,6 +22,7 @@ from nasray.models.detectors.faster_rcnn import FasterRCNN
 from nasray.models.detectors.heads import MakeHead, check_purpose
 from nasray.models.detectors.losses import positive_count
 from nasray.models.detectors.options import (
+    REGION_BASE,
     AnchorSize,
     BoxHeadKind,
     Channels,
@@ -31,7 +32,7 @@ from nasray.models.detectors.options import (
     RegionSamples,
     RegionSize,
 )
-from nasray.models.detectors.pooling import REGION_BASE, apply_to_boxes, pool_regions
+from nasray.models.detectors.pooling import apply_to_boxes, pool_regions
 from nasray.models.detectors.roi import Samples
 from nasray.spaces.ranges import Share
 

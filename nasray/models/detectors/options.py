@@ -15,3 +15,7 @@ RegionSize = Annotated[float, Range(maximum=MAX_SIDE, above=0)]
 FirstLevel = Annotated[int, Range(2, 3)]
 Norm = Literal["batch", "group", "none"]
 BoxHeadKind = Literal["2fc", "4conv1fc", "2conv1fc"]
+
+# Defaults stand here where others need them too: signatures are read without importing PyTorch.
+REGION_BASE = 224.0
+"""Edge in pixels of a square of group 4 (Lin et al., FPN, section 4.2)."""

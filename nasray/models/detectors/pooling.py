@@ -21,10 +21,10 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.ops import roi_align
 
+from nasray.models.detectors.options import REGION_BASE
+
 POINTS = 2
 """Samples of a bin in each direction."""
-REGION_BASE = 224.0
-"""Edge in pixels of a square of group 4 (Lin et al., section 4.2)."""
 
 
 class Groups(NamedTuple):
