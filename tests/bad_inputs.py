@@ -286,6 +286,10 @@ OPTIONS: dict[tuple[str, ...], dict[str, tuple[str, ...]]] = {
     },
     ("report", "run"): {"--measured": ("nope", "file", "other", "trained", "run", "")},
     ("report", "trained"): {"--measured": ("run",)},
+    ("data", "show", "shapes"): {
+        "--images": (*COUNTS, "0"), "--seed": SEEDS, "--split": ("valid",), "--recipe": ("nope", "no.yaml", ""),
+        "--to": ("file", "file/x", "no/such", "other"),
+    },
     ("data", "shapes", "new"): {"--images": (*COUNTS, "1"), "--image-size": SIDES, "--seed": SEEDS},
     ("submit",): {"--address": URLS},
     ("job", "status", "job"): {"--address": URLS},
@@ -345,6 +349,7 @@ POSITIONALS: dict[tuple[str, ...], tuple[str, ...]] = {
     ("latency",): ("file", "other", "resnet500"),
     ("predict", "trained"): ("other", "file", "no.png"),
     ("data", "check"): ("/dev/zero", "file", "other", "coco"),
+    ("data", "show"): ("/dev/zero", "file", "other", "coco"),
 }
 
 

@@ -41,6 +41,20 @@ def add_commands(commands: Any) -> None:
     sub = command(actions, "check", _data_check, "what is in a data set, and what is wrong with it")
     sub.add_argument("source", help=SOURCE)
     sub.add_argument("--decode", action="store_true", help="also read every image, to find those that are damaged")
+    sub = command(
+        actions, "show", _data_show, "write report.html of a data set: annotated images, classes, sizes of boxes"
+    )
+    sub.add_argument("source", help=SOURCE)
+    text = (
+        "the recipe whose size of images and detector the boxes are held against; as stored, and a pyramid, if left out"
+    )
+    sub.add_argument("--recipe", help=text)
+    sub.add_argument(
+        "--split", choices=["train", "val", "test"], help="of the images that are shown; the first one if left out"
+    )
+    sub.add_argument("--images", type=whole(1, 1000), default=12, help="that are shown (default 12)")
+    sub.add_argument("--seed", type=seed, default=0, help="of their choice")
+    sub.add_argument("--to", metavar="FOLDER", help="the page's folder; DATA-report in the present one if left out")
     sub = command(actions, "shapes", _data_shapes, "generate a set of colored shapes in COCO format")
     sub.add_argument("folder")
     sub.add_argument("--images", type=whole(2, 10**6), default=200, help="at least 2 (default 200)")
@@ -108,6 +122,24 @@ def _data_check(known: Any) -> None:
         print(describe_check(report))
     if report["errors"]:
         raise NasrayError(f"{known.source} cannot be trained on: {report['errors']} errors, listed above")
+
+
+def _data_show(known: Any) -> None:
+    from nasray.recipe import load_recipe
+    from nasray.reports.dataset import dataset_figures, write_dataset_page
+
+    recipe = load_recipe(known.recipe) if known.recipe else None
+    if recipe is not None and recipe.task != "detection":
+        raise NasrayError(f"recipe {recipe.name} is of {recipe.task}. Name one of detection, such as maedet-fcos-3x")
+    if known.json:
+        print_json(dataset_figures(known.source, recipe=recipe))
+        return
+    folder = Path(known.to or f"{Path(known.source).absolute().name.removesuffix('.yaml') or 'data'}-report")
+    check_folder(folder, "--to")
+    page = write_dataset_page(
+        known.source, folder, recipe=recipe, split=known.split, num_images=known.images, seed=known.seed
+    )
+    print(page)
 
 
 def _data_shapes(known: Any) -> None:

@@ -40,12 +40,10 @@ def check_data(source: str, *, decode: bool = False) -> dict[str, Any]:
         NasrayError: if the source is none, or the files of its first split cannot be read at all.
     """
     data = open_data(source)
-    first = data.read(data.splits[0])
     splits: dict[str, dict[str, Any]] = {}
     earlier: list[DetectionSet] = []
-    for name in data.splits:
-        dataset = _read_or_empty(data, name, first)
-        splits[name] = _describe(dataset, first, earlier, decode)
+    for dataset in read_splits(data):
+        splits[dataset.name] = _describe(dataset, (earlier or [dataset])[0], earlier, decode)
         earlier.append(dataset)
     kinds = [kind for split in splits.values() for kind in split["defects"].values()]
     return {
@@ -55,6 +53,16 @@ def check_data(source: str, *, decode: bool = False) -> dict[str, Any]:
         "warnings": sum(kind["count"] for kind in kinds if kind["severity"] == "warning"),
         "splits": splits,
     }
+
+
+def read_splits(data: DataSource) -> list[DetectionSet]:
+    """Return all splits with whatever is wrong with them.
+
+    Raises:
+        NasrayError: if the files of the first one cannot be read at all.
+    """
+    first = data.read(data.splits[0])
+    return [_read_or_empty(data, name, first) for name in data.splits]
 
 
 def _read_or_empty(data: DataSource, name: str, first: DetectionSet) -> DetectionSet:
@@ -96,7 +104,7 @@ def _describe(dataset: DetectionSet, first: DetectionSet, earlier: list[Detectio
             )
             if line
         ],
-        "defects": _group(defects),
+        "defects": group_defects(defects),
     }
 
 
@@ -112,7 +120,8 @@ def _headers(dataset: DetectionSet, decode: bool) -> Headers:
     return found
 
 
-def _group(defects: Iterable[Defect]) -> dict[str, dict[str, Any]]:
+def group_defects(defects: Iterable[Defect]) -> dict[str, dict[str, Any]]:
+    """Return the `severity`, `count`, `text` and `messages` of each kind of defect."""
     kinds: dict[str, list[Defect]] = {}
     for defect in defects:
         kinds.setdefault(defect.kind, []).append(defect)

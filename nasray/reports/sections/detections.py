@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -11,10 +10,11 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from nasray.drawing import draw_detections, picture_bytes
+from nasray.drawing import draw_detections
 from nasray.evaluation.coco import RECALLS, CocoMetrics
 from nasray.reports.data import finite_or_none
 from nasray.reports.figures import BLUE, COLORS, MUTED, Plot, ticks
+from nasray.reports.pictures import figure, resized
 from nasray.reports.pieces import NONE, numbers, paragraph, table
 from nasray.reports.section import Section
 
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from nasray.data.dataset import DetectionSet
     from nasray.evaluation.predictions import Predictions
 
-NUM_IMAGES, THRESHOLD, SIDE = 6, 0.3, 480
-"""Images that are shown; least score of a box that is drawn; longer side in pixels of a picture."""
+NUM_IMAGES, THRESHOLD = 6, 0.3
+"""Images that are shown; least score of a box that is drawn."""
 
 MAX_CURVES = 5
 """Classes that have a curve of their own, those with most boxes."""
@@ -83,7 +83,7 @@ def picture_section(dataset: DetectionSet, found: Predictions) -> Section:
     places = np.linspace(0, len(dataset) - 1, min(NUM_IMAGES, len(dataset)))
     parts = []
     for index in places.round().astype(np.int64).tolist():
-        image, scale = _resized(dataset.read_image(index).numpy())
+        image, scale = resized(dataset.read_image(index).numpy())
         rows = slice(dataset.offsets[index], dataset.offsets[index + 1])
         truth = draw_detections(
             image, dataset.boxes[rows] * scale, dataset.labels[rows].tolist(), None, dataset.classes
@@ -92,27 +92,10 @@ def picture_section(dataset: DetectionSet, found: Predictions) -> Section:
         labels, scores = found.labels[mine].tolist(), found.scores[mine].tolist()
         drawn = draw_detections(image, found.boxes[mine] * scale, labels, scores, dataset.classes)
         name = f"image {dataset.image_ids[index]}"
-        parts.append(_figure(truth, f"{name}: the truth") + _figure(drawn, f"{name}: found"))
+        parts.append(figure(truth, f"{name}: the truth") + figure(drawn, f"{name}: found"))
     html = Markup('<div class="grid pictures">{}</div>').format(NONE.join(parts))
     text = f"Boxes with a score of at least {THRESHOLD}, on images evenly from the split {dataset.name}."
     return Section("Detections beside the truth", paragraph(text) + html)
-
-
-def _resized(image: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], float]:
-    """Return a (3, H, W) image with a longer side of `SIDE`, and by what it was scaled."""
-    from PIL import Image
-
-    height, width = image.shape[1:]
-    scale = SIDE / max(height, width)
-    size = max(round(width * scale), 1), max(round(height * scale), 1)
-    small = Image.fromarray(np.ascontiguousarray(image.transpose(1, 2, 0))).resize(size, Image.Resampling.BILINEAR)
-    return np.asarray(small).transpose(2, 0, 1), scale
-
-
-def _figure(image: NDArray[np.uint8], caption: str) -> Markup:
-    content = base64.b64encode(picture_bytes(image, "JPEG")).decode()
-    picture = Markup('<img alt="{}" src="data:image/jpeg;base64,{}">').format(caption, Markup(content))
-    return Markup("<figure>{}<figcaption>{}</figcaption></figure>").format(picture, caption)
 
 
 def draw_precision(

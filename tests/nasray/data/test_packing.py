@@ -80,9 +80,8 @@ def test_datasets_reads_what_is_packed_and_writes_what_is_read(tmp_path, write_c
     source = open_data(str(tmp_path))
     pack_data(source.all_splits(), tmp_path / "shards", images_per_shard=2)
     cache = str(tmp_path / "cache")
-    for arguments in ({"path": "parquet", "data_dir": str(tmp_path / "shards")}, {"path": str(tmp_path / "shards")}):
-        loaded = datasets.load_dataset(**arguments, cache_dir=cache)
-        assert {name: len(split) for name, split in loaded.items()} == {"train": 3, "validation": 3}
+    loaded = datasets.load_dataset("parquet", data_dir=str(tmp_path / "shards"), cache_dir=cache)
+    assert {name: len(split) for name, split in loaded.items()} == {"train": 3, "validation": 3}
     train = loaded["train"]
     category = train.features["objects"]["category"]
     assert getattr(category, "feature", category).names == ["cat", "dog"]

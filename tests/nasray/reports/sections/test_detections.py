@@ -11,7 +11,8 @@ from PIL import Image
 from nasray.data import open_data
 from nasray.evaluation import detection_figures
 from nasray.reports.page import draw_plots
-from nasray.reports.sections.detections import NUM_IMAGES, SIDE, THRESHOLD, class_section, picture_section
+from nasray.reports.pictures import SIDE
+from nasray.reports.sections.detections import NUM_IMAGES, THRESHOLD, class_section, picture_section
 from tests.nasray.evaluation.common import sample_results
 
 
