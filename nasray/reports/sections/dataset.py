@@ -180,17 +180,25 @@ def sizes_section(splits: Sequence[SplitStatistics], levels: Sequence[Level], ab
         [f"stride {level.stride}", _range(level), *(_share(counts[name][place], sum(counts[name])) for name in counts)]
         for place, level in enumerate(levels)
     ]
-    rows.append([f"below stride {levels[0].stride}", "smaller than one location", *(
-        _share(tiny[name], sum(counts[name])) for name in counts
-    )])  # fmt: skip
+    rows.append(
+        [
+            f"below stride {levels[0].stride}",
+            "smaller than one location",
+            *(_share(tiny[name], sum(counts[name])) for name in counts),
+        ]
+    )
     drawn = [split for split in splits if len(split.edges)]
     shares = ", ".join(f"stride {level.stride}: {row[2]}" for level, row in zip(levels, rows, strict=False))
     edges, ratios = {split.name: split.edges for split in drawn}, {split.name: split.ratios for split in drawn}
     drawings = (
-        Plot("box-sizes", f"sizes of boxes beside levels; of {splits[0].name} {shares}",
-             partial(draw_edges, edges=edges, levels=levels), "Shades are levels, named by their strides."),
+        Plot(
+            "box-sizes",
+            f"sizes of boxes beside levels; of {splits[0].name} {shares}",
+            partial(draw_edges, edges=edges, levels=levels),
+            "Shades are levels, named by their strides.",
+        ),
         Plot("aspect-ratios", "widths of boxes divided by their heights", partial(draw_ratios, ratios=ratios)),
-    )  # fmt: skip
+    )
     figures = {
         name: {
             "levels": [{"stride": level.stride, "boxes": count} for level, count in zip(levels, found, strict=True)],
@@ -240,8 +248,14 @@ def draw_edges(axes: Axes, *, edges: dict[str, Floats], levels: Sequence[Level])
         right = min(np.log2(level.high), high)
         if left < right:
             axes.axvspan(left, right, color=MUTED, alpha=0.06 + 0.08 * (place % 2), linewidth=0)
-            axes.annotate(f"/{level.stride}", ((left + right) / 2, 1.0), xycoords=("data", "axes fraction"),
-                          ha="center", va="top", color=MUTED)  # fmt: skip
+            axes.annotate(
+                f"/{level.stride}",
+                ((left + right) / 2, 1.0),
+                xycoords=("data", "axes fraction"),
+                ha="center",
+                va="top",
+                color=MUTED,
+            )
     _histograms(axes, logs, bins)
     axes.set_xlim(low, high)
     powers = np.arange(low, high + 1)
