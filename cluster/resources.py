@@ -11,7 +11,7 @@ from typing import Any
 
 from nasray.cluster.progress import counted
 from nasray.spaces import NasrayError
-from nasray.spaces.ranges import MAX_CORES, MAX_RETRIES, check_number, check_whole, shortened
+from nasray.spaces.ranges import MAX_CORES, MAX_RETRIES, MAX_SECONDS, check_number, check_whole, shortened
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,7 @@ class Resources:
         address: Address of a running Ray cluster ("auto", host:port); by default the one that this process belongs to
             (RAY_ADDRESS), else one of its own on this machine.
         local_cpus: Cores of that own one; all of this machine's by default.
+        timeout_s: Seconds after which a trial that has not finished has failed, as one that hangs; never by default.
     """
 
     cpus: float = 1.0
@@ -32,6 +33,7 @@ class Resources:
     retries: int = 3
     address: str | None = None
     local_cpus: int | None = None
+    timeout_s: float | None = None
 
     def __post_init__(self) -> None:
         check_number("cpus", self.cpus, 0, MAX_CORES)
@@ -39,6 +41,8 @@ class Resources:
         check_whole("retries", self.retries, 0, MAX_RETRIES)
         if self.local_cpus is not None:
             check_whole("local_cpus", self.local_cpus, 1, MAX_CORES)
+        if self.timeout_s is not None:
+            check_number("timeout_s", self.timeout_s, 1, MAX_SECONDS)
         if self.address is not None:
             check_address(self.address)
         if not self.cpus:

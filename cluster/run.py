@@ -94,7 +94,7 @@ def run_search(
             waiting(functools.partial(_missing, folder, resources, time.time()), after=15),
         ):
             tuner = _tuner(search, recorder, evaluator, folder, resources, from_history=from_history)
-            _fit(tuner, folder, resources.retries)
+            _fit(tuner, folder, resources)
     return folder.read_best()
 
 
@@ -138,7 +138,8 @@ def _tuner(
     from nasray.cluster.adapter import BatchGenerator, TuneSearchAlgorithm
     from nasray.cluster.trial import BatchTrial
 
-    trainable = trial_class(BatchTrial, {"cpu": resources.cpus, "gpu": resources.gpus}, evaluator=evaluator)
+    needs = {"cpu": resources.cpus, "gpu": resources.gpus}
+    trainable = trial_class(BatchTrial, needs, evaluator=evaluator, timeout_s=resources.timeout_s)
     newest = newest_search(folder.tune)
     continued = None
     if newest is not None and not from_history:
@@ -185,10 +186,10 @@ def _missing(folder: RunFolder, resources: Resources, begin: float = 0.0) -> str
     return f"waiting for a trial to start: it needs {needs}; free in the cluster are {have}"
 
 
-def _fit(tuner: Any, folder: RunFolder, retries: int) -> None:
+def _fit(tuner: Any, folder: RunFolder, resources: Resources) -> None:
     from nasray.cluster.adapter import SESSION
 
-    SESSION.retries, SESSION.errors, SESSION.recorder = retries, [], None
+    SESSION.retries, SESSION.errors, SESSION.recorder = resources.retries, [], None
     try:
         grid = tuner.fit()
     except KeyboardInterrupt:
@@ -202,7 +203,7 @@ def _fit(tuner: Any, folder: RunFolder, retries: int) -> None:
         raise
     if SESSION.errors:
         raise SESSION.errors[0]
-    _raise_errors(grid, folder, retries)
+    _raise_errors(grid, folder, resources)
 
 
 @contextlib.contextmanager
@@ -223,12 +224,14 @@ def explained_tune_errors(folder: Path) -> Iterator[None]:
         raise disk_error(cause, Path(cause.filename or folder)) from error
 
 
-def _raise_errors(grid: Any, folder: RunFolder, retries: int) -> None:
+def _raise_errors(grid: Any, folder: RunFolder, resources: Resources) -> None:
     if folder.is_finished():  # errors of an earlier session do not count any more
         return
     errors = [str(result.error).strip() for result in grid if result.error is not None]
-    times = "once" if retries == 0 else f"{retries + 1} times"
+    times = "once" if resources.retries == 0 else f"{resources.retries + 1} times"
     what = f"a batch failed {times}, and is not tried again: {errors[-1]}" if errors else "it stopped"
+    if errors and resources.timeout_s is not None:
+        what += f"\nA trial that takes longer than resources.timeout_s, {resources.timeout_s:g} s, has failed too"
     raise NasrayError(
         f"the search is not finished: {what}\nAll finished batches are in {folder.history}; fix the cause, then "
         f"`nasray resume {folder.path}`"

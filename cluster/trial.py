@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import base64
+import contextlib
+import faulthandler
 import os
 import socket
+import sys
 import time
 import zlib
+from collections.abc import Iterator
 from typing import Any, Protocol
 
 import numpy as np
@@ -77,13 +81,32 @@ def checked_metrics(metrics: Any, num: int) -> Metrics:
     return arrays
 
 
+@contextlib.contextmanager
+def ended_after(seconds: float | None) -> Iterator[None]:
+    """End this process if what follows takes longer, wherever it hangs: the thread that does so needs no Python.
+
+    The tracebacks of all threads are in the process's log, which says `Timeout`.
+
+    Args:
+        seconds: Limit of time; none if None.
+    """
+    if seconds is None:
+        yield
+        return
+    faulthandler.dump_traceback_later(seconds, exit=True, file=sys.__stderr__ or sys.stderr)
+    try:
+        yield
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+
+
 class BatchTrial(tune.Trainable):
     """Evaluates the batch in its config, once, and is done."""
 
-    def setup(self, config: dict[str, Any], evaluator: Evaluator | None = None) -> None:
-        """Take the evaluator (once for each actor) and the first batch."""
+    def setup(self, config: dict[str, Any], evaluator: Evaluator | None = None, timeout_s: float | None = None) -> None:
+        """Take the evaluator (once for each actor), its limit of time for a batch, and the first batch."""
         hide_unassigned_gpus()
-        self.evaluator = evaluator
+        self.evaluator, self.timeout_s = evaluator, timeout_s
         self.batch = config
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -96,7 +119,8 @@ class BatchTrial(tune.Trainable):
         assert self.evaluator is not None
         genes = unpack(self.batch["genes"])["genes"].astype(np.int64)
         started = time.time()
-        metrics = checked_metrics(self.evaluator(genes), len(genes))
+        with ended_after(self.timeout_s):
+            metrics = checked_metrics(self.evaluator(genes), len(genes))
         return {
             "done": True,
             "batch": self.batch["batch"],

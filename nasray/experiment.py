@@ -24,7 +24,7 @@ from nasray.registry import SEARCHERS, SPACES, Registry
 from nasray.searchers.base import MAX_OVERSAMPLE
 from nasray.spaces import NasrayError
 from nasray.spaces.errors import did_you_mean
-from nasray.spaces.ranges import MAX_BATCH, MAX_CORES, MAX_IN_FLIGHT, MAX_RETRIES, shortened
+from nasray.spaces.ranges import MAX_BATCH, MAX_CORES, MAX_IN_FLIGHT, MAX_RETRIES, MAX_SECONDS, shortened
 from nasray.spaces.references import From
 from nasray.validation import checked, validate
 from nasray.values import AboveZero, AtLeastZero, Name, Natural, Positive, Seed, Text, number, whole
@@ -134,6 +134,8 @@ class ResourceOptions:
         retries: How often a failed trial is started again.
         address: Address of a running Ray cluster, "auto" or host:port; by default RAY_ADDRESS, else this machine alone.
         local_cpus: Cores to use on this machine; all by default.
+        timeout_s: Seconds after which a trial that has not finished is taken to hang: it is ended, and started again
+            as one that failed. Never if left out.
     """
 
     cpus: Annotated[float, number(maximum=MAX_CORES, gt=0)] = 1.0
@@ -141,6 +143,7 @@ class ResourceOptions:
     retries: Annotated[int, whole(0, MAX_RETRIES)] = 3
     address: Text | None = None
     local_cpus: Annotated[int, whole(1, MAX_CORES)] | None = None
+    timeout_s: Annotated[float, number(1, MAX_SECONDS)] | None = None
 
     def __post_init__(self) -> None:
         TrialResources(**vars(self))

@@ -22,6 +22,8 @@ MAX_EXPANSION = 64
 MAX_BATCH, MAX_IN_FLIGHT = 100_000, 10_000
 """Architectures in one trial of a search, and trials at a time."""
 MAX_CORES, MAX_RETRIES = 100_000, 1_000
+MAX_SECONDS = 1e7
+"""Limit of time of a trial, at most: four months."""
 MAX_BLOCKS = 1_024
 """Blocks of a whole network."""
 MAX_PARAMS_M = 1_000

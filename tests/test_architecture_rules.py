@@ -34,7 +34,6 @@ TESTED_ELSEWHERE = {
     "cluster/board.py": "tests/cluster/test_training.py",
     "cluster/records.py": "tests/nasray/test_damaged_files.py",
     "cluster/resources.py": "tests/cluster/test_session.py",
-    "cluster/trial.py": "tests/cluster/test_run.py",
     "nasray/cli/common.py": "tests/nasray/cli/test_results.py",
     "nasray/cli/parsing.py": "tests/test_bad_inputs.py",
     "nasray/configuration.py": "tests/nasray/test_overrides.py",

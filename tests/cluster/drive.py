@@ -3,7 +3,8 @@
     drive.py FOLDER EVALUATIONS IN_FLIGHT SECONDS RETRIES CPUS
 
 `NASRAY_TEST_KILL=FUNCTION:N` ends it by SIGKILL at the Nth call of one of the functions by which Tune writes; see
-`KILLS`. What a trial meets lies beside the folder: `suicide`, `suicide-between-batches`, `broken`.
+`KILLS`. What a trial meets lies beside the folder: `suicide`, `suicide-between-batches`, `hang`, `broken`.
+`NASRAY_TEST_TIMEOUT=SECONDS` limits the time of a trial.
 """
 
 import contextlib
@@ -53,6 +54,10 @@ class Slow:
             suicide.unlink()
             for kind in kinds(BatchTrial):
                 kind.reset_config = lambda trial, config: os._exit(1)
+        hang = Path(self.log).with_name("hang")
+        if hang.exists():
+            hang.unlink()
+            time.sleep(600)
         if Path(self.log).with_name("broken").exists():
             raise RuntimeError("no luck with this batch")
         cpus = ray.get_runtime_context().get_assigned_resources().get("CPU", 0) if ray.is_initialized() else 0
@@ -62,6 +67,7 @@ class Slow:
 
 
 def drive(folder: str, evaluations: int, in_flight: int, seconds: float, retries: int = 5, cpus: float = 1.0) -> dict:
+    timeout = os.environ.get("NASRAY_TEST_TIMEOUT")
     space = Grid()
     searcher = Evolution(
         space, population_size=16, mutation=0.5, crossover=0.4, seed=5, budget=nasray.Budget({"size": 50.0})
@@ -74,7 +80,9 @@ def drive(folder: str, evaluations: int, in_flight: int, seconds: float, retries
         evaluations=evaluations,
         batch_size=8,
         in_flight=in_flight,
-        resources=Resources(local_cpus=2, retries=retries, cpus=cpus),
+        resources=Resources(
+            local_cpus=2, retries=retries, cpus=cpus, timeout_s=None if timeout is None else float(timeout)
+        ),
         resume=Path(folder).exists(),
     )
 

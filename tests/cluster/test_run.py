@@ -163,6 +163,16 @@ def test_an_evaluator_that_keeps_failing_stops_the_run_and_can_be_resumed(tmp_pa
 
 
 @pytest.mark.slow
+def test_a_trial_that_hangs_is_ended_and_its_batch_evaluated_again(tmp_path, expected):
+    (tmp_path / "hang").touch()
+    begun = time.monotonic()
+    output = common.finish(common.start(tmp_path / "run", retries=1, NASRAY_TEST_TIMEOUT="5"))
+    assert time.monotonic() - begun < 120
+    assert "and is evaluated again (retry 1 of 1)" in output
+    assert common.history_bytes(tmp_path / "run") == expected
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["save-trials", "save-generator", "save-searcher", "sign", "copy", "tuner", "restore",
                                   "torn-copy", "history", "record", "show"])  # fmt: skip
 def test_kills_at_the_moments_of_writing(tmp_path, expected, name):
