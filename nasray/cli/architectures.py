@@ -68,7 +68,9 @@ def add_commands(commands: Any) -> None:
     text = "write a backbone or a head as plain PyTorch source, or a trained detector as ONNX or an exported program"
     sub = command(commands, "export", _export, text, takes_overrides=True)
     sub.add_argument("what", help=f"{ARCHITECTURE} (to .py); or {CHECKPOINT} (to any of them); {WITHIN}")
-    sub.add_argument("--to", required=True, metavar="FILE", help="the suffix chooses: .py, .onnx, .pt2")
+    sub.add_argument(
+        "--to", required=True, metavar="FILE", help="the suffix chooses: .py, .onnx, .pt2; .db: the history for Optuna"
+    )
     sub.add_argument(
         "--image-size", type=image_hw, help=f"{IMAGE_SIZE} of the example; other sizes work too (default: the recipe's)"
     )
@@ -285,8 +287,26 @@ def _deployed(known: Any, budget: Budget) -> tuple[str, nn.Module, tuple[int, in
     return None
 
 
+def _export_study(known: Any, to: Path) -> None:
+    from nasray.cluster import RunFolder
+    from nasray.study import export_study
+
+    if known.raw or known.image_size or known.overrides:
+        raise NasrayError("a study for Optuna holds the whole history of a run: leave all options but --to out")
+    result = export_study(RunFolder.open(known.what), to)
+    if known.json:
+        print_json(result)
+    else:
+        print(
+            f"{known.to}: study {result['study']!r} of {result['trials']:,} trials: optuna-dashboard sqlite:///{known.to}"
+        )
+
+
 def _export(known: Any) -> None:
-    to = check_output(known.to, (".py", ".onnx", ".pt2"))
+    to = check_output(known.to, (".py", ".onnx", ".pt2", ".db"))
+    if to.suffix == ".db":
+        _export_study(known, to)
+        return
     if to.suffix == ".py":
         if known.raw or known.image_size:
             raise NasrayError("--raw and --image-size are for .onnx and .pt2 files: leave them out")
