@@ -94,7 +94,7 @@ def groups_of_run(run: RunFolder) -> list[Group]:
     last = next(iter(reversed(winner_stages(plan) if plan else [])), "train")
     folders: dict[str, list[Path]] = {WINNER: training_folders(run.path / last), RANDOM: []}
     for stage in baseline_stages(plan) if plan else []:
-        names = _names(plan, stage)
+        names = _names(plan, stage) if plan else {}
         for path in training_folders(run.path / stage):
             if is_training(path):
                 name = next((names[key] for key in part_ids(path) if key in names), RANDOM)

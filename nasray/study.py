@@ -61,7 +61,8 @@ def export_study(run: RunFolder, path: Path) -> dict[str, Any]:
                 user_attrs={"id": key, **attributes},
             )
         )
-    directions = ["maximize" if objective.direction == "max" else "minimize" for objective in searcher.objectives]
+    sides = {"max": optuna.study.StudyDirection.MAXIMIZE, "min": optuna.study.StudyDirection.MINIMIZE}
+    directions = [sides[objective.direction] for objective in searcher.objectives]
     name = run.path.resolve().name
     with _in_memory() as storage:
         study = optuna.create_study(storage=storage, study_name=name, directions=directions)
@@ -69,7 +70,9 @@ def export_study(run: RunFolder, path: Path) -> dict[str, Any]:
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             study.set_metric_names(names)
         study.add_trials(trials)
-        write_atomic(path, storage.engine.raw_connection().driver_connection.serialize())
+        connection = storage.engine.raw_connection().driver_connection
+        assert connection is not None
+        write_atomic(path, connection.serialize())
     return {"study": name, "trials": len(trials), "file": str(path)}
 
 
