@@ -14,6 +14,7 @@ from pathlib import Path
 from nasray.cluster import RunFolder, owned
 from nasray.cluster.training import training_session
 from nasray.comparison import FOLDER, RANDOM, WINNER, Group, Training, architecture_name, groups_of_run, part_ids
+from nasray.finding import find_architecture
 from nasray.loading import known_plan, plan_of_run
 from nasray.parts import TO_BUDGET
 from nasray.recipe import Recipe, load_recipe
@@ -50,12 +51,13 @@ def train_alike(
         NasrayError: if nothing says how the winner is trained; and as `begin_training`.
     """
     run = RunFolder.open(folder)
-    parts = plan_of_run(run).parts
-    found = {name: parts.named(name) for name in baselines}
-    named = {
-        name if TO_BUDGET.fullmatch(name) else architecture_name(architecture): architecture
-        for name, architecture in found.items()
-    }
+    named = {}
+    for name in baselines:
+        if TO_BUDGET.fullmatch(name):
+            named[name] = plan_of_run(run).parts.named(name)
+        else:
+            found = find_architecture(name)
+            named[architecture_name(found)] = found
     recipes = comparison_recipes(run, recipe)
     last = next(reversed(recipes.values()))
     for architecture in named.values():

@@ -104,7 +104,7 @@ class Breeding(Searcher):
         if untold:
             return np.full(num, SEED)
         bred = max(len(self.seen) - self.initial, 0)
-        return kinds_in_turn(bred, num, self.mutation, self.crossover)[self.rng.random(num).argsort()]
+        return kinds_in_turn(bred, num, self.mutation, self.crossover)[self.rng.random(num).argsort(kind="stable")]
 
     def _propose(self, num: int, kind: int) -> tuple[Population, NDArray[np.int64]]:
         parents = np.full((num, 2), NO_PARENT)

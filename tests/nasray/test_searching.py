@@ -124,6 +124,7 @@ def check(seed):
     return search.ended_early is not None or len(rows) < experiment.evaluations
 
 
+@pytest.mark.slow
 def test_forty_random_experiments_run_to_their_end():
     ended_early = [check(seed) for seed in range(40)]
     assert 0 < sum(ended_early) < 20, "all kinds of ends are wanted"

@@ -126,6 +126,7 @@ def resolved(tmp_path_factory):
     return searched_run(tmp_path_factory.mktemp("resolved"), space, options)
 
 
+@pytest.mark.slow
 def test_a_path_has_its_resolution_in_whatever_is_made_of_it(resolved, tmp_path, capsys):
     """Evaluated, counted and exported without a word about sizes; what the search printed is met."""
     entries, sizes = resolved.read_entries(), []

@@ -37,7 +37,7 @@ def test_making_it_imports_neither_ray_nor_torch(made):
     ("line", "offered"),
     [
         ("nasray sea", {"search"}),
-        ("nasray data s", {"shapes"}),
+        ("nasray data s", {"shapes", "show"}),
         ("nasray completion ", {"bash", "zsh"}),
         ("nasray list sp", {"spaces"}),
         ("nasray job st", {"status", "stop"}),

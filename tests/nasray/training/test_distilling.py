@@ -120,6 +120,7 @@ def test_teachers_that_do_not_fit_are_refused(tmp_path):
         try_out(taught(tmp_path / "none.pt"))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("one_thread")
 def test_a_training_with_a_teacher_goes_on_exactly(tmp_path, monkeypatch, log_of, same):
     saved(tmp_path / "teacher.pt")
