@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 
+from nasray.architectures.staged import MID_KEYS
 from nasray.spaces import Architecture, NasrayError
 
 WIDTHS = ("width", "bottleneck")
@@ -28,12 +29,12 @@ def scaled(architecture: Architecture, factor: float) -> Architecture:
     """
     if not 0 < factor <= WIDEST:
         raise NasrayError(f"networks are scaled by a factor above 0 and up to {WIDEST:g}, got {factor:g}")
-    spec = copy.deepcopy(architecture.spec)
-    if not _is_staged(spec):
+    if architecture.family not in MID_KEYS:
         raise NasrayError(
             f"a network of family {architecture.family} has no stem and residual stages whose widths are free, so it "
             "cannot be scaled. Name one that has, such as resnet18 or mobilenet-v2"
         )
+    spec = copy.deepcopy(architecture.spec)
     for part in (spec["stem"], *spec["stages"]):
         part |= {key: max(int(part[key] * factor + 0.5), 1) for key in WIDTHS if key in part}
     return Architecture.create(architecture.family, spec)
@@ -57,10 +58,3 @@ def scaled_within(architecture: Architecture, bound: float, cost: Callable[[Arch
         middle = (low + high + 1) // 2
         low, high = (middle, high) if cost(scaled(architecture, middle / 1000)) <= bound else (low, middle - 1)
     return scaled(architecture, low / 1000)
-
-
-def _is_staged(spec: object) -> bool:
-    """Return whether a spec has a stem and stages with a width each; a list of blocks ties it to others' widths."""
-    if not isinstance(spec, dict) or not isinstance(spec.get("stages"), list) or "width" not in spec.get("stem", {}):
-        return False
-    return all("width" in stage and "blocks" not in stage for stage in spec["stages"])

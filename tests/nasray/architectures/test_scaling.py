@@ -52,6 +52,7 @@ def test_the_widest_scaling_within_a_bound(name, bound):
         ("shufflenetv2-20@0.5", "family shufflenet has no stem and residual stages"),
         ("fad-paper@2", "family fad has no stem"),
         ("msnas-r18-1@2", "family msnas has no stem"),
+        ("ofa-resnet50-largest@0.5", "family ofa-resnet has no stem"),  # its widths are shares of a hundred
     ],
 )
 def test_what_cannot_be_scaled_is_refused(name, message):
