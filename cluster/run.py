@@ -30,7 +30,10 @@ from nasray.cluster.tune_folder import newest_search, next_name, prepare
 from nasray.searchers import Searcher
 from nasray.spaces import NasrayError
 
+MAX_PENDING = "TUNE_MAX_PENDING_TRIALS_PG"
+"""Variable of Tune's: trials that may wait for a place."""
 TUNE_ENVIRONMENT = {
+    MAX_PENDING: "auto",  # what a search sets is of that search alone
     # One run has one log, which the recorder writes: Tune's would cost five files and 10 ms a trial.
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
@@ -87,8 +90,8 @@ def run_search(
         say(summary)
         if not getattr(evaluator, "closed_form", False) and (note := idle_places(living_nodes(), resources, in_flight)):
             say(note)
-        # Tune asks for the next trial of a searcher only once the one before has its place: one start at a time.
-        os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(in_flight)
+        # By itself Tune asks for a trial of a searcher once the one before has its place: one start at a time.
+        os.environ[MAX_PENDING] = str(in_flight)
         with (
             explained_tune_errors(folder.tune),
             waiting(functools.partial(_missing, folder, resources, time.time()), after=15),
