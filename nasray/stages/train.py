@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from nasray.checkpoint import make_network
 from nasray.cluster import RunFolder
 from nasray.cluster.leaders import Entry
-from nasray.cluster.progress import counted
+from nasray.cluster.progress import counted, say
 from nasray.counting import NUM_CLASSES, costs_of
 from nasray.experiment import Experiment
 from nasray.finding import recipe_architecture
@@ -286,16 +286,20 @@ class TrainStage(Stage):
     def names(self, stages: Container[str]) -> dict[str, str]:
         """Return what `of` calls single architectures, by their ids: not random ones, the supernet, or those of stages.
 
+        A file that is not there any more is told of, and has no name.
+
         Args:
             stages: Names of the run's stages.
-
-        Raises:
-            NasrayError: if a file that it names is not there any more.
         """
-        single = [
-            value for value in self.of if value != SUPERNET and value not in stages and not RANDOM.fullmatch(value)
-        ]
-        return {self.parts.named(value).id: value for value in single}
+        found = {}
+        for value in self.of:
+            if value == SUPERNET or value in stages or RANDOM.fullmatch(value):
+                continue
+            try:
+                found[self.parts.named(value).id] = value
+            except NasrayError as error:
+                say(f"what was trained of {value} is taken for a random architecture: {error}")
+        return found
 
     def _train_all(self, site: Site, trainings: list[Training]) -> list[dict[str, Any]]:
         """Train all to their ends, and return the content of summary.json of each."""

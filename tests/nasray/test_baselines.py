@@ -148,7 +148,7 @@ def test_what_each_goes_on_with_is_no_difference(tmp_path):
     assert "continues False instead of True" in note
 
 
-def test_baselines_of_a_stage_are_groups_by_the_names_that_it_gives_them(tmp_path, monkeypatch):
+def test_baselines_of_a_stage_are_groups_by_the_names_that_it_gives_them(tmp_path, monkeypatch, capsys):
     file = tmp_path / "mine.json"
     file.write_text(ARCHITECTURES["resnet34"].text)
     others = {"kind": "train", "of": ["resnet18@budget", str(file), "random-1"], "recipe": "shapes-classify-tiny"}
@@ -166,6 +166,11 @@ def test_baselines_of_a_stage_are_groups_by_the_names_that_it_gives_them(tmp_pat
     assert {group.name: group.trainings[0].architecture for group in groups_of_run(run)} == {
         name: architecture.id for name, architecture in trained.items()
     }
+    file.unlink()  # what was trained of it is still there, and so is the comparison
+    capsys.readouterr()
+    counts = {group.name: len(group.trainings) for group in groups_of_run(run)}
+    assert counts == {"winner": 1, "resnet18@budget": 1, "random": 2}
+    assert f"what was trained of {file} is taken for a random architecture" in capsys.readouterr().err
 
 
 def test_a_baseline_that_there_is_not_is_refused_before_anything_is_trained(run):
