@@ -30,13 +30,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import t
 
 from nasray.architectures import ARCHITECTURES
 from nasray.architectures.scaling import scaled_within
 from nasray.cluster import RunFolder
+from nasray.evaluation.statistics import mean_interval
 from nasray.loading import load_plan, plan_of_run
-from nasray.searchers import BucketSampling
+from nasray.searchers import BucketSampling, pareto_front
 from nasray.spaces import Architecture
 from nasray.spaces.buckets import Buckets
 from nasray.stages.search import SearchStage
@@ -53,10 +53,9 @@ def read(run: Path, stage: str) -> tuple[Floats, Floats]:
 
 
 def front(gmacs: Floats, scores: Floats) -> NDArray[np.int64]:
-    """Return the indices of the Pareto front, cheapest first; of equal ones the first."""
-    order = np.lexsort((-scores, gmacs))
-    best = np.maximum.accumulate(np.concatenate([[-np.inf], scores[order]]))
-    return order[scores[order] > best[:-1]]
+    """Return the indices of the Pareto front, cheapest first."""
+    kept = np.flatnonzero(pareto_front(np.stack([scores, -gmacs], axis=1)))
+    return kept[np.argsort(gmacs[kept], kind="stable")]
 
 
 def area(gmacs: Floats, scores: Floats, low: float, high: float) -> float:
@@ -68,11 +67,8 @@ def area(gmacs: Floats, scores: Floats, low: float, high: float) -> float:
 
 def spread(values: list[float]) -> str:
     """Return a mean with its 95 % interval over runs."""
-    known = np.asarray(values)
-    if len(known) < 2:
-        return f"{known.mean():.3f}"
-    half = t.ppf(0.975, len(known) - 1) * known.std(ddof=1) / math.sqrt(len(known))
-    return f"{known.mean():.3f} +- {half:.3f}"
+    found = mean_interval(values)
+    return f"{found.mean:.3f}" if found.high is None else f"{found.mean:.3f} +- {found.high - found.mean:.3f}"
 
 
 def measure(path: Path) -> dict[str, Any]:

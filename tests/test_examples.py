@@ -132,3 +132,15 @@ def test_python_of_the_docs_runs(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert "10,000/10,000" in done.stderr
+
+
+def test_the_benchmark_of_a_shipped_experiment_is_that_experiment():
+    """With further stages, which its figures are compared with."""
+    shipped, measured = (
+        parse_yaml((ROOT / path).read_text(), path)
+        for path in ("nasray/experiments/detofa-laptop.yaml", "benchmarks/detofa_laptop.yaml")
+    )
+    stages, further = shipped.pop("stages"), measured.pop("stages")
+    assert measured == shipped
+    assert {name: further[name] for name in stages} == stages
+    assert all(name.startswith(("random-", "same-", "unpruned")) for name in further.keys() - stages.keys())

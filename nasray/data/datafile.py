@@ -10,9 +10,10 @@ from pydantic import TypeAdapter
 from nasray.cluster.reading import read_yaml, shown
 from nasray.data.huggingface import Wishes
 from nasray.data.huggingface_files import find_parquet
+from nasray.data.own_keys import OWN_KEYS, OwnKeys, check_classes
 from nasray.data.pixels import Orientation, PixelRules
 from nasray.data.readers import SPLITS, Opened, Reader, coco_reader, open_huggingface, voc_reader, yolo_reader
-from nasray.data.yolo_file import check_classes, is_yolo, read_yolo_file
+from nasray.data.yolo_file import is_yolo, read_yolo_file
 from nasray.spaces import NasrayError
 from nasray.validation import checked, validate
 
@@ -66,11 +67,14 @@ class DataFile:
     @property
     def pixel_rules(self) -> PixelRules:
         """How the images are read."""
-        return PixelRules(self.orientation, self.value_range)
+        return self._own.pixel_rules
+
+    @property
+    def _own(self) -> OwnKeys:
+        return OwnKeys(**{key: getattr(self, key) for key in OWN_KEYS})
 
     def __post_init__(self) -> None:
-        _ = self.pixel_rules  # which refuses a range that is none
-        check_classes(self.classes)
+        _ = self._own  # which refuses what is no choice
         check_classes(self.names, "names")
 
 
