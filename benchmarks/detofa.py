@@ -136,6 +136,7 @@ def main() -> None:
     parser.add_argument("--write-stock", type=Path, help="folder for the architectures of the stock detectors")
     known = parser.parse_args()
     if known.write_stock is not None:
+        known.write_stock.mkdir(parents=True, exist_ok=True)
         for name, architecture in stock(str(Path(__file__).with_name("detofa_laptop.yaml"))):
             (known.write_stock / f"{name}.json").write_text(architecture.text)
             print(known.write_stock / f"{name}.json")
