@@ -162,7 +162,7 @@ def main() -> None:
     for stage in stages[1:]:
         print(f"\n{stages[0]} over {stage}: {spread([mean_of(row, stages[0]) - mean_of(row, stage) for row in rows])}")
     for path in known.stock:
-        print(f"\n{path.name}: mAP {json.loads(path.read_text())['metrics']['mAP']:.3f}")
+        print(f"\n{path.name}: mAP {json.loads(path.read_text())['coco']['mAP']:.3f}")
 
 
 if __name__ == "__main__":

@@ -64,8 +64,8 @@ class Recipe:
         holdout: Images of the training set, drawn by the seed, that are kept apart from training, for a supernet's
             paths to be compared on.
         holdout_seed: Seed by which these images are drawn; `seed` if left out.
-        weights: A file of pre-trained weights: of a backbone, or a checkpoint of nasray's; or published ones of a
-            library by name, such as torchvision:resnet50.
+        weights: A file of pre-trained weights: of a backbone, or a checkpoint of nasray's, also of a supernet that the
+            network is a path of; or published ones of a library by name, such as torchvision:resnet50.
         continues: A checkpoint of a training by the same schedule, whose weights, optimizer and iteration are taken up.
         sort_channels: Whether channels inside a supernet's blocks are put in the order of their importance before the
             first step, so that narrow paths begin with the most important ones.

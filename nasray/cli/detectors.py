@@ -30,6 +30,7 @@ from nasray.spaces import NasrayError
 
 if TYPE_CHECKING:
     from nasray.recipe import Recipe
+    from nasray.spaces import Architecture
 
 SOURCE = "a data set: a YAML file, a folder (COCO, VOC, YOLO or Hugging Face), or shapes"
 
@@ -67,7 +68,8 @@ def add_commands(commands: Any) -> None:
 
     text = "train a detector; any key of the recipe is an option too, see --options"
     sub = command(commands, "train", _train, text, takes_overrides=True, when_interrupted=resume_hint)
-    sub.add_argument("what", help=f"a recipe (a name from `nasray list recipes`, or a YAML file); or {ARCHITECTURE}")
+    text = f"a recipe (a name from `nasray list recipes`, or a YAML file); or {ARCHITECTURE}; {WITHIN}"
+    sub.add_argument("what", help=text)
     sub.add_argument("--recipe", help="the recipe to train an architecture by; nasray's defaults if left out")
     sub.add_argument("--detector", help="what stands on the backbone; a name from `nasray list detectors`")
     sub.add_argument("--schedule", help="a usual length: 1x, 2x, 3x, 4x or 6x")
@@ -172,19 +174,29 @@ def _tell_data(path: Path, known: Any) -> None:
 def _train(known: Any) -> None:
     from nasray.recipe import override_recipe
 
-    recipe = override_recipe(train_recipe(known), known.overrides, declared=known.declared)
+    bounds = [option for option in known.overrides if option.startswith("--budget.")]
+    chosen = _best_within(known.what, bounds) if bounds else None
+    others = [option for option in known.overrides if option not in bounds]
+    recipe = override_recipe(train_recipe(known, chosen), others, declared=known.declared)
     if known.options:
         print_options(recipe, known.json)
         return
     _check_slot_is_free(known, recipe)
     inside_run = (Path(known.what) / "experiment.yaml").is_file()
-    known.folder = known.folder or (str(Path(known.what) / "train") if inside_run else run_folder(recipe.name))
+    inside = str(Path(known.what) / (f"train-{chosen.id}" if chosen else "train"))
+    known.folder = known.folder or (inside if inside_run else run_folder(recipe.name))
 
     check_folder(known.folder)
     from nasray.training import begin_training
 
     begin = time.monotonic()
-    _tell_training(begin_training(recipe, known.folder), known, time.monotonic() - begin, "from start to end")
+    _tell_training(begin_training(recipe, known.folder, chosen), known, time.monotonic() - begin, "from start to end")
+
+
+def _best_within(run: str, bounds: list[str]) -> Architecture:
+    from nasray.finding import find_within
+
+    return find_within(run, read_budget(bounds)).architecture
 
 
 def _check_slot_is_free(known: Any, recipe: Recipe) -> None:
@@ -198,11 +210,18 @@ def _check_slot_is_free(known: Any, recipe: Recipe) -> None:
         )
 
 
-def train_recipe(known: Any) -> Recipe:
-    """Return the recipe that a `train` command means, before the options that are its keys."""
+def train_recipe(known: Any, chosen: Architecture | None = None) -> Recipe:
+    """Return the recipe that a `train` command means, before the options that are its keys.
+
+    Args:
+        known: What was given.
+        chosen: Architecture that it means, if it is not the one that `what` names.
+    """
     from nasray.training.choosing import training_recipe
 
-    return training_recipe(known.what, recipe=known.recipe, detector=known.detector, schedule=known.schedule)
+    return training_recipe(
+        known.what, recipe=known.recipe, detector=known.detector, schedule=known.schedule, architecture=chosen
+    )
 
 
 def resume_training_command(known: Any) -> None:

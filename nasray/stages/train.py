@@ -57,7 +57,8 @@ class TrainStage(Stage):
         repeats: Trainings of each architecture, with seeds that count up from the experiment's.
         recipe: Recipe of the trainings; the experiment's if left out.
         data: Data of the trainings, instead of the experiment's.
-        weights: Stage or checkpoint from which weights are taken, of the same architecture where it trains several.
+        weights: Stage or checkpoint from which weights are taken: of the same architecture where it trains several, of
+            the path where it is a supernet's.
         continues: Stage or checkpoint whose training is gone on with, by the same schedule: weights, optimizer and
             iteration are taken up.
         until: Epochs of the schedule after which it ends; another stage goes on from there.

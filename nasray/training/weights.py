@@ -1,5 +1,7 @@
 """Pre-trained weights from a file: a checkpoint of nasray's, or a state dictionary of another program.
 
+A checkpoint of a supernet fits its paths: a network by itself begins with the shared weights of the path that it is.
+
 State dictionaries are matched by name, or, where names differ, in order: every tensor of the backbone takes the next
 of the file, whose shape must be the same. So torchvision's ResNets and MobileNetV2 fit ours, and once-for-all's
 released ResNet-50 fits the supernet of its space. What is left over at the file's end, such as a classifier, is not
@@ -8,6 +10,7 @@ used.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,8 +19,11 @@ from torch import Tensor, nn
 
 from nasray.architectures import Slot, is_supernet, slots
 from nasray.checkpoint import Checkpoint, read_tensors
+from nasray.extraction import extract_network, in_place_of_supernet
+from nasray.models.supernets import space_of_supernet, supernet_part
 from nasray.recipe import Recipe
 from nasray.spaces import Architecture, NasrayError
+from nasray.spaces.resolutions import NAME as RESOLUTION
 from nasray.training.published import fetch, find_published, is_published, read_safetensors
 
 WRAPPERS = ("state_dict", "model", "net_dict", "model_state_dict")
@@ -29,7 +35,8 @@ def load_weights(network: nn.Module, path: str, architecture: Architecture, clas
     """Load a file's weights in place, and return a line that says what was loaded.
 
     Of a checkpoint of nasray's the whole network is loaded if it is of the same kind and for the same classes, else
-    the slots that the same architectures fill. Of other files the backbone is.
+    the slots that the same architectures fill; of a supernet's it is the network of the path. Of other files the
+    backbone is.
 
     Args:
         network: Detector or classifier to load into.
@@ -46,8 +53,37 @@ def load_weights(network: nn.Module, path: str, architecture: Architecture, clas
         return f"{line}. Their license: {weights.license}. Origin: {weights.origin}"
     content = _read(path)
     if _is_checkpoint(content):
-        return _load_checkpoint(network, Checkpoint.load(path), path, architecture, classes)
+        checkpoint = Checkpoint.load(path)
+        supernet = supernet_part(checkpoint.architecture)
+        if supernet is None or supernet_part(architecture) is not None:
+            return _load_checkpoint(network, checkpoint, path, architecture, classes)
+        checkpoint = _path_of(checkpoint, supernet, path, architecture)
+        return f"a path of the supernet: {_load_checkpoint(network, checkpoint, path, architecture, classes)}"
     return _load_state(network, content, path)
+
+
+def _path_of(checkpoint: Checkpoint, supernet: Architecture, path: str, architecture: Architecture) -> Checkpoint:
+    """Return the checkpoint of the path of a supernet that an architecture has in its slot.
+
+    Raises:
+        NasrayError: if it has none of the supernet's paths, or one that cannot be taken out.
+    """
+    space = space_of_supernet(supernet)
+    slot = next(name for name, part in slots(checkpoint.architecture).items() if part == supernet)
+    part = slots(architecture).get(slot)
+    if part is None:
+        raise NasrayError(_another_architecture(checkpoint, path, architecture))
+    network = Architecture.create(part.family, {key: value for key, value in part.spec.items() if key != RESOLUTION})
+    try:
+        row = space.from_architecture(network)
+    except ValueError as error:
+        raise NasrayError(
+            f"{path} is of a supernet, and {slot} {part.id} of the training is no path of it: {error}. Name a "
+            "checkpoint of the supernet that it was found in, or leave out weights"
+        ) from error
+    whole = in_place_of_supernet(checkpoint.architecture, part)
+    state = extract_network(checkpoint.network(), row, checkpoint).state_dict()
+    return dataclasses.replace(checkpoint, architecture=whole, model=state)
 
 
 def is_checkpoint(path: str) -> bool:

@@ -36,6 +36,7 @@ from nasray.recipe_options import (
 )
 from nasray.spaces import Budget, FADSpace, NasrayError, OFAResNetSpace, ShuffleNetSpace
 from nasray.subnets import fingerprint, has_supernet, subnet, trained_checkpoint
+from nasray.training import try_out
 from nasray.training.jobs import train_here
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -282,6 +283,26 @@ def test_a_budget_chooses_another_of_the_best(searched, tmp_path, capsys):
         assert cli.main(["evaluate", str(searched.path), *arguments]) == 2
         assert message in capsys.readouterr().err
     assert cli.main(["evaluate", str(searched.path / "best.json"), "--budget.gmacs", "1"]) == 2
+    assert "a budget chooses among the best of a run" in capsys.readouterr().err
+
+
+def test_the_best_within_a_budget_is_trained_on_from_the_weights_of_its_supernet(resolved, capsys, monkeypatch):
+    told = []
+
+    def begin(recipe, folder, architecture, **_):
+        told.append((try_out(recipe, architecture), folder))
+        return {"iterations": 1, "best": {"mAP": 0.5}, "iteration": 1}
+
+    monkeypatch.setattr("nasray.training.begin_training", begin)
+    run, weights = resolved.path, resolved.path.parent / "supernet" / "checkpoints" / "last.pt"
+    entry = min(resolved.read_entries(), key=lambda entry: entry.costs["gmacs"])
+    bound = ["--budget.gmacs", repr(entry.costs["gmacs"])]
+    assert cli.main(["train", str(run), *bound, "--data", "shapes", "--weights", str(weights), "--json"]) == 0
+    (description, folder), size = told[0], entry.architecture.spec["resolution"]
+    assert description.architecture == entry.architecture
+    assert (description.recipe.weights, folder) == (str(weights), str(run / f"train-{entry.id}"))
+    assert (description.recipe.augmentation.short_side, description.recipe.augmentation.long_side) == ((size[0],), 64)
+    assert cli.main(["train", "resnet18", "--budget.gmacs", "1"]) == 2
     assert "a budget chooses among the best of a run" in capsys.readouterr().err
 
 

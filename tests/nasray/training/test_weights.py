@@ -1,16 +1,19 @@
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 import torchvision
 
 from nasray.architectures import ARCHITECTURES, compose
 from nasray.checkpoint import Checkpoint, make_network
+from nasray.extraction import extract_network
 from nasray.models.detectors import DETECTORS
 from nasray.models.supernets import build_supernet, supernet_architecture
 from nasray.options import options_of
 from nasray.recipe import Recipe
 from nasray.spaces import NasrayError, OFAResNetSpace
+from nasray.spaces.resolutions import network_genes
 from nasray.training.weights import check_fits, load_weights
 from tests.nasray.models.detectors.toys import HEAD, TWIN, toys  # noqa: F401
 
@@ -62,6 +65,28 @@ def test_only_the_backbone_otherwise(tmp_path, classes, recipe, reason):
     assert reason in message
     assert equal(ours.backbone, theirs.backbone)
     assert all(torch.equal(value, ours.state_dict()[name]) for name, value in head.items())
+
+
+SPACE = OFAResNetSpace("tiny", image_hw=(96, 128), resolutions=((64, 96), (96, 128)))
+SUPERNET = supernet_architecture(SPACE)
+
+
+def test_a_path_begins_with_the_weights_of_its_supernet(tmp_path):
+    theirs = saved(tmp_path / "x.pt", architecture=SUPERNET)
+    row = SPACE.sample(1, np.random.default_rng(0))[0]
+    path = SPACE.to_architecture(row)
+    ours = fresh(path)
+    assert "a path of the supernet: whole network" in load(ours, tmp_path / "x.pt", path)
+    assert equal(ours, extract_network(theirs, network_genes(SPACE, row), Checkpoint.load(tmp_path / "x.pt")))
+    other = fresh(path, 3)
+    assert "a path of the supernet: only the backbone" in load(other, tmp_path / "x.pt", path, ("cat", "dog", "cow"))
+    assert equal(other.backbone, ours.backbone)
+
+
+def test_what_is_no_path_of_a_supernet_does_not_begin_with_its_weights(tmp_path):
+    saved(tmp_path / "x.pt", architecture=SUPERNET)
+    with pytest.raises(NasrayError, match=f"x.pt is of a supernet, and backbone {TINY.id} of the training is no path"):
+        load(fresh(), tmp_path / "x.pt")
 
 
 def test_a_checkpoint_of_another_architecture_is_refused(tmp_path):
