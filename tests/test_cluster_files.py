@@ -14,19 +14,25 @@ from nasray.cluster.reading import read_yaml
 from .test_readme import ROOT, blocks, check_arguments
 
 FOLDER = ROOT / "examples/cluster"
+PAGE = ROOT / "docs/cluster.md"
 RAY = Path(importlib.util.find_spec("ray").origin).parent
 
 
 def ray_commands(text):
     """The words of every `ray` command of a text."""
-    return [shlex.split(found) for found in re.findall(r"\bray (?:start|stop|status|up|down)[^&;|>\n\\]*", text)]
+    return [
+        shlex.split(found)
+        for found in re.findall(r"\bray (?:start|stop|status|up|down|get-auth-token)[^&;|>\n\\]*", text)
+    ]
 
 
-@pytest.mark.parametrize("path", sorted(FOLDER.iterdir()), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", [*sorted(FOLDER.iterdir()), PAGE], ids=lambda path: path.name)
 def test_commands_and_options_of_ray_exist(path):
     source = (RAY / "scripts/scripts.py").read_text()
-    for name, command, *words in ray_commands(path.read_text()):
-        assert re.search(rf"^def {command}\(|^def {command}_", source, re.MULTILINE), f"{name} {command}"
+    text = "\n".join(blocks(path, "bash")) if path == PAGE else path.read_text()
+    for name, command, *words in ray_commands(text):
+        function = command.replace("-", "_")
+        assert re.search(rf"^def {function}(\(|_)", source, re.MULTILINE), f"{name} {command}"
         for word in words:
             if word.startswith("--"):
                 assert f'"{word.partition("=")[0]}"' in source, f"{path.name}: {command} {word}"
@@ -90,8 +96,7 @@ def test_the_image_holds_the_package():
 
 
 def test_the_page_names_the_files():
-    page = ROOT / "docs/cluster.md"
-    text = "\n".join(blocks(page, "bash"))
+    text = "\n".join(blocks(PAGE, "bash"))
     for name in ("slurm.sh", "Containerfile", "rayjob.yaml", "ray-up.yaml"):
         assert f"examples/cluster/{name}" in text
     for words in re.findall(r"^sbatch .*?slurm\.sh (.*)$", text, re.MULTILINE):

@@ -1,6 +1,7 @@
 """What the README and the docs say is so: their commands parse, their example runs, their tables match the code."""
 
 import importlib.util
+import os
 import re
 import shlex
 import subprocess
@@ -21,6 +22,8 @@ from nasray.searchers import SEARCHERS
 from nasray.spaces import SPACES, NasrayError
 from nasray.spaces.testing import check_space
 from tests import option_tables
+
+from .own_space import registered
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
@@ -51,7 +54,8 @@ def check_arguments(arguments):
         assert known.command[0] == "--"
         check_arguments(known.command[1:])
     elif name == "_search":
-        load_plan(known.experiment, known.overrides)
+        with registered():
+            load_plan(known.experiment, known.overrides)
     elif name in ("_resume", "_rank"):
         experiments.override_resources(experiments.ResourceOptions(), known.overrides)
     elif name in ("_front", "_export", "_evaluate", "_predict", "_latency"):
@@ -150,28 +154,32 @@ def test_constraints_hold_no_addresses():
 
 
 TINY = {
-    "search": ["--evaluations", "64", "--batch-size", "32"],
-    "train": ["--schedule.epochs", "1", "--augmentation.short-side", "64", "--augmentation.long-side", "96"],
+    "search": {"--evaluations": "64", "--batch-size": "32"},
+    "train": {"--schedule.epochs": "1", "--augmentation.short-side": "64", "--augmentation.long-side": "96"},
 }
-"""Options that make a command of the README small."""
+"""Options that make a command of the pages small."""
+
+
+def walk(text, folder, **environment):
+    """Run the commands of a text's lines in their order, in small."""
+    for line in re.findall(r"^(?:nasray|pytest) .*", text, re.MULTILINE):
+        module, *arguments = shlex.split(line, comments=True)
+        for option, value in TINY.get(arguments[0], {}).items():
+            arguments += [] if option in arguments else [option, value]
+        if arguments[:2] == ["data", "shapes"]:
+            arguments[arguments.index("--images") + 1] = "8"
+        done = subprocess.run(
+            [sys.executable, "-m", module, *arguments], cwd=folder, capture_output=True, text=True, timeout=280,
+            check=False, env=os.environ | environment,
+        )  # fmt: skip
+        assert done.returncode == 0, (line, done.stdout, done.stderr)
 
 
 @pytest.mark.slow
 def test_the_readme_s_way_from_a_backbone_to_a_detector_can_be_walked(tmp_path):
-    """Its commands in their order, in small, on nothing but what they make themselves."""
+    """On nothing but what its commands make themselves."""
     text = (ROOT / "README.md").read_text()
-    section = text[text.index("## From a backbone to a detector") : text.index("## Searching in a supernet")]
-    commands = [shlex.split(line, comments=True)[1:] for line in section.splitlines() if line.startswith("nasray ")]
-    assert [command[0] for command in commands][:2] == ["search", "data"]
-    for command in commands:
-        arguments = [*command, *TINY.get(command[0], [])]
-        if command[:2] == ["data", "shapes"]:
-            arguments[arguments.index("--images") + 1] = "8"
-        done = subprocess.run(
-            [sys.executable, "-m", "nasray", *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=280,
-            check=False,
-        )  # fmt: skip
-        assert done.returncode == 0, (command, done.stderr)
+    walk(text[text.index("## From a backbone to a detector") : text.index("## Searching in a supernet")], tmp_path)
     assert {path.name for path in tmp_path.iterdir()} >= {
         "backbone.py",
         "backbone.weights.pt",
