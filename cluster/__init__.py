@@ -3,7 +3,7 @@
 from nasray.cluster.files import write_atomic
 from nasray.cluster.joining import check_reachable
 from nasray.cluster.ordering import OrderedSearch
-from nasray.cluster.ownership import owned, refuse_owned
+from nasray.cluster.ownership import is_owned, owned, refuse_owned
 from nasray.cluster.resources import Resources
 from nasray.cluster.run import run_search, search_session
 from nasray.cluster.run_folder import RunFolder
@@ -14,6 +14,7 @@ __all__ = [
     "Resources",
     "RunFolder",
     "check_reachable",
+    "is_owned",
     "owned",
     "ray_session",
     "refuse_owned",

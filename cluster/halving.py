@@ -45,6 +45,13 @@ class Halving:
         if not self.rungs or list(self.rungs) != sorted(set(self.rungs)):
             raise NasrayError(f"rungs are epochs that ascend, such as [2, 4]; got {list(self.rungs)}")
 
+    def total_epochs(self, num: int, end: float) -> float:
+        """Return the epochs of all of `num` trainings together, of which the last ones end after `end`."""
+        total, begin = 0.0, 0.0
+        for rung in self.rungs:
+            total, begin, num = total + num * (rung - begin), rung, num_kept(num, self.keep)
+        return total + num * (end - begin)
+
 
 def survivors(scores: Mapping[str, float], keep: float) -> list[str]:
     """Return the labels of the best share, in the order in which they were given.
@@ -59,8 +66,12 @@ def survivors(scores: Mapping[str, float], keep: float) -> list[str]:
         score = scores[labels[place]]
         return (-score if score == score else math.inf, place)
 
-    num = max(1, math.floor(keep * len(labels) + 0.5))
-    return [labels[place] for place in sorted(sorted(range(len(labels)), key=rank)[:num])]
+    return [labels[place] for place in sorted(sorted(range(len(labels)), key=rank)[: num_kept(len(labels), keep)])]
+
+
+def num_kept(num: int, keep: float) -> int:
+    """Return how many of `num` trainings the share `keep` is: rounded, at least one."""
+    return max(1, math.floor(keep * num + 0.5))
 
 
 def run_halving(labels: Sequence[str], halving: Halving | None, folder: Path, run_to: RunTo) -> list[str]:

@@ -117,6 +117,12 @@ def refuse_owned(folder: Path | str) -> None:
         raise _refusal(path, judged)
 
 
+def is_owned(folder: Path | str) -> bool:
+    """Return whether a living process owns a folder; changes nothing."""
+    judged = _judge(Path(folder).absolute() / OWNER)
+    return judged is not None and judged.is_alive
+
+
 def is_empty(folder: Path) -> bool:
     """Return whether a folder holds nothing but what belongs to its ownership."""
     return all(path.name.startswith(OWNER) for path in folder.iterdir())

@@ -20,6 +20,24 @@ def say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
+_whole: Callable[[float], str] | None = None
+
+
+@contextlib.contextmanager
+def part_of(whole: Callable[[float], str]) -> Iterator[None]:
+    """End every line of progress within with what there is to say of the whole that the work is part of.
+
+    Args:
+        whole: Function from the estimated seconds left of the line's work, infinity where unknown, to a text.
+    """
+    global _whole
+    before, _whole = _whole, whole
+    try:
+        yield
+    finally:
+        _whole = before
+
+
 class ProgressLine:
     """Prints progress with rate and estimated time left.
 
@@ -62,10 +80,11 @@ class ProgressLine:
             left = elapsed * (1 - share) / share
         else:
             left = (self.total - done) / rate if rate > 0 else float("inf")
-        eta = f"in {_clock(elapsed)}" if final else f"ETA {_clock(left)}" if left < float("inf") else ""
+        eta = f"in {clock(elapsed)}" if final else f"ETA {clock(left)}" if left < float("inf") else ""
         counted = f"{done:,}/{self.total:,} {done / self.total:4.0%}"
         speed = f"{rate:,.0f}/s" if rate >= 100 else f"{rate:.3g}/s" if rate > 0 else ""
-        line = "  ".join(part for part in (self.name, counted, text, speed, eta) if part)
+        whole = _whole(left) if _whole is not None and not final else ""
+        line = "  ".join(part for part in (self.name, counted, text, speed, eta, whole) if part)
         if self.on_terminal:
             self.stream.write("\r" + line.ljust(self.width) + ("\n" if final else ""))
             self.width = len(line)
@@ -74,7 +93,8 @@ class ProgressLine:
         self.stream.flush()
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """Return a time as minutes and seconds, with hours before them where there are any: "1:02:03"."""
     minutes, second = divmod(round(seconds), 60)
     hours, minute = divmod(minutes, 60)
     return f"{hours}:{minute:02d}:{second:02d}" if hours else f"{minute}:{second:02d}"
@@ -95,7 +115,7 @@ def waiting(what: str | Callable[[], str | None], *, after: float = 8.0, every: 
         text = what if isinstance(what, str) else what()
         if text is None or ended.is_set():
             return after
-        say(f"{text} ({_clock(time.monotonic() - begin)})")
+        say(f"{text} ({clock(time.monotonic() - begin)})")
         return None
 
     with repeating(keep_saying, every, first=after, join=False):  # what is asked may itself be waiting

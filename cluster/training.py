@@ -12,6 +12,7 @@ import functools
 import logging
 import os
 import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -190,6 +191,18 @@ def fitted(group: Group, nodes: list[dict[str, float]]) -> Group:
             "add nodes"
         )
     return replace(group, cpus=cpus, gpus=gpus)
+
+
+def num_places(group: Group) -> int | None:
+    """Return for how many trainings by one worker there is room at a time; None without a session of Ray to ask."""
+    ray = sys.modules.get("ray")
+    if ray is None or not ray.is_initialized():
+        return None
+    nodes = living_nodes()
+    with contextlib.suppress(NasrayError):
+        each = fitted(group, nodes)
+        return count_places(nodes, each.cpus or 1, each.gpus or 0)
+    return None
 
 
 def _answering_nodes() -> list[dict[str, float]]:

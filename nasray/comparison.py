@@ -21,7 +21,8 @@ from nasray.recipe import RECIPE
 from nasray.spaces import Architecture, NasrayError
 from nasray.stages import baseline_stages, winner_stages
 from nasray.stages.plan import Plan
-from nasray.stages.train import TrainStage, training_folders
+from nasray.stages.train import TrainStage
+from nasray.stages.trainings import training_folders
 from nasray.training.folder import Description, is_finished, is_training, read_description, read_summary
 
 FOLDER = "compare"

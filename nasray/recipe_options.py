@@ -146,6 +146,11 @@ class ScheduleOptions:
                 f"until {self.until:g} is beyond the schedule's {counted(self.epochs, 'epoch')}. Lower it"
             )
 
+    @property
+    def end(self) -> float:
+        """Epochs after which the training ends."""
+        return self.until or self.epochs
+
 
 @checked
 class DistilOptions:

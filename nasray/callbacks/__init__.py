@@ -7,7 +7,7 @@ Another package registers one, a function of an event or a class of such callabl
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import AfterValidator
 
@@ -47,13 +47,29 @@ def make_callbacks(
             found[_free_name(item, found)] = item
             continue
         try:
-            part = CALLBACKS.part(item)
-            found[item] = part() if isinstance(part, type) else part
+            found[item] = _made(item)
         except NasrayError as error:
             if not is_begun:
                 raise
             say(f"callback {item} is left out until the next `resume`: {error}")
     return found
+
+
+def _made(name: str) -> Callback:
+    """Return the callback of a name.
+
+    Raises:
+        NasrayError: if it cannot be made, for whatever reason: MLflow may refuse its store.
+    """
+    part: Any = CALLBACKS.part(name)
+    try:
+        return part() if isinstance(part, type) else part
+    except NasrayError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())[:300].rstrip(".")
+        what = f"callback {name!r} cannot be made: {type(error).__name__}: {reason}"
+        raise NasrayError(f"{what}. Fix the cause, or leave the callback out") from error
 
 
 def _free_name(callback: Callback, taken: Mapping[str, Callback]) -> str:

@@ -24,7 +24,7 @@ from nasray.spaces import NasrayError
 
 
 def add_commands(commands: Any) -> None:
-    """Declare `search`, `resume`, `agreement`."""
+    """Declare `search`, `resume`, `status`, `agreement`."""
     text = "run a search; any key of the experiment is an option too, see --options"
     sub = command(commands, "search", _search, text, takes_overrides=True, when_interrupted=resume_hint)
     sub.add_argument("experiment", help="a name from `nasray list experiments`, or a YAML file")
@@ -38,6 +38,9 @@ def add_commands(commands: Any) -> None:
     sub.add_argument("folder")
     text = "begin Ray Tune anew from the history; nothing is unpickled"
     sub.add_argument("--from-history", action="store_true", help=text)
+
+    sub = command(commands, "status", _status, "how far the stages of a run are, and how long the rest takes")
+    sub.add_argument("folder")
 
     sub = command(commands, "agreement", _agreement, "does the closed-form score rank like the sampled one?")
     sub.add_argument("experiment", help="whose space and evaluator; a name or a YAML file")
@@ -122,6 +125,33 @@ def _resume(known: Any) -> None:
     begin = time.monotonic()
     best = resume_experiment(known.folder, resources, from_history=known.from_history)
     _tell_winner(best, known, time.monotonic() - begin, "since it was resumed")
+
+
+def _status(known: Any) -> None:
+    from nasray.cluster import RunFolder, is_owned
+    from nasray.cluster.progress import clock
+    from nasray.loading import plan_of_run
+    from nasray.stages import read_recipes, read_records, site_of, stages_ahead, time_left_text
+
+    run, resume = RunFolder.open(known.folder), f"`nasray resume {shlex.quote(known.folder)}`"
+    plan, is_running = plan_of_run(run), is_owned(run.path)
+    if read_recipes(run, plan) is None:
+        raise NasrayError(
+            f"{known.folder} has not begun its first stage yet. {resume} begins it if nothing runs it now"
+        )
+    stages = stages_ahead(site_of(run, plan), read_records(run))
+    if known.json:
+        print_json({"is_running": is_running, "stages": [stage.to_json() for stage in stages]})
+        return
+    rows = []
+    for stage in stages:
+        left = "done" if stage.is_done else "?" if stage.left is None else clock(stage.left)
+        rows.append([stage.stage, stage.work_text(), clock(stage.seconds) if stage.seconds else "-", left])
+    print_table(["stage", "work", "took", "left"], rows)
+    if not all(stage.is_done for stage in stages):
+        print(f"\nleft of the run: {time_left_text(stages) or '?'}")
+        if not is_running:
+            print(f"nothing runs it now; {resume} continues", file=sys.stderr)
 
 
 def _tell_winner(best: dict[str, Any], known: Any, seconds: float, span: str) -> None:

@@ -27,6 +27,7 @@ from nasray.recipe import Recipe
 from nasray.spaces import NasrayError
 from nasray.spaces.errors import did_you_mean
 from nasray.spaces.references import Output
+from nasray.stages.outlook import Effort
 
 SEARCH = "search"
 """The stage whose folder is the run's own, and whose best.json is the run's result."""
@@ -245,6 +246,10 @@ class Stage(ABC):
     @abstractmethod
     def plan(self, site: Site) -> Work:
         """Return what it is going to do."""
+
+    def effort(self, site: Site) -> Effort | None:
+        """Return how much it has to do and how much of that is done; None where it cannot say."""
+        return None
 
     def checkpoint(self, site: Site, architecture: str | None, repeat: int) -> Path:
         """Return a checkpoint of its trainings; see `Site.checkpoint`.

@@ -28,7 +28,8 @@ from nasray.spaces import NasrayError
 from nasray.spaces.ranges import Range
 from nasray.spaces.references import From
 from nasray.stages.base import Site, Stage, Work
-from nasray.stages.train import checkpoints_gib
+from nasray.stages.outlook import Effort
+from nasray.stages.trainings import checkpoints_gib, training_effort
 from nasray.training import try_out
 from nasray.training.folder import is_training, last_checkpoint
 from nasray.training.jobs import TrainingJob, train_to
@@ -161,6 +162,13 @@ class GradientStage(Stage):
             text += f"; after {rungs} the best {self.halving.keep:.0%} of the seeds go on"
         return Work(trainings=self.seeds, text=text, gib=self.seeds * checkpoints_gib(recipe, self.supernet))
 
+    def effort(self, site: Site) -> Effort:
+        """See `Stage.effort`."""
+        end = site.recipe.schedule.end
+        total = self.seeds * end if self.halving is None else self.halving.total_epochs(self.seeds, end)
+        folders = [seed_folder(site.folder, seed) for seed in range(self.seeds)]
+        return training_effort(site.recipe, total, folders, f"{self.seeds} seeds of a gradient search")
+
     # ---- the seeds -----------------------------------------------------------------------------------------------
 
     def _train(self, site: Site, labels: Any, rung: float | None) -> dict[str, float]:
@@ -245,7 +253,7 @@ def _check_rungs(halving: Halving, recipe: Recipe) -> None:
     Raises:
         NasrayError: naming the first.
     """
-    end, every = recipe.schedule.until or recipe.schedule.epochs, recipe.evaluate_every
+    end, every = recipe.schedule.end, recipe.evaluate_every
     for rung in halving.rungs:
         if rung >= end:
             raise NasrayError(f"halving.rungs: {rung:g} is not before the end after {counted(end, 'epoch')}. Lower it")

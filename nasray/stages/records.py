@@ -34,10 +34,12 @@ class Records:
         content: By stage: `seconds` of wall time, of all sessions (of one that was killed, the last `INTERVAL` may be
             missing); `sessions`, how often it was begun or continued; `inputs`, SHA-256 of what it works on; and when
             it is done, its `result`.
+        count: Function that brings `seconds` of the stage under way up to now.
     """
 
     def __init__(self, run: RunFolder) -> None:
         self.path, self.content = run.path / RECORDS, read_records(run)
+        self.count: Callable[[], None] = lambda: None
 
     def is_done(self, stage: str) -> bool:
         """Return whether a stage has a result."""
@@ -59,15 +61,20 @@ class Records:
         entry["inputs"] = dict(inputs)
         before, begin = entry["seconds"], time.monotonic()
 
-        def note() -> None:
+        def count() -> None:
             entry["seconds"] = round(before + time.monotonic() - begin, 2)
+
+        def note() -> None:
+            count()
             self._write()
 
+        self.count = count
         note()
         try:
             with repeating(note, INTERVAL):
                 yield
         finally:
+            self.count = lambda: None
             note()
 
     def result(self, stage: str, result: Mapping[str, Any]) -> None:

@@ -6,6 +6,9 @@ it. What a stage took and gave is in `stages.json`. One that was begun with othe
 
 from __future__ import annotations
 
+import contextlib
+import math
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -13,17 +16,20 @@ from typing import Any
 
 from nasray.cluster import Resources, RunFolder, write_atomic
 from nasray.cluster.callbacks import told_stage
-from nasray.cluster.progress import say
+from nasray.cluster.progress import part_of, say
 from nasray.cluster.records import read_record, yaml_record
 from nasray.cluster.session import ray_session
 from nasray.recipe import RECIPE, Recipe
 from nasray.spaces import NasrayError
 from nasray.stages.base import SEARCH, Reference, Site, Stage, path_digest, text_digest
+from nasray.stages.outlook import StageOutlook, outlook, time_left_text
 from nasray.stages.plan import Plan
 from nasray.stages.records import Records
 from nasray.validation import validate
 
 RECIPES = "recipes.yaml"
+LOOK = 10.0
+"""Least seconds between two looks at how far the stages are."""
 RESTORE = "Restore it from a copy of the run"
 
 
@@ -107,15 +113,42 @@ def run_stages(plan: Plan, run: RunFolder, resources: Resources, *, from_history
 
 
 def _run_stage(site: Site, stage: Stage, takes: Sequence[Reference], records: Records) -> None:
-    if len(site.stages) > 1:
-        say(f"stage {site.name}" + (" (done before)" if records.is_done(site.name) else ""))
+    rest, num = _Rest(site, records), len(site.stages)
+    if num > 1:
+        note = "(done before)" if records.is_done(site.name) else rest()
+        say(f"stage {1 + list(site.stages).index(site.name)}/{num} {site.name}  {note}".rstrip())
     inputs = {} if stage.is_done(site) else inputs_of(site, takes)
     refuse_other_inputs(site, records.inputs(site.name), inputs)
     is_begun, is_done = site.name in records.content, records.is_done(site.name)
     with told_stage(site.run.path, site.name, is_begun=is_begun, is_done=is_done) as figures:
-        with records.timed(site.name, inputs):
+        with records.timed(site.name, inputs), part_of(rest) if num > 1 else nullcontext():
             figures |= stage.run(site)
         records.result(site.name, figures)
+
+
+class _Rest:
+    """What is left of a run while a stage runs, in words; looked up now and then, since stages read their folders."""
+
+    def __init__(self, site: Site, records: Records) -> None:
+        self.site, self.records = site, records
+        self.stages: list[StageOutlook] = []
+        self.next = 0.0
+
+    def __call__(self, at_least: float = math.inf) -> str:
+        """Return the text; `at_least` are the seconds that the stage takes at least, infinity where unknown."""
+        begin = time.monotonic()
+        if begin >= self.next:
+            self.records.count()
+            with contextlib.suppress(Exception):  # of a file system or of Ray: the run matters more than its forecast
+                self.stages = stages_ahead(self.site, self.records.content)
+            self.next = begin + max(LOOK, 100 * (time.monotonic() - begin))
+        text = time_left_text(self.stages, self.site.name, at_least)
+        return text and f"run ETA {text}"
+
+
+def stages_ahead(site: Site, records: Mapping[str, Any]) -> list[StageOutlook]:
+    """Return how far each stage of a run is, as its folder and the content of the run's `Records` say."""
+    return outlook({name: stage.effort(site.at(name)) for name, stage in site.stages.items()}, records)
 
 
 def inputs_of(site: Site, takes: Sequence[Reference]) -> dict[str, str]:

@@ -30,6 +30,7 @@ from nasray.spaces.budget import cost_scope
 from nasray.spaces.ranges import MAX_BATCH, MAX_COUNT, MAX_IN_FLIGHT, Range, shortened
 from nasray.spaces.references import From
 from nasray.stages.base import SEARCH, Site, Stage, Work, references
+from nasray.stages.outlook import Effort
 
 
 class SearchStage(Stage):
@@ -160,6 +161,14 @@ class SearchStage(Stage):
         if self.pruned is not None:
             text += f"; operations pruned by {self.pruned} left out"
         return Work(trials=trials, text=text)
+
+    def effort(self, site: Site) -> Effort:
+        """See `Stage.effort`."""
+        own = self.experiment
+        batches = sum(1 for _ in RunFolder(site.folder).history.glob("*.parquet"))
+        done = min(batches * (own.batch_size or 1), own.evaluations)
+        like = {name: value for name, value in vars(own.evaluator).items() if name not in own.evaluator.references}
+        return Effort(own.evaluations, done, "evaluations", f"{like} {own.budget} {own.in_flight} at a time")
 
     def parts_at(self, site: Site) -> Parts:
         """Return the parts, made again with paths in place of stages, and the space pruned, where they refer to any.

@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from nasray.checkpoint import make_network
 from nasray.cluster import RunFolder
 from nasray.cluster.leaders import Entry
 from nasray.cluster.progress import counted, say
-from nasray.counting import NUM_CLASSES, costs_of
+from nasray.cluster.training import Group, num_places
+from nasray.counting import costs_of
 from nasray.experiment import Experiment
-from nasray.finding import recipe_architecture
 from nasray.models.supernets import PATHS, supernet_architecture
 from nasray.options import options_of
 from nasray.parts import Parts
@@ -23,6 +22,8 @@ from nasray.spaces import Architecture, NasrayError
 from nasray.spaces.ranges import Range
 from nasray.spaces.references import From, Output
 from nasray.stages.base import RANDOM, SUPERNET, Site, Stage, Work, file_digest, text_digest
+from nasray.stages.outlook import Effort
+from nasray.stages.trainings import checkpoints_gib, training_effort, training_folders
 from nasray.training import finish_training, try_out
 from nasray.training.folder import is_finished, is_training, last_checkpoint, read_summary
 from nasray.training.jobs import TrainingJob, train_all
@@ -167,8 +168,7 @@ class TrainStage(Stage):
         """See `Stage.check`."""
         if self.continues is not None and self.continues in site.recipes:
             before = site.recipes[self.continues]
-            end = before.schedule.until or before.schedule.epochs
-            refuse_other_schedule(before, site.recipe, f"stage {self.continues}", end)
+            refuse_other_schedule(before, site.recipe, f"stage {self.continues}", before.schedule.end)
         recipe = self._with_files(site, site.recipe, lambda value: value not in site.stages)
         for architecture in self._samples(site):
             try_out(recipe, architecture)
@@ -234,8 +234,7 @@ class TrainStage(Stage):
 
     def plan(self, site: Site) -> Work:
         """See `Stage.plan`."""
-        num = self.repeats * sum(self._num(site, value) for value in self.of)
-        recipe = site.recipe
+        num, recipe = self._num_trainings(site), site.recipe
         gib = num * checkpoints_gib(recipe, self._samples(site)[0])
         schedule = recipe.schedule
         text = f"{recipe.task} by recipe {recipe.name}, {counted(schedule.epochs, 'epoch')}"
@@ -245,7 +244,22 @@ class TrainStage(Stage):
             text += "; paths with " + ", ".join(f"{word} {'/'.join(map(str, to))}" for word, to in self.within.items())
         return Work(trainings=num, text=text, gib=gib)
 
+    def effort(self, site: Site) -> Effort | None:
+        """See `Stage.effort`."""
+        if self.continues is not None and self.continues not in site.recipes:  # a file, of who knows how many epochs
+            return None
+        begin = site.recipes[self.continues].schedule.end if self.continues is not None else 0.0
+        num, recipe = self._num_trainings(site), site.recipe
+        group = Group(**vars(recipe.resources))
+        beside = 1 if group.workers > 1 else min(num, num_places(group) or num)  # as many as run at a time
+        what = f"{'supernet' if self.is_of_supernet else beside}{' and its teacher' if self.distil else ''}"
+        total = num * (recipe.schedule.end - begin)
+        return training_effort(recipe, total, training_folders(site.folder), what, begin)
+
     # ---- what is trained, and where ------------------------------------------------------------------------------
+
+    def _num_trainings(self, site: Site) -> int:
+        return self.repeats * sum(self._num(site, value) for value in self.of)
 
     def _num(self, site: Site, value: str) -> int:
         if value != SUPERNET and value in site.stages:
@@ -255,7 +269,7 @@ class TrainStage(Stage):
 
     def _is_single(self, site: Site) -> bool:
         """Return whether its folder is that of its one training, known before the run."""
-        return self.repeats == 1 and sum(self._num(site, value) for value in self.of) == 1
+        return self._num_trainings(site) == 1
 
     def _trainings(self, site: Site) -> list[Training]:
         architectures = self._architectures(site, self.of)
@@ -353,19 +367,3 @@ class TrainStage(Stage):
             entries.append(Entry(by_id[key], number, means, costs_of(by_id[key], self.parts.cost, self.parts.space)))
         first = next(iter(entries[0].metrics), "")
         return sorted(entries, key=lambda entry: -entry.metrics.get(first, 0.0))
-
-
-def training_folders(folder: Path) -> list[Path]:
-    """Return the folders of the trainings of a stage: its own, or those within it."""
-    if is_training(folder):
-        return [folder]
-    return sorted(path.parent for pattern in ("*/recipe.yaml", "*/seed-*/recipe.yaml") for path in folder.glob(pattern))
-
-
-def checkpoints_gib(recipe: Recipe, architecture: Architecture) -> float:
-    """Return about how much a training's checkpoints take: weights, the optimizer's moments and moving averages."""
-    whole = recipe_architecture(recipe, architecture)
-    network = make_network(recipe, whole, NUM_CLASSES[recipe.task], on_meta=True)
-    num = sum(parameter.numel() for parameter in network.parameters())
-    copies = 1 + (2 if recipe.optimizer.name == "adamw" else 1) + (recipe.ema > 0)
-    return 4 * num * copies * (1 + recipe.keep_best) / 2**30

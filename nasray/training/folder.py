@@ -36,6 +36,8 @@ from nasray.spaces import Architecture, NasrayError
 from nasray.validation import validate
 
 FORMAT = 1
+LAST_LINES = 1 << 18
+"""Bytes that hold the last line of a log."""
 Ranking = list[dict[str, Any]]
 """Validations, best first: `iteration` and `metrics` of each."""
 
@@ -200,6 +202,22 @@ def read_log(folder: Path) -> TrainingLog:
             if place < len(texts) - 1:
                 raise
     return TrainingLog([line for line in lines if "losses" in line], [line for line in lines if "metrics" in line])
+
+
+def logged_epochs(folder: Path) -> float:
+    """Return the epochs of a training up to the last whole line of its log, of which the end alone is read; 0 if none.
+
+    Args:
+        folder: Folder of the training, which need not be there.
+    """
+    try:
+        with open(folder / "log.jsonl", "rb") as file:
+            file.seek(max(file.seek(0, os.SEEK_END) - LAST_LINES, 0))
+            lines = file.read().splitlines(keepends=True)
+        whole = [line for line in lines[-2:] if line.endswith(b"\n")]
+        return float(parse_json(whole[-1].decode(), "log.jsonl")["epoch"])
+    except (OSError, IndexError, KeyError, TypeError, ValueError, NasrayError):
+        return 0.0
 
 
 class Log:

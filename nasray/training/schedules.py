@@ -80,7 +80,7 @@ def refuse_other_schedule(before: Recipe, now: Recipe, source: str, end: float) 
                 f"continues: {source} was trained with {key} {theirs[key]}, and this training has {value}. Set it "
                 "alike, or take `weights` in place of continues"
             )
-    own_end = now.schedule.until or now.schedule.epochs
+    own_end = now.schedule.end
     if end >= own_end:
         raise NasrayError(
             f"continues: {source} has {counted(end, 'epoch')} behind it, and this training ends after {own_end:g}. "

@@ -170,3 +170,8 @@ def test_on_ray_survivors_are_the_same_with_one_two_and_four_at_a_time_and_kille
     output, error = driven(folder, 1).communicate(timeout=300)
     assert json.loads(output) == ["seeds/2"], error
     assert kept(folder) == found[1]
+
+
+def test_the_epochs_of_all_trainings_together():
+    assert Halving((2, 4), 0.5).total_epochs(5, 10) == 5 * 2 + 3 * 2 + 2 * 6
+    assert Halving((3,), 0.1).total_epochs(4, 5) == 4 * 3 + 1 * 2

@@ -1,10 +1,25 @@
-"""What is repeated beside the work."""
+"""Lines of progress, and what is repeated beside the work."""
 
+import io
 import math
 import threading
 import time
 
-from nasray.cluster.progress import repeating
+from nasray.cluster.progress import ProgressLine, part_of, repeating
+
+
+def test_lines_say_what_there_is_to_say_of_the_whole_but_for_the_last_one():
+    stream, told = io.StringIO(), []
+    line = ProgressLine("training", 10, stream=stream, interval=0)
+    with part_of(lambda left: told.append(left) or "run ETA 1:02:03"):
+        line.update(0)
+        line.update(5)
+        line.update(10, final=True)
+    line.update(5)
+    texts = stream.getvalue().splitlines()
+    assert [text.endswith("  run ETA 1:02:03") for text in texts] == [True, True, False, False]
+    assert told[0] == math.inf
+    assert 0 < told[1] < 60
 
 
 def test_a_function_is_repeated_until_the_end_whatever_it_raises():

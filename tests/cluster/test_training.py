@@ -5,13 +5,15 @@ import os
 import signal
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import psutil
 import pytest
 
+from nasray.cluster import training
 from nasray.cluster.board import Board
-from nasray.cluster.training import Group, _run_again, fitted, largest_fitted
+from nasray.cluster.training import Group, _run_again, fitted, largest_fitted, num_places
 from nasray.spaces import NasrayError
 
 from . import common
@@ -75,6 +77,14 @@ def test_fewer_workers_where_there_is_no_room_for_all(asked, nodes, workers, cpu
 def test_without_room_for_one_worker_there_is_no_training():
     with pytest.raises(NasrayError, match="room for 0 of 1 worker with 1 CPU and 1 GPU each"):
         largest_fitted(Group(2, gpus=1), [{"CPU": 8.0}])
+
+
+def test_there_is_room_for_as_many_trainings_as_the_cluster_says(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", types.SimpleNamespace(is_initialized=lambda: False))
+    assert num_places(Group()) is None
+    monkeypatch.setitem(sys.modules, "ray", types.SimpleNamespace(is_initialized=lambda: True))
+    monkeypatch.setattr(training, "living_nodes", lambda: [{"CPU": 8.0}, {"CPU": 5.0}])
+    assert [num_places(Group(cpus=cpus)) for cpus in (2.0, 8.0, 9.0, None)] == [6, 1, None, 1]
 
 
 def test_a_board_carries_lines_and_progress(tmp_path, capsys):

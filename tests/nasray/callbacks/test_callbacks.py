@@ -24,9 +24,16 @@ class Broken:
         raise NasrayError("callback 'broken' needs the package board")
 
 
+class Refused:
+    """A callback whose package refuses its settings."""
+
+    def __init__(self):
+        raise OSError("no store\n at 'x'.")
+
+
 @pytest.fixture(autouse=True)
 def registered(monkeypatch):
-    for name, part in {"board": Board, "printer": print, "broken": Broken}.items():
+    for name, part in {"board": Board, "printer": print, "broken": Broken, "refused": Refused}.items():
         monkeypatch.setitem(CALLBACKS, name, part)
 
 
@@ -41,6 +48,8 @@ def test_names_and_functions_are_made():
 
 
 def test_one_that_cannot_be_made_stops_a_new_run_and_no_other(capsys):
+    with pytest.raises(NasrayError, match=r"'refused' cannot be made: OSError: no store at 'x'\. Fix the cause"):
+        make_callbacks(["refused"])
     with pytest.raises(NasrayError, match="needs the package board"):
         make_callbacks(["broken", "board"])
     assert list(make_callbacks(["broken", "board"], is_begun=True)) == ["board"]

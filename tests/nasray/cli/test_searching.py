@@ -149,3 +149,35 @@ def test_a_run_begun_from_python_cannot_be_continued_by_the_command_line(tmp_pat
 
     RunFolder.create(tmp_path / "run", {"space": "mine"})
     assert "begun from Python" in refused(capsys, "resume", "run")
+    assert "begun from Python" in refused(capsys, "status", "run")
+
+
+def test_how_far_a_run_is(tmp_path, capsys):
+    from nasray.cluster import RunFolder, owned
+    from nasray.experiment import describe_experiment
+
+    assert "is no run" in refused(capsys, "status", "absent")
+    run = RunFolder.create(tmp_path / "run", describe_experiment(load_plan("maedet-tiny").experiment))
+    assert main(["status", "run"]) == 0
+    rows = capsys.readouterr().out.splitlines()
+    assert [row.split() for row in rows[:2]] == [
+        ["stage", "work", "took", "left"],
+        ["search", "0", "of", "2,048", "evaluations", "-", "?"],
+    ]
+    assert rows[-1] == "left of the run: ?"
+    for batch in range(4):
+        (run.history / f"{batch:06d}.parquet").touch()
+    (run.path / "stages.json").write_text('{"search": {"seconds": 60.0, "sessions": 1}}')
+    assert main(["status", "run"]) == 0
+    told = capsys.readouterr()
+    assert "512 of 2,048 evaluations  1:00  3:00" in told.out
+    assert told.out.endswith("left of the run: 3:00\n")
+    assert "nothing runs it now; `nasray resume run` continues" in told.err
+    with owned(run.path):
+        assert main(["status", "run", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["is_running"]
+    assert told["stages"] == [
+        {"stage": "search", "is_done": False, "unit": "evaluations", "done": 512, "total": 2048, "seconds": 60.0,
+         "left_s": 180.0}
+    ]  # fmt: skip

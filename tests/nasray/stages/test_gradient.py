@@ -134,6 +134,17 @@ def test_rungs_are_validations_before_the_end(content, changes, message):
         resolve_recipes(parse_plan(of(content, halving=changes), "test"))
 
 
+def test_work_is_the_epochs_of_all_seeds_fewer_after_a_rung(content, tmp_path):
+    plan, run = begun(content, tmp_path / "run")
+    site = site_of(run, plan)
+    assert plan.stages["search"].effort(site).total == 2 * 0.5 + 1 * 0.5
+    (run.path / "seeds" / "1").mkdir(parents=True)
+    (run.path / "seeds" / "1" / "log.jsonl").write_text('{"epoch": 0.25}\n')
+    assert plan.stages["search"].effort(site).done == 0.25
+    plan, run = begun(of(content, halving=None), tmp_path / "whole")
+    assert plan.stages["search"].effort(site_of(run, plan)).total == 2
+
+
 def test_options_of_the_supernet_are_of_stages_that_train_one(content):
     with pytest.raises(NasrayError, match="supernet is of stages that train one, and there is none"):
         parse_plan({"name": "x", "supernet": {"shared": False}}, "test")

@@ -1,6 +1,7 @@
 """The stages of a run: what is refused, that each is done once, and that a killed run ends as one that was not."""
 
 import dataclasses
+import io
 import json
 import os
 import shutil
@@ -15,6 +16,7 @@ import torch
 from nasray.checkpoint import Checkpoint
 from nasray.cluster import Resources, RunFolder, ray_session, training
 from nasray.cluster.callbacks import BatchEvent, LogEvent, StageEvent
+from nasray.cluster.progress import ProgressLine
 from nasray.configuration import read_mapping
 from nasray.experiment import describe_experiment, parse_description, parse_experiment
 from nasray.loading import load_plan, parse_plan
@@ -155,6 +157,53 @@ def test_the_time_of_a_session_that_is_killed_is_known(tmp_path, monkeypatch):
             time.sleep(0.01)
 
 
+def test_the_time_of_a_session_under_way_is_counted_when_asked_for(tmp_path):
+    now = Records(RunFolder.create(tmp_path / "run", {}))
+    with now.timed("search", {}):
+        time.sleep(0.02)
+        now.count()
+        assert now.content["search"]["seconds"] > 0
+
+
+def begun(experiment, folder):
+    """A run whose first stage is done, and whose second one has half of its epoch behind it."""
+    run, plan = RunFolder.create(folder, describe_experiment(experiment)), make_plan(experiment)
+    write_recipes(run, resolve_recipes(plan))
+    for stage, epoch in (("supernet-pretrain", 0.4), ("supernet-train", 0.5)):
+        (folder / stage).mkdir()
+        (folder / stage / "recipe.yaml").touch()
+        (folder / stage / "log.jsonl").write_text(f'{{"epoch": {epoch}}}\n')
+    times = {"supernet-pretrain": {"seconds": 40.0, "sessions": 2, "result": {}}}
+    times["supernet-train"] = {"seconds": 30.0, "sessions": 1}
+    (folder / "stages.json").write_text(json.dumps(times))
+    return site_of(run, plan)
+
+
+def test_how_far_the_stages_of_a_run_are(experiment, tmp_path, monkeypatch, capsys):
+    site = begun(experiment, tmp_path / "run")
+    stages = run_module.stages_ahead(site, Records(site.run).content)
+    assert [stage.work_text() for stage in stages] == [
+        "0.4 of 0.4 epochs", "0.5 of 1 epochs", "0 of 6 evaluations", "0 of 0.4 epochs", "0 of 1 epochs",
+    ]  # fmt: skip
+    assert [stage.left for stage in stages] == [0, 30, None, None, None]
+    for batch in range(3):
+        (site.run.history / f"{batch:06d}.parquet").touch()
+    assert run_module.stages_ahead(site, {"search": {"seconds": 10.0}})[2].left == 10
+    # What the user sees: a stage's place among all, and the rest of the run, with every line of progress.
+    lines = []
+    monkeypatch.setattr(type(site.stages["supernet-train"]), "is_done", lambda *_: True)
+    monkeypatch.setattr(type(site.stages["supernet-train"]), "run", lambda *_: lines.append(shown()) or {})
+
+    def shown():
+        stream = io.StringIO()
+        ProgressLine("training", 10, stream=stream, interval=0).update(0)
+        return stream.getvalue()
+
+    run_module._run_stage(site.at("supernet-train"), site.stages["supernet-train"], (), Records(site.run))
+    assert "stage 2/5 supernet-train  run ETA at least 0:30\n" in capsys.readouterr().err
+    assert lines == ["training  0/10   0%  run ETA at least 0:30\n"]
+
+
 def test_runs_of_the_former_format(tmp_path):
     """A search alone is read as before; one with a supernet is refused with the version that can finish it."""
     content = describe_experiment(load_plan("maedet-tiny").experiment)
@@ -208,7 +257,7 @@ def check_heard(heard, folder, done):
     assert "losses" in {key for line in told for key in line}
 
 
-def test_a_run_goes_through_its_stages(experiment, tmp_path, one_ray, one_on_ray):
+def test_a_run_goes_through_its_stages(experiment, tmp_path, one_ray, one_on_ray, capfd):
     folder = tmp_path / "run"
     names = list(experiment.stages)
     heard = []
@@ -217,6 +266,8 @@ def test_a_run_goes_through_its_stages(experiment, tmp_path, one_ray, one_on_ray
     check_heard(heard, folder, done)
     assert all("result" in record for record in done["stages"].values())
     assert done["evaluations"] == 6
+    said = [line.split("  ")[0] for line in capfd.readouterr().err.splitlines() if line.startswith("stage ")]
+    assert said == [f"stage {number}/5 {name}" for number, name in enumerate(names, 1)]
     assert one_on_ray == [folder / name for name in names if name != "search"]
     winner = done["best"][0]["id"]
     for name in names:

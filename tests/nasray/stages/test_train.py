@@ -17,7 +17,7 @@ from nasray.loading import load_plan, parse_plan
 from nasray.models.supernets.base import supernet_of
 from nasray.spaces import NasrayError, OFAResNetSpace
 from nasray.spaces.buckets import Buckets
-from nasray.stages import check_stages, make_plan, planned_stages, resolve_recipes, write_recipes
+from nasray.stages import check_stages, make_plan, planned_stages, resolve_recipes, train, write_recipes
 from nasray.stages.base import Site
 from nasray.training.folder import read_description
 from nasray.training.loop import Loop
@@ -312,3 +312,22 @@ def test_the_plan_says_what_is_trained(content):
     assert planned["b"].work.text.endswith("1 epoch; paths with width 80/100")
     assert planned["b"].takes == {"of": "supernet", "continues": "a"}
     assert load_plan("detnas-300m-tiny", ["--stages.supernet-train.draw", "genes"]).stages["supernet-train"].draw
+
+
+def test_work_is_epochs_and_of_a_training_that_goes_on_what_the_one_before_left(content, tmp_path, monkeypatch):
+    several = {"of": ["random-3"], "repeats": 2}
+    stages = content(a={"until": 0.25}, b={"continues": "a"}, c=several, d={"of": "c"})
+    site = site_in(tmp_path / "run", stages)
+    first, second, third, fourth = (site.stages[name].effort(site.at(name)) for name in "abcd")
+    assert [effort.total for effort in (first, second, third, fourth)] == [0.25, 0.75, 6, 1]
+    assert first.like == second.like
+    assert len({first.like, third.like, fourth.like}) == 3, "a supernet, six trainings at a time, one"
+    monkeypatch.setattr(train, "num_places", lambda group: 1)  # here they follow one another
+    assert len({site.stages[name].effort(site.at(name)).like for name in "cd"}) == 1
+    for folder, epoch in (("b", 0.5), ("c/1-x/seed-0", 1), ("c/1-x/seed-1", 0.5)):
+        (site.run.path / folder).mkdir(parents=True)
+        (site.run.path / folder / "recipe.yaml").touch()
+        (site.run.path / folder / "log.jsonl").write_text(f'{{"epoch": {epoch}}}\n')
+    assert [site.stages[name].effort(site.at(name)).done for name in "abcd"] == [0, 0.25, 1.5, 0]
+    elsewhere = site_in(tmp_path / "other", content(b={"continues": str(tmp_path / "x.pt")}))
+    assert elsewhere.stages["b"].effort(elsewhere.at("b")) is None

@@ -8,7 +8,16 @@ from nasray.architectures import ARCHITECTURES
 from nasray.checkpoint import Checkpoint
 from nasray.recipe import Recipe
 from nasray.spaces import NasrayError
-from nasray.training.folder import CheckpointFiles, Description, Log, create_folder, ranked, read_description
+from nasray.training.folder import (
+    LAST_LINES,
+    CheckpointFiles,
+    Description,
+    Log,
+    create_folder,
+    logged_epochs,
+    ranked,
+    read_description,
+)
 
 
 def checkpoint(iteration, ranking):
@@ -136,3 +145,15 @@ def test_a_folder_holds_one_training(tmp_path, begin):
         read_description(tmp_path / "other")
     with pytest.raises(NasrayError, match="cannot make training folder"):
         begin(tmp_path / "other" / "notes.txt" / "x")
+
+
+def test_the_epochs_of_a_log_are_those_of_its_last_whole_line(tmp_path):
+    assert logged_epochs(tmp_path) == logged_epochs(tmp_path / "absent") == 0
+    log = tmp_path / "log.jsonl"
+    log.write_text('{"epoch"')
+    assert logged_epochs(tmp_path) == 0
+    long = '{"epoch": 1.0, "shares": "' + "x" * (LAST_LINES // 2) + '"}\n'
+    log.write_text(3 * long + '{"epoch": 2.5}\n')
+    assert logged_epochs(tmp_path) == 2.5
+    log.write_text(long + '{"epoch": 7.5, "lo')
+    assert logged_epochs(tmp_path) == 1
