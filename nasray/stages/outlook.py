@@ -73,7 +73,7 @@ def outlook(efforts: Mapping[str, Effort | None], records: Mapping[str, Any]) ->
     """
     times: dict[str, tuple[float, float]] = {}
     for name, effort in efforts.items():
-        if effort is not None and name in records:
+        if effort is not None and effort.done > 0 and name in records:
             seconds, work = times.get(effort.like, (0.0, 0.0))
             times[effort.like] = seconds + records[name]["seconds"], work + effort.done
     found = []

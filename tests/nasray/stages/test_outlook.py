@@ -21,10 +21,11 @@ def left(stages):
 
 def test_a_stage_is_estimated_by_its_own_rate_and_others_of_like_work_by_that_of_all():
     efforts = {"one": epochs(10, 10), "two": epochs(5, 20), "three": epochs(0, 30), "four": epochs(0, 2, "b")}
-    stages = outlook(efforts, {"one": record(100, done=True), "two": record(200)})
-    assert left(stages) == [0, 600, 30 * 300 / 15, None]
-    assert time_left(stages) == (1200, False)
-    assert time_left_text(stages) == "at least 20:00"
+    efforts["begun"] = epochs(0, 2)
+    stages = outlook(efforts, {"one": record(100, done=True), "two": record(200), "begun": record(50)})
+    assert left(stages) == [0, 600, 30 * 300 / 15, None, 2 * 300 / 15]
+    assert time_left(stages) == (1240, False)
+    assert time_left_text(stages) == "at least 20:40"
 
 
 def test_what_nothing_tells_of_is_not_guessed():
