@@ -1,9 +1,9 @@
-"""What DetOFA's parts are worth: the front beside chance, pruning beside none and by other rules, stock detectors.
+"""What DetOFA's parts are worth: the front beside chance, and pruning beside none and by other rules.
 
     nasray search benchmarks/detofa_laptop.yaml --data DATA --seed S --folder RUN          # for each seed
     nasray train FILE --recipe cpu-detect-supernet --data DATA --holdout 48 --schedule.epochs E --seed S --folder T
-    nasray evaluate T --split held --json > STOCK                                          # for each stock detector
-    python benchmarks/detofa.py RUN ... --stock STOCK ...
+    nasray front RUN --beside T ...                                                        # stock detectors beside it
+    python benchmarks/detofa.py RUN ...
     nasray search benchmarks/detofa_strategies.yaml --seed S --folder RUN                  # Figure 8, in small
     python benchmarks/detofa.py RUN ...
 
@@ -22,7 +22,6 @@ Over runs: means with intervals of 95 % (t); differences are of the runs' means,
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import sys
 from pathlib import Path
@@ -132,7 +131,6 @@ def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("runs", nargs="*", type=Path, help="folders of runs of benchmarks/detofa_laptop.yaml")
-    parser.add_argument("--stock", nargs="*", type=Path, default=[], help="what `nasray evaluate --json` printed")
     parser.add_argument("--write-stock", type=Path, help="folder for the architectures of the stock detectors")
     known = parser.parse_args()
     if known.write_stock is not None:
@@ -161,8 +159,6 @@ def main() -> None:
         print(f"| {stage} | " + " | ".join(columns) + f" | {spread([mean_of(row, stage) for row in rows])} |")
     for stage in stages[1:]:
         print(f"\n{stages[0]} over {stage}: {spread([mean_of(row, stages[0]) - mean_of(row, stage) for row in rows])}")
-    for path in known.stock:
-        print(f"\n{path.name}: mAP {json.loads(path.read_text())['coco']['mAP']:.3f}")
 
 
 if __name__ == "__main__":

@@ -83,23 +83,27 @@ def cost_of_detector(counted: CountedOptions, space: Space) -> CostFunction:
     return _detector_cost(counted, None, space)
 
 
-def costs_of(architecture: Architecture, cost: CostFunction, space: Space) -> dict[str, float]:
+def costs_of(
+    architecture: Architecture, cost: CostFunction, space: Space, image_hw: tuple[int, int] | None = None
+) -> dict[str, float]:
     """Return the costs of one architecture, in a space or not, as they are counted there; {} where that is not known.
 
     Args:
         architecture: Architecture.
         cost: What is counted, as `counted_cost` returns it.
         space: Space at whose image size it is counted, unless the architecture has its own resolution.
+        image_hw: Height and width to count it at instead of both.
     """
     if space.image_hw is None or is_supernet(architecture):
         return {}
+    size = image_hw or resolution_of(architecture) or space.image_hw
     whole = getattr(cost, "of", None)
     try:
         if whole is not None:
-            found: dict[str, float] = whole(architecture)
+            found: dict[str, float] = whole(architecture, size)
             return found
         if has_layers(architecture):
-            counted = layer_table(architecture, resolution_of(architecture) or space.image_hw).cost()
+            counted = layer_table(architecture, size).cost()
         else:  # as a head
             counted = cost(space.from_architecture(architecture)[None])
         return {name: float(value[0]) for name, value in counted.items()}

@@ -51,7 +51,7 @@ def subnet(run: RunFolder, entry: Entry, to: Path) -> Checkpoint:
     Raises:
         NasrayError: If the run has no trained supernet, or its data cannot be read.
     """
-    evaluator = _evaluator(run)
+    evaluator = path_evaluator(run)
     record = {
         "supernet": fingerprint(Path(evaluator.supernet)),
         "images": evaluator.images,
@@ -96,7 +96,7 @@ def path_networks(run: RunFolder) -> tuple[Checkpoint, Callable[[Entry], nn.Modu
     Raises:
         NasrayError: If the run has no trained supernet.
     """
-    evaluator = _evaluator(run)
+    evaluator = path_evaluator(run)
     described = Checkpoint.load(evaluator.supernet, shared=True)
     network = described.network()
     space = evaluator.space
@@ -141,6 +141,20 @@ def trained_checkpoint(what: str | Path, budget: Budget | None = None) -> Path:
     return to
 
 
+def path_evaluator(run: RunFolder) -> PathEvaluator:
+    """Return the evaluator of a run's search, which measures paths of its supernet.
+
+    Raises:
+        NasrayError: If the run has no supernet.
+    """
+    plan = plan_of_run(run)
+    if isinstance(plan.parts.evaluator, PathEvaluator):
+        evaluator = plan.search.parts_at(site_of(run, plan)).evaluator
+        assert isinstance(evaluator, PathEvaluator)
+        return evaluator
+    raise NasrayError(f"{run.path} has no supernet: its architectures are not trained. Train one: `nasray train`")
+
+
 def is_trained(path: Path) -> bool:
     """Return whether there is a checkpoint at a path: a file, that of a training, or of a run's trained winner."""
     try:
@@ -176,12 +190,3 @@ def fingerprint(path: Path) -> str:
     except (OSError, zipfile.BadZipFile) as error:
         raise NasrayError(f"{path} is no checkpoint, or damaged: {error}. Take another of its folder") from error
     return hashlib.sha256(repr(members).encode()).hexdigest()
-
-
-def _evaluator(run: RunFolder) -> PathEvaluator:
-    plan = plan_of_run(run)
-    if isinstance(plan.parts.evaluator, PathEvaluator):
-        evaluator = plan.search.parts_at(site_of(run, plan)).evaluator
-        assert isinstance(evaluator, PathEvaluator)
-        return evaluator
-    raise NasrayError(f"{run.path} has no supernet: its architectures are not trained. Train one: `nasray train`")

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from nasray.beside import Trained
+    from nasray.cluster import RunFolder
     from nasray.cluster.leaders import Entry
     from nasray.latency.front import FrontLatency
 
@@ -46,6 +48,8 @@ def add_commands(commands: Any) -> None:
     sub.add_argument("--to", metavar="FILE.png", help="the picture; report/front.png of the run if left out")
     text = "measure each of them on this device as it would be exported; what was measured before is taken"
     sub.add_argument("--latency", action="store_true", help=text)
+    text = "trained detectors that are measured on the same images and drawn beside it: trainings or checkpoints"
+    sub.add_argument("--beside", nargs="+", metavar="FOLDER", default=[], help=text)
     text = f"--latency: {IMAGE_SIZE} (default: that of an export, or of backbones the one of their costs)"
     sub.add_argument("--image-size", type=image_hw, help=text)
     add_setting(sub, "--latency: ")
@@ -131,6 +135,7 @@ def _front(known: Any) -> None:
     objectives = [Objective(**objective) for objective in best["objectives"]]
     chosen = best_within(entries, budget) if budget.names else None
     shown = entries if chosen is None else [chosen]
+    beside = _measure_beside(run, known.beside)
     latency, fast = None, None
     if known.latency:
         from nasray.latency.front import fast_front, measure_front
@@ -147,10 +152,15 @@ def _front(known: Any) -> None:
             about["latency"] = latency.to_json()
             for row, is_fast in zip(rows, fast.tolist(), strict=True):
                 row |= {"latency": latency.rows[row["id"]], "on_latency_front": is_fast}
+        if beside:
+            about["beside"] = [each._asdict() for each in beside]
         print_json({**about, "front" if is_front else "best": rows})
         return
     print_table(*_front_table(shown, latency, fast))
     print()
+    if beside:
+        print_table(*_beside_table(beside, shown[0]))
+        print()
     if scope := _scope_text(best.get("cost_scope")):
         print(f"{scope}, rounded up")
     if latency is not None:
@@ -166,7 +176,29 @@ def _front(known: Any) -> None:
         print(f"each is the best within its costs: {' '.join(words)}")
     if entries[0].costs:
         picture = Path(known.to) if known.to else run.path / "report" / "front.png"
-        _print_pictures(picture, lambda: front_plots(entries, objectives, chosen, latency, fast))
+        _print_pictures(picture, lambda: front_plots(entries, objectives, chosen, latency, fast, beside))
+
+
+def _measure_beside(run: RunFolder, folders: Sequence[str]) -> list[Trained]:
+    if not folders:
+        return []
+    from nasray.beside import measure_beside
+
+    return measure_beside(run, folders)
+
+
+def _beside_table(beside: Sequence[Trained], entry: Entry) -> tuple[list[str], list[list[str]]]:
+    """Return head and rows of trained detectors, with the metrics and costs that an entry of the front has."""
+    metrics, costs = [name for name in entry.metrics if name in beside[0].metrics], list(entry.costs)
+    rows = [
+        [
+            each.name,
+            *(number_text(each.metrics[name], ".5g") for name in metrics),
+            *(rounded_up(each.costs[name]) if name in each.costs else "-" for name in costs),
+        ]
+        for each in beside
+    ]
+    return ["trained by itself", *metrics, *costs], rows
 
 
 def _front_table(

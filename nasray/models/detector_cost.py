@@ -124,8 +124,12 @@ class DetectorCost:
             found[name, size] = Surcharge(constant, dict(zip(self.reductions, slopes, strict=True)))
         return found
 
-    def of(self, architecture: Architecture) -> dict[str, float]:
-        """Return the costs of a whole detector around any one backbone, in the space or not, at its own resolution.
+    def of(self, architecture: Architecture, image_hw: ImageSize | None = None) -> dict[str, float]:
+        """Return the costs of a whole detector around any one backbone, in the space or not.
+
+        Args:
+            architecture: Backbone.
+            image_hw: Height and width of an image; by default the architecture's own resolution, or the space's size.
 
         Raises:
             NasrayError: if no detector can be built around it.
@@ -134,7 +138,7 @@ class DetectorCost:
 
         if self.head is not None:
             architecture = compose({**slots(architecture), "head": self.head})
-        size = resolution_of(architecture) or self.image_hw
+        size = image_hw or resolution_of(architecture) or self.image_hw
         costs = detector_cost(self.name, architecture, size, num_classes=self.num_classes, **self.options)
         found = {name: costs["total"][name] for name in UNITS}
         backbone = slots(architecture).get("backbone")

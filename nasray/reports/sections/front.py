@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from nasray.cluster import RunFolder
 from nasray.cluster.leaders import Entry
 from nasray.reports.data import Floats, box_shares, finite_or_none
-from nasray.reports.figures import BLUE, MUTED, RED, Plot, label, ticks
+from nasray.reports.figures import BLUE, GREEN, MUTED, RED, Plot, label, ticks
 from nasray.reports.pieces import number, numbers, paragraph, table
 from nasray.reports.section import Section, Subject
 from nasray.reports.sections.bands import bucket_names, buckets_of, draw_bands
@@ -27,6 +27,7 @@ from nasray.stages import SEARCH
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+    from nasray.beside import Trained
     from nasray.latency.front import FrontLatency
 
 
@@ -36,6 +37,7 @@ def front_plots(
     chosen: Entry | None = None,
     latency: FrontLatency | None = None,
     fast: NDArray[np.bool_] | None = None,
+    beside: Sequence[Trained] = (),
 ) -> tuple[Plot, ...]:
     """Return the first objective over each other one, or of a single objective over the first cost.
 
@@ -45,6 +47,7 @@ def front_plots(
         chosen: The one that is marked.
         latency: Measured latency of them, or of the chosen one, over which the objective is drawn too.
         fast: (N,) whether an entry is on the front of latency.
+        beside: Detectors that were trained by themselves, drawn over costs.
     """
     first, is_front = objectives[0], len(objectives) > 1
     names = [objective.name for objective in objectives[1:]] or list(entries[0].costs)[:1]
@@ -52,7 +55,7 @@ def front_plots(
         Plot(
             "front" if len(names) == 1 else f"front-{name}",
             f"{first.name} over {name} of the {len(entries)} best architectures",
-            partial(draw_front, entries=entries, x=name, y=first.name, is_front=is_front, chosen=chosen),
+            partial(draw_front, entries=entries, x=name, y=first.name, is_front=is_front, chosen=chosen, beside=beside),
         )
         for name in names
     ]
@@ -63,8 +66,17 @@ def front_plots(
     return tuple(plots)
 
 
-def draw_front(axes: Axes, *, entries: Sequence[Entry], x: str, y: str, is_front: bool, chosen: Entry | None) -> None:
-    """Draw entries as dots, those of a front with a line, and the chosen one."""
+def draw_front(
+    axes: Axes,
+    *,
+    entries: Sequence[Entry],
+    x: str,
+    y: str,
+    is_front: bool,
+    chosen: Entry | None,
+    beside: Sequence[Trained] = (),
+) -> None:
+    """Draw entries as dots, those of a front with a line, the chosen one, and detectors trained by themselves."""
     points = sorted((entry.figures[x], entry.figures[y]) for entry in entries)
     name = "Pareto front" if is_front else "the best"
     axes.plot(
@@ -72,6 +84,9 @@ def draw_front(axes: Axes, *, entries: Sequence[Entry], x: str, y: str, is_front
     )
     if chosen is not None:
         axes.plot(chosen.figures[x], chosen.figures[y], "D", color=RED, markersize=6, label="best within the budget")
+    known = [(each.figures[x], each.figures[y]) for each in beside if x in each.figures]
+    if known:
+        axes.plot(*zip(*known, strict=True), "s", color=GREEN, markersize=5, label="trained by itself")
     _finish(axes, label(x), label(y))
 
 
