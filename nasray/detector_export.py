@@ -8,13 +8,7 @@ does, for any number of images. Beside the network the file says how images are 
 
 from __future__ import annotations
 
-import contextlib
-import copy
 import io
-import logging
-import tempfile
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,37 +19,15 @@ from torch import Tensor, nn
 from nasray.cluster import write_atomic
 from nasray.cluster.files import check_output, to_json
 from nasray.cluster.reading import shown
-from nasray.configuration import install_command
 from nasray.data.transforms import EvaluationTransform
 from nasray.export_check import THRESHOLD, Outputs, Run, check
 from nasray.models.detectors.base import Detector
 from nasray.spaces import NasrayError
 from nasray.spaces.ranges import check_image_hw
+from nasray.tracing import EndToEnd, any_size, check_onnx, onnx_content, quietly
 
 if TYPE_CHECKING:
     from nasray.checkpoint import Checkpoint
-
-OPSET = 20
-TRACED_HW = (1088, 1344)
-"""Of the example: no level is one pixel high or wide, which an export takes for a fixed size."""
-
-
-class EndToEnd(nn.Module):
-    """Images (1, 3, H, W) to boxes, scores, labels, and masks where there are any.
-
-    The threshold is a tensor, so that the check can lower that of the very program that is written.
-    """
-
-    def __init__(self, detector: Detector) -> None:
-        super().__init__()
-        self.detector = copy.deepcopy(detector)
-        threshold = torch.tensor(self.detector.score_threshold)
-        del self.detector.score_threshold
-        self.detector.register_buffer("score_threshold", threshold)
-
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Return detections as the contract has them, without the masks if there are none."""
-        return tuple(part for part in self.detector(images) if part is not None)
 
 
 class RawOutputs(nn.Module):
@@ -125,11 +97,7 @@ def check_target(path: Path, raw: bool = False) -> None:
     if raw and path.suffix != ".onnx":
         raise NasrayError(f"--raw is for .onnx files; got {shown(path)}. Leave it out, or write an .onnx file")
     if path.suffix == ".onnx":
-        try:
-            import onnxruntime  # noqa: F401
-            import onnxscript  # noqa: F401
-        except ImportError as error:
-            raise NasrayError(f"an export to ONNX needs {error.name}: {install_command('onnx')}") from error
+        check_onnx("an export to ONNX")
 
 
 def file_description(checkpoint: Checkpoint, outputs: dict[str, str], raw: bool) -> dict[str, str]:
@@ -187,44 +155,11 @@ def _outputs(module: nn.Module) -> dict[str, str]:
     )
 
 
-def _traced(module: nn.Module, raw: bool) -> tuple[tuple[Tensor], tuple[dict[int, Any]]]:
-    """Return example inputs, and which of their dimensions are free."""
-    free = torch.export.Dim.DYNAMIC
-    axes = {2: free, 3: free} | ({0: free} if raw else {})
-    return (torch.zeros(2 if raw else 1, 3, *TRACED_HW),), (axes,)
-
-
-@contextlib.contextmanager
-def _quietly() -> Iterator[None]:
-    """Silence the warnings and logs of exporters, which the user can do nothing about."""
-    level = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(level)
-
-
 def _to_onnx(module: nn.Module, outputs: dict[str, str], checkpoint: Checkpoint, raw: bool) -> tuple[bytes, Run]:
     """Return the content of the file, and what runs it."""
-    inputs, shapes = _traced(module, raw)
-    with _quietly(), tempfile.TemporaryDirectory(prefix="nasray-onnx-") as folder:
-        program = torch.onnx.export(
-            module,
-            inputs,
-            dynamo=True,
-            dynamic_shapes=shapes,
-            opset_version=OPSET,
-            input_names=["images"],
-            output_names=list(outputs),
-            verbose=False,
-        )
-        assert program is not None
-        program.model.metadata_props.update(file_description(checkpoint, outputs, raw))
-        program.save(str(Path(folder) / "model.onnx"), external_data=False)
-        content = (Path(folder) / "model.onnx").read_bytes()
+    inputs, shapes = any_size(batch=None if raw else 1)
+    described = file_description(checkpoint, outputs, raw)
+    content = onnx_content(module, inputs, shapes, names=list(outputs), metadata=described)
     return content, _onnx_runner(content)
 
 
@@ -247,9 +182,9 @@ def _onnx_runner(content: bytes) -> Run:
 
 
 def _to_program(module: nn.Module, outputs: dict[str, str], checkpoint: Checkpoint, raw: bool) -> tuple[bytes, Run]:
-    inputs, shapes = _traced(module, raw)
+    inputs, shapes = any_size(batch=None if raw else 1)
     sink = io.BytesIO()
-    with _quietly():
+    with quietly():
         program = torch.export.export(module, inputs, dynamic_shapes=shapes)
         allow_any_size(program)
         described = file_description(checkpoint, outputs, raw)

@@ -52,6 +52,7 @@ TESTED_ELSEWHERE = {
     "nasray/recipe_options.py": "tests/nasray/test_recipe.py",
     "nasray/scores/borders.py": "tests/nasray/scores/test_entropy.py",
     "nasray/stages/base.py": "tests/nasray/stages/test_run.py",
+    "nasray/tracing.py": "tests/nasray/test_detector_export.py",
     "nasray/training/recording.py": "tests/nasray/training/test_loop.py",
     "nasray/training/watch.py": "tests/nasray/training/test_loop.py",
     "searchers/newcomers.py": "tests/searchers/test_breeding.py",

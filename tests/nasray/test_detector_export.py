@@ -21,7 +21,7 @@ from nasray.architectures import ARCHITECTURES
 from nasray.checkpoint import Checkpoint, make_network
 from nasray.data.shapes import draw_image
 from nasray.data.transforms import EvaluationTransform
-from nasray.detector_export import EndToEnd, export_checkpoint, file_description
+from nasray.detector_export import export_checkpoint, file_description
 from nasray.export_check import check, detection_differences
 from nasray.models.detectors import DETECTORS
 from nasray.options import options_of
@@ -29,6 +29,7 @@ from nasray.predicting import predict_images
 from nasray.recipe import Recipe
 from nasray.recipe_options import AugmentationOptions
 from nasray.spaces import NasrayError
+from nasray.tracing import EndToEnd
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 EXAMPLE = Path(__file__).parents[2] / "examples" / "detect_onnx.py"
