@@ -19,6 +19,7 @@ from nasray.cluster.resources import Resources as TrialResources
 from nasray.configuration import describe_versions, git_revision, overridden, shipped_names
 from nasray.counting import CountedOptions, Scope
 from nasray.evaluators import EVALUATORS
+from nasray.latency.runtimes import RuntimeName
 from nasray.options import Chosen, ChosenEach, options_of
 from nasray.registry import SEARCHERS, SPACES, Registry
 from nasray.searchers.base import MAX_OVERSAMPLE
@@ -76,7 +77,7 @@ class BudgetOptions:
         gmacs: Maximum multiply-adds of convolutions, / 1e9.
         params_m: Maximum parameters, / 1e6.
         layers: Maximum layers of the main branch, the stem included.
-        latency_ms: Maximum measured latency of one image, from the device's block table.
+        latency_ms: Maximum latency of one image, from the device's block table, which whole networks correct.
         min_gmacs: Minimum multiply-adds, / 1e9.
         min_params_m: Minimum parameters, / 1e6.
         min_layers: Minimum layers.
@@ -115,13 +116,19 @@ class LatencyOptions:
     Attributes:
         device: cpu is that of the machine on which the search is started, cuda a GPU of the cluster, held by a task of
             its own; cpu if left out.
-        dtype: Data type of weights and activations: float32, float16 or bfloat16; float32 if left out.
+        runtime: What runs the networks: eager (PyTorch), compile (torch.compile), onnxruntime or openvino; eager if
+            left out.
+        dtype: Data type of weights and activations: float32, float16 or bfloat16, and int8 where the runtime has it;
+            float32 if left out.
         batch_size: Images in one pass, of which latency_ms is the time; 1 if left out.
+        threads: Threads that compute on a CPU; as many as PyTorch takes if left out.
     """
 
     device: Literal["cpu", "cuda"] | None = None
-    dtype: Literal["float32", "float16", "bfloat16"] | None = None
+    runtime: RuntimeName | None = None
+    dtype: Literal["float32", "float16", "bfloat16", "int8"] | None = None
     batch_size: Annotated[int, whole(1, 4096)] | None = None
+    threads: Annotated[int, whole(1, 1024)] | None = None
 
 
 @checked

@@ -242,7 +242,8 @@ def _with_latency(experiment: Experiment, space: Any, cost: CostFunction) -> Cos
     if experiment.budget.latency_ms is not None or "latency_ms" in experiment.minimize:
         from nasray.latency import LatencyCost
 
-        return LatencyCost(space, cost=cost, resources=trial_resources(experiment), **given)
+        bound_ms = experiment.budget.latency_ms
+        return LatencyCost(space, cost=cost, bound_ms=bound_ms, resources=trial_resources(experiment), **given)
     if given:
         raise NasrayError(
             f"latency.{next(iter(given))} is for searches with a bound on latency_ms, or that minimize it. Leave it "

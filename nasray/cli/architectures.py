@@ -22,6 +22,7 @@ from nasray.cli.common import (
 )
 from nasray.cli.parsing import image_hw, read_budget, whole
 from nasray.cluster.files import check_output
+from nasray.cluster.progress import say
 from nasray.spaces import NasrayError
 from nasray.spaces.resolutions import size_text
 
@@ -223,6 +224,7 @@ def _trained_recipe(path: Path) -> tuple[Recipe | None, int]:
 
 def _latency(known: Any) -> None:
     from nasray.latency import Setting, measure_architecture, measure_detector
+    from nasray.latency.steadiness import Look, judge
 
     _check_head(known)
     budget = read_budget(known.overrides, known.declared)
@@ -246,10 +248,14 @@ def _latency(known: Any) -> None:
             architecture = find_architecture(known.architecture)
         size = _size(known, architecture)
         result = measure_architecture(architecture, image_hw=size, with_table=known.table, **setting)
+    if warning := judge([Look(*one) for one in result["reference_ms"]]).warning:
+        say(f"latency: {warning}")
     if known.json:
         print_json(result)
         return
     for name, value in result.items():
+        if name == "reference_ms":
+            continue
         print(f"{name:24} {value:.4g}" if isinstance(value, float) else f"{name:24} {value}")
 
 

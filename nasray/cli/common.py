@@ -97,12 +97,17 @@ def add_setting(sub: Parser, before: str = "") -> None:
     """Declare what a latency depends on beside the network and its images; `given_setting` returns what is given."""
     sub.add_argument("--batch-size", type=whole(1, 65_536), help=f"{before}images in one pass (default 1)")
     sub.add_argument("--device", choices=["auto", "cpu", "cuda"], help=f"{before}device (default auto)")
-    sub.add_argument("--dtype", choices=["float32", "float16", "bfloat16"], help=f"{before}data type (default float32)")
+    text = f"{before}data type (default float32; int8 where the runtime has it)"
+    sub.add_argument("--dtype", choices=["float32", "float16", "bfloat16", "int8"], help=text)
+    text = f"{before}what runs the network; a name from `nasray list runtimes` (default eager, which is PyTorch)"
+    sub.add_argument("--runtime", help=text)
+    text = f"{before}threads that compute on a CPU (default: as many as PyTorch takes)"
+    sub.add_argument("--threads", type=whole(1, 1024), help=text)
 
 
 def given_setting(known: Any) -> dict[str, Any]:
     """Return the options of `add_setting` that are given, as keywords of `Setting.here`."""
-    given = {name: getattr(known, name) for name in ("batch_size", "device", "dtype")}
+    given = {name: getattr(known, name) for name in ("batch_size", "device", "dtype", "runtime", "threads")}
     return {name: value for name, value in given.items() if value is not None}
 
 

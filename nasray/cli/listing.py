@@ -142,6 +142,12 @@ def _path_registry() -> Registry:
     return PATHS
 
 
+def _runtime_registry() -> Registry:
+    from nasray.latency.runtimes import RUNTIMES
+
+    return RUNTIMES
+
+
 def _callback_registry() -> Registry:
     from nasray.callbacks import CALLBACKS
 
@@ -196,6 +202,7 @@ _REGISTRIES: dict[str, Callable[[], Registry]] = {
 _ENTRIES: dict[str, Callable[[], dict[str, str]]] = {
     **{what: _parts(registry) for what, registry in _REGISTRIES.items()},
     "callbacks": _parts(_callback_registry),
+    "runtimes": _parts(_runtime_registry),
     "experiments": _experiments,
     "recipes": _recipes,
     "architectures": _architectures,

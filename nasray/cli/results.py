@@ -21,7 +21,7 @@ from nasray.cli.common import (
 )
 from nasray.cli.parsing import image_hw, read_budget, seed, whole
 from nasray.cluster.files import check_output
-from nasray.cluster.progress import counted
+from nasray.cluster.progress import say
 from nasray.spaces import NasrayError
 from nasray.spaces.resolutions import size_text
 
@@ -165,6 +165,8 @@ def _front(known: Any) -> None:
         print(f"{scope}, rounded up")
     if latency is not None:
         print(_latency_text(latency))
+        if warning := latency.steadiness.warning:
+            say(f"latency: {warning}: remove {latency.path} before")
     if not best["finished"]:
         print("the search is not finished", file=sys.stderr)
     if chosen is not None:
@@ -221,10 +223,13 @@ def _front_table(
         for row, size in zip(rows, sizes, strict=True):
             row.append(size_text(size) if size is not None else "-")
     if latency is not None and fast is not None:
-        head += ["measured ms", "spread ms", "on its front"]
-        for row, entry, is_fast in zip(rows, shown, fast.tolist(), strict=True):
-            found = latency.rows[entry.id]
-            row += [f"{found['median_ms']:.4g}", f"{found['spread_ms']:.2g}", "yes" if is_fast else "-"]
+        measured = [latency.rows[entry.id] for entry in shown]
+        has_map = any("mAP" in found for found in measured)
+        head += ["measured ms", "spread ms", *(["measured mAP"] if has_map else []), "on its front"]
+        for row, found, is_fast in zip(rows, measured, fast.tolist(), strict=True):
+            row += [f"{found['median_ms']:.4g}", f"{found['spread_ms']:.2g}"]
+            row += [number_text(found.get("mAP"), ".4f")] if has_map else []
+            row.append("yes" if is_fast else "-")
     return head, rows
 
 
@@ -232,12 +237,9 @@ def _latency_text(latency: FrontLatency) -> str:
     """Return what was measured, where, and where it is kept."""
     setting, num = latency.setting, len(latency.rows)
     size = "each at its resolution" if latency.sizes else f"{size_text(setting.image_hw)} pixels"
-    text = (
-        f"measured ms: median of a pass of the {latency.what}, batch {setting.batch_size}, {size}, "
-        f"{setting.dtype}, on {setting.device_name}"
-    )
-    if setting.threads:
-        text += f" with {counted(setting.threads, 'thread')}"
+    text = f"measured ms: median of a pass of the {latency.what}, {size}, {setting.text}"
+    if any("mAP" in row for row in latency.rows.values()):
+        text += "\nmeasured mAP: of just what was measured, on the images that the search compared paths on"
     if latency.num_before:
         text += f"\n{latency.num_before} of {num} were measured before; without {latency.path} all are measured again"
     return text

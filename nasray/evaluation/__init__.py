@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,10 +60,20 @@ def find_detections(
     split: str = "val",
     batch_size: int | None = None,
     device: str = "auto",
+    program: Callable[..., Any] | None = None,
 ) -> tuple[DetectionSet, Predictions]:
     """Return a data set, and what a trained detector finds in it.
 
     Arguments and errors are those of `evaluate_checkpoint`.
+
+    Args:
+        checkpoint: Checkpoint of a detector.
+        data: Data set.
+        split: Split.
+        batch_size: Images at a time.
+        device: Device.
+        program: What computes in place of the checkpoint's own network, called alike; it takes one image at a time,
+            not padded, on the CPU.
     """
     import torch
 
@@ -81,14 +92,18 @@ def find_detections(
         dataset = open_data(data or recipe.data).split(split)
     refuse_other_classes(checkpoint.classes, dataset.classes, data or recipe.data)
     device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-    detector = checkpoint.detector().to(device)
+    if program is None:
+        detector = checkpoint.detector().to(device)
+        program, stride = detector, detector.stride
+    else:
+        device, batch_size, stride = "cpu", 1, 1
     batches = EvaluationLoader(
-        dataset, recipe.augmentation, batch_size=batch_size or 8, stride=detector.stride, options=recipe.loader
+        dataset, recipe.augmentation, batch_size=batch_size or 8, stride=stride, options=recipe.loader
     )
     line = ProgressLine("evaluate", len(dataset))
     with computing_threads(threads):
         found = predict(
-            detector,
+            program,
             batches,
             device=device,
             channels_last=recipe.channels_last,

@@ -18,7 +18,7 @@ from nasray.cluster import write_atomic
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from nasray.data.dataset import DetectionSet
     from nasray.data.loader import Batch
@@ -99,7 +99,7 @@ class Predictions:
 
 
 def predict(
-    detector: nn.Module,
+    detector: Callable[..., Any],
     batches: Iterable[Batch],
     *,
     device: torch.device | str = "cpu",
@@ -110,7 +110,7 @@ def predict(
     """Return what a detector finds.
 
     Args:
-        detector: Detector in inference mode, on the device.
+        detector: Detector in inference mode, on the device, or what is called alike.
         batches: Batches of an `EvaluationLoader`.
         device: Device where it runs.
         precision: "float32", or "bfloat16" or "float16" for automatic mixed precision.

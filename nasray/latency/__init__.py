@@ -6,11 +6,13 @@ Section 3.2. Differs from both in: a table holds a coarse grid of channel counts
 A network's latency is predicted as the sum of its layer blocks, each measured alone: convolution, norm and activation
 as they stand in the network, the pool of a projection, the addition of a shortcut, the means and products of a gate.
 The sum knows nothing of caches that a neighbor has warmed or emptied, nor of an input whose size is odd (an entry of
-stride 2 is measured from twice its output). `table_error` tells what that amounts to.
+stride 2 is measured from twice its output), nor of what another runtime than PyTorch makes of the blocks. Whole
+networks tell what that amounts to, as one factor and the error that is left; `table_error` prints it.
 
-From the bottom up: `setting` (what a latency depends on), `measuring` (a network), `blocks` (a layer block), `table`
-(a setting's blocks, and predictions), `gpu` (a table of a GPU elsewhere),
-`space` (the table as a search's cost), `architecture` (measured and predicted).
+From the bottom up: `runtimes` (what runs a network), `setting` (what a latency depends on), `steadiness` (whether the
+machine stayed the same), `measuring` (a network), `blocks` (a layer block), `table` (a setting's blocks, and
+predictions), `correction` (of predictions by whole networks), `gpu` (a table of a GPU elsewhere), `space` (the table as
+a search's cost), `architecture` (measured and predicted), `artifact` and `front` (what a run's best are as deployed).
 """
 
 from nasray.latency.architecture import measure_architecture, measure_detector, table_error

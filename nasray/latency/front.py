@@ -2,7 +2,8 @@
 
 Of a run whose architectures are paths of a supernet that is the whole network, such as a detector with the choice of
 detections, taken out of the supernet; of one whose costs are a detector's that detector, with fresh weights; of any
-other the architecture by itself. What was measured is kept in
+other the architecture by itself. What the search evaluated is what PyTorch computes in float32: where something else is
+measured of a trained detector, so is the mAP of that. What was measured is kept in
 RUN/latency/, a file for each setting, so that an interrupted measurement goes on.
 
 Shapes: N entries.
@@ -14,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NotRequired
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,10 +26,11 @@ from nasray.cluster import RunFolder, write_atomic
 from nasray.cluster.files import to_json
 from nasray.cluster.leaders import Entry
 from nasray.cluster.progress import ProgressLine
-from nasray.cluster.records import read_record
-from nasray.latency.architecture import without_drawing
-from nasray.latency.measuring import measure
+from nasray.cluster.records import check_record, read_record
+from nasray.latency.measuring import measure_program, prepared, without_drawing
+from nasray.latency.runtimes import EAGER
 from nasray.latency.setting import Setting
+from nasray.latency.steadiness import Look, Steadiness, judge
 from nasray.searchers import Objective, pareto_front
 from nasray.spaces import Architecture, NasrayError
 
@@ -36,14 +38,26 @@ if TYPE_CHECKING:
     from torch import nn
 
     from nasray.counting import CountedOptions
+    from nasray.latency.runtimes.base import Program
 
 ImageSize = tuple[int, int]
 
 FOLDER = "latency"
 """Folder of a run's measurements."""
-FORMAT = 1
-FIGURES = ("median_ms", "spread_ms", "min_ms", "fps")
+FORMAT = 2
+FIGURES = ("median_ms", "spread_ms", "min_ms", "fps", "reference_ms")
 REMEDY = "Remove it: everything is measured again"
+
+
+class Row(TypedDict):
+    """What was measured of an entry: as of `measure_program`, and the mAP of just that where it is another."""
+
+    median_ms: float
+    spread_ms: float
+    min_ms: float
+    fps: float
+    reference_ms: list[list[float]]
+    mAP: NotRequired[float]
 
 
 class Measured(TypedDict):
@@ -52,7 +66,7 @@ class Measured(TypedDict):
     format: int
     what: str
     setting: dict[str, Any]
-    rows: dict[str, dict[str, float]]
+    rows: dict[str, dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -62,22 +76,26 @@ class FrontLatency:
     Attributes:
         what: What was measured of each: "detector fcos", "backbone".
         setting: Device, data type, batch and image size, the largest of several.
-        rows: By the id of an entry `median_ms`, `spread_ms`, `min_ms` and `fps`, as of `measure`.
+        rows: What was measured by the id of an entry.
         path: File in which they are kept; the folder of the files where image sizes differ, as each has its own.
         num_before: How many were measured by an earlier call.
+        steadiness: What the machine was like, from the first to the last of them.
         sizes: Height and width in pixels by the id of an entry, where they differ.
     """
 
     what: str
     setting: Setting
-    rows: Mapping[str, Mapping[str, float]]
+    rows: Mapping[str, Row]
     path: Path
     num_before: int
+    steadiness: Steadiness
     sizes: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Return all but the rows as a JSON-serializable dict."""
-        about = {"what": self.what, **self.setting.description(), "file": str(self.path)}
+        steadiness = self.steadiness.figures()
+        del steadiness["reference_ms"]  # each row has its own
+        about = {"what": self.what, **self.setting.description(), **steadiness, "file": str(self.path)}
         return {**about, "image_hws": {name: list(size) for name, size in self.sizes.items()}} if self.sizes else about
 
 
@@ -94,11 +112,13 @@ def measure_front(
         entries: Entries.
         image_hw: Height and width in pixels; by default each one's resolution, or without the size that an export takes
             for its example, or of architectures by themselves the one that their costs are counted at.
-        setting: `batch_size`, `device`, `dtype` of `Setting.here`.
+        setting: `batch_size`, `device`, `dtype`, `runtime`, `threads` of `Setting.here`; what is left out is as in the
+            experiment's `latency`.
 
     Raises:
-        NasrayError: For what the device cannot do, a run whose supernet is not there, or a damaged file.
+        NasrayError: For what the device or the runtime cannot do, a run whose supernet is not there, or a damaged file.
     """
+    setting = _bounded_setting(run) | setting
     if image_hw is not None:
         Setting.here(image_hw, **setting)  # refuses what this device cannot do before a network is built
     what, own_hw, network_of = deployed(run)
@@ -112,24 +132,25 @@ def measure_front(
     files = {size: run.path / FOLDER / f"{here.slug}.json" for size, here in settings.items()}
     kept = {size: _read(files[size], what, here) for size, here in settings.items()}
     missing = [entry for entry in entries if entry.id not in kept[sizes[entry.id]]]
+    looks = [Look(*one) for rows in kept.values() for row in rows.values() for one in row["reference_ms"]]
     progress = ProgressLine("latency", len(entries), done=len(entries) - len(missing))
     for number, entry in enumerate(missing, start=len(entries) - len(missing) + 1):
         size = sizes[entry.id]
         here, rows = settings[size], kept[size]
-        result = measure(
-            network_of(entry),
-            here.image_hw,
-            batch_size=here.batch_size,
-            device=here.device,
-            dtype=here.dtype,
-        )
-        rows[entry.id] = {name: result[name] for name in FIGURES}
-        _write(files[size], {"format": FORMAT, "what": what, "setting": here.description(), "rows": rows})
-        progress.update(number, f"{entry.id} {result['median_ms']:.4g} ms", final=number == len(entries))
+        if _has_own_accuracy(run, what, here):
+            rows[entry.id] = _measured(run, entry, here)
+        else:
+            rows[entry.id] = _figures(prepared(network_of(entry), here), here)
+        looks += [Look(*one) for one in rows[entry.id]["reference_ms"]]
+        content = {"format": FORMAT, "what": what, "setting": here.description(), "rows": rows}
+        _write(files[size], content)
+        progress.update(number, f"{entry.id} {rows[entry.id]['median_ms']:.4g} ms", final=number == len(entries))
     found = {entry.id: kept[sizes[entry.id]][entry.id] for entry in entries}
     largest, is_one = max(settings), len(settings) == 1
     path = files[largest] if is_one else run.path / FOLDER
-    return FrontLatency(what, settings[largest], found, path, len(entries) - len(missing), {} if is_one else sizes)
+    return FrontLatency(
+        what, settings[largest], found, path, len(entries) - len(missing), judge(looks), {} if is_one else sizes
+    )
 
 
 def fast_front(entries: Sequence[Entry], objective: Objective, latency: FrontLatency) -> NDArray[np.bool_]:
@@ -137,11 +158,13 @@ def fast_front(entries: Sequence[Entry], objective: Objective, latency: FrontLat
 
     Args:
         entries: Entries.
-        objective: Objective, usually the score.
+        objective: Objective, usually the score; where mAP was measured with the latency, that is taken instead.
         latency: Their latency.
     """
+    rows = [latency.rows[entry.id] for entry in entries]
     values = [
-        [entry.figures[objective.name] * objective.sign, -latency.rows[entry.id]["median_ms"]] for entry in entries
+        [row.get("mAP", entry.figures[objective.name] * objective.sign), -row["median_ms"]]
+        for entry, row in zip(entries, rows, strict=True)
     ]
     found = np.zeros(len(entries), dtype=bool)
     found[pareto_front(np.array(values))] = True
@@ -190,20 +213,50 @@ def _counted_detector(counted: CountedOptions, entry: Entry) -> nn.Module:
     return without_drawing(make, compose(parts))
 
 
-def _read(path: Path, what: str, setting: Setting) -> dict[str, dict[str, float]]:
+def _bounded_setting(run: RunFolder) -> dict[str, Any]:
+    """Return what a run's budget of latency is of."""
+    from nasray.loading import known_plan
+
+    plan = known_plan(run)
+    options = {} if plan is None else vars(plan.experiment.latency)
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _has_own_accuracy(run: RunFolder, what: str, setting: Setting) -> bool:
+    """Return whether what is measured detects otherwise than what the search evaluated."""
+    from nasray.subnets import has_supernet
+
+    is_other = (setting.runtime, setting.dtype) != (EAGER, "float32")
+    return is_other and what.startswith("detector") and has_supernet(run.path)
+
+
+def _measured(run: RunFolder, entry: Entry, setting: Setting) -> Row:
+    """Measure the very detector that `nasray export` writes of an entry, and its mAP."""
+    from nasray.latency.artifact import calibration_images, mean_ap
+    from nasray.subnets import FOLDER as SUBNETS
+    from nasray.subnets import subnet
+
+    checkpoint = subnet(run, entry, run.path / SUBNETS / f"{entry.id}.pt")
+    calibration = calibration_images(checkpoint) if setting.dtype == "int8" else []
+    program = prepared(checkpoint.detector(), setting, calibration)
+    return {**_figures(program, setting), "mAP": mean_ap(checkpoint, program, setting)}
+
+
+def _figures(program: Program, setting: Setting) -> Row:
+    result = measure_program(program, setting)
+    return {name: result[name] for name in FIGURES}  # type: ignore[return-value]
+
+
+def _read(path: Path, what: str, setting: Setting) -> dict[str, Row]:
     """Return what is kept of a setting; nothing where something else was measured."""
     if not path.is_file():
         return {}
     content = read_record(path, Measured, REMEDY)
-    if (content["format"], content["what"], content["setting"]) != (FORMAT, what, setting.description()):
-        return {}
-    if any(set(row) != set(FIGURES) for row in content["rows"].values()):
-        raise NasrayError(f"{path} is not as nasray wrote it: a row has other figures. {REMEDY}")
-    rows: dict[str, dict[str, float]] = content["rows"]
-    return rows
+    is_same = (content["format"], content["what"]) == (FORMAT, what) and setting.is_described_by(content["setting"])
+    return check_record(content["rows"], dict[str, Row], path, REMEDY) if is_same else {}
 
 
-def _write(path: Path, content: Measured) -> None:
+def _write(path: Path, content: dict[str, Any]) -> None:
     try:
         path.parent.mkdir(exist_ok=True)
     except OSError as error:

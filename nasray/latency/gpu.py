@@ -7,25 +7,30 @@ from typing import Any
 from nasray.cluster.progress import say
 from nasray.cluster.resources import Resources
 from nasray.cluster.session import ray_session
-from nasray.latency.setting import Setting
+from nasray.latency.correction import CorrectedTable, corrected_table
 from nasray.latency.table import LatencyTable
 from nasray.spaces import LayerTable, NasrayError
+from nasray.spaces.staged import StagedSpace
 
 PATIENCE_SECONDS = 10.0  # after which the user is told what is waited for
 
 
-def table_on_gpu(layers: LayerTable, resources: Resources, **setting: Any) -> LatencyTable:
-    """Measure the entries that these layers need on one GPU of the cluster that trials run on.
+def table_on_gpu(
+    space: StagedSpace, layers: LayerTable, resources: Resources, *, bound_ms: float | None = None, **setting: Any
+) -> CorrectedTable:
+    """Measure the entries that these layers need, and whole networks, on one GPU of the cluster that trials run on.
 
     The table is kept in the cache of the node where it was measured, and read from there the next time.
 
     Args:
+        space: Space of the networks.
         layers: Layers of a population.
         resources: Where trials run.
-        setting: `image_hw`, `batch_size`, `device` and `dtype` of `Setting.here`.
+        bound_ms: Bound on latency.
+        setting: Arguments of `Setting.here`.
 
     Returns:
-        The table, in memory; its setting names the GPU.
+        The table, in memory; the setting names the GPU.
 
     Raises:
         NasrayError: if the cluster has no GPU, or what the task says.
@@ -39,20 +44,19 @@ def table_on_gpu(layers: LayerTable, resources: Resources, **setting: Any) -> La
                 f"latency.device is cuda, but there is no GPU ({cluster_summary.partition(';')[0]}). Add a node "
                 "that has one, or take --latency.device cpu"
             )
-        task = ray.remote(num_cpus=1, num_gpus=1, max_retries=0)(_measured).remote(layers, setting)
+        task = ray.remote(num_cpus=1, num_gpus=1, max_retries=0)(_measured).remote(space, layers, bound_ms, setting)
         if not ray.wait([task], timeout=PATIENCE_SECONDS)[0]:
             say("latency_ms: waiting for a GPU, and for the blocks that are measured on it")
         try:
-            measured, entries = ray.get(task)
+            found: CorrectedTable = ray.get(task)
         except ray.exceptions.RayTaskError as error:
             if isinstance(error.cause, NasrayError):
                 raise NasrayError(f"latency_ms cannot be measured: {error.cause}") from error
             raise
-    return LatencyTable(measured, entries)
+    return found._replace(table=LatencyTable(found.table.setting, found.table.entries))
 
 
-def _measured(layers: LayerTable, setting: dict[str, Any]) -> tuple[Setting, dict[str, float]]:
-    here = Setting.here(**setting)
-    table = LatencyTable.open(here)
-    table.ensure(layers)
-    return here, table.entries
+def _measured(
+    space: StagedSpace, layers: LayerTable, bound_ms: float | None, setting: dict[str, Any]
+) -> CorrectedTable:
+    return corrected_table(space, layers, bound_ms=bound_ms, **setting)

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 from nasray.cluster.progress import say
 from nasray.cluster.resources import Resources
+from nasray.latency.correction import MAX_ERROR_PERCENT, CorrectedTable, corrected_table
+from nasray.latency.runtimes import EAGER
 from nasray.latency.setting import Setting
 from nasray.latency.table import LatencyTable
 from nasray.spaces import CostFunction, Costs, LayerTable, NasrayError, Population
@@ -42,8 +44,8 @@ class LatencyCost:
     """The costs of a space, and `latency_ms` from a device's block table: a searcher's `cost`.
 
     The table is opened, and its missing entries measured, when a population is first asked about, not before: on this
-    machine's CPU, or on a GPU in a Ray task that holds one. A line says on which device. A copy by pickle takes the
-    table along and predicts the same wherever it is.
+    machine's CPU, or on a GPU in a Ray task that holds one. Whole networks correct it, and a line says how far it is
+    off. A copy by pickle takes the table along and predicts the same wherever it is.
 
     Args:
         space: What the genes mean; latency is that of the backbone at the space's image size, or at each
@@ -51,7 +53,10 @@ class LatencyCost:
         cost: Function that returns all other costs; the space's own if left out.
         batch_size: Images in one pass; `latency_ms` is that of the pass.
         device: "cpu" or "cuda".
-        dtype: "float32", "float16" or "bfloat16".
+        dtype: Data type of the networks.
+        runtime: What runs the networks, a name of `RUNTIMES`.
+        threads: Threads that compute on a CPU; as many as PyTorch takes if left out.
+        bound_ms: Bound on latency, below which whole networks are drawn that correct the table.
         resources: Resources to find a GPU with; Ray is started for it if it does not run.
 
     Raises:
@@ -66,6 +71,9 @@ class LatencyCost:
         batch_size: int = 1,
         device: str = "cpu",
         dtype: str = "float32",
+        runtime: str = EAGER,
+        threads: int | None = None,
+        bound_ms: float | None = None,
         resources: Resources | None = None,
     ) -> None:
         if device not in ("cpu", "cuda"):
@@ -75,10 +83,17 @@ class LatencyCost:
                 f"latency_ms needs a space with a method `layers`; {type(space).__name__} has none. "
                 "Write one (see nasray.spaces.layers), or leave latency_ms out"
             )
-        self.space, self.batch_size, self.device, self.dtype = space, batch_size, device, dtype
+        self.space, self.bound_ms, self.device = space, bound_ms, device
+        self.setting: dict[str, Any] = {
+            "batch_size": batch_size,
+            "device": device,
+            "dtype": dtype,
+            "runtime": runtime,
+            "threads": threads,
+        }
         self.cost: CostFunction = cost or space.cost
         self.resources = resources or Resources()
-        self.tables: dict[tuple[int, int], LatencyTable] = {}
+        self.tables: dict[tuple[int, int], CorrectedTable] = {}
 
     @property
     def scope(self) -> str:
@@ -99,31 +114,31 @@ class LatencyCost:
         """Return (N,) latencies of backbones on images of one size, whose table is measured first if need be."""
         if image_hw not in self.tables:
             self.tables[image_hw] = self._measured(self.space.layers(_corners(self.space), image_hw), image_hw)
-            setting = self.tables[image_hw].setting
-            threads = f", {setting.threads} thread{'s' * (setting.threads != 1)}" if setting.threads else ""
-            say(
-                f"latency_ms: backbone on {setting.device_name} ({setting.device}), {setting.dtype}, batch "
-                f"{setting.batch_size}{threads}"
-            )
+            self._say(self.tables[image_hw])
         layers = self.space.layers(population, image_hw)
         latency_ms = self.tables[image_hw].predict(layers)
         if np.isnan(latency_ms).any():  # a space of its own kind, whose corners were not all found
-            self.tables[image_hw] = self._measured(layers, image_hw)
+            correction = self.tables[image_hw].correction  # what was said once holds
+            self.tables[image_hw] = self._measured(layers, image_hw)._replace(correction=correction)
             latency_ms = self.tables[image_hw].predict(layers)
         return latency_ms
 
-    def _measured(self, layers: LayerTable, image_hw: tuple[int, int]) -> LatencyTable:
+    def _measured(self, layers: LayerTable, image_hw: tuple[int, int]) -> CorrectedTable:
         """Return the table with all entries that these layers need, beside those that it has."""
-        setting: dict[str, Any] = {
-            "image_hw": image_hw,
-            "batch_size": self.batch_size,
-            "device": self.device,
-            "dtype": self.dtype,
-        }
         if self.device == "cuda":
             from nasray.latency.gpu import table_on_gpu
 
-            return table_on_gpu(layers, self.resources, **setting)
-        table = LatencyTable.open(Setting.here(**setting))
-        table.ensure(layers)
-        return table
+            return table_on_gpu(
+                self.space, layers, self.resources, bound_ms=self.bound_ms, image_hw=image_hw, **self.setting
+            )
+        return corrected_table(self.space, layers, bound_ms=self.bound_ms, image_hw=image_hw, **self.setting)
+
+    @staticmethod
+    def _say(found: CorrectedTable) -> None:
+        correction = found.correction
+        say(f"latency_ms: backbone, {found.setting.text}: {correction.text}")
+        if not correction.error_percent <= MAX_ERROR_PERCENT:
+            say(
+                f"latency_ms is off by more than {MAX_ERROR_PERCENT:.0f} %, and a bound on it holds no better. `nasray "
+                "front RUN --latency` measures what the search keeps"
+            )

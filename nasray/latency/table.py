@@ -50,7 +50,7 @@ class LatencyTable:
 
     Args:
         setting: What the entries were measured with.
-        entries: `Block.key` to milliseconds.
+        entries: `Block.key` to milliseconds; whole networks, measured with the same setting, are kept here too.
         path: The table's file; None keeps it in memory.
     """
 
@@ -180,7 +180,7 @@ def _read_entries(path: Path, setting: Setting) -> dict[str, float]:
     content_bytes = read_bytes(path)
     try:
         content = parse_json(decode_text(content_bytes, shown(path)), shown(path))
-        if content["format"] != FORMAT or content["setting"] != setting.description():
+        if content["format"] != FORMAT or not setting.is_described_by(content["setting"]):
             raise ValueError("it is of another format or setting")
         entries = {str(key): float(ms) for key, ms in content["entries_ms"].items()}
         if not all(0 < ms < np.inf for ms in entries.values()):

@@ -34,6 +34,7 @@ from nasray.recipe_options import (
     OptimizerOptions,
     ScheduleOptions,
 )
+from nasray.searchers import Objective
 from nasray.spaces import Budget, FADSpace, NasrayError, OFAResNetSpace, ShuffleNetSpace
 from nasray.subnets import fingerprint, has_supernet, subnet, trained_checkpoint
 from nasray.training import try_out
@@ -50,6 +51,8 @@ DETECTION = Recipe(
     optimizer=OptimizerOptions(name="adamw", learning_rate=0.004, clip=10),
     schedule=ScheduleOptions(name="cosine", epochs=2, milestones=(), warmup_iterations=5),
 )  # fmt: skip
+
+MEASURED = {"median_ms": 1.0, "spread_ms": 0.1, "min_ms": 1.0, "fps": 1000.0, "reference_ms": [[4.9, 5.0, 5.1]]}
 
 # ---- of a run ----------------------------------------------------------------------------------------------------
 
@@ -159,11 +162,12 @@ def test_a_path_has_its_resolution_in_whatever_is_made_of_it(resolved, tmp_path,
 def test_a_front_shows_resolutions_and_measures_each_at_its_own(resolved, capsys, monkeypatch):
     found = []
 
-    def measure(network, image_hw, **setting):
-        found.append(image_hw)
-        return {"median_ms": float(image_hw[0]), "spread_ms": 0.1, "min_ms": 1.0, "fps": 1.0, **setting}
+    def measure(network, setting):
+        found.append(setting.image_hw)
+        return {**MEASURED, "median_ms": float(setting.image_hw[0])}
 
-    monkeypatch.setattr(front, "measure", measure)
+    monkeypatch.setattr(front, "prepared", lambda network, setting: network)
+    monkeypatch.setattr(front, "measure_program", measure)
     sizes = [tuple(entry.architecture.spec["resolution"]) for entry in resolved.read_entries()]
     assert cli.main(["front", str(resolved.path), "--latency", "--device", "cpu"]) == 0
     text = capsys.readouterr().out
@@ -185,7 +189,7 @@ def test_latency_of_a_run_is_that_of_what_its_front_measures(resolved, capsys, m
 
     def measure(network, image_hw, **setting):
         found.append((supernet_of(network), type(network).__name__, image_hw))
-        return {"median_ms": 1.0, "spread_ms": 0.1, "min_ms": 1.0, "fps": 1.0}
+        return dict(MEASURED)
 
     monkeypatch.setattr("nasray.latency.architecture.measure", measure)
     entries = resolved.read_entries()
@@ -351,11 +355,12 @@ def assert_onnx_finds_the_same(file, checkpoint):
 def test_latency_is_that_of_the_networks_by_themselves(elastic, monkeypatch):
     found = []
 
-    def measure(network, image_hw, **setting):
-        found.append((supernet_of(network), image_hw, sum(value.numel() for value in network.parameters())))
-        return {"median_ms": 1.0, "spread_ms": 0.1, "min_ms": 1.0, "fps": 1000.0, **setting}
+    def measure(network, setting):
+        found.append((supernet_of(network), setting.image_hw, sum(value.numel() for value in network.parameters())))
+        return dict(MEASURED)
 
-    monkeypatch.setattr(front, "measure", measure)
+    monkeypatch.setattr(front, "prepared", lambda network, setting: network)
+    monkeypatch.setattr(front, "measure_program", measure)
     entries = elastic.read_entries()
     result = front.measure_front(elastic, entries, device="cpu")
     assert result.what == "detector fcos"
@@ -363,6 +368,27 @@ def test_latency_is_that_of_the_networks_by_themselves(elastic, monkeypatch):
         alone = make_network(DETECTION, entry.architecture, 3)
         assert (supernet, image_hw) == (None, (48, 64)), "of 480x640, resized as the recipe says"
         assert num == sum(value.numel() for value in alone.parameters())
+
+
+def test_accuracy_beside_latency_is_that_of_what_is_measured(searched):
+    """In bfloat16 it is another than the search's; what the search itself evaluated is not evaluated again."""
+    entries = searched.read_entries()[:1]
+    assert "mAP" not in front.measure_front(searched, entries, device="cpu").rows[entries[0].id]
+    found = front.measure_front(searched, entries, device="cpu", dtype="bfloat16").rows[entries[0].id]
+    score = entries[0].metrics["score"]
+    assert 0 < abs(found["mAP"] - score) < 0.5 * score
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-4), ("int8", 0.3)])
+def test_accuracy_of_an_exported_detector(searched, dtype, tolerance):
+    """Images are as large as the stride demands, so that float32 has the score of the search."""
+    entries = searched.read_entries()[:1]
+    found = front.measure_front(searched, entries, device="cpu", runtime="onnxruntime", dtype=dtype, threads=1)
+    row, score = found.rows[entries[0].id], entries[0].metrics["score"]
+    assert abs(row["mAP"] - score) <= tolerance * score
+    assert row["median_ms"] > 0
+    assert front.fast_front(entries, Objective("score"), found).all()
 
 
 def test_a_search_with_an_evaluator_of_its_own_has_a_supernet(tmp_path):

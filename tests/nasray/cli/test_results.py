@@ -74,12 +74,15 @@ def test_under_a_budget_it_is_the_best_entry_alone(front, capsys, tmp_path):
 
 
 def test_a_front_is_measured_on_this_device(front, capsys, monkeypatch):
-    def measure(network, image_hw, **setting):
+    def measure(network, setting):
         num = sum(parameter.numel() for parameter in network.parameters())
-        return {"median_ms": num / 1e4, "spread_ms": 0.5, "min_ms": 1.0, "fps": 2.0, **setting}
+        looks = [[4.0, 5.0, 6.0]]
+        return {"median_ms": num / 1e4, "spread_ms": 0.5, "min_ms": 1.0, "fps": 2.0, "reference_ms": looks}
 
-    monkeypatch.setattr("nasray.latency.front.measure", measure)
+    monkeypatch.setattr("nasray.latency.front.prepared", lambda network, setting: network)
+    monkeypatch.setattr("nasray.latency.front.measure_program", measure)
     content = json.loads(printed(capsys, "front", front.path, "--latency", "--device", "cpu", "--json"))
+    assert content["latency"]["steady"] is False, "passes of the reference vary by 20 %"
     rows = content["front"]
     wanted = [row["costs"]["params_m"] * 100 for row in rows]
     assert [row["latency"]["median_ms"] for row in rows] == pytest.approx(wanted)
@@ -91,7 +94,7 @@ def test_a_front_is_measured_on_this_device(front, capsys, monkeypatch):
     assert [line.split()[-3:-1] for line in lines[: len(rows)]] == [
         [f"{row['latency']['median_ms']:.4g}", "0.5"] for row in rows
     ]
-    assert "of a pass of the backbone, batch 1, 96x64 pixels, float32, on" in text
+    assert "of a pass of the backbone, 96x64 pixels, eager, float32, batch 1, on" in text
     assert str(front.path / "report" / "front-latency.png") in text
     assert "measured before" not in text
     text = printed(capsys, "front", front.path, "--latency", "--device", "cpu", "--image-size", "96x64")

@@ -1,5 +1,6 @@
 import json
 
+import numpy as np
 import pytest
 import torch
 
@@ -13,7 +14,7 @@ from nasray.latency import (
 )
 from nasray.models import build
 from nasray.models.detectors import build_detector
-from nasray.spaces import Architecture
+from nasray.spaces import Architecture, NasrayError
 from tests.nasray.latency.common import HW, small_space
 
 
@@ -35,6 +36,9 @@ def test_table_error_is_complete(cache):
     assert len(result["measured_ms"]) == len(result["predicted_ms"]) == result["num"] == 3
     assert json.loads(json.dumps(result)) == result
     assert -1 <= result["kendall"] <= 1
+    assert len(result["reference_ms"]) == 6, "before and after each network"
+    ratios = np.array(result["measured_ms"]) / result["predicted_ms"]
+    assert result["scale"] == pytest.approx(np.median(ratios))
 
 
 @pytest.mark.parametrize("name", ["fcos", "mask-rcnn"])
@@ -46,6 +50,11 @@ def test_measures_detectors_in_half_precision(name):
     assert result["dtype"] == "bfloat16"
     assert result["median_ms"] > 0
     assert next(detector.parameters()).dtype == torch.float32
+
+
+def test_the_table_is_of_eager_alone():
+    with pytest.raises(NasrayError, match="the block table is of runtime eager, got onnxruntime"):
+        measure_architecture(ARCHITECTURES["basic-tiny"], image_hw=HW, runtime="onnxruntime", with_table=True)
 
 
 @pytest.mark.gpu

@@ -7,12 +7,13 @@ import pytest
 from nasray.cluster import RunFolder
 from nasray.experiment import describe_experiment
 from nasray.latency import front
-from nasray.latency.front import FIGURES, fast_front, measure_front
+from nasray.latency.front import fast_front, measure_front
 from nasray.loading import parse_plan
 from nasray.searchers import Objective, ParetoEvolution
 from nasray.spaces import NasrayError, ShuffleNetSpace
 from tests.nasray.reports.common import SCORE, Grid, write_run
 
+REST = {"spread_ms": 2.0, "min_ms": 1.0, "fps": 3.0, "reference_ms": [[4.9, 5.0, 5.1], [4.9, 5.0, 5.1]]}
 SPACE = ShuffleNetSpace(stem_width=8, widths=(16, 32, 64, 96), depths=(1, 1, 2, 1), image_hw=(64, 96))
 
 
@@ -27,11 +28,12 @@ def measured(monkeypatch):
     """What was measured: image sizes and parameters. Latencies count down."""
     found = []
 
-    def measure(network, image_hw, **setting):
-        found.append((image_hw, sum(parameter.numel() for parameter in network.parameters())))
-        return {"median_ms": 100.0 - len(found), "spread_ms": 2.0, "min_ms": 1.0, "fps": 3.0, "repeats": 20, **setting}
+    def measure(network, setting):
+        found.append((setting.image_hw, sum(parameter.numel() for parameter in network.parameters())))
+        return {"median_ms": 100.0 - len(found), **REST, "repeats": 20}
 
-    monkeypatch.setattr(front, "measure", measure)
+    monkeypatch.setattr(front, "prepared", lambda network, setting: network)
+    monkeypatch.setattr(front, "measure_program", measure)
     return found
 
 
@@ -43,8 +45,9 @@ def test_backbones_are_measured_once_at_the_size_of_their_costs(run, measured):
     assert [size for size, _ in measured] == [(64, 96)] * len(entries)
     assert [params / 1e6 for _, params in measured] == [entry.costs["params_m"] for entry in entries]
     assert {name: dict(row) for name, row in found.rows.items()} == {
-        entry.id: dict(zip(FIGURES, (99.0 - place, 2.0, 1.0, 3.0), strict=True)) for place, entry in enumerate(entries)
+        entry.id: {"median_ms": 99.0 - place, **REST} for place, entry in enumerate(entries)
     }
+    assert found.steadiness.warning is None
     again = measure_front(run, entries, device="cpu")
     assert (again.num_before, again.rows, again.path) == (len(entries), found.rows, found.path)
     assert len(measured) == len(entries), "nothing is measured twice"
@@ -55,17 +58,17 @@ def test_backbones_are_measured_once_at_the_size_of_their_costs(run, measured):
 
 
 def test_an_interrupted_measurement_goes_on(run, measured, monkeypatch):
-    entries, ours = run.read_entries(), front.measure
+    entries, ours = run.read_entries(), front.measure_program
 
     def interrupted(*arguments, **options):
         if len(measured) == 2:
             raise KeyboardInterrupt
         return ours(*arguments, **options)
 
-    monkeypatch.setattr(front, "measure", interrupted)
+    monkeypatch.setattr(front, "measure_program", interrupted)
     with pytest.raises(KeyboardInterrupt):
         measure_front(run, entries, device="cpu")
-    monkeypatch.setattr(front, "measure", ours)
+    monkeypatch.setattr(front, "measure_program", ours)
     found = measure_front(run, entries, device="cpu")
     assert (found.num_before, len(measured)) == (2, len(entries))
     assert [row["median_ms"] for row in found.rows.values()] == [99.0 - place for place in range(len(entries))]
@@ -84,9 +87,52 @@ def test_a_damaged_file_is_refused_in_a_line(run, measured, content, message):
     path.write_text(content)
     with pytest.raises(NasrayError, match=message):
         measure_front(run, entries, device="cpu")
-    path.write_text(json.dumps({"format": 1, "what": "detector fcos", "setting": {}, "rows": {"a": {"b": 1.0}}}))
-    measure_front(run, entries, device="cpu")
-    assert len(measured) == 2, "of something else nothing is taken"
+    for number, other in enumerate(
+        ({"format": 1, "what": "backbone"}, {"format": 2, "what": "detector fcos"}), start=2
+    ):
+        path.write_text(json.dumps({**other, "setting": {}, "rows": {"a": {"b": 1.0}}}))
+        measure_front(run, entries, device="cpu")
+        assert len(measured) == number, "of something else, or an earlier version, nothing is taken"
+    content = json.loads(path.read_text())
+    del content["rows"][entries[0].id]["reference_ms"]
+    path.write_text(json.dumps(content))
+    with pytest.raises(NasrayError, match=r"reference_ms: Field required. Remove it: everything is measured again"):
+        measure_front(run, entries, device="cpu")
+
+
+def test_a_machine_that_became_slower_is_said(run, measured, monkeypatch):
+    """Also where the measurement was interrupted in between."""
+    entries, ours, factor = run.read_entries(), front.measure_program, [1.0]
+
+    def slower(network, setting):
+        factor[0] *= 1.1
+        looks = [[factor[0] * value for value in look] for look in REST["reference_ms"]]
+        return ours(network, setting) | {"reference_ms": looks}
+
+    monkeypatch.setattr(front, "measure_program", slower)
+    found = measure_front(run, entries[:1], device="cpu")
+    assert found.steadiness.warning is None
+    found = measure_front(run, entries[:3], device="cpu")
+    assert "the machine was 21% slower at the end than at the beginning" in found.steadiness.warning
+    content = found.to_json()
+    assert (content["steady"], round(content["change_percent"])) == (False, 21)
+
+
+def test_the_setting_is_that_of_the_budget(tmp_path, measured):
+    space = {"name": "shufflenet", "stem_width": 8, "widths": [16, 32, 64, 96], "depths": [1, 1, 2, 1]}
+    content = {
+        "name": "n", "evaluations": 2, "space": space | {"image_hw": [64, 96]}, "searcher": {"name": "random"},
+        "evaluator": {"name": "synflow"}, "budget": {"latency_ms": 5.0},
+        "latency": {"runtime": "onnxruntime", "threads": 1},
+    }  # fmt: skip
+    experiment = parse_plan(content, "test").experiment
+    searcher = ParetoEvolution(SPACE, objectives=(SCORE, Objective("gmacs", "min")), population_size=4, seed=1)
+    score = lambda genes: genes[:, 0] * 1.0  # noqa: E731
+    run = write_run(tmp_path / "run", searcher, 4, describe_experiment(experiment), evaluator=score)
+    entries = run.read_entries()[:1]
+    found = measure_front(run, entries)
+    assert (found.setting.runtime, found.setting.threads) == ("onnxruntime", 1)
+    assert measure_front(run, entries, runtime="eager").setting.runtime == "eager"
 
 
 def test_what_has_no_image_size_needs_one(tmp_path):

@@ -1,6 +1,7 @@
 import contextlib
 import shutil
 import tempfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,9 +11,11 @@ from nasray.architectures import ARCHITECTURES, layer_table
 from nasray.cluster import Resources
 from nasray.latency import (
     LatencyCost,
+    LatencyTable,
     Setting,
     gpu,
 )
+from nasray.latency.correction import CorrectedTable, Correction
 from nasray.spaces import NasrayError
 from tests.nasray.latency.common import HW, small_space
 
@@ -31,16 +34,20 @@ def ray_with_a_gpu():
 
 @pytest.mark.slow
 def test_a_table_of_a_gpu_is_measured_in_a_task_that_holds_one(ray_with_a_gpu, monkeypatch):
-    def holding(layers, setting):
+    def holding(space, layers, bound_ms, setting):
         """Stands for the measurement, which needs a real GPU."""
         import ray
 
         here = Setting("cuda", "a GPU", setting["dtype"], setting["batch_size"], 0, "2", setting["image_hw"])
-        return here, {"gpus": float(len(ray.get_gpu_ids())), "layers": len(layers.role)}
+        table = LatencyTable(here, {"gpus": float(len(ray.get_gpu_ids())), "layers": len(layers.role)}, Path("there"))
+        return CorrectedTable(table, here, Correction(bound_ms, 0.0, 1.0, 12))
 
     monkeypatch.setattr(gpu, "_measured", holding)
     layers = layer_table(ARCHITECTURES["resnet18"], (32, 32))
-    table = gpu.table_on_gpu(layers, Resources(), image_hw=HW, batch_size=2, device="cuda", dtype="float16")
+    options = {"image_hw": HW, "batch_size": 2, "device": "cuda", "dtype": "float16"}
+    found = gpu.table_on_gpu(small_space(), layers, Resources(), bound_ms=7.0, **options)
+    table = found.table
+    assert found.correction.scale == 7.0
     assert table.entries == {"gpus": 1.0, "layers": len(layers.role)}
     assert (table.setting.device_name, table.setting.dtype, table.path) == ("a GPU", "float16", None)
 

@@ -18,3 +18,14 @@ def test_measures_a_network_and_leaves_it_and_the_random_state_alone():
     assert network.weight.dtype == torch.float32
     assert torch.equal(network.weight, weight)
     assert torch.equal(torch.get_rng_state(), state)
+    assert len(result["reference_ms"]) == 2, "looks before and after"
+    assert result["steady"] in (True, False)
+
+
+def test_threads_are_those_that_are_asked_for():
+    before, found = torch.get_num_threads(), []
+    network = torch.nn.Identity()
+    network.register_forward_hook(lambda *_: found.append(torch.get_num_threads()))
+    result = measure(network, HW, device="cpu", threads=before + 1, warmup=1, repeats=1)
+    assert (set(found), result["threads"]) == ({before + 1}, before + 1)
+    assert torch.get_num_threads() == before

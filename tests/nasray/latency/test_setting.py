@@ -11,7 +11,12 @@ from tests.nasray.latency.common import HW
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"dtype": "int8"}, "float32, float16, bfloat16; got 'int8'"),
+        ({"dtype": "int4"}, "float32, float16, bfloat16, int8; got 'int4'"),
+        ({"dtype": "int8"}, "runtime eager has float32, float16, bfloat16 here; got dtype 'int8'"),
+        ({"runtime": "onnx"}, "unknown runtime 'onnx'.*There are: eager, compile, onnxruntime, openvino"),
+        ({"runtime": "onnxruntime", "dtype": "bfloat16"}, "runtime onnxruntime has float32, int8 here"),
+        ({"runtime": "onnxruntime", "channels_last": True}, "leave channels_last out"),
+        ({"threads": 0}, "threads is a whole number from 1"),
         ({"device": "tpu"}, "auto, cpu, cuda; got 'tpu'"),
         ({"batch_size": 0}, "batch size is a whole number from 1"),
         ({"batch_size": 65_536, "image_hw": (4096, 4096)}, "one pass takes at most"),

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from nasray.latency import LatencyCost, Setting
+from nasray.latency.correction import Correction
 from nasray.loading import parse_plan
 from nasray.models.detector_cost import DetectorCost
 from nasray.searchers import Evolution
@@ -38,12 +39,12 @@ def test_whole_detectors_are_counted_beside_the_backbones_latency(cache):
     assert LatencyCost(space).scope == "backbone"
 
 
-def test_rows_have_the_latency_of_their_own_resolution(monkeypatch):
+def test_rows_have_the_latency_of_their_own_resolution(monkeypatch, capsys):
     """A table for each size of images, asked about the rows of that size alone."""
 
     class Table:
         def __init__(self, image_hw):
-            self.setting = Setting.here(image_hw, device="cpu")
+            self.setting, self.correction = Setting.here(image_hw, device="cpu"), Correction(1.0, 20.0, 1.0, 12)
 
         def predict(self, layers):
             return layers.cost()["gmacs"] * 1e3
@@ -63,6 +64,7 @@ def test_rows_have_the_latency_of_their_own_resolution(monkeypatch):
     assert (made, sorted(cost.tables)) == ([(64, 64), (96, 96)], [(64, 64), (96, 96)])
     cost(rows)
     assert len(made) == 2
+    assert "is off by more than 10 %" in capsys.readouterr().err
 
 
 def test_evolution_keeps_a_latency_budget(cache):
@@ -98,9 +100,11 @@ LATENCY = {
 
 
 def test_options_of_latency():
-    options = {"device": "cuda", "dtype": "float16", "batch_size": 4}
+    options = {"device": "cuda", "dtype": "float16", "batch_size": 4, "runtime": "compile", "threads": 2}
     cost = parse_plan(LATENCY | {"latency": options}, "test").parts.searcher.cost
-    assert (cost.device, cost.dtype, cost.batch_size) == ("cuda", "float16", 4)
+    assert (cost.setting, cost.bound_ms) == (options, 1.0)
+    with pytest.raises(NasrayError, match=r"unknown runtime 'onnxruntme'; did you mean 'onnxruntime'\?"):
+        parse_plan(LATENCY | {"latency": {"runtime": "onnxruntme"}}, "test")
     with pytest.raises(NasrayError, match=r"latency\.device is for searches with a bound on latency_ms"):
         parse_plan(LATENCY | {"budget": {}, "latency": {"device": "cuda"}}, "test")
     with pytest.raises(NasrayError, match="device"):
@@ -109,7 +113,11 @@ def test_options_of_latency():
 
 def test_says_where_it_was_measured(cache, capsys):
     LatencyCost(small_space())(small_space().sample(3, np.random.default_rng(0)))
-    assert re.search(r"latency_ms: backbone on .+ \(cpu\), float32, batch 1, \d+ thread", capsys.readouterr().err)
+    said = capsys.readouterr().err
+    assert re.search(
+        r"latency_ms: backbone, eager, float32, batch 1, on .+ with \d+ threads?: sums of blocks times 1, ", said
+    )
+    assert "is off by more than" not in said
 
 
 def test_says_that_a_space_has_no_layers():

@@ -1,3 +1,4 @@
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -101,6 +102,16 @@ def test_entries_on_disk_win_over_those_measured_meanwhile(cache):
     first.save()
     second.save()
     assert second.entries[key] == LatencyTable.open(SETTING).entries[key] == 1.0
+
+
+def test_a_table_of_a_version_without_runtimes_is_eager(cache):
+    table = space_table(small_space(), SETTING)
+    content = json.loads(table.path.read_text())
+    del content["setting"]["runtime"], content["setting"]["runtime_version"]
+    table.path.write_text(json.dumps(content))
+    assert LatencyTable.open(SETTING).entries == table.entries
+    other = LatencyTable.open(replace(SETTING, runtime="onnxruntime", runtime_version="1.2"))
+    assert (other.path.name, other.entries) == (table.path.name.replace(".json", "-onnxruntime1.2.json"), {})
 
 
 @pytest.mark.parametrize("damage", ["{", "[]", '{"format": 1}', "nan", "setting"])
