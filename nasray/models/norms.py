@@ -1,7 +1,8 @@
 """Batch norms that are frozen, or synchronized over workers.
 
-On GPUs synchronized norms are PyTorch's. PyTorch has none for CPUs, so there is a small one here, which is made to be
-right rather than fast: training on CPUs with several workers equals that of one worker with all images.
+Training with several workers equals that of one worker with all images. PyTorch has synchronized norms for GPUs alone,
+and they make the host wait for the GPU three times a norm; those here do not. On CPUs they are made to be right rather
+than fast.
 """
 
 from __future__ import annotations
@@ -60,7 +61,19 @@ def synchronized_batch_norm(norm: nn.BatchNorm2d, x: Tensor, group: Any) -> Tens
         x: Images of this worker; those of the others have as many channels.
         group: Workers; None for all.
     """
-    num, values = x.shape[1], x.to(torch.promote_types(x.dtype, torch.float32))
+    num = x.shape[1]
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    assert norm.num_batches_tracked is not None
+    assert norm.momentum is not None
+    weight, bias, running_mean, running_var = (
+        value[:num] for value in (norm.weight, norm.bias, norm.running_mean, norm.running_var)
+    )
+    norm.num_batches_tracked.add_(1)
+    if x.device.type != "cpu":
+        fused: Tensor = _Fused.apply(x, weight, bias, running_mean, running_var, norm.eps, norm.momentum, group)
+        return fused
+    values = x.to(torch.promote_types(x.dtype, torch.float32))
     count = values.numel() // num
     totals = _Sum.apply(torch.cat([values.sum(dim=(0, 2, 3)), values.new_tensor([count])]), group)
     total = totals[-1]
@@ -68,18 +81,15 @@ def synchronized_batch_norm(norm: nn.BatchNorm2d, x: Tensor, group: Any) -> Tens
     centered = values - mean[:, None, None]
     variance = _Sum.apply(centered.square().sum(dim=(0, 2, 3)), group) / total
     with torch.no_grad():
-        assert norm.running_mean is not None
-        assert norm.running_var is not None
-        assert norm.num_batches_tracked is not None
-        assert norm.momentum is not None
-        norm.running_mean[:num].lerp_(mean, norm.momentum)
-        norm.running_var[:num].lerp_(variance * total / (total - 1), norm.momentum)
-        norm.num_batches_tracked.add_(1)
-    scale = norm.weight[:num] * (variance + norm.eps).rsqrt()
-    scaled: Tensor = centered * scale[:, None, None] + norm.bias[:num, None, None]
+        running_mean.lerp_(mean, norm.momentum)
+        running_var.lerp_(variance * total / (total - 1), norm.momentum)
+    scale = weight * (variance + norm.eps).rsqrt()
+    scaled: Tensor = centered * scale[:, None, None] + bias[:, None, None]
     return scaled.to(x.dtype)
 
 
+NOTHING = 1e-30
+"""Number of values that a worker without any counts as: of 0 the first worker would divide by 0."""
 DONE = (FrozenBatchNorm, SyncedBatchNorm, nn.SyncBatchNorm)
 """Norms that stay as they are."""
 
@@ -99,6 +109,67 @@ class _Sum(torch.autograd.Function):
         gradient = gradient.clone()
         distributed.all_reduce(gradient, group=ctx.group)
         return gradient, None
+
+
+class _Fused(torch.autograd.Function):
+    """A synchronized norm in the operations that PyTorch has for it on GPUs: one message forward and one back.
+
+    PyTorch's own module makes the host wait, to leave out workers without values. Here these count as good as nothing.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        running_mean: Tensor,
+        running_var: Tensor,
+        eps: float,
+        momentum: float,
+        group: Any,
+    ) -> Tensor:
+        x, num = x.contiguous(memory_format=_layout(x)), x.shape[1]
+        if x.numel():
+            mean, invstd = torch.batch_norm_stats(x, eps)  # invstd is 1 / deviation
+        else:
+            mean, invstd = weight.new_zeros(num), weight.new_ones(num)
+        own = torch.cat([mean, invstd, mean.new_full((1,), max(x.numel() // num, NOTHING))])
+        every = own.new_empty(distributed.get_world_size(group), len(own))
+        distributed.all_gather_into_tensor(every, own, group=group)
+        means, invstds, counts = every.split([num, num, 1], dim=1)
+        counts = counts.flatten()
+        mean, invstd = torch.batch_norm_gather_stats_with_counts(
+            x, means, invstds, running_mean, running_var, momentum, eps, counts
+        )
+        ctx.save_for_backward(x, weight, mean, invstd, counts.int())
+        ctx.group = group
+        return torch.batch_norm_elemt(x, weight, bias, mean, invstd, eps) if x.numel() else torch.empty_like(x)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, mean, invstd, counts = ctx.saved_tensors
+        gradient = gradient.contiguous(memory_format=_layout(x))
+        if x.numel():
+            total, product, of_weight, of_bias = torch.batch_norm_backward_reduce(
+                gradient, x, mean, invstd, weight, *ctx.needs_input_grad[:3]
+            )
+        else:
+            total = product = of_weight = of_bias = torch.zeros_like(mean)
+        of_x = None
+        if ctx.needs_input_grad[0]:
+            sums = torch.cat([total, product])
+            distributed.all_reduce(sums, group=ctx.group)
+            of_x = torch.empty_like(x)
+            if x.numel():
+                of_x = torch.batch_norm_backward_elemt(
+                    gradient, x, mean, invstd, weight, *sums.split(len(mean)), counts
+                )
+        return of_x, of_weight, of_bias, None, None, None, None, None
+
+
+def _layout(x: Tensor) -> torch.memory_format:
+    return torch.channels_last if x.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
 
 
 def freeze(module: nn.Module) -> nn.Module:
@@ -131,9 +202,8 @@ def synchronize_norms(module: nn.Module, device: torch.device) -> nn.Module:
     Raises:
         NasrayError: If a batch norm has a class of its own without this method.
     """
-    if device.type == "cuda":
-        return _replace_norms(module, nn.SyncBatchNorm.convert_sync_batchnorm, "synchronized", None)
-    group = distributed.new_group()
+    # On CPUs a group of its own keeps messages apart from those of gradients; a GPU's are in the order of its stream.
+    group = distributed.new_group() if device.type == "cpu" else None
 
     def synchronized(norm: nn.BatchNorm2d) -> nn.Module:
         return with_state_of(norm, SyncedBatchNorm(norm.num_features, group=group, **norm_options(norm)))
