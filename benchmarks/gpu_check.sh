@@ -312,9 +312,8 @@ def supernet():
     """Paths of DetNAS's supernet beside the same networks alone; then what its layout costs, as a classifier."""
     import torch
     from torch import nn
-    from nasray.models import shufflenet as blocks
     from nasray.models.classifier import Classifier
-    from nasray.models.supernets import PathSampler, build_supernet
+    from nasray.models.supernets import UniformPaths, build_supernet
     from nasray.spaces import ShuffleNetSpace
     rows = {}
     bench = [sys.executable, str(ROOT / "benchmarks/supernet_training.py"), "--json", "--device", DEVICE]
@@ -327,17 +326,10 @@ def supernet():
             rows[f"detector b{batch} {precision}"] = {k: round(v, 1) for k, v in found["images_per_s"].items()} | {"ratio": round(found["ratio"], 2)}
     space = ShuffleNetSpace("small")
     net = Classifier(build_supernet(space), 1000).train().to(device())
-    sampler, batch, edge = PathSampler(space, 0), small(128, 2), small(224, 64)
+    sampler, batch, edge = UniformPaths(space, seed=0), small(128, 2), small(224, 64)
     labels = torch.zeros(batch, dtype=torch.int64, device=device())
 
-    def divide_nhwc(x, shuffle):  # the same channels, but in NHWC throughout
-        quarter = x.shape[1] // 4
-        halves = x.permute(0, 2, 3, 1).unflatten(-1, (2, 2 * quarter))
-        first, second = (halves[..., part].transpose(-1, -2).flatten(-2).permute(0, 3, 1, 2) for part in (slice(0, quarter), slice(quarter, None)))
-        return first, second
-
-    plain = blocks.divide
-    for label, layout, divide in (("nhwc", torch.channels_last, plain), ("nchw", torch.contiguous_format, plain), ("nhwc+divide", torch.channels_last, divide_nhwc)):
+    for label, layout in (("nhwc", torch.channels_last), ("nchw", torch.contiguous_format)):
         net.to(memory_format=layout)
         x = torch.randint(0, 256, (batch, 3, edge, edge), dtype=torch.uint8).to(device()).contiguous(memory_format=layout)
         for dtype in small((torch.bfloat16, torch.float32), (torch.float32,)):
@@ -351,12 +343,8 @@ def supernet():
                     loss = net(x, labels)["loss_classes"]
                 loss.backward()
                 optimizer.step()
-            blocks.divide = divide
             whole, host, peak = timed(step, small(12, 1), small(16, 1))
-            blocks.divide = plain
             rows[f"224 b{batch} {label} {str(dtype)[6:]}"] = {"img_s": round(batch / whole), "host_share": round(host / whole, 2), "gib": round(peak, 1)}
-    a, b = plain(torch.arange(64.0).view(2, 8, 2, 2), "interleave"), divide_nhwc(torch.arange(64.0).view(2, 8, 2, 2), "interleave")
-    rows["divide_equal"] = bool(torch.equal(a[0], b[0]) and torch.equal(a[1], b[1]))
     result(**rows)
 
 

@@ -152,6 +152,10 @@ def divide(x: Tensor, shuffle: str) -> tuple[Tensor, Tensor]:
     if shuffle == "even-odd":
         return x[:, 0::2], x[:, 1::2]
     quarter = x.shape[1] // 4
+    if x.stride(1) == 1 and not torch.compiler.is_compiling():  # NHWC, which the other way would copy to NCHW
+        pairs = x.permute(0, 2, 3, 1).unflatten(-1, (2, 2 * quarter)).transpose(-1, -2)  # (B, H, W, C/2, 2)
+        first, second = (half.flatten(-2).permute(0, 3, 1, 2) for half in pairs.split(quarter, dim=-2))
+        return first, second
     halves = x.unflatten(1, (2, 2 * quarter)).transpose(1, 2)  # (B, C/2, 2, H, W)
     return halves[:, :quarter].flatten(1, 2), halves[:, quarter:].flatten(1, 2)
 

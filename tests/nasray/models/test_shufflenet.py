@@ -91,6 +91,21 @@ def test_divisions():
     assert second[1, :, 2, 4].tolist() == [1, 3, 5, 7]
 
 
+@pytest.mark.parametrize("shuffle", SHUFFLES)
+def test_channels_last_stays_so_in_every_block(shuffle):
+    x = torch.randn(2, 8, 3, 5, generator=generator())
+    last = x.contiguous(memory_format=torch.channels_last)
+    for one, other in zip(divide(last, shuffle), divide(x, shuffle), strict=True):
+        assert torch.equal(one, other)
+        assert one.contiguous(memory_format=torch.channels_last).stride() == one.stride() or shuffle == "even-odd"
+    for kind in KERNELS:
+        for block in (ShuffleBlock(kind, 8, 16, 2, shuffle), ShuffleBlock(kind, 8, 8, 1, shuffle)):
+            block.eval().to(memory_format=torch.channels_last)
+            with torch.no_grad():
+                assert block(last).is_contiguous(memory_format=torch.channels_last)
+                torch.testing.assert_close(block(last), block(x))
+
+
 def test_the_two_shuffles_are_two_functions():
     spec = ARCHITECTURES["detnas-coco-fpn"].spec
     one, other = (build(Architecture.create("shufflenet", spec | {"shuffle": shuffle})).eval() for shuffle in SHUFFLES)
