@@ -5,6 +5,7 @@ Shapes: A anchors or points of all locations, N boxes of one image. Boxes are xy
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -17,6 +18,8 @@ from nasray.models.detectors.base import Target
 
 BACKGROUND = -1
 IGNORED = -2
+MAX_STRETCH = math.log(1000 / 16)
+"""Logarithm of the most that a delta enlarges an anchor by."""
 
 
 class Anchors(nn.Module):
@@ -79,6 +82,35 @@ def boxes_to_distances(points: Tensor, boxes: Tensor) -> Tensor:
     return torch.cat([points - boxes[..., :2], boxes[..., 2:] - points], dim=-1)
 
 
+def boxes_to_deltas(anchors: Tensor, boxes: Tensor, scales: tuple[float, float] = (1.0, 1.0)) -> Tensor:
+    """Return how far boxes are from anchors, (..., 4): in anchors' edges the centers, as logarithms the edges.
+
+    The same as torchvision's `BoxCoder`, which makes a GPU's host wait; so is `deltas_to_boxes`.
+
+    Args:
+        anchors: (..., 4).
+        boxes: (..., 4).
+        scales: Factors of the centers' and of the edges' deltas.
+    """
+    center, edges = _center_and_edges(anchors)
+    box_center, box_edges = _center_and_edges(boxes)
+    shift = scales[0] * (box_center - center) / edges
+    return torch.cat([shift, scales[1] * torch.log(box_edges / edges)], dim=-1)
+
+
+def deltas_to_boxes(anchors: Tensor, deltas: Tensor, scales: tuple[float, float] = (1.0, 1.0)) -> Tensor:
+    """Return the (..., 4) boxes that are (..., 4) deltas away from anchors, see `boxes_to_deltas`; all broadcast."""
+    center, edges = _center_and_edges(anchors)
+    center = deltas[..., :2] / scales[0] * edges + center
+    half = 0.5 * (torch.exp((deltas[..., 2:] / scales[1]).clamp(max=MAX_STRETCH)) * edges)
+    return torch.cat([center - half, center + half], dim=-1)
+
+
+def _center_and_edges(boxes: Tensor) -> tuple[Tensor, Tensor]:
+    edges = boxes[..., 2:] - boxes[..., :2]
+    return boxes[..., :2] + 0.5 * edges, edges
+
+
 def match(anchors: Tensor, boxes: Tensor, low: float, high: float, *, every_box: bool = True) -> Tensor:
     """Return the box that each anchor is to predict: (A,) int64, its index, or `BACKGROUND` or `IGNORED`.
 
@@ -135,14 +167,31 @@ def positives(
         levels: Maps of (B, ..., H, W) that tell the size of each level.
         per_location: Anchors of one location.
     """
-    match = torch.stack(list(matches))
     sizes = [level.shape[-2] * level.shape[-1] * per_location for level in levels]
-    where = [part.nonzero(as_tuple=True) for part in (match >= 0).split(sizes, dim=1)]
-    ignored = [part.nonzero(as_tuple=True) for part in (match == IGNORED).split(sizes, dim=1)]
+    first = 0  # of the image's boxes among those of the batch
+    numbered = []
+    for one, target in zip(matches, targets, strict=True):
+        numbered.append(torch.where(one >= 0, one + first, one))
+        first += len(target["boxes"])
+    match = torch.stack(numbered)
+    places = find([*(match >= 0).split(sizes, dim=1), *(match == IGNORED).split(sizes, dim=1)])
+    where, ignored = places[: len(levels)], places[len(levels) :]
     image = torch.cat([images for images, _ in where])
     anchor = torch.cat([index + sum(sizes[:level]) for level, (_, index) in enumerate(where)])
-    counts = [len(target["boxes"]) for target in targets]
-    first = torch.tensor([sum(counts[:index]) for index in range(len(counts))], device=match.device)
-    box = match[image, anchor] + first[image]
+    box = match[image, anchor]
     boxes, labels = (torch.cat([target[name] for target in targets])[box] for name in ("boxes", "labels"))
     return Positives(image, anchor, boxes.float(), labels, where, ignored)
+
+
+def find(masks: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
+    """Return the row and the column of what is true in each of several (B, A) masks, row by row.
+
+    As `nonzero` of each, but the host waits once for a GPU that has to count, instead of once for each mask.
+    """
+    ends = [mask.flatten().cumsum(0) for mask in masks]
+    counts = torch.stack([mask.sum() for mask in masks]).tolist()
+    places = []
+    for mask, end, count in zip(masks, ends, counts, strict=True):
+        index = torch.searchsorted(end, torch.arange(1, count + 1, device=end.device))
+        places.append((index // mask.shape[1], index % mask.shape[1]))
+    return places

@@ -102,7 +102,10 @@ def suppress(boxes: Tensor, scores: Tensor, groups: Tensor, iou_threshold: float
     # from all: the first of these suppresses the others at once.
     cells = torch.stack([groups % GRID, torch.div(groups, GRID, rounding_mode="floor")], dim=1).to(boxes)
     shifted = boxes + (cells * (boxes.max() + 1)).repeat(1, 2)
-    shifted = torch.where(scores[:, None] > 0, shifted, boxes.new_tensor([-2.0, -2.0, -1.0, -1.0]))
+    takes_part = scores[:, None] > 0  # a tensor of these four numbers would make a GPU's host wait
+    shifted = torch.cat(
+        [torch.where(takes_part, shifted[:, :2], -2.0), torch.where(takes_part, shifted[:, 2:], -1.0)], dim=1
+    )
     kept = nms(shifted.float(), scores.float(), iou_threshold)
     return torch.zeros_like(scores, dtype=torch.bool).index_fill(0, kept, True) & (scores > 0)
 

@@ -19,7 +19,6 @@ from typing import ClassVar, cast
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.ops import generalized_box_iou_loss
 
 from nasray.models.detectors.anchors import BACKGROUND, boxes_to_distances, distances_to_boxes, grid_points, positives
 from nasray.models.detectors.base import Detections, Detector, Raw, Target, map_channels
@@ -35,7 +34,7 @@ from nasray.models.detectors.heads import (
     prior_bias,
     take,
 )
-from nasray.models.detectors.losses import focal_loss, positive_count
+from nasray.models.detectors.losses import focal_loss, generalized_iou_loss, positive_count
 from nasray.models.detectors.necks import FPN, REDUCTIONS, STRIDES
 from nasray.models.detectors.options import Channels, Norm, NumConvs, NumDetections
 from nasray.spaces.ranges import Share
@@ -107,7 +106,7 @@ class FCOS(Detector):
         distances = boxes_to_distances(point, chosen.boxes) / stride
         centerness = centerness_of(distances)
         count = positive_count(len(chosen.anchor), like=points)
-        overlap_loss = generalized_box_iou_loss(
+        overlap_loss = generalized_iou_loss(
             distances_to_boxes(point / stride, take(raw["distances"], chosen.where, 4)), chosen.boxes / stride
         )
         centerness_loss = F.binary_cross_entropy_with_logits(

@@ -20,7 +20,6 @@ from typing import ClassVar, cast
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.ops import generalized_box_iou_loss
 
 from nasray.models.detectors.anchors import BACKGROUND, Anchors, boxes_to_distances, distances_to_boxes, positives
 from nasray.models.detectors.base import Detections, Detector, Raw, Target, map_channels
@@ -37,7 +36,7 @@ from nasray.models.detectors.heads import (
     reset,
     take,
 )
-from nasray.models.detectors.losses import aligned_iou, positive_count, quality_focal_loss
+from nasray.models.detectors.losses import aligned_iou, generalized_iou_loss, positive_count, quality_focal_loss
 from nasray.models.detectors.necks import FPN, REDUCTIONS, STRIDES
 from nasray.models.detectors.options import Channels, Norm, NumConvs, NumDetections
 from nasray.spaces.ranges import Share
@@ -125,7 +124,7 @@ class GFL(Detector):
         quality = aligned_iou(boxes.detach(), truth)
         weight = take(logits, chosen.where, self.num_classes).detach().sigmoid().amax(dim=1)
         total = positive_count(weight.sum(), like=weight)
-        box_loss = (generalized_box_iou_loss(boxes, truth) * weight).sum()
+        box_loss = (generalized_iou_loss(boxes, truth) * weight).sum()
         distribution_loss = (distribution_focal_loss(distribution, boxes_to_distances(center, truth)) * weight).sum()
         return {
             "loss_classes": quality_focal_loss(logits, chosen, self.num_classes, quality)

@@ -12,6 +12,8 @@ from torch.nn import functional as F
 from nasray.models.detectors.anchors import Positives
 from nasray.models.detectors.heads import take
 
+EPSILON = 1e-7
+"""What is added to an area that is divided by."""
 ALPHA = 0.25
 """The focal loss's weight of what is of a class."""
 
@@ -32,7 +34,9 @@ def mean_over_workers(value: Tensor) -> Tensor:
 
 def positive_count(count: Tensor | int, like: Tensor) -> Tensor:
     """Return a number of positives as a divisor: its mean over workers, at least 1."""
-    return mean_over_workers(torch.as_tensor(count, dtype=torch.float32, device=like.device)).clamp(min=1.0)
+    if not isinstance(count, Tensor):
+        count = torch.full((), count, device=like.device)  # as_tensor would copy it, and wait for a GPU
+    return mean_over_workers(count.float()).clamp(min=1.0)
 
 
 def focal_loss(levels: Sequence[Tensor], chosen: Positives, num_classes: int, alpha: float = ALPHA) -> Tensor:
@@ -64,6 +68,20 @@ def quality_focal_loss(levels: Sequence[Tensor], chosen: Positives, num_classes:
     entropy = F.binary_cross_entropy_with_logits(logits, quality, reduction="none")
     present = ((quality - logits.sigmoid()).square() * entropy).sum()
     return _absent(levels, chosen, num_classes, logits) + present
+
+
+def generalized_iou_loss(boxes: Tensor, others: Tensor) -> Tensor:
+    """Return (P,) 1 - the generalized IoU of each of (P, 4) xyxy boxes with its partner (Rezatofighi et al., 2019).
+
+    The same as torchvision's `generalized_box_iou_loss`, which makes the host wait for a GPU.
+    """
+    (low, high), (other_low, other_high) = ((x[:, :2], x[:, 2:]) for x in (boxes, others))
+    inner = torch.minimum(high, other_high) - torch.maximum(low, other_low)
+    outer = torch.maximum(high, other_high) - torch.minimum(low, other_low)
+    own, other, both, whole = (x[:, 0] * x[:, 1] for x in (high - low, other_high - other_low, inner, outer))
+    both = torch.where((inner > 0).all(dim=1), both, 0.0)
+    union = own + other - both
+    return 1 - (both / (union + EPSILON) - (whole - union) / (whole + EPSILON))
 
 
 def aligned_iou(boxes: Tensor, others: Tensor) -> Tensor:

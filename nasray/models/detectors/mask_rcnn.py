@@ -32,7 +32,7 @@ from nasray.models.detectors.options import (
     RegionSamples,
     RegionSize,
 )
-from nasray.models.detectors.pooling import apply_to_boxes, pool_regions
+from nasray.models.detectors.pooling import apply_to_boxes, group_sizes, pool_regions
 from nasray.models.detectors.roi import Samples
 from nasray.spaces.ranges import Share
 
@@ -132,7 +132,7 @@ class MaskRCNN(FasterRCNN):
     def region_losses(self, maps: Sequence[Tensor], samples: Samples, targets: Sequence[Target]) -> dict[str, Tensor]:
         """Return the losses of the boxes, and of the masks of positive regions."""
         losses = super().region_losses(maps, samples, targets)
-        positive = torch.where(samples.labels < self.num_classes)[0]
+        positive = samples.positive
         regions, labels = samples.regions[positive], samples.labels[positive]
         (logits,) = self._mask_logits(pool_regions(maps, regions, POOLED_SIZE, self.groups), regions)
         truth = mask_targets(regions, samples.truth[positive], targets)
@@ -178,10 +178,10 @@ def mask_targets(regions: Tensor, truth: Tensor, targets: Sequence[Target]) -> T
         targets: Targets of each image, with `masks` (N, H, W).
     """
     parts = [regions.new_zeros(0, MASK_SIZE, MASK_SIZE)]
-    for image, target in enumerate(targets):
-        rows = torch.where(regions[:, 0] == image)[0]
-        if len(rows):
-            rois = torch.cat([truth[rows, None].to(regions), regions[rows, 1:]], dim=1)
+    sizes = group_sizes(regions[:, 0], len(targets))
+    for target, own, index in zip(targets, regions.split(sizes), truth.split(sizes), strict=True):
+        if len(own):
+            rois = torch.cat([index[:, None].to(own), own[:, 1:]], dim=1)
             masks = target["masks"][:, None].to(regions)
             parts.append(roi_align(masks, rois, MASK_SIZE)[:, 0])
     return torch.cat(parts)

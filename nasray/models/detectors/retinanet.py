@@ -19,9 +19,8 @@ from typing import ClassVar, cast
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.models.detection._utils import BoxCoder
 
-from nasray.models.detectors.anchors import Anchors, match, positives
+from nasray.models.detectors.anchors import Anchors, boxes_to_deltas, deltas_to_boxes, match, positives
 from nasray.models.detectors.base import Detections, Detector, Raw, Target, map_channels
 from nasray.models.detectors.candidates import detect
 from nasray.models.detectors.heads import (
@@ -40,7 +39,6 @@ from nasray.models.detectors.options import AnchorSize, Channels, Norm, NumConvs
 from nasray.spaces.ranges import Share
 
 NEGATIVE_IOU, POSITIVE_IOU = 0.4, 0.5
-CODER = BoxCoder((1.0, 1.0, 1.0, 1.0))
 
 
 class RetinaNet(Detector):
@@ -105,7 +103,7 @@ class RetinaNet(Detector):
         anchors = torch.cat(self.anchors(logits, STRIDES))
         matches = [match(anchors, target["boxes"], NEGATIVE_IOU, POSITIVE_IOU) for target in targets]
         chosen = positives(matches, targets, logits, self.anchors.num_per_location)
-        deltas = CODER.encode_single(chosen.boxes, anchors[chosen.anchor])
+        deltas = boxes_to_deltas(anchors[chosen.anchor], chosen.boxes)
         count = positive_count(len(chosen.anchor), like=anchors)
         return {
             "loss_classes": focal_loss(logits, chosen, self.num_classes) / count,
@@ -118,8 +116,7 @@ class RetinaNet(Detector):
         anchors = self.anchors(list(raw["logits"]), STRIDES)
         for logit, delta, anchor in zip(raw["logits"], raw["deltas"], anchors, strict=True):
             scores.append(flatten_level(logit.float().sigmoid(), self.num_classes))
-            flat = flatten_level(delta.float(), 4)
-            boxes.append(CODER.decode_single(flat.flatten(0, 1), anchor.repeat(len(flat), 1)).view_as(flat))
+            boxes.append(deltas_to_boxes(anchor, flatten_level(delta.float(), 4)))
         return detect(scores, boxes, image_hw, self.score_threshold, self.nms_iou, self.max_detections)
 
 

@@ -18,14 +18,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.models.detection._utils import BoxCoder
 from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead, TwoMLPHead
 
-from nasray.models.detectors.anchors import match
+from nasray.models.detectors.anchors import IGNORED, boxes_to_deltas, deltas_to_boxes, match
 from nasray.models.detectors.base import Target
 from nasray.models.detectors.losses import positive_count
 from nasray.models.detectors.necks import norm_layer
-from nasray.models.detectors.pooling import without_values
+from nasray.models.detectors.pooling import group_sizes, without_values
 from nasray.models.detectors.rpn import SMOOTH, sample
 
 BOX_HEADS = {"2fc": 0, "2conv1fc": 2, "4conv1fc": 4}
@@ -38,8 +37,8 @@ IOU = 0.5
 """Proposals that overlap a box by this much are positive, others are background."""
 POSITIVE_SHARE = 0.25
 """Maximum share of positives among the regions for training."""
-
-CODER = BoxCoder((10.0, 10.0, 5.0, 5.0))
+DELTA_SCALES = (10.0, 5.0)
+"""Factors of the deltas of centers and of edges."""
 
 
 class BoxHead(nn.Module):
@@ -94,7 +93,7 @@ class BoxHeads(nn.ModuleList):
             rows = torch.arange(len(group), device=group.device)
             return logits[group, rows], deltas[group, rows]
         order = group.argsort(stable=True)
-        counts = torch.bincount(group, minlength=len(self)).tolist()
+        counts = group_sizes(group, len(self))
         outputs = []
         for head, part in zip(self, pooled[order].split(counts), strict=True):
             # A head without regions runs on one of another group, so that workers exchange the same messages.
@@ -112,12 +111,14 @@ class Samples(NamedTuple):
         labels: (R,) int64, C for the background.
         truth: (R,) index among its image's boxes, of positives; meaningless for the background.
         boxes: (R, 4) the annotated box of positives.
+        positive: (P,) places of the positives among the R regions.
     """
 
     regions: Tensor
     labels: Tensor
     truth: Tensor
     boxes: Tensor
+    positive: Tensor
 
 
 @torch.no_grad()
@@ -139,22 +140,30 @@ def sample_regions(
         num: Number of regions of one image, where there are as many.
         generator: Generator of the sampling; torch's own if None.
     """
-    images = []
-    for image, target in enumerate(targets):
-        truth, labels = target["boxes"].to(proposals), target["labels"].to(proposals.device)
-        boxes = torch.cat([proposals[image][scores[image] > 0], truth])
-        matched = match(boxes, truth, IOU, IOU, every_box=False)
-        positive, negative = sample(matched, num, POSITIVE_SHARE, generator)
-        index, boxes = matched[positive], boxes[torch.cat([positive, negative])]
-        pad = len(negative)
+    truths = [target["boxes"].to(proposals) for target in targets]
+    most = max(map(len, truths))
+    boxes, matched = [], []
+    for proposal, score, truth in zip(proposals, scores, truths, strict=True):
+        rest = most - len(truth)
+        every = torch.cat([proposal, truth, truth.new_zeros(rest, 4)])
+        takes_part = torch.cat([score, score.new_ones(len(truth)), score.new_zeros(rest)]) > 0
+        boxes.append(every)
+        matched.append(torch.where(takes_part, match(every, truth, IOU, IOU, every_box=False), IGNORED))
+    drawn = zip(*sample(torch.stack(matched), num, POSITIVE_SHARE, generator), strict=True)
+    images, num_before = [], 0
+    for image, (positive, negative) in enumerate(drawn):
+        index, pad = matched[image][positive], len(negative)
+        labels = targets[image]["labels"].to(proposals.device)
         images.append(
             (
-                F.pad(boxes, (1, 0), value=image),
+                F.pad(boxes[image][torch.cat([positive, negative])], (1, 0), value=image),
                 F.pad(labels[index], (0, pad), value=num_classes),
                 F.pad(index, (0, pad)),
-                F.pad(truth[index], (0, 0, 0, pad)),
+                F.pad(truths[image][index], (0, 0, 0, pad)),
+                torch.arange(num_before, num_before + len(positive), device=proposals.device),
             )
         )
+        num_before += len(positive) + pad
     return Samples(*(torch.cat(parts) for parts in zip(*images, strict=True)))
 
 
@@ -166,8 +175,8 @@ def box_loss(logits: Tensor, deltas: Tensor, samples: Samples) -> dict[str, Tens
         deltas: (R, C, 4).
         samples: Samples that they belong to.
     """
-    positive = torch.where(samples.labels < deltas.shape[1])[0]
-    codes = CODER.encode_single(samples.boxes[positive], samples.regions[positive, 1:])
+    positive = samples.positive
+    codes = boxes_to_deltas(samples.regions[positive, 1:], samples.boxes[positive], DELTA_SCALES)
     found = deltas[positive, samples.labels[positive]]
     count = positive_count(len(samples.labels), like=logits)
     return {
@@ -178,5 +187,4 @@ def box_loss(logits: Tensor, deltas: Tensor, samples: Samples) -> dict[str, Tens
 
 def decode(deltas: Tensor, boxes: Tensor) -> Tensor:
     """Return the boxes of every class, (R, C, 4), from (R, C, 4) deltas and (R, 4) boxes."""
-    decoded: Tensor = CODER.decode_single(deltas.flatten(1), boxes)
-    return decoded.view_as(deltas)
+    return deltas_to_boxes(boxes[:, None], deltas, DELTA_SCALES)

@@ -17,10 +17,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.models.detection._utils import BoxCoder
 from torchvision.ops import nms
 
-from nasray.models.detectors.anchors import BACKGROUND, match
+from nasray.models.detectors.anchors import BACKGROUND, boxes_to_deltas, deltas_to_boxes, match
 from nasray.models.detectors.base import Target
 from nasray.models.detectors.candidates import clip, suppress, top_candidates
 from nasray.models.detectors.losses import positive_count
@@ -34,8 +33,6 @@ LEAST_EDGE = 1e-3
 """Proposals that are thinner, in pixels, are dropped."""
 SMOOTH = 1 / 9
 """Where smooth L1 turns from a square into a line (sigma 3 in the authors' code)."""
-
-CODER = BoxCoder((1.0, 1.0, 1.0, 1.0))
 
 
 class RPNHeads(nn.ModuleList):
@@ -76,11 +73,9 @@ def propose(
         codes.append(_take(delta, index))
         bases.append(_take(anchor.expand_as(delta), index))
     code, base = torch.cat(codes, dim=1), torch.cat(bases, dim=1)
-    boxes = clip(CODER.decode_single(code.flatten(0, 1), base.flatten(0, 1)).view_as(code), *image_hw)
+    boxes = clip(deltas_to_boxes(base, code), *image_hw)
     best = torch.cat(scores, dim=1) * (boxes[..., 2:] - boxes[..., :2] >= LEAST_EDGE).all(dim=-1)
-    # Level by level is faster than all levels side by side, and does not round coordinates.
-    levels = zip(boxes.split(num_before, dim=1), best.split(num_before, dim=1), strict=True)
-    best, index = top_candidates(torch.cat([_survivors(*level) for level in levels], dim=1), num)
+    best, index = top_candidates(_survivors(boxes, best, num_before), num)
     return _take(boxes, index), best
 
 
@@ -109,44 +104,47 @@ def rpn_loss(
         generator: Generator of the sampling; torch's own if None.
     """
     anchor = torch.cat(list(anchors))
-    positives, negatives, codes = [], [], []
-    for image, target in enumerate(targets):
-        boxes = target["boxes"].to(anchor)
-        matched = match(anchor, boxes, NEGATIVE_IOU, POSITIVE_IOU)
-        positive, negative = sample(matched, SAMPLES, POSITIVE_SHARE, generator)
-        codes.append(CODER.encode_single(boxes[matched[positive]], anchor[positive]))
-        positives.append(positive + image * len(anchor))
-        negatives.append(negative + image * len(anchor))
-    chosen = torch.cat(positives)
-    num_positive, chosen = len(chosen), torch.cat([chosen, *negatives])
+    boxes = [target["boxes"].to(anchor) for target in targets]
+    matched = torch.stack([match(anchor, one, NEGATIVE_IOU, POSITIVE_IOU) for one in boxes])
+    positives, negatives = sample(matched, SAMPLES, POSITIVE_SHARE, generator)
+    truths = [one[match[index]] for one, match, index in zip(boxes, matched, positives, strict=True)]
+    codes = boxes_to_deltas(anchor[torch.cat(positives)], torch.cat(truths))
+    first = [image * len(anchor) for image in range(len(targets))]
+    chosen = torch.cat([index + one for one, index in zip(first * 2, positives + negatives, strict=True)])
+    num_positive = len(codes)
     logit = torch.cat(list(logits), dim=1).flatten()[chosen]
     delta = torch.cat(list(deltas), dim=1).flatten(0, 1)[chosen[:num_positive]]
     truth = (torch.arange(len(chosen), device=logit.device) < num_positive).to(logit)
     count = positive_count(len(chosen), like=logit)
     return {
         "loss_objectness": F.binary_cross_entropy_with_logits(logit, truth, reduction="sum") / count,
-        "loss_proposals": F.smooth_l1_loss(delta, torch.cat(codes), beta=SMOOTH, reduction="sum") / count,
+        "loss_proposals": F.smooth_l1_loss(delta, codes, beta=SMOOTH, reduction="sum") / count,
     }
 
 
 def sample(
     matched: Tensor, num: int, positive_share: float, generator: torch.Generator | None
-) -> tuple[Tensor, Tensor]:
-    """Return random indices of positives and of negatives, `num` together where there are enough.
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Return random indices of positives and of negatives of each image, `num` together where there are enough.
+
+    For their numbers the host waits for a GPU, once for all images.
 
     Args:
-        matched: (A,) as `anchors.match` returns it.
-        num: Number of both together.
+        matched: (B, A) as `anchors.match` returns it for each image.
+        num: Number of both together, of an image.
         positive_share: Maximum share of positives; negatives fill up.
         generator: Generator, drawn from on its own device; torch's own if None.
     """
-    positive = _some(torch.where(matched >= 0)[0], int(num * positive_share), generator)
-    return positive, _some(torch.where(matched == BACKGROUND)[0], num - len(positive), generator)
-
-
-def _some(index: Tensor, num: int, generator: torch.Generator | None) -> Tensor:
-    device = index.device if generator is None else generator.device
-    return index[torch.randperm(len(index), generator=generator, device=device)[:num].to(index.device)]
+    kinds = torch.stack([matched >= 0, matched == BACKGROUND], dim=1)
+    device = matched.device if generator is None else generator.device
+    positives, negatives = [], []
+    for ends, counts in zip(kinds.cumsum(dim=-1), kinds.sum(dim=-1).tolist(), strict=True):
+        most = int(num * positive_share)
+        for end, count, indices in zip(ends, counts, (positives, negatives), strict=True):
+            drawn = torch.randperm(count, generator=generator, device=device)[:most].to(matched.device)
+            indices.append(torch.searchsorted(end, drawn + 1))  # where the drawn one of this kind stands
+            most = num - len(drawn)
+    return positives, negatives
 
 
 def _take(values: Tensor, index: Tensor) -> Tensor:
@@ -154,7 +152,23 @@ def _take(values: Tensor, index: Tensor) -> Tensor:
     return values.gather(1, index[..., None].expand(-1, -1, 4))
 
 
-def _survivors(boxes: Tensor, scores: Tensor) -> Tensor:
+def _survivors(boxes: Tensor, scores: Tensor, num: int) -> Tensor:
+    """Return the (B, L * num) scores, 0 for those of boxes that non-maximum suppression within their level drops.
+
+    Args:
+        boxes: (B, L * num, 4), `num` of each level.
+        scores: (B, L * num).
+        num: Number of each level.
+    """
+    if scores.device.type == "cpu" or without_values(scores):  # faster, and does not round coordinates
+        levels = zip(boxes.split(num, dim=1), scores.split(num, dim=1), strict=True)
+        return torch.cat([_survivors_of_level(*level) for level in levels], dim=1)
+    # The host waits for a GPU in each suppression: here once for an image, not once for each of its levels.
+    level = torch.arange(scores.shape[1], device=scores.device) // num
+    return scores * torch.stack([suppress(*image, level, NMS_IOU) for image in zip(boxes, scores, strict=True)])
+
+
+def _survivors_of_level(boxes: Tensor, scores: Tensor) -> Tensor:
     """Return the (B, A) scores, 0 for those of (B, A, 4) boxes of one level that non-maximum suppression drops."""
     if without_values(scores):  # any number of images at once
         image = torch.arange(len(scores), device=scores.device)[:, None].expand_as(scores)

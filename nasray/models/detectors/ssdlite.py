@@ -22,10 +22,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.models.detection._utils import BoxCoder
 from torchvision.ops import box_iou
 
-from nasray.models.detectors.anchors import BACKGROUND, grid_points, positives
+from nasray.models.detectors.anchors import BACKGROUND, boxes_to_deltas, deltas_to_boxes, grid_points, positives
 from nasray.models.detectors.base import Detections, Detector, Raw, Target, map_channels
 from nasray.models.detectors.candidates import detect
 from nasray.models.detectors.heads import flatten_level, take
@@ -43,7 +42,7 @@ NUM_PER_LOCATION = 2 + 2 * len(RATIOS)
 POSITIVE_IOU = 0.5
 NUM_NEGATIVES = 3
 """Hardest negatives of an image that count, for each of its positives."""
-CODER = BoxCoder((10.0, 10.0, 5.0, 5.0))
+DELTA_SCALES = (10.0, 5.0)
 
 
 class SSDLite(Detector):
@@ -101,7 +100,7 @@ class SSDLite(Detector):
         levels = list(raw["logits"])
         defaults = torch.cat(default_boxes(levels))
         chosen = positives([match(defaults, target["boxes"]) for target in targets], targets, levels, NUM_PER_LOCATION)
-        deltas = CODER.encode_single(chosen.boxes, defaults[chosen.anchor])
+        deltas = boxes_to_deltas(defaults[chosen.anchor], chosen.boxes, DELTA_SCALES)
         logits = torch.cat([flatten_level(level, self.num_classes + 1) for level in levels], dim=1)
         labels = torch.full(logits.shape[:2], self.num_classes, device=logits.device)
         labels[chosen.image, chosen.anchor] = chosen.labels
@@ -117,8 +116,7 @@ class SSDLite(Detector):
         levels = list(raw["logits"])
         for level, delta, default in zip(levels, raw["deltas"], default_boxes(levels), strict=True):
             scores.append(flatten_level(level.float(), self.num_classes + 1).softmax(dim=-1)[..., :-1])
-            flat = flatten_level(delta.float(), 4)
-            boxes.append(CODER.decode_single(flat.flatten(0, 1), default.repeat(len(flat), 1)).view_as(flat))
+            boxes.append(deltas_to_boxes(default, flatten_level(delta.float(), 4), DELTA_SCALES))
         return detect(scores, boxes, image_hw, self.score_threshold, self.nms_iou, self.max_detections)
 
 
@@ -133,7 +131,7 @@ def default_boxes(levels: Sequence[Tensor]) -> list[Tensor]:
         height, width = level.shape[-2:]
         points = grid_points(level, 1)
         center = torch.stack([points[:, 0] * image_width / width, points[:, 1] * image_height / height], dim=1)
-        half = points.new_tensor(default_shares(index)) / 2
+        half = torch.tensor(default_shares(index), dtype=points.dtype).to(points.device, non_blocking=True) / 2
         half = torch.stack([half[:, 0] * image_width, half[:, 1] * image_height], dim=1)
         boxes.append(torch.cat([center[:, None] - half, center[:, None] + half], dim=2).reshape(-1, 4))
     return boxes

@@ -16,15 +16,14 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torchvision.models.detection._utils import BoxCoder
-from torchvision.ops import box_convert, box_iou, generalized_box_iou_loss
+from torchvision.ops import box_convert, box_iou
 
-from nasray.models.detectors.anchors import BACKGROUND, IGNORED, Anchors, positives
+from nasray.models.detectors.anchors import BACKGROUND, IGNORED, Anchors, deltas_to_boxes, positives
 from nasray.models.detectors.base import Detections, Detector, Raw, Target, map_channels
 from nasray.models.detectors.candidates import detect
 from nasray.models.detectors.gfl import joint_logit
 from nasray.models.detectors.heads import Tower, flatten_level, predictor, prior_bias
-from nasray.models.detectors.losses import focal_loss, positive_count
+from nasray.models.detectors.losses import focal_loss, generalized_iou_loss, positive_count
 from nasray.models.detectors.options import AnchorSize, Channels, NumDetections
 from nasray.spaces.ranges import Share
 
@@ -37,7 +36,6 @@ NUM_CLOSEST = 4
 POSITIVE_IOU, NEGATIVE_IOU = 0.15, 0.7
 """An anchor that a box chose must overlap it by the former. One that none chose is background if its prediction
 overlaps no box by more than the latter. All others are ignored."""
-CODER = BoxCoder((1.0, 1.0, 1.0, 1.0))
 
 
 class YOLOF(Detector):
@@ -105,7 +103,7 @@ class YOLOF(Detector):
         ]
         chosen = positives(matches, targets, [logits], NUM_SIZES)
         count = positive_count(len(chosen.anchor), like=anchors)
-        box_loss = generalized_box_iou_loss(predictions[chosen.image, chosen.anchor], chosen.boxes, reduction="sum")
+        box_loss = generalized_iou_loss(predictions[chosen.image, chosen.anchor], chosen.boxes).sum()
         return {
             "loss_classes": focal_loss([logits], chosen, self.num_classes) / count,
             "loss_boxes": box_loss / count,
@@ -123,9 +121,8 @@ class YOLOF(Detector):
         (anchors,) = self.anchors([logits], [STRIDE])
         shift, scale = flatten_level(deltas.float(), 4).split(2, dim=-1)
         most = STRIDE / (anchors[:, 2:] - anchors[:, :2])
-        flat = torch.cat([shift.clamp(-most, most), scale], dim=-1)
-        boxes = CODER.decode_single(flat.flatten(0, 1), anchors.repeat(len(flat), 1))
-        return logits, anchors, boxes.view_as(flat)
+        near = torch.cat([shift.clamp(-most, most), scale], dim=-1)
+        return logits, anchors, deltas_to_boxes(anchors, near)
 
 
 class DilatedBlock(nn.Module):

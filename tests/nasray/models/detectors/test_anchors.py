@@ -2,7 +2,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torchvision.models.detection._utils import Matcher
+from torchvision.models.detection._utils import BoxCoder, Matcher
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.ops import box_iou
 
@@ -10,8 +10,11 @@ from nasray.models.detectors.anchors import (
     BACKGROUND,
     IGNORED,
     Anchors,
+    boxes_to_deltas,
     boxes_to_distances,
+    deltas_to_boxes,
     distances_to_boxes,
+    find,
     grid_points,
     match,
     positives,
@@ -45,6 +48,30 @@ def test_distances_are_the_inverse_of_boxes():
     distances = boxes_to_distances(points, boxes)
     assert distances.tolist() == [[2, 5, 3, 7], [-1, 5, 4, 4]]
     assert torch.equal(distances_to_boxes(points, distances), boxes)
+
+
+@pytest.mark.parametrize("scales", [(1.0, 1.0), (10.0, 5.0)])
+def test_deltas_are_those_of_torchvision(scales):
+    generator = torch.Generator().manual_seed(0)
+    anchors, boxes = (
+        torch.cat([low, low + torch.rand(37, 2, generator=generator) * 60 + 1], dim=1)
+        for low in torch.rand(2, 37, 2, generator=generator) * 100
+    )
+    coder = BoxCoder((scales[0], scales[0], scales[1], scales[1]))
+    assert torch.equal(boxes_to_deltas(anchors, boxes, scales), coder.encode_single(boxes, anchors))
+    deltas = torch.randn(3, 37, 4, generator=generator) * 8  # some of which enlarge beyond the limit
+    expected = coder.decode_single(deltas.flatten(0, 1), anchors.repeat(3, 1)).view(3, 37, 4)
+    assert torch.equal(deltas_to_boxes(anchors, deltas, scales), expected)
+
+
+@given(st.integers(0, 10_000), st.lists(st.tuples(st.integers(0, 4), st.integers(1, 9)), min_size=1, max_size=4))
+@settings(max_examples=50, deadline=None)
+def test_find_is_nonzero_of_each(seed, shapes):
+    generator = torch.Generator().manual_seed(seed)
+    masks = [torch.rand(*shape, generator=generator) < torch.rand((), generator=generator) for shape in shapes]
+    for found, mask in zip(find(masks), masks, strict=True):
+        for one, other in zip(found, mask.nonzero(as_tuple=True), strict=True):
+            assert torch.equal(one, other)
 
 
 @given(st.integers(0, 10_000), st.integers(1, 6), st.booleans())

@@ -2,6 +2,9 @@
 
 import copy
 import io
+import subprocess
+import sys
+from functools import partial
 
 import pytest
 import torch
@@ -30,6 +33,8 @@ from tests.nasray.models.detectors.common import (
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 each_detector = pytest.mark.parametrize("name", list(DETECTORS))
+WAITS = {"faster-rcnn": 5, "mask-rcnn": 7}
+"""How often the host waits for a GPU in the losses of two images; else once."""
 
 
 @pytest.fixture(scope="module")
@@ -294,6 +299,23 @@ def test_distributed_data_parallel(name, batch, tmp_path):
             sum(parallel(images, targets).values()).backward()
     finally:
         torch.distributed.destroy_process_group()
+
+
+@each_detector
+def test_losses_hardly_wait_for_a_gpu(name, host_waits, in_a_child):
+    waits = in_a_child(partial(host_waits.count_step, name, 2, backward=False))
+    assert sum(waits.values()) <= WAITS.get(name, 1), dict(waits)
+
+
+@pytest.mark.slow
+def test_steps_hardly_wait_for_a_gpu(host_waits):
+    """Backward passes and the optimizer wait for nothing more; CenterNet's picks its peaks anew."""
+    command = [sys.executable, host_waits.__file__, "--batch-size", "2"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    found = {line.split()[0]: int(line.split()[1]) for line in done.stdout.splitlines()}
+    assert found.keys() == {*DETECTORS, "detnas-supernet"}
+    most = WAITS | {"centernet": 2, "detnas-supernet": WAITS["faster-rcnn"]}
+    assert all(waits <= most.get(name, 1) for name, waits in found.items()), found
 
 
 @each_detector

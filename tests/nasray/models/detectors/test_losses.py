@@ -1,12 +1,18 @@
 import pytest
 import torch
 from torch.nn import functional as F
-from torchvision.ops import box_iou, sigmoid_focal_loss
+from torchvision.ops import box_iou, generalized_box_iou_loss, sigmoid_focal_loss
 
 from nasray.models.detectors import losses
 from nasray.models.detectors.anchors import BACKGROUND, IGNORED, positives
 from nasray.models.detectors.heads import flatten_level
-from nasray.models.detectors.losses import aligned_iou, focal_loss, positive_count, quality_focal_loss
+from nasray.models.detectors.losses import (
+    aligned_iou,
+    focal_loss,
+    generalized_iou_loss,
+    positive_count,
+    quality_focal_loss,
+)
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 CLASSES, PER_LOCATION = 5, 2
@@ -108,3 +114,16 @@ def test_positives_are_counted_over_all_workers(monkeypatch):
     count = torch.tensor(7.0)
     assert positive_count(count, like=count).item() == 5.5
     assert count.item() == 7, "the tensor itself stays"
+
+
+def test_generalized_iou_loss_is_that_of_torchvision():
+    low, edges = torch.rand(2, 2, 50, 2, generator=torch.Generator().manual_seed(3)) * 4
+    ours, theirs = (torch.cat([low, low + edges], dim=-1) for _ in range(2))  # both boxes of 50 pairs, a few apart
+    ours.requires_grad_()
+    theirs.requires_grad_()
+    one, other = generalized_iou_loss(*ours), generalized_box_iou_loss(*theirs)
+    assert (other > 1).any()
+    assert torch.equal(one, other)
+    one.sum().backward()
+    other.sum().backward()
+    torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-5, atol=1e-6)

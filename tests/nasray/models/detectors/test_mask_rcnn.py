@@ -48,7 +48,7 @@ def make_samples():
     ])  # fmt: skip
     labels, truth = torch.tensor([0, 2, 0, 3, 1, 1, 3]), torch.tensor([0, 1, 0, 0, 0, 0, 0])
     boxes = torch.stack([make_targets()[int(x[0])]["boxes"][index] for x, index in zip(regions, truth, strict=True)])
-    return Samples(regions.float(), labels, truth, boxes)
+    return Samples(regions.float(), labels, truth, boxes, positive=torch.where(labels < 3)[0])
 
 
 def their_logits(detector, maps, boxes):

@@ -6,6 +6,7 @@ from torchvision.models.detection.faster_rcnn import FastRCNNPredictor
 from torchvision.models.detection.roi_heads import RoIHeads, fastrcnn_loss
 
 from nasray.models.detectors import roi
+from nasray.models.detectors.anchors import boxes_to_deltas
 from nasray.models.detectors.roi import BOX_HEADS, BoxHead
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -81,6 +82,7 @@ def test_samples_are_those_of_torchvision():
         labels_here = torch.where(labels[image] > 0, labels[image] - 1, 3).tolist()
         assert mine == sorted(zip(boxes[image].tolist(), labels_here, strict=True))
     positive = samples.labels < 3
+    assert torch.equal(samples.positive, positive.nonzero()[:, 0])
     rows = zip(samples.boxes[positive], samples.truth[positive], samples.labels[positive], strict=True)
     for box, index, label in rows:
         assert box.tolist() == TARGETS[0]["boxes"][index].tolist()
@@ -98,7 +100,7 @@ def test_loss_is_that_of_torchvision():
     deltas = torch.randn(1024, 3, 4, generator=generator)
     losses = roi.box_loss(logits, deltas, samples)
     labels = torch.where(samples.labels < 3, samples.labels + 1, 0)
-    codes = roi.CODER.encode_single(samples.boxes, samples.regions[:, 1:])
+    codes = boxes_to_deltas(samples.regions[:, 1:], samples.boxes, (10.0, 5.0))
     theirs = torch.cat([torch.zeros(1024, 1, 4), deltas], dim=1).flatten(1)
     classes, boxes = fastrcnn_loss(logits.roll(1, dims=1), theirs, [labels], [codes])
     torch.testing.assert_close(losses["loss_classes"], classes)
@@ -114,5 +116,5 @@ def test_nothing_to_learn_from():
 
 def test_decoding_undoes_encoding():
     boxes, truth = make_proposals()[0], make_proposals()[1]
-    codes = roi.CODER.encode_single(truth, boxes)[:, None].expand(-1, 3, -1)
+    codes = boxes_to_deltas(boxes, truth, (10.0, 5.0))[:, None].expand(-1, 3, -1)
     torch.testing.assert_close(roi.decode(codes, boxes), truth[:, None].expand(-1, 3, -1), rtol=0, atol=1e-3)

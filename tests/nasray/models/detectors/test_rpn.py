@@ -109,7 +109,7 @@ def test_without_boxes_everything_is_background():
 )  # fmt: skip
 def test_samples(matched, num, share, seed):
     matched = torch.tensor(matched, dtype=torch.int64)
-    positive, negative = rpn.sample(matched, num, share, torch.Generator().manual_seed(seed))
+    (positive,), (negative,) = rpn.sample(matched[None], num, share, torch.Generator().manual_seed(seed))
     assert (matched[positive] >= 0).all()
     assert (matched[negative] == BACKGROUND).all()
     for index in (positive, negative):
@@ -121,6 +121,39 @@ def test_samples(matched, num, share, seed):
 def test_samples_follow_the_generator():
     matched = torch.tensor([BACKGROUND, 0] * 200)
     first, again, other = (
-        torch.cat(rpn.sample(matched, 64, 0.5, torch.Generator().manual_seed(seed))).tolist() for seed in (1, 1, 2)
+        [index.tolist() for (index,) in rpn.sample(matched[None], 64, 0.5, torch.Generator().manual_seed(seed))]
+        for seed in (1, 1, 2)
     )
     assert first == again != other
+
+
+def test_samples_of_a_batch_are_drawn_image_by_image():
+    """Those of the generator's draws, positives before negatives: a seed must go on to mean the same."""
+    matched = torch.randint(IGNORED, 3, (3, 50), generator=torch.Generator().manual_seed(0))
+    matched[1] = BACKGROUND
+    positives, negatives = rpn.sample(matched, 12, 0.5, torch.Generator().manual_seed(7))
+    generator = torch.Generator().manual_seed(7)
+    for one, positive, negative in zip(matched, positives, negatives, strict=True):
+        every = (one >= 0).nonzero()[:, 0]
+        expected = every[torch.randperm(len(every), generator=generator)[:6]]
+        assert torch.equal(positive, expected)
+        every = (one == BACKGROUND).nonzero()[:, 0]
+        assert torch.equal(negative, every[torch.randperm(len(every), generator=generator)[: 12 - len(expected)]])
+
+
+def test_proposals_are_the_same_on_an_accelerator(host_waits, in_a_child):
+    logits, deltas = ([x.detach() for x in parts] for parts in make_outputs())
+
+    def propose():
+        with host_waits.pretending() as waits:
+            moved = [[x.to(host_waits.DEVICE) for x in parts] for parts in (logits, deltas, ANCHORS)]
+            waits.counts.clear()
+            boxes, scores = rpn.propose(*moved, IMAGE_HW, 50, 40)
+            num_waits = sum(waits.counts.values())
+            return num_waits, boxes.tolist(), scores.tolist()
+
+    num_waits, boxes, scores = in_a_child(propose)
+    assert num_waits == 2, "one suppression for each image"
+    expected_boxes, expected_scores = rpn.propose(logits, deltas, ANCHORS, IMAGE_HW, 50, 40)
+    assert boxes == expected_boxes.tolist()
+    assert scores == expected_scores.tolist()
