@@ -137,7 +137,8 @@ def sample(
     """
     kinds = torch.stack([matched >= 0, matched == BACKGROUND], dim=1)
     device = matched.device if generator is None else generator.device
-    positives, negatives = [], []
+    positives: list[Tensor] = []
+    negatives: list[Tensor] = []
     for ends, counts in zip(kinds.cumsum(dim=-1), kinds.sum(dim=-1).tolist(), strict=True):
         most = int(num * positive_share)
         for end, count, indices in zip(ends, counts, (positives, negatives), strict=True):
