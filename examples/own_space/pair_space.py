@@ -33,6 +33,7 @@ class PairSpace(Space):
 
     family = "pair"
     genes = GENES
+    cost_scope = "backbone"
 
     def __init__(self, *, image_hw: tuple[int, int] = (240, 320)) -> None:
         self.image_hw = image_hw
