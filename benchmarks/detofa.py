@@ -8,7 +8,8 @@
     python benchmarks/detofa.py RUN ...
 
 `--write-stock FOLDER` writes the architectures of the stock detectors: ResNet-18 scaled in width to the least and the
-greatest cost of the space, each at the size of image that such a cost has there. All figures are mAP on the images held
+greatest cost of the space, for the smallest and the largest of its images (`--augmentation.short-side 55 60 64
+--augmentation.long-side 96`, `--augmentation.short-side 194 209 224`). All figures are mAP on the images held
 out of every training, which the search looks at: of 50 measured and the best kept, so the front flatters a little,
 that of the random ones beside it as well.
 

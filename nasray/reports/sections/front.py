@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -84,10 +85,20 @@ def draw_front(
     )
     if chosen is not None:
         axes.plot(chosen.figures[x], chosen.figures[y], "D", color=RED, markersize=6, label="best within the budget")
-    known = [(each.figures[x], each.figures[y]) for each in beside if x in each.figures]
+    known = [each for each in beside if x in each.figures]
     if known:
-        axes.plot(*zip(*known, strict=True), "s", color=GREEN, markersize=5, label="trained by itself")
+        _draw_beside(axes, known, x, y)
     _finish(axes, label(x), label(y))
+
+
+def _draw_beside(axes: Axes, known: Sequence[Trained], x: str, y: str) -> None:
+    points = [(each.figures[x], each.figures[y]) for each in known]
+    axes.plot(*zip(*points, strict=True), "s", color=GREEN, markersize=5, label="trained by itself")
+    middle = sum(axes.get_xlim()) / 2
+    for each, point in zip(known, points, strict=True):
+        is_left = point[0] < middle  # names are written towards the middle, where there is room
+        where: dict[str, Any] = {"xytext": (5 if is_left else -5, -2.5), "ha": "left" if is_left else "right"}
+        axes.annotate(Path(each.name).stem, point, textcoords="offset points", fontsize=7, **where)
 
 
 def draw_latency(
