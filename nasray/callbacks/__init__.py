@@ -63,13 +63,14 @@ def _made(name: str) -> Callback:
     """
     part: Any = CALLBACKS.part(name)
     try:
-        return part() if isinstance(part, type) else part
+        made: Callback = part() if isinstance(part, type) else part
     except NasrayError:
         raise
     except Exception as error:
         reason = " ".join(str(error).split())[:300].rstrip(".")
         what = f"callback {name!r} cannot be made: {type(error).__name__}: {reason}"
         raise NasrayError(f"{what}. Fix the cause, or leave the callback out") from error
+    return made
 
 
 def _free_name(callback: Callback, taken: Mapping[str, Callback]) -> str:

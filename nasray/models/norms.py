@@ -162,9 +162,8 @@ class _Fused(torch.autograd.Function):
             distributed.all_reduce(sums, group=ctx.group)
             of_x = torch.empty_like(x)
             if x.numel():
-                of_x = torch.batch_norm_backward_elemt(
-                    gradient, x, mean, invstd, weight, *sums.split(len(mean)), counts
-                )
+                total, product = sums.split(len(mean))
+                of_x = torch.batch_norm_backward_elemt(gradient, x, mean, invstd, weight, total, product, counts)
         return of_x, of_weight, of_bias, None, None, None, None, None
 
 

@@ -164,10 +164,11 @@ class SearchStage(Stage):
 
     def effort(self, site: Site) -> Effort:
         """See `Stage.effort`."""
-        own = self.experiment
+        own, evaluator = self.experiment, self.experiment.evaluator
+        assert evaluator is not None
         batches = sum(1 for _ in RunFolder(site.folder).history.glob("*.parquet"))
         done = min(batches * (own.batch_size or 1), own.evaluations)
-        like = {name: value for name, value in vars(own.evaluator).items() if name not in own.evaluator.references}
+        like = {name: value for name, value in vars(evaluator).items() if name not in evaluator.references}
         return Effort(own.evaluations, done, "evaluations", f"{like} {own.budget} {own.in_flight} at a time")
 
     def parts_at(self, site: Site) -> Parts:
