@@ -41,16 +41,16 @@ def searches():
 def overrides(words):
     """The keys among a command's options: all but `--plan`, the run's folder and the stages that are left out.
 
-    Nor is a bound on latency one here: its blocks would be measured first.
+    Nor are a bound on latency and its options: blocks would be measured first.
     """
     words = [word for word in words if word != "--plan"]
     if "--without" in words:
         first = words.index("--without")
         last = next((at for at in range(first + 1, len(words)) if words[at].startswith("--")), len(words))
         del words[first:last]
-    for option in ("--folder", "--budget.latency-ms"):
-        if option in words:
-            del words[words.index(option) : words.index(option) + 2]
+    measured = [word for word in words if word.startswith(("--folder", "--budget.latency-ms", "--latency."))]
+    for option in measured:
+        del words[words.index(option) : words.index(option) + 2]
     return words[0], words[1:]
 
 

@@ -14,7 +14,7 @@ from nasray import experiment as experiments
 from nasray import recipe as recipes
 from nasray.cli import make_parser
 from nasray.cli.detectors import train_recipe
-from nasray.cli.parsing import parse_arguments, read_budget
+from nasray.cli.parsing import parse_arguments, read_budget, split_bounds
 from nasray.evaluators import EVALUATORS
 from nasray.loading import load_plan
 from nasray.models.detectors import DETECTORS
@@ -63,7 +63,9 @@ def check_arguments(arguments):
     elif name == "_train":
         if Path(known.what).parent == Path("runs"):
             known.what = "resnet50"  # a run that the reader has
-        recipes.override_recipe(train_recipe(known), known.overrides)
+        bounds, others = split_bounds(known.overrides)
+        read_budget(bounds)
+        recipes.override_recipe(train_recipe(known), others)
 
 
 def test_pages_have_commands():

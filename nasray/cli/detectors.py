@@ -23,7 +23,7 @@ from nasray.cli.common import (
     resume_hint,
     run_folder,
 )
-from nasray.cli.parsing import image_hw, number, read_budget, seed, whole
+from nasray.cli.parsing import image_hw, number, read_budget, seed, split_bounds, whole
 from nasray.cluster.files import check_output
 from nasray.cluster.reading import shown
 from nasray.spaces import NasrayError
@@ -174,9 +174,8 @@ def _tell_data(path: Path, known: Any) -> None:
 def _train(known: Any) -> None:
     from nasray.recipe import override_recipe
 
-    bounds = [option for option in known.overrides if option.startswith("--budget.")]
+    bounds, others = split_bounds(known.overrides)
     chosen = _best_within(known.what, bounds) if bounds else None
-    others = [option for option in known.overrides if option not in bounds]
     recipe = override_recipe(train_recipe(known, chosen), others, declared=known.declared)
     if known.options:
         print_options(recipe, known.json)

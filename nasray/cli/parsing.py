@@ -170,6 +170,12 @@ def url(text: str) -> str:
     return text
 
 
+def split_bounds(overrides: list[str]) -> tuple[list[str], list[str]]:
+    """Return the bounds of a budget among options, and the others."""
+    bounds = [option for option in overrides if option.startswith("--budget.")]
+    return bounds, [option for option in overrides if option not in bounds]
+
+
 def read_budget(overrides: list[str], declared: Iterable[str] = ()) -> Budget:
     """Return the budget that options such as `--budget.gmacs 20` state.
 

@@ -4,6 +4,7 @@ from matplotlib.figure import Figure
 
 from nasray.latency import Setting
 from nasray.latency.front import FrontLatency
+from nasray.latency.steadiness import Steadiness
 from nasray.reports.sections.front import bucket_rows, front_plots, front_section
 from nasray.searchers import Objective, pareto_front
 from nasray.spaces.buckets import Buckets
@@ -32,7 +33,8 @@ def test_the_best_by_one_objective_are_drawn_over_the_first_cost(staged):
 def test_latency_is_drawn_with_the_front_of_the_fastest(front, tmp_path):
     entries = front.folder.read_entries()
     rows = {entry.id: {"median_ms": 10.0 + place % 3, "spread_ms": 1.0} for place, entry in enumerate(entries)}
-    latency = FrontLatency("backbone", Setting.here((64, 64), device="cpu"), rows, tmp_path / "x.json", 0)
+    setting, steady = Setting.here((64, 64), device="cpu"), Steadiness((), 0.0, 0.0, 0.0)
+    latency = FrontLatency("backbone", setting, rows, tmp_path / "x.json", 0, steady)
     fast = np.array([place < 2 for place in range(len(entries))])
     objectives = (Objective("score"), Objective("gmacs", "min"))
     first, second = front_plots(entries, objectives, None, latency, fast)
