@@ -15,7 +15,7 @@ from nasray.checkpoint import Checkpoint, checkpoint_path
 from nasray.cluster import RunFolder
 from nasray.cluster.reading import shown
 from nasray.counting import CountedOptions, cost_of_detector, costs_of
-from nasray.evaluation import evaluate_checkpoint
+from nasray.evaluation import evaluate_checkpoint, refuse_other_classes
 from nasray.loading import plan_of_run
 from nasray.recipe import Recipe, own_sides
 from nasray.spaces import NasrayError
@@ -64,12 +64,13 @@ def measure_beside(run: RunFolder, folders: Sequence[str]) -> list[Trained]:
     found = []
     for name in folders:
         checkpoint = Checkpoint.load(checkpoint_path(Path(name)))
-        if checkpoint.classes != supernet.classes or _images(checkpoint.recipe) != _images(supernet.recipe):
+        if _images(checkpoint.recipe) != _images(supernet.recipe):
             raise NasrayError(
                 f"{shown(name)} was trained on {_images_text(checkpoint.recipe)}, and the front is measured on images "
                 f"that its supernet kept apart: {_images_text(supernet.recipe)}. Train it so, with "
                 f"--holdout {supernet.recipe.holdout} --holdout-seed {supernet.recipe.split_seed}"
             )
+        refuse_other_classes(checkpoint.classes, supernet.classes, f"the supernet of {shown(run.path)}")
         measured = evaluate_checkpoint(checkpoint, split="held" if supernet.recipe.holdout else "val")["coco"]
         metrics = {"score": measured["mAP"], "AP50": measured["AP50"], "AP75": measured["AP75"]}
         found.append(Trained(name, checkpoint.architecture.id, metrics, _costs(checkpoint, plan)))

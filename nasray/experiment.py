@@ -19,9 +19,9 @@ from nasray.cluster.resources import Resources as TrialResources
 from nasray.configuration import describe_versions, git_revision, overridden, shipped_names
 from nasray.counting import CountedOptions, Scope
 from nasray.evaluators import EVALUATORS
-from nasray.latency.runtimes import RuntimeName
 from nasray.options import Chosen, ChosenEach, options_of
 from nasray.registry import SEARCHERS, SPACES, Registry
+from nasray.runtimes import RuntimeName
 from nasray.searchers.base import MAX_OVERSAMPLE
 from nasray.spaces import NasrayError
 from nasray.spaces.errors import did_you_mean

@@ -143,7 +143,7 @@ def _path_registry() -> Registry:
 
 
 def _runtime_registry() -> Registry:
-    from nasray.latency.runtimes import RUNTIMES
+    from nasray.runtimes import RUNTIMES
 
     return RUNTIMES
 

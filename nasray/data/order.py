@@ -21,6 +21,12 @@ def divide(seed: int, num_images: int, num_held: int) -> tuple[NDArray[np.int64]
     return np.sort(order[num_held:]), np.sort(order[:num_held])
 
 
+def calibration(seed: int, num_images: int, num: int) -> NDArray[np.int64]:
+    """Return the images of a training set by which statistics or ranges are set, ascending: `num`, or all if fewer."""
+    order = np.random.default_rng(seed_sequence(seed, CALIBRATION)).permutation(num_images)
+    return np.sort(order[:num])
+
+
 def epoch_batches(
     seed: int, epoch: int, num_images: int, global_batch: int, wide: NDArray[np.bool_] | None = None
 ) -> NDArray[np.int64]:

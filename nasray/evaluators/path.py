@@ -151,7 +151,7 @@ class LoadedSupernet:
 
         from nasray.checkpoint import Checkpoint
         from nasray.data.kept import CacheBudget
-        from nasray.data.order import CALIBRATION, seed_sequence
+        from nasray.data.order import calibration
         from nasray.models.supernets import space_of_supernet, supernet_architecture, supernet_part
         from nasray.models.supernets.base import supernet_of
         from nasray.training.setup import open_sets
@@ -178,8 +178,7 @@ class LoadedSupernet:
                 "with supernet.holdout"
             )
         self.num_calibration = min(options.images, len(sets.train))
-        generator = np.random.default_rng(seed_sequence(self.recipe.seed, CALIBRATION))
-        chosen = np.sort(generator.permutation(len(sets.train))[: self.num_calibration])
+        chosen = calibration(self.recipe.seed, len(sets.train), self.num_calibration)
         size = options.batch_size or self.recipe.batch_size // self.recipe.resources.workers
         memory = CacheBudget(int(options.cache_gib * 2**30))
         self.measure, self.seed, self.space = options.measure, options.seed, options.space

@@ -9,10 +9,11 @@ The sum knows nothing of caches that a neighbor has warmed or emptied, nor of an
 stride 2 is measured from twice its output), nor of what another runtime than PyTorch makes of the blocks. Whole
 networks tell what that amounts to, as one factor and the error that is left; `table_error` prints it.
 
-From the bottom up: `runtimes` (what runs a network), `setting` (what a latency depends on), `steadiness` (whether the
-machine stayed the same), `measuring` (a network), `blocks` (a layer block), `table` (a setting's blocks, and
-predictions), `correction` (of predictions by whole networks), `gpu` (a table of a GPU elsewhere), `space` (the table as
-a search's cost), `architecture` (measured and predicted), `artifact` and `front` (what a run's best are as deployed).
+On top of `nasray.runtimes` (what runs a network), from the bottom up: `setting` (what a latency depends on),
+`steadiness` (whether the machine stayed the same), `measuring` (a network), `blocks` (a layer block), `table` (a
+setting's blocks, and predictions), `correction` (of predictions by whole networks), `gpu` (a table of a GPU elsewhere),
+`space` (the table as a search's cost), `architecture` (measured and predicted), `artifact` and `front` (what a run's
+best are as deployed).
 """
 
 from nasray.latency.architecture import measure_architecture, measure_detector, table_error

@@ -8,10 +8,10 @@ import numpy as np
 
 from nasray.latency.correction import corrected
 from nasray.latency.measuring import measure, measure_program, prepared, without_drawing
-from nasray.latency.runtimes import EAGER
 from nasray.latency.setting import Setting
 from nasray.latency.steadiness import Look, judge
 from nasray.latency.table import LatencyTable
+from nasray.runtimes import EAGER
 from nasray.spaces import Architecture, Budget, NasrayError
 from nasray.spaces.staged import StagedSpace
 

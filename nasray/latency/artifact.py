@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 from torch import Tensor
 
 from nasray.checkpoint import Checkpoint
 from nasray.data import DetectionSet, EvaluationLoader
-from nasray.data.order import CALIBRATION, seed_sequence
+from nasray.data.order import calibration
 from nasray.evaluation import find_detections
 from nasray.evaluation.coco import coco_metrics
-from nasray.latency.runtimes.base import Program
 from nasray.latency.setting import Setting
 from nasray.models.detectors.base import Detections
+from nasray.runtimes.base import Program
 from nasray.training.setup import open_sets
 
 NUM_CALIBRATION = 32
@@ -26,9 +25,8 @@ def calibration_images(checkpoint: Checkpoint) -> list[Tensor]:
     recipe = checkpoint.recipe
     train = open_sets(recipe).train
     assert isinstance(train, DetectionSet)
-    generator = np.random.default_rng(seed_sequence(recipe.seed, CALIBRATION))
-    chosen = np.sort(generator.permutation(len(train))[:NUM_CALIBRATION])
-    batches = EvaluationLoader(train.select(chosen), recipe.augmentation, batch_size=1, stride=1, options=recipe.loader)
+    chosen = train.select(calibration(recipe.seed, len(train), NUM_CALIBRATION))
+    batches = EvaluationLoader(chosen, recipe.augmentation, batch_size=1, stride=1, options=recipe.loader)
     return [batch.images.float() for batch in batches]
 
 

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from nasray.cluster.progress import ProgressLine, say
 from nasray.latency.measuring import look, prepared, timed_ms, without_drawing
-from nasray.latency.runtimes import EAGER
 from nasray.latency.setting import Setting, random_images
 from nasray.latency.steadiness import judge
 from nasray.latency.table import LatencyTable
+from nasray.runtimes import EAGER
 from nasray.spaces import Architecture, LayerTable
 from nasray.spaces.staged import StagedSpace
 

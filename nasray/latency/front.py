@@ -28,9 +28,9 @@ from nasray.cluster.leaders import Entry
 from nasray.cluster.progress import ProgressLine
 from nasray.cluster.records import check_record, read_record
 from nasray.latency.measuring import measure_program, prepared, without_drawing
-from nasray.latency.runtimes import EAGER
 from nasray.latency.setting import Setting
 from nasray.latency.steadiness import Look, Steadiness, judge
+from nasray.runtimes import EAGER
 from nasray.searchers import Objective, pareto_front
 from nasray.spaces import Architecture, NasrayError
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from nasray.counting import CountedOptions
-    from nasray.latency.runtimes.base import Program
+    from nasray.runtimes.base import Program
 
 ImageSize = tuple[int, int]
 

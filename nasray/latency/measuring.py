@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nasray.devices import computing_threads
-from nasray.latency.runtimes import RUNTIMES
 from nasray.latency.setting import Setting, placed, random_images, reference_of
 from nasray.latency.steadiness import Look, judge
+from nasray.runtimes import RUNTIMES
 from nasray.spaces import Architecture, NasrayError
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from nasray.latency.runtimes.base import Program
+    from nasray.runtimes.base import Program
 
 NUM_LOOKS = 15
 """Passes of the reference at each look, a tenth of a second."""

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nasray.devices import choose_device
-from nasray.latency.runtimes import EAGER, RUNTIMES
+from nasray.runtimes import EAGER, RUNTIMES
 from nasray.spaces import NasrayError
 from nasray.spaces.ranges import MAX_SIDE, check_whole
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from nasray.latency.runtimes.base import Runtime
+    from nasray.runtimes.base import Runtime
 
 MAX_BATCH, MAX_PIXELS, MAX_THREADS = 65_536, 2**26, 1024
 """Images, and pixels of all of them, in one pass: 64 images of 1024x1024; threads."""

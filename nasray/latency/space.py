@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from nasray.cluster.progress import say
 from nasray.cluster.resources import Resources
 from nasray.latency.correction import MAX_ERROR_PERCENT, CorrectedTable, corrected_table
-from nasray.latency.runtimes import EAGER
 from nasray.latency.setting import Setting
 from nasray.latency.table import LatencyTable
+from nasray.runtimes import EAGER
 from nasray.spaces import CostFunction, Costs, LayerTable, NasrayError, Population
 from nasray.spaces.budget import cost_scope
 from nasray.spaces.resolutions import by_size

@@ -57,6 +57,13 @@ def test_what_has_seen_the_images_is_refused(resolved, detectors, tmp_path):
             measure_beside(resolved, [str(tmp_path / "x.pt")])
 
 
+def test_other_classes_are_refused(resolved, detectors, tmp_path):
+    checkpoint = Checkpoint.load(next(iter(detectors)))
+    dataclasses.replace(checkpoint, classes=checkpoint.classes[::-1]).save(tmp_path / "x.pt")
+    with pytest.raises(NasrayError, match=r"the supernet of .*in another order"):
+        measure_beside(resolved, [str(tmp_path / "x.pt")])
+
+
 def test_front_shows_them_in_table_and_picture(resolved, detectors, tmp_path, capsys):
     picture = tmp_path / "front.png"
     assert cli.main(["front", str(resolved.path), "--beside", *detectors, "--to", str(picture)]) == 0

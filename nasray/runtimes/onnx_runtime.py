@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nasray.latency.runtimes.base import Program, Runtime
-from nasray.latency.runtimes.onnx_file import onnx_file
+from nasray.runtimes.base import Program, Runtime
+from nasray.runtimes.onnx_file import onnx_file
 from nasray.tracing import check_onnx
 
 

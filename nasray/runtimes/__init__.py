@@ -16,10 +16,10 @@ EAGER = "eager"
 RUNTIMES = Registry(
     "runtime",
     {
-        EAGER: "nasray.latency.runtimes.torch_runtimes:Eager",
-        "compile": "nasray.latency.runtimes.torch_runtimes:Compiled",
-        "onnxruntime": "nasray.latency.runtimes.onnx_runtime:OnnxRuntime",
-        "openvino": "nasray.latency.runtimes.openvino:OpenVino",
+        EAGER: "nasray.runtimes.torch_runtimes:Eager",
+        "compile": "nasray.runtimes.torch_runtimes:Compiled",
+        "onnxruntime": "nasray.runtimes.onnx_runtime:OnnxRuntime",
+        "openvino": "nasray.runtimes.openvino:OpenVino",
     },
 )
 """A new runtime is one line here, or an entry point of the group `nasray.runtimes`."""

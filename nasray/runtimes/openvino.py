@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from nasray.configuration import install_command
-from nasray.latency.runtimes.base import Program, Runtime
-from nasray.latency.runtimes.onnx_file import onnx_file
+from nasray.runtimes.base import Program, Runtime
+from nasray.runtimes.onnx_file import onnx_file
 from nasray.spaces import NasrayError
 from nasray.tracing import check_onnx
 

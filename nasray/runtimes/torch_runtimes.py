@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from nasray.latency.runtimes.base import Program, Runtime
+from nasray.runtimes.base import Program, Runtime
 from nasray.spaces import NasrayError
 
 

@@ -9,9 +9,9 @@ from torch import nn
 from nasray.architectures import ARCHITECTURES
 from nasray.latency import Setting
 from nasray.latency.measuring import measure_program, prepared
-from nasray.latency.runtimes import RUNTIMES
 from nasray.models import build
 from nasray.models.detectors import build_detector
+from nasray.runtimes import RUNTIMES
 from nasray.spaces import NasrayError
 from tests.nasray.latency.common import HW
 
