@@ -6,7 +6,9 @@
 The filter of `accepted` has random weights, which costs as much time as a trained one; operations and thresholds are
 those that it prunes. Drawing is measured on one core. Steps are measured on this machine with `--measure`; else they
 are estimated as what the multiply-adds of random paths take, forward and backward (three times the forward pass), at
-the peak of a GPU: real steps take longer, so that the shares are upper bounds.
+the peak of a GPU: real steps take longer, so that the shares are upper bounds. On a GPU a thread draws the paths of
+the next steps: how long a training waits for them then is measured with a main thread that sleeps as long as each step,
+for steps below 50 ms and without the first 256 steps, whose paths are always waited for.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ from nasray.filters.pruning import path_thresholds, prune_operations
 from nasray.models.detector_cost import DetectorCost
 from nasray.models.supernets import supernet_architecture
 from nasray.models.supernets.base import supernet_of
-from nasray.models.supernets.sampling import BLOCK, BucketPaths, GenePaths, PathSampler, UniformPaths
+from nasray.models.supernets.sampling import BLOCK, BlockPaths, BucketPaths, GenePaths, UniformPaths
 from nasray.recipe import load_recipe
 from nasray.spaces import OFAResNetSpace, Space
 from nasray.spaces.buckets import Buckets
@@ -43,7 +45,7 @@ PEAKS = {"V100, float32": 15.7, "A100, float32": 19.5, "A100, float16": 312.0, "
 RECIPE = "detofa-centernet-voc"
 
 
-def samplers(space: Space, folder: Path) -> dict[str, PathSampler]:
+def samplers(space: Space, folder: Path) -> dict[str, BlockPaths]:
     """Every way to draw a path; those of `accepted` with a pruning in a folder."""
     buckets = Buckets.spanning(space, "gmacs", 5)
     path_filter = PathFilter(space, buckets)
@@ -57,7 +59,7 @@ def samplers(space: Space, folder: Path) -> dict[str, PathSampler]:
         Pruned("gmacs", buckets.edges, operations, thresholds, folder / "filter.pt", {}),
     )
     file = str(folder / "pruned.json")
-    found: dict[str, PathSampler] = {
+    found: dict[str, BlockPaths] = {
         "uniform": UniformPaths(space),
         "genes": GenePaths(space),
         "buckets": BucketPaths(space),
@@ -67,7 +69,7 @@ def samplers(space: Space, folder: Path) -> dict[str, PathSampler]:
     return found
 
 
-def seconds_of_a_draw(sampler: PathSampler, rounds: int) -> float:
+def seconds_of_a_draw(sampler: BlockPaths, rounds: int) -> float:
     """Seconds for each step, the median of several blocks of steps."""
     seconds = []
     for number in range(rounds):
@@ -76,6 +78,19 @@ def seconds_of_a_draw(sampler: PathSampler, rounds: int) -> float:
             sampler.draw(step)
         seconds.append((time.perf_counter() - begin) / BLOCK)
     return statistics.median(seconds)
+
+
+def seconds_waited(sampler: BlockPaths, step_seconds: float, rounds: int) -> float:
+    """Seconds for each step that a training waits for its path where a thread draws ahead, after the first block."""
+    sampler.ahead = True
+    waited = 0.0
+    for step in range((rounds + 1) * BLOCK):
+        begin = time.perf_counter()
+        sampler.draw(step)
+        if step >= BLOCK:
+            waited += time.perf_counter() - begin
+        time.sleep(step_seconds)
+    return waited / (rounds * BLOCK)
 
 
 def measured_step(space: Space, options: argparse.Namespace) -> float:
@@ -95,7 +110,9 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     """Everything, as JSON-serializable figures."""
     space = OFAResNetSpace(options.size, image_hw=read_image_hw(options.image_size))
     with tempfile.TemporaryDirectory() as folder:
-        draws = {name: seconds_of_a_draw(one, options.rounds) for name, one in samplers(space, Path(folder)).items()}
+        found = samplers(space, Path(folder))
+    draws = {name: seconds_of_a_draw(one, options.rounds) for name, one in found.items()}
+    waits: dict[str, dict[str, float]] = {}
     if options.measure:
         steps = {"measured here": measured_step(space, options)}
     else:
@@ -103,6 +120,9 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         gmacs = float(DetectorCost(space, "centernet", num_classes=20)(rows)["gmacs"].mean())
         operations = 2 * 3 * options.batch_size * gmacs * 1e9
         steps = {name: operations / (peak * 1e12) for name, peak in PEAKS.items()}
+        for name, one in found.items():
+            short = {step: value for step, value in steps.items() if value < 0.05}
+            waits[name] = {step: seconds_waited(one, value, 2) / value for step, value in short.items()}
     return {
         "size": options.size,
         "image_size": options.image_size,
@@ -112,6 +132,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         "share": {
             name: {step: value / (value + seconds) for step, seconds in steps.items()} for name, value in draws.items()
         },
+        "share_waited_with_a_thread_ahead": waits,
     }
 
 
@@ -138,6 +159,11 @@ def main() -> None:
     for name, value in result["draw_ms"].items():
         shares = ", ".join(f"{100 * share:.2f} %" for share in result["share"][name].values())
         print(f"{name:18} {value:.3f} ms a step: {shares}")
+        if waits := result["share_waited_with_a_thread_ahead"].get(name):
+            print(
+                f"{'':18} with a thread ahead: "
+                + ", ".join(f"{name} {100 * share:.3f} %" for name, share in waits.items())
+            )
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from torch import distributed
 from nasray.counting import CountedOptions, cost_of_detector
 from nasray.filters.filter import PathFilter
 from nasray.filters.pruned import read_pruned
-from nasray.models.supernets.sampling import BLOCK, BlockPaths, BucketPaths, GenePaths, UniformPaths
+from nasray.models.supernets.sampling import BLOCK, Block, BlockPaths, BucketPaths, GenePaths, UniformPaths
 from nasray.spaces import CostFunction, Population, Space
 
 TRIES = 50
@@ -65,21 +65,9 @@ class AcceptedPaths(BlockPaths):
             self.sampler = BucketPaths(self.space, seed=seed, buckets=self.filter.buckets, measure=cost)
         else:
             self.sampler = (GenePaths if draw == "genes" else UniformPaths)(self.space, seed=seed)
-        self._acceptance = 1.0
 
-    def acceptance(self, iteration: int) -> float:
-        """Return the share of the paths that were drawn for a block of steps, that of this one, which it has taken."""
-        self.draw(iteration)
-        return self._acceptance
-
-    def block(self, number: int) -> Population:
-        """See `BlockPaths.block`; of several workers all call it at the same step."""
-        # Scores of different processors differ in their last digits; all workers train the paths of the first one.
-        rows, self._acceptance = _of_first_worker(self.accepted(number))
-        return rows
-
-    def accepted(self, number: int) -> tuple[Population, float]:
-        """Return the (256, G) paths of a block of steps, and the share of all drawn ones that they are."""
+    def block(self, number: int) -> Block:
+        """See `BlockPaths.block`."""
         rng = np.random.default_rng([self.seed, 1, number])
         rows, best = self.sampler.rows(BLOCK, rng), np.full(BLOCK, -np.inf)
         drawn, open_places, num_drawn = rows, np.arange(BLOCK), 0
@@ -92,18 +80,17 @@ class AcceptedPaths(BlockPaths):
             if not len(open_places):
                 break
             drawn = self.sampler.rows(len(open_places), rng)
-        return rows, BLOCK / num_drawn
+        return Block(rows, BLOCK / num_drawn)
+
+    def agreed(self, block: Block) -> Block:
+        """Return the block of the first worker: scores of different processors differ in their last digits."""
+        if not (distributed.is_available() and distributed.is_initialized()):
+            return block
+        found = [block]
+        distributed.broadcast_object_list(found, src=0)
+        return found[0]
 
     def margins(self, paths: Population) -> NDArray[np.float64]:
         """Return (N,) by how much the scores of (N, G) paths are above the thresholds of their buckets."""
         margins: NDArray[np.float64] = self.filter(paths) - self.thresholds[self.filter.bucket_of(paths)]
         return margins
-
-
-def _of_first_worker(block: tuple[Population, float]) -> tuple[Population, float]:
-    """Return what the first of several workers has; all call it at the same step."""
-    if not (distributed.is_available() and distributed.is_initialized()):
-        return block
-    found = [block]
-    distributed.broadcast_object_list(found, src=0)
-    return found[0]

@@ -20,6 +20,7 @@ from nasray.data.order import divide
 from nasray.models.classifier import Classifier
 from nasray.models.detectors.base import Detector
 from nasray.models.norms import synchronize_norms
+from nasray.models.supernets.sampling import BlockPaths
 from nasray.recipe import Recipe
 from nasray.spaces import NasrayError
 from nasray.training.beginning import continued, sort_supernet
@@ -213,6 +214,8 @@ def make_parts(
         network.teacher, network.teacher_weight = probabilities_of(teacher.to(device)), recipe.distil.weight
     batches, validate = _loaders(recipe, sets, network, worker)
     paths, resolutions = make_paths(recipe, description), make_resolutions(recipe, description, network, device)
+    if isinstance(paths, BlockPaths):
+        paths.ahead = device.type == "cuda"
     alphas = _make_alphas(recipe, sets, network, worker, len(batches))
     if paths is not None:  # a supernet is measured path by path, by whoever searches it
         validate = None

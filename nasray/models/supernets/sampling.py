@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any, Protocol
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Annotated, Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,8 +43,67 @@ class PathSampler(Protocol):
         ...
 
 
-class IndependentPaths(ABC):
-    """Paths that are drawn independently of each other; a step draws its own.
+class Block(NamedTuple):
+    """Paths of `BLOCK` steps.
+
+    Attributes:
+        rows: (256, G) genes.
+        acceptance: Share of all paths that were drawn for them that they are.
+    """
+
+    rows: Population
+    acceptance: float = 1.0
+
+
+class BlockPaths(ABC):
+    """Paths that are drawn for `BLOCK` steps at a time.
+
+    Attributes:
+        ahead: Whether a thread draws the next block while this one is trained. It is for devices that compute by
+            themselves; where the CPU trains, the two would only share it.
+    """
+
+    ahead = False
+    _number, _block = -1, Block(np.empty((0, 0), dtype=np.int64))
+    _next: tuple[int, Future[Block]] | None = None
+    _thread: ThreadPoolExecutor | None = None
+
+    def draw(self, iteration: int) -> NDArray[np.int64]:
+        """Return the (G,) genes of the path of a step, counted from 0."""
+        genes: NDArray[np.int64] = self._block_of(iteration).rows[iteration % BLOCK]
+        return genes
+
+    def acceptance(self, iteration: int) -> float:
+        """Return the share of the paths that were drawn for a block of steps, that of this one, which it has taken."""
+        return self._block_of(iteration).acceptance
+
+    @abstractmethod
+    def block(self, number: int) -> Block:
+        """Return a block of steps, a function of seed and number alone, which any thread may call."""
+
+    def agreed(self, block: Block) -> Block:
+        """Return the block that all workers train, who call this at the same step."""
+        return block
+
+    def _block_of(self, iteration: int) -> Block:
+        number = iteration // BLOCK
+        if number != self._number:
+            self._block, self._number = self.agreed(self._drawn(number)), number
+        return self._block
+
+    def _drawn(self, number: int) -> Block:
+        if not self.ahead:
+            return self.block(number)
+        self._thread = self._thread or ThreadPoolExecutor(1, "paths")
+        if self._next is None or self._next[0] != number:
+            self._next = number, self._thread.submit(self.block, number)
+        block = self._next[1].result()
+        self._next = number + 1, self._thread.submit(self.block, number + 1)
+        return block
+
+
+class IndependentPaths(BlockPaths):
+    """Paths that are drawn independently of each other; a step draws its own, where none is drawn ahead.
 
     Args:
         space: Space of the paths.
@@ -55,12 +115,19 @@ class IndependentPaths(ABC):
 
     def draw(self, iteration: int) -> NDArray[np.int64]:
         """Return the (G,) genes of the path of a step, counted from 0."""
-        genes: NDArray[np.int64] = self.rows(1, np.random.default_rng([self.seed, 1, iteration]))[0]
-        return genes
+        return super().draw(iteration) if self.ahead else self._path(iteration)
+
+    def block(self, number: int) -> Block:
+        """See `BlockPaths.block`."""
+        return Block(np.stack([self._path(step) for step in range(number * BLOCK, (number + 1) * BLOCK)]))
 
     @abstractmethod
     def rows(self, num: int, rng: np.random.Generator) -> Population:
         """Return (num, G) paths."""
+
+    def _path(self, iteration: int) -> NDArray[np.int64]:
+        genes: NDArray[np.int64] = self.rows(1, np.random.default_rng([self.seed, 1, iteration]))[0]
+        return genes
 
 
 class UniformPaths(IndependentPaths):
@@ -101,24 +168,6 @@ class GenePaths(IndependentPaths):
             place = np.searchsorted(ends, rng.random(num) * ends[-1], side="right")
             rows[:, columns] = settings[np.minimum(place, len(settings) - 1)]
         return rows
-
-
-class BlockPaths(ABC):
-    """Paths that are drawn for `BLOCK` steps at a time."""
-
-    _number, _rows = -1, np.empty((0, 0), dtype=np.int64)
-
-    def draw(self, iteration: int) -> NDArray[np.int64]:
-        """Return the (G,) genes of the path of a step, counted from 0."""
-        number, place = divmod(iteration, BLOCK)
-        if number != self._number:
-            self._rows, self._number = self.block(number), number
-        genes: NDArray[np.int64] = self._rows[place]
-        return genes
-
-    @abstractmethod
-    def block(self, number: int) -> Population:
-        """Return the (256, G) paths of a block of steps, a function of seed and number."""
 
 
 class BucketPaths(BlockPaths):
@@ -167,9 +216,9 @@ class BucketPaths(BlockPaths):
                 rows[places] = np.resize(inside, (len(places), self.space.num_genes))
         return rows
 
-    def block(self, number: int) -> Population:
+    def block(self, number: int) -> Block:
         """See `BlockPaths.block`."""
-        return self.rows(BLOCK, np.random.default_rng([self.seed, 1, number]))
+        return Block(self.rows(BLOCK, np.random.default_rng([self.seed, 1, number])))
 
     def _inside(self, bucket: int, num: int, rng: np.random.Generator) -> Population:
         return self.space.sample_within(num, self.buckets.budget(bucket), rng, cost=self.measure)
@@ -180,7 +229,7 @@ def unrestricted(space: Space) -> Space:
     return space.space if isinstance(space, RestrictedSpace) else space
 
 
-class WindowedPaths:
+class WindowedPaths(IndependentPaths):
     """Paths within a window of multiply-adds, which is drawn anew in every step (DetNAS's released pre-training).
 
     After `TRIES` paths in vain the first of them is taken, whatever it costs: of DetNAS's windows the rarest misses
@@ -212,7 +261,8 @@ class WindowedPaths:
     ) -> None:
         if not windows or any(low > high for low, high in windows):
             raise ValueError(f"windows are pairs of a least and a most value, at least one; got {windows}")
-        self.space, self.seed, self.windows, self.cost_name = space, seed, tuple(windows), cost_name
+        super().__init__(space, seed=seed)
+        self.windows, self.cost_name = tuple(windows), cost_name
         kind: Any = type(unrestricted(space))
         measured = kind(**space.network_options(), image_hw=image_hw)
         self.cost: CostFunction = cost(measured) if cost is not None else measured.cost
@@ -224,13 +274,14 @@ class WindowedPaths:
                     f"{costs.min():.4g} and {costs.max():.4g}. Move the window, or take --paths.name uniform"
                 )
 
-    def draw(self, iteration: int) -> NDArray[np.int64]:
-        """Return the (G,) genes of the path of a step, counted from 0."""
-        rng = np.random.default_rng([self.seed, 1, iteration])
-        low, high = self.windows[int(rng.integers(len(self.windows)))]
+    def rows(self, num: int, rng: np.random.Generator) -> Population:
+        """Return (num, G) paths, each within a window of its own."""
+        return np.stack([self._within(self.windows[int(rng.integers(len(self.windows)))], rng) for _ in range(num)])
+
+    def _within(self, window: tuple[float, float], rng: np.random.Generator) -> NDArray[np.int64]:
         paths = self.space.sample(TRIES, rng)
         costs = self._costs(paths)
-        first = np.argmax((costs >= low) & (costs <= high))  # the first hit; the first of all if there is none
+        first = np.argmax((costs >= window[0]) & (costs <= window[1]))  # the first hit; the first of all without one
         genes: NDArray[np.int64] = paths[first]
         return genes
 

@@ -47,7 +47,7 @@ def pruned(tmp_path_factory):
 @pytest.mark.parametrize("draw", DRAWS)
 def test_paths_are_allowed_and_above_their_thresholds(pruned, draw):
     sampler = AcceptedPaths(TINY, pruned=pruned, draw=draw)
-    rows = np.concatenate([sampler.block(number) for number in range(4)])
+    rows = np.concatenate([sampler.block(number).rows for number in range(4)])
     assert sampler.space.num_architectures < TINY.num_architectures
     assert sampler.space.is_valid(rows).all()
     assert (sampler.margins(rows) >= 0).all()
@@ -87,11 +87,11 @@ def test_in_vain_the_best_path_is_taken_that_is_allowed(pruned, monkeypatch):
     monkeypatch.setattr(accepted, "TRIES", 4)
     sampler = AcceptedPaths(TINY, pruned=pruned)
     sampler.thresholds = np.full(5, 1e9)
-    rows, share = sampler.accepted(0)
+    rows, share = sampler.block(0)
     assert share == 1 / 4
     assert sampler.space.is_valid(rows).all()
     monkeypatch.setattr(accepted, "TRIES", 1)
-    first, share = sampler.accepted(0)
+    first, share = sampler.block(0)
     assert share == 1
     assert (sampler.filter(rows) - sampler.filter(first)).mean() > 0
     assert (sampler.margins(rows) >= sampler.margins(first)).all()
@@ -101,7 +101,7 @@ def test_buckets_may_be_of_whole_detectors(tmp_path):
     cost = cost_of_detector(COUNTED, TINY)
     path = pruned_in(tmp_path, cost=cost)
     sampler = AcceptedPaths(TINY, pruned=path, counted=COUNTED)
-    rows = sampler.block(0)
+    rows = sampler.block(0).rows
     assert (sampler.margins(rows) >= 0).all()
     assert np.array_equal(sampler.filter.bucket_of(rows), sampler.filter.buckets.of(cost(rows)["gmacs"]))
     with pytest.raises(NasrayError, match="counted needs detector and classes"):
@@ -120,7 +120,7 @@ def draw_in_a_worker(folder, files, rank):
     sampler = AcceptedPaths(TINY, pruned=files[rank])
     paths = np.stack([sampler.draw(step) for step in (0, 1, 300)])
     np.save(folder / f"{rank}.npy", paths)
-    own = np.stack([sampler.accepted(step // BLOCK)[0][step % BLOCK] for step in (0, 1, 300)])
+    own = np.stack([sampler.block(step // BLOCK).rows[step % BLOCK] for step in (0, 1, 300)])
     np.save(folder / f"own-{rank}.npy", own)
 
 
@@ -159,7 +159,7 @@ def test_a_pruning_of_the_released_space_holds_in_every_bucket_and_every_draw(tm
         assert row["num"] == 80_000
         assert row["value"] == pytest.approx(0.75, abs=0.01)
     sampler = AcceptedPaths(space, pruned=str(tmp_path / "pruned.json"))
-    rows = np.concatenate([sampler.block(number) for number in range(-(-100_000 // BLOCK))])
+    rows = np.concatenate([sampler.block(number).rows for number in range(-(-100_000 // BLOCK))])
     assert len(rows) >= 100_000
     column = {gene.name: place for place, gene in enumerate(space.genes)}
     assert len(forbidden_of(operations)) > 75, "of 378"

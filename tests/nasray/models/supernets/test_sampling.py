@@ -1,11 +1,12 @@
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
 
 from nasray.models.supernets import DETNAS_WINDOWS, UniformPaths, WindowedPaths, sampling
-from nasray.models.supernets.sampling import BucketPaths, GenePaths
+from nasray.models.supernets.sampling import BLOCK, Block, BlockPaths, BucketPaths, GenePaths
 from nasray.spaces import BasicSpace, NasrayError, OFAResNetSpace, RestrictedSpace, ShuffleNetSpace, forbid_values
 from nasray.spaces.buckets import Buckets
 
@@ -157,3 +158,34 @@ def test_windows_of_a_restricted_space():
     space = RestrictedSpace(OFA, forbid_values(OFA, {"width": [65]}))
     sampler = WindowedPaths(space, windows=[(0.2, 3.0)], image_hw=(112, 112))
     assert space.is_valid(draws(sampler, 5)).all()
+
+
+class CountedBlocks(BlockPaths):
+    """Paths whose one gene is the step, and which note who drew them."""
+
+    def __init__(self):
+        self.drawn = []
+
+    def block(self, number):
+        if number == 3:
+            raise NasrayError("no block 3")
+        self.drawn.append((number, threading.current_thread() is threading.main_thread()))
+        return Block(np.arange(BLOCK)[:, None] + number * BLOCK)
+
+
+def test_a_thread_draws_the_next_block():
+    sampler = CountedBlocks()
+    sampler.ahead = True
+    steps = [0, 1, BLOCK, BLOCK + 1, 0]  # the last as in a training that goes on from an earlier checkpoint
+    assert [sampler.draw(step)[0] for step in steps] == steps
+    assert sampler.draw(2 * BLOCK)[0] == 2 * BLOCK
+    with pytest.raises(NasrayError, match="no block 3"):
+        sampler.draw(3 * BLOCK)
+    assert [number for number, _ in sampler.drawn] == [0, 1, 2, 0, 1, 2]
+    assert not any(is_main for _, is_main in sampler.drawn)
+
+
+def test_without_a_device_of_its_own_a_training_draws_when_it_must():
+    sampler = CountedBlocks()
+    assert sampler.draw(BLOCK)[0] == BLOCK
+    assert sampler.drawn == [(1, True)]
