@@ -27,7 +27,7 @@ PARTS = r"""
 import gc, sys, time
 from pathlib import Path
 import numpy as np
-import nasray.data.coco, pycocotools.mask
+import nasray.data.formats.coco, pycocotools.mask
 
 def memory(kind):
     with open("/proc/self/smaps_rollup") as file:
@@ -50,7 +50,7 @@ if how == "before":
     del content, texts
     gc.collect()
 else:
-    dataset = nasray.data.coco.read_coco(path, [path.parent], name="train")
+    dataset = nasray.data.formats.coco.read_coco(path, [path.parent], name="train")
     seconds = time.process_time() - begin
     total = int(dataset.segmentations.content.sum()) + float(dataset.boxes.sum())  # touch every page
     top = peak()

@@ -17,7 +17,7 @@ from typing_extensions import TypedDict
 from nasray.architectures import is_supernet, slots
 from nasray.cluster import write_atomic
 from nasray.cluster.records import OPEN, PixelRulesEntry, check_record
-from nasray.data.pixels import DEFAULT_RULES, PixelRules
+from nasray.data.image_files.pixels import DEFAULT_RULES, PixelRules
 from nasray.recipe import RECIPE, Recipe
 from nasray.spaces import Architecture, NasrayError
 from nasray.validation import FORMER_KEYS, validate

@@ -16,9 +16,9 @@ from nasray.checkpoint import Checkpoint
 from nasray.cluster import write_atomic
 from nasray.cluster.files import explained_disk_errors
 from nasray.cluster.reading import read_text, shown
-from nasray.data.decoding import decode_image, is_image_name, read_header
-from nasray.data.images import no_file, open_image_file
-from nasray.data.pixels import PixelRules
+from nasray.data.image_files.decoding import decode_image, is_image_name, read_header
+from nasray.data.image_files.images import no_file, open_image_file
+from nasray.data.image_files.pixels import PixelRules
 from nasray.drawing import draw_detections, picture_bytes
 from nasray.spaces import NasrayError
 

@@ -154,7 +154,7 @@ def _data_shapes(known: Any) -> None:
 
 def _data_pack(known: Any) -> None:
     from nasray.data import open_data
-    from nasray.data.packing import pack_data
+    from nasray.data.formats.packing import pack_data
 
     path = Path(known.folder)
     pack_data(open_data(known.source).all_splits(), path)
@@ -293,7 +293,7 @@ def _evaluate(known: Any) -> None:
 def _predict(known: Any) -> None:
     from nasray.checkpoint import Checkpoint
     from nasray.cluster.progress import ProgressLine
-    from nasray.data.pixels import PixelRules
+    from nasray.data.image_files.pixels import PixelRules
     from nasray.predicting import find_images, picture_paths, predict_images, predictions_folder
     from nasray.subnets import trained_checkpoint
 

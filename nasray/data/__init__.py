@@ -3,9 +3,9 @@
 from typing import TYPE_CHECKING, Any
 
 from nasray.data.check import check_data, describe_check
-from nasray.data.datafile import DataFile, SplitFiles
 from nasray.data.dataset import Defect, DetectionSet
-from nasray.data.packing import pack_data
+from nasray.data.formats.datafile import DataFile, SplitFiles
+from nasray.data.formats.packing import pack_data
 from nasray.data.shapes import write_shapes
 from nasray.data.source import DataSource, open_data
 

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from nasray.data.dataset import DEFECTS, Defect, DetectionSet, kind_summary
-from nasray.data.headers import Headers, describe_orientation, describe_values, examine_headers
-from nasray.data.parquet_images import describe_groups
+from nasray.data.formats.parquet_images import describe_groups
+from nasray.data.image_files.headers import Headers, describe_orientation, describe_values, examine_headers
 from nasray.data.source import DataSource, category_difference, open_data, overlap
 from nasray.spaces import NasrayError
 

@@ -13,11 +13,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nasray.cluster.reading import shown
-from nasray.data.decoding import IMAGE_SUFFIXES, is_image_name
-from nasray.data.images import ImageFiles, ImagesInMemory, ImageSource, SelectedImages, encode_png, load_image
+from nasray.data.image_files.decoding import IMAGE_SUFFIXES, is_image_name
+from nasray.data.image_files.images import (
+    ImageFiles,
+    ImagesInMemory,
+    ImageSource,
+    SelectedImages,
+    encode_png,
+    load_image,
+)
+from nasray.data.image_files.pixels import DEFAULT_RULES, PixelRules
 from nasray.data.mapped import Texts
 from nasray.data.order import SAMPLE, epoch_batches, seed_sequence
-from nasray.data.pixels import DEFAULT_RULES, PixelRules
 from nasray.data.shapes import CLASSES, draw_shape, image_generator
 from nasray.recipe_options import LoaderOptions
 from nasray.spaces import NasrayError

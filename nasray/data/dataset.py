@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nasray.cluster.reading import shown
-from nasray.data.decoding import ImageHeader
 from nasray.data.fields import FieldError
-from nasray.data.images import ImageSource, SelectedImages, load_header, load_image
+from nasray.data.image_files.decoding import ImageHeader
+from nasray.data.image_files.images import ImageSource, SelectedImages, load_header, load_image
+from nasray.data.image_files.pixels import DEFAULT_RULES, PixelRules
 from nasray.data.outlines import Segmentations
-from nasray.data.pixels import DEFAULT_RULES, PixelRules
 from nasray.spaces import NasrayError
 
 if TYPE_CHECKING:

@@ -1,7 +1,7 @@
 """Typed reading of the values in annotation files, the one place where it is decided what a field may hold.
 
 Integers may be written as floats without a fraction (pandas does), flags as 0, 1, true or false; text is never a
-number or a flag in JSON. In XML everything is text, see `nasray.data.voc`.
+number or a flag in JSON. In XML everything is text, see `nasray.data.formats.voc`.
 """
 
 from __future__ import annotations

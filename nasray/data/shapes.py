@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from nasray.cluster import write_atomic
 from nasray.cluster.files import to_json
 from nasray.data.dataset import DetectionSet
-from nasray.data.images import ImagesInMemory, encode_png
+from nasray.data.image_files.images import ImagesInMemory, encode_png
 from nasray.data.outlines import Segmentations
 from nasray.spaces import NasrayError
 

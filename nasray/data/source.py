@@ -10,14 +10,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from nasray.cluster.reading import shown
-from nasray.data.datafile import open_file
 from nasray.data.dataset import Defect, DetectionSet, refuse_errors
-from nasray.data.folders import open_folder
-from nasray.data.headers import refuse_other_pixels
-from nasray.data.huggingface_files import parquet_file
-from nasray.data.images import ImageFiles
-from nasray.data.layouts import recognized_file
-from nasray.data.readers import Opened, Reader, open_huggingface
+from nasray.data.formats.datafile import open_file
+from nasray.data.formats.folders import open_folder
+from nasray.data.formats.huggingface_files import parquet_file
+from nasray.data.formats.layouts import recognized_file
+from nasray.data.formats.readers import Opened, Reader, open_huggingface
+from nasray.data.image_files.headers import refuse_other_pixels
+from nasray.data.image_files.images import ImageFiles
 from nasray.data.shapes import SHAPES, shapes_set
 from nasray.spaces import NasrayError
 from nasray.spaces.errors import did_you_mean

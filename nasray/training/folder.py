@@ -30,7 +30,7 @@ from nasray.cluster.progress import say
 from nasray.cluster.reading import parse_json, read_text, shown
 from nasray.cluster.records import Summary, TrainingDescription, read_record, yaml_record
 from nasray.configuration import describe_versions, git_revision
-from nasray.data.pixels import DEFAULT_RULES, PixelRules
+from nasray.data.image_files.pixels import DEFAULT_RULES, PixelRules
 from nasray.recipe import RECIPE, Recipe, with_files
 from nasray.spaces import Architecture, NasrayError
 from nasray.validation import validate

@@ -13,7 +13,7 @@ from nasray.architectures import ARCHITECTURES
 from nasray.checkpoint import Checkpoint, make_network
 from nasray.cli import main
 from nasray.data import EvaluationLoader, TrainLoader, open_data
-from nasray.data.pixels import PixelRules
+from nasray.data.image_files.pixels import PixelRules
 from nasray.data.shapes import CLASSES, draw_image
 from nasray.evaluation.predictions import predict
 from nasray.models.detectors import DETECTORS

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from nasray.data.images import encode_png
+from nasray.data.image_files.images import encode_png
 
 CLASSES = ("cat", "dog")  # in the order that VOC's names are sorted in
 IMAGE_HW = (64, 128)  # of which every pixel is an exact share

@@ -7,7 +7,7 @@ import zlib
 import numpy as np
 from PIL import Image
 
-from nasray.data.pixels import turned
+from nasray.data.image_files.pixels import turned
 
 
 def picture(height=24, width=32, block=8, seed=0):

@@ -4,8 +4,8 @@ import pickle
 import numpy as np
 import pytest
 
-from nasray.data.coco import read_coco
 from nasray.data.dataset import Defect, fix_boxes, refuse_errors
+from nasray.data.formats.coco import read_coco
 from nasray.data.outlines import Segmentations
 from nasray.spaces import NasrayError
 

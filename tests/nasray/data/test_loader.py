@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from nasray.data.coco import read_coco
+from nasray.data.formats.coco import read_coco
 from nasray.data.loader import EvaluationLoader, TrainLoader, pad_images
 from nasray.data.outlines import Segmentations
 from nasray.data.source import open_data

@@ -7,7 +7,7 @@ import pytest
 
 from nasray.checkpoint import Checkpoint
 from nasray.data import open_data
-from nasray.data.packing import pack_data
+from nasray.data.formats.packing import pack_data
 from nasray.finding import find_architecture
 from nasray.recipe_options import ScheduleOptions
 from nasray.training import setup

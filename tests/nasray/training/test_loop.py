@@ -14,7 +14,7 @@ import torch
 from nasray.checkpoint import Checkpoint, checkpoint_path
 from nasray.cluster.training import Worker
 from nasray.data import open_data
-from nasray.data.pixels import PixelRules
+from nasray.data.image_files.pixels import PixelRules
 from nasray.recipe_options import OptimizerOptions, ScheduleOptions
 from nasray.spaces import NasrayError
 from nasray.training import setup

@@ -1,0 +1,1 @@
+"""Formats of annotated data sets: what each says, as a `DetectionSet`."""
