@@ -9,6 +9,7 @@ import dataclasses
 import math
 import re
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 
 TO_BUDGET = re.compile(r"(.+)@budget")
 """What a published network is called that is scaled in width to the budget."""
+SCALED_BY = ("gmacs", "params_m")
+"""Costs that grow with the width of a network."""
 
 
 class Searching(NamedTuple):
@@ -95,32 +98,34 @@ class Parts:
     def named(self, name: str) -> Architecture:
         """Return what `find_architecture` finds; NAME@budget is the widest scaling of a network within the budget.
 
-        Its `gmacs` are those that the budget bounds.
+        It is within each of the budget's bounds of `gmacs` and `params_m`; its other costs are not looked at.
 
         Args:
             name: Name from `nasray list architectures`, also with @budget behind it, file or folder.
 
         Raises:
-            NasrayError: if the budget bounds no `gmacs`, there is no such network, or it cannot be scaled that far.
+            NasrayError: if the budget bounds neither, there is no such network, or it cannot be scaled that far.
         """
         match = TO_BUDGET.fullmatch(name)
         return find_architecture(name) if match is None else self._scaled_to_budget(match[1])
 
     def _scaled_to_budget(self, name: str) -> Architecture:
-        bound, base = self.budget.upper.get("gmacs"), find_architecture(name)
-        if bound is None:
+        bounds = {cost: self.budget.upper[cost] for cost in SCALED_BY if cost in self.budget.upper}
+        base = find_architecture(name)
+        if not bounds:
             raise NasrayError(
-                f"{name}@budget is {name} scaled to the budget, which has no upper bound of gmacs ({self.budget}). Set "
-                f"budget.gmacs, or a factor, such as {name}@0.5"
+                f"{name}@budget is {name} scaled to the budget, which has no upper bound of {' or '.join(SCALED_BY)} "
+                f"({self.budget}). Set budget.gmacs, or a factor, such as {name}@0.5"
             )
 
-        def gmacs(architecture: Architecture) -> float:
-            return costs_of(architecture, self.cost, self.space).get("gmacs", math.inf)
+        def cost_of(cost: str, architecture: Architecture) -> float:
+            return costs_of(architecture, self.cost, self.space).get(cost, math.inf)
 
         try:
-            return scaled_within(base, bound, gmacs)
+            found = [scaled_within(base, bound, partial(cost_of, cost)) for cost, bound in bounds.items()]
         except NasrayError as error:
             raise NasrayError(f"{name}@budget: {error}") from None
+        return min(found, key=partial(cost_of, next(iter(bounds))))
 
     def random_searcher(self, seed: int) -> Searcher:
         """Return a fresh random searcher of the same space and budget."""

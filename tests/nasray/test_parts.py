@@ -102,12 +102,16 @@ def test_a_named_network_is_scaled_to_the_budget():
         assert 0.037 < costs_of(scaled, parts.cost, parts.space)["gmacs"] <= 0.04
         assert (scaled.family, [stage["depth"] for stage in scaled.spec["stages"]]) == ("basic", [2, 2, 2, 2])
     assert parts.named("resnet18") == ARCHITECTURES["resnet18"]
+    within = load_plan("detofa-tiny", ["--budget.gmacs", "0.04", "--budget.params_m", "0.2"]).parts
+    narrower = costs_of(within.named("resnet18@budget"), within.cost, within.space)
+    assert narrower["gmacs"] < 0.037
+    assert 0.19 < narrower["params_m"] <= 0.2
 
 
 @pytest.mark.parametrize(
     ("name", "budget", "message"),
     [
-        ("resnet18@budget", [], r"resnet18 scaled to the budget, which has no upper bound of gmacs .* resnet18@0.5"),
+        ("resnet18@budget", [], r"which has no upper bound of gmacs or params_m .* resnet18@0.5"),
         ("resnet18@budget", ["--budget.gmacs", "0.0001"], "resnet18@budget: the narrowest scaling costs .* Loosen"),
         ("resnet19@budget", ["--budget.gmacs", "0.04"], "unknown architecture 'resnet19'; did you mean 'resnet18'"),
         ("spos-imagenet@budget", ["--budget.gmacs", "0.04"], "family shufflenet has no stem and residual stages"),
