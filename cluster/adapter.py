@@ -40,7 +40,7 @@ SESSION = Session()
 
 
 class TuneSearchAlgorithm(TuneSearcher):
-    """Hands batches to Tune's trials and their results, in order, to the searcher and the run folder.
+    """Hands batches to Tune's trials and their results, in the search's order, to the searcher and the run folder.
 
     Safe against all that Tune does after a crash: a batch that is reported twice counts once, one that is reported
     late waits for its turn, and what Tune's snapshot has forgotten comes back from the history. A batch whose trial
@@ -113,7 +113,7 @@ class TuneSearchAlgorithm(TuneSearcher):
     def _receive(self, index: int, metrics: Metrics) -> None:
         """Take the results of batch `index`, and tell every batch whose turn has come."""
         for batch in self.search.receive(index, metrics):
-            self.recorder.write(batch, self.records.pop(batch.index))
+            self.recorder.write(batch, {**self.records.pop(batch.number), "batch": batch.index})
             self.search.tell(batch)
             self.recorder.show(batch)
         if self.search.is_finished:

@@ -1,8 +1,12 @@
 """The order of asking and telling, which makes a parallel search repeatable.
 
-Batch k is asked for as soon as batch k - c is told, c being the number of batches in flight, and batches are told in
-the order in which they were asked for. So every batch is a function of the seed and the batches told before it:
-neither the order in which workers finish nor a crash changes the search.
+A batch is asked for as soon as another one is told, so that c batches are in flight. In the order "asked", batches are
+told in the order in which they were asked for: batch k is asked for once batch k - c is told. So every batch is a
+function of the seed and the batches told before it: neither the order in which workers finish nor a crash changes the
+search. The price is that a batch which takes long holds up all that follow by more than c.
+
+In the order "finished", batches are told as they finish, and nothing is held up. A search that goes on after a crash
+is exactly where its history ends, but what it finds from there depends on which worker is the quickest.
 
 A searcher that has too little to propose while batches are in flight is asked again once the next of them is told. A
 search ends early only when it has nothing new to propose although everything that was asked for is told.
@@ -12,20 +16,36 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
 from nasray.searchers import Metrics, Proposal, Searcher
 from nasray.spaces import NasrayError, Population
 
+Order = Literal["asked", "finished"]
+
 
 @dataclass(frozen=True)
 class ToldBatch:
-    """A batch at the moment at which it is told."""
+    """A batch at the moment at which it is told.
+
+    Attributes:
+        index: Number of batches that were told before.
+        proposal: Its architectures.
+        metrics: What they are worth.
+        asked: Number of batches that were asked for before, where that may be another; None where it is `index`.
+    """
 
     index: int
     proposal: Proposal
     metrics: Metrics
+    asked: int | None = None
+
+    @property
+    def number(self) -> int:
+        """Number of batches that were asked for before."""
+        return self.index if self.asked is None else self.asked
 
 
 class OrderedSearch:
@@ -36,12 +56,15 @@ class OrderedSearch:
         evaluations: Number of architectures to evaluate in all.
         batch_size: Architectures in a batch; the last one can be smaller.
         in_flight: Batches asked for and not yet told, c.
+        order: Order in which batches are told: "asked", or "finished".
 
     Raises:
         NasrayError: for a number below 1, or a searcher that was asked before.
     """
 
-    def __init__(self, searcher: Searcher, *, evaluations: int, batch_size: int, in_flight: int) -> None:
+    def __init__(
+        self, searcher: Searcher, *, evaluations: int, batch_size: int, in_flight: int, order: Order = "asked"
+    ) -> None:
         for name, value in (("evaluations", evaluations), ("batch_size", batch_size), ("in_flight", in_flight)):
             if value < 1:
                 raise NasrayError(f"{name} must be at least 1, got {value}")
@@ -53,7 +76,7 @@ class OrderedSearch:
         self.searcher = searcher
         if searcher.evaluations is None:
             searcher.evaluations = evaluations
-        self.evaluations, self.batch_size, self.in_flight = evaluations, batch_size, in_flight
+        self.evaluations, self.batch_size, self.in_flight, self.order = evaluations, batch_size, in_flight, order
         self.pending: dict[int, Proposal] = {}
         self.waiting: dict[int, Metrics] = {}
         self.num_batches_asked = 0
@@ -63,7 +86,7 @@ class OrderedSearch:
 
     @property
     def num_batches_told(self) -> int:
-        """Batches told; they are the batches 0 to this number."""
+        """Batches told; in the order "asked" they are the batches 0 to this number."""
         return self.num_batches_asked - len(self.pending)
 
     @property
@@ -112,6 +135,9 @@ class OrderedSearch:
 
         Results of a batch that was told already, or received before, change nothing.
         """
+        if self.order == "finished":
+            proposal = self.pending.get(index)
+            return [] if proposal is None else [ToldBatch(self.num_batches_told, proposal, metrics, index)]
         if index in self.pending:
             self.waiting.setdefault(index, metrics)
         due = []
@@ -125,8 +151,8 @@ class OrderedSearch:
         """Tell the searcher the next batch in order, and ask for the one that becomes due with it."""
         assert batch.index == self.num_batches_told
         self.searcher.tell(batch.proposal.genes, batch.metrics)
-        del self.pending[batch.index]
-        self.waiting.pop(batch.index, None)
+        del self.pending[batch.number]
+        self.waiting.pop(batch.number, None)
         self.fill()
 
     def run(
@@ -141,18 +167,19 @@ class OrderedSearch:
                     before_telling(batch)
                 self.tell(batch)
 
-    def replay(self, index: int, genes: Population, metrics: Metrics) -> None:
-        """Tell batch `index` from a history.
+    def replay(self, index: int, genes: Population, metrics: Metrics, asked: int | None = None) -> None:
+        """Tell batch `index` from a history; `asked` as of `ToldBatch`.
 
         Raises:
             NasrayError: if it is not the batch that this search would have asked for.
         """
         self.fill()
-        proposal = self.pending.get(index)
-        if index != self.num_batches_told or proposal is None or not np.array_equal(proposal.genes, genes):
+        proposal = self.pending.get(index if asked is None else asked)
+        is_due = index == self.num_batches_told and (asked is None) == (self.order == "asked")
+        if not is_due or proposal is None or not np.array_equal(proposal.genes, genes):
             raise NasrayError(
                 f"batch {index} of the history is not what this search asks for: the history was written with another "
-                "experiment (seed, space, searcher, batch size) or another version of nasray. "
+                "experiment (seed, space, searcher, batch size, order) or another version of nasray. "
                 "Resume with the experiment and version that began the run"
             )
-        self.tell(ToldBatch(index, proposal, metrics))
+        self.tell(ToldBatch(index, proposal, metrics, asked))

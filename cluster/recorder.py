@@ -64,7 +64,7 @@ class Recorder:
         told = read_told(self.folder.path) if is_heard() else 0
         for batch in self.folder.read_batches():
             self.leaders.add(batch.genes, batch.costs, batch.metrics)
-            self.search.replay(batch.index, batch.genes, batch.metrics)
+            self.search.replay(batch.index, batch.genes, batch.metrics, batch.asked)
             if self.search.num_told > shown:  # a session was killed between the history and TensorBoard
                 events = events or self._open_events(len(batch.genes))
                 events.scalars(self.search.num_told, self._scalars(batch.genes, batch.metrics))

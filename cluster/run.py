@@ -13,7 +13,7 @@ from typing import Any
 
 from nasray.cluster.files import disk_error
 from nasray.cluster.interrupts import closing
-from nasray.cluster.ordering import OrderedSearch
+from nasray.cluster.ordering import Order, OrderedSearch
 from nasray.cluster.progress import counted, say, waiting
 from nasray.cluster.recorder import Recorder
 from nasray.cluster.resources import (
@@ -53,6 +53,7 @@ def run_search(
     evaluations: int,
     batch_size: int,
     in_flight: int,
+    order: Order = "asked",
     resources: Resources | None = None,
     from_history: bool = False,
 ) -> dict[str, Any]:
@@ -69,6 +70,7 @@ def run_search(
         batch_size: Architectures in one trial; hundreds where one costs microseconds, 1 where it is a training.
         in_flight: Trials at a time. The search depends on it (a batch is bred from what was told `in_flight` batches
             earlier), so it belongs to the experiment, not to the machine.
+        order: Order in which batches are told; see `nasray.cluster.ordering`.
         resources: Resources of a trial, and where it runs.
         from_history: Whether to leave Tune's own state, which is pickled, unread, and to begin a new folder for it.
 
@@ -76,7 +78,7 @@ def run_search(
         NasrayError: for every mistake that the user can fix; the run can be continued after it.
     """
     resources = resources or Resources()
-    search = OrderedSearch(searcher, evaluations=evaluations, batch_size=batch_size, in_flight=in_flight)
+    search = OrderedSearch(searcher, evaluations=evaluations, batch_size=batch_size, in_flight=in_flight, order=order)
     search.fill()  # an infeasible budget shows here, before anything expensive starts
 
     recorder = Recorder(folder, search)

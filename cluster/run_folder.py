@@ -35,13 +35,13 @@ if TYPE_CHECKING:  # the command line starts without PyArrow
     import pyarrow as pa
 
 FORMAT = 2
-_GENES, _PARENTS = "genes", "parents"
+_GENES, _PARENTS, _ASKED = "genes", "parents", "asked"
 _COST_PREFIX, _METRIC_PREFIX = "cost.", "metric."
 
 
 @dataclass(frozen=True)
 class HistoryBatch:
-    """One part file: ids (N), genes (N, G), parents (N, 2), and (N,) arrays of costs and metrics."""
+    """One part file: ids (N), genes (N, G), parents (N, 2), and (N,) arrays of costs and metrics; `asked` as told."""
 
     index: int
     ids: list[str]
@@ -49,6 +49,7 @@ class HistoryBatch:
     parents: NDArray[np.int64]
     costs: Costs
     metrics: Metrics
+    asked: int | None = None
 
 
 class RunFolder:
@@ -157,6 +158,8 @@ class RunFolder:
             "batch": pa.array(np.full(len(genes), batch.index), pa.int32()),
             _PARENTS: _list_column(parents, pa.int64()),
         }
+        if batch.asked is not None:
+            columns[_ASKED] = pa.array(np.full(len(genes), batch.asked), pa.int32())
         sink = io.BytesIO()
         pq.write_table(pa.table(columns), sink, compression="zstd", write_page_checksum=True)
         write_atomic(self.history / f"{batch.index:06d}.parquet", sink.getvalue())
@@ -266,5 +269,11 @@ def _history_batch(index: int, table: pa.Table) -> HistoryBatch:
     if set(table.column("batch").to_pylist()) != {index}:
         raise ValueError("it is the file of another batch")
     return HistoryBatch(
-        index, table.column("id").to_pylist(), rows(_GENES), rows(_PARENTS), named(_COST_PREFIX), named(_METRIC_PREFIX)
+        index,
+        table.column("id").to_pylist(),
+        rows(_GENES),
+        rows(_PARENTS),
+        named(_COST_PREFIX),
+        named(_METRIC_PREFIX),
+        int(table.column(_ASKED)[0].as_py()) if _ASKED in table.column_names else None,
     )

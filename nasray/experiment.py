@@ -15,6 +15,7 @@ from pydantic import AfterValidator, TypeAdapter
 
 from nasray.architectures import ARCHITECTURES
 from nasray.callbacks import CallbackName
+from nasray.cluster.ordering import Order
 from nasray.cluster.resources import Resources as TrialResources
 from nasray.configuration import describe_versions, git_revision, overridden, shipped_names
 from nasray.counting import CountedOptions, Scope
@@ -166,6 +167,8 @@ class Experiment:
         evaluations: Architectures to evaluate.
         batch_size: Architectures in one trial; a 64th of the evaluations if left out, at most 1024.
         in_flight: Trials at a time; part of the experiment, since the search depends on it; 2 if left out.
+        order: Order in which trials are told to the searcher: `asked`, which neither workers nor kills change, or
+            `finished`, so that none waits for one that takes long; such a search is not found a second time.
         data: Detection data of all trainings but those whose stage names others, instead of their recipes' own: as in
             `nasray train`.
         images: Image folder of the trainings for classification, instead of their recipes' own.
@@ -194,6 +197,7 @@ class Experiment:
     evaluations: Positive = 10_000
     batch_size: Annotated[int, whole(1, MAX_BATCH)] | None = None
     in_flight: Annotated[int, whole(1, MAX_IN_FLIGHT)] | None = None
+    order: Order = "asked"
     data: Text | None = None
     images: Text | None = None
     holdout: Natural = 0

@@ -210,7 +210,7 @@ def make_parts(
 def _refuse_searching(experiment: Experiment) -> None:
     """Refuse what only a stage that searches uses."""
     default = Experiment(name=experiment.name)
-    for key in ("searcher", "evaluator", "evaluations", "batch_size", "in_flight", "minimize", "preselect"):
+    for key in ("searcher", "evaluator", "evaluations", "batch_size", "in_flight", "order", "minimize", "preselect"):
         if getattr(experiment, key) != getattr(default, key):
             kinds = _kinds(experiment)
             raise NasrayError(f"{key} is of stages of kind search, and there is none: {kinds}. Leave {key} out")

@@ -20,6 +20,7 @@ from nasray.cluster import (
     search_session,
 )
 from nasray.cluster.callbacks import heard_by, told_stage
+from nasray.cluster.ordering import Order
 from nasray.cluster.ownership import is_empty
 from nasray.experiment import describe_experiment, version_changes
 from nasray.loading import plan_of_run
@@ -39,6 +40,7 @@ def search(
     seed: int = 0,
     batch_size: int | None = None,
     in_flight: int | None = None,
+    order: Order = "asked",
     resources: Resources | None = None,
     resume: bool = False,
     from_history: bool = False,
@@ -56,6 +58,8 @@ def search(
         seed: Seed of the default searcher.
         batch_size: Architectures in one trial; a 64th of the evaluations by default, at most 1,024.
         in_flight: Trials at a time, 2 by default; the search depends on it.
+        order: Order in which trials are told to the searcher: as they were `asked` for, which no worker changes, or as
+            they `finished`, so that none waits for one that takes long.
         resources: Resources of a trial, and where it runs.
         resume: Whether to continue the run in `folder`. All other arguments must be as they were.
         from_history: With `resume`, leave Ray Tune's own state, which is pickled, unread: Tune begins anew.
@@ -77,6 +81,7 @@ def search(
         "evaluations": evaluations,
         "batch_size": batch_size,
         "in_flight": in_flight,
+        "order": order,
         "versions": {"nasray": __version__},
     }
     searcher.check_feasible()
@@ -84,6 +89,7 @@ def search(
         "evaluations": evaluations,
         "batch_size": batch_size,
         "in_flight": in_flight,
+        "order": order,
         "resources": resources,
         "from_history": from_history,
     }

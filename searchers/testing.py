@@ -207,7 +207,8 @@ def check_same_seed(make_searcher: MakeSearcher, space: Space, num: int) -> None
 def check_save_and_load(make_searcher: MakeSearcher, space: Space, num: int) -> None:
     """Check that state saved at any moment and loaded into a fresh searcher ends as the uninterrupted search does.
 
-    Batches are asked for two ahead of what is told, so that every save but the first and the last has some pending.
+    Batches are asked for two ahead of what is told, so that every save but the first and the last has some pending, and
+    are told as searches of the order "finished" tell them: now the oldest, now the one after it.
     """
     options = {"seed": 7, **_median_budget(space)}
     batch = max(num // 6, 1)
@@ -215,7 +216,7 @@ def check_save_and_load(make_searcher: MakeSearcher, space: Space, num: int) -> 
     def search(searcher: Searcher, *, restarts: bool) -> Population:
         pending: list[Population] = []
         asked: list[Population] = []
-        for _ in range(6):
+        for number in range(6):
             if restarts:
                 # A searcher with another seed: everything has to come from the state.
                 state = pickle.dumps(searcher.state_dict())
@@ -224,7 +225,7 @@ def check_save_and_load(make_searcher: MakeSearcher, space: Space, num: int) -> 
             pending.append(searcher.ask(batch).genes)
             asked.append(pending[-1])
             if len(pending) > 2:
-                genes = pending.pop(0)
+                genes = pending.pop(number % 2)
                 searcher.tell(genes, toy_metrics(space, genes, searcher.objectives))
         return np.concatenate(asked)
 

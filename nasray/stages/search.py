@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from nasray.cluster import RunFolder, run_search
 from nasray.cluster.leaders import in_turn
+from nasray.cluster.ordering import Order
 from nasray.cluster.resources import cluster_address
 from nasray.devices import choose_device
 from nasray.experiment import (
@@ -42,6 +43,7 @@ class SearchStage(Stage):
         evaluations: Architectures to evaluate.
         batch_size: Architectures in one trial.
         in_flight: Trials at a time.
+        order: Order in which trials are told to the searcher.
         searcher: How to search.
         evaluator: What an architecture is worth.
         budget: Bounds on costs.
@@ -66,6 +68,7 @@ class SearchStage(Stage):
         evaluations: Annotated[int, Range(1, MAX_COUNT)] | None = None,
         batch_size: Annotated[int, Range(1, MAX_BATCH)] | None = None,
         in_flight: Annotated[int, Range(1, MAX_IN_FLIGHT)] | None = None,
+        order: Order | None = None,
         searcher: Annotated[Any, SEARCHER] | None = None,
         evaluator: Annotated[Any, EVALUATOR] | None = None,
         budget: BudgetOptions | None = None,
@@ -77,6 +80,7 @@ class SearchStage(Stage):
             "evaluations": evaluations,
             "batch_size": batch_size,
             "in_flight": in_flight,
+            "order": order,
             "searcher": searcher,
             "evaluator": evaluator,
             "budget": budget,
@@ -143,6 +147,7 @@ class SearchStage(Stage):
             evaluations=own.evaluations,
             batch_size=own.batch_size,
             in_flight=own.in_flight,
+            order=own.order,
             resources=site.resources,
             from_history=site.from_history,
         )

@@ -15,9 +15,9 @@ def evaluate(genes):
     return {"score": -((genes - 3) ** 2).sum(axis=1).astype(float)}
 
 
-def new(in_flight=3, evaluations=200, batch_size=10):
+def new(in_flight=3, evaluations=200, batch_size=10, order="asked"):
     searcher = Evolution(load_drive().Grid(), population_size=12, mutation=0.6, crossover=0.3, seed=1)
-    return OrderedSearch(searcher, evaluations=evaluations, batch_size=batch_size, in_flight=in_flight)
+    return OrderedSearch(searcher, evaluations=evaluations, batch_size=batch_size, in_flight=in_flight, order=order)
 
 
 def run(search, order, log, stop=None):
@@ -98,6 +98,47 @@ def ladder(in_flight, *, length=1000, evaluations=30, batch_size=4):
     searcher = Ladder(Line(length))
     searcher.max_patience, searcher.max_tries = 5, 20
     return OrderedSearch(searcher, evaluations=evaluations, batch_size=batch_size, in_flight=in_flight)
+
+
+def test_in_the_order_finished_none_waits_for_one_that_takes_long():
+    asked = new()
+    asked.fill()
+    for index in (1, 2):
+        assert asked.receive(index, evaluate(asked.pending[index].genes)) == []
+    assert list(asked.pending) == [0, 1, 2]  # nothing more is due before batch 0
+    log = run(new(order="finished"), max, [])  # batch 0 takes as long as all others together
+    assert [index for index, _ in log] == list(range(20))
+    assert log[-1][1] == new().searcher.ask(10).genes.tolist()
+
+
+def test_a_search_in_the_order_finished_goes_on_from_its_history():
+    search, told = new(order="finished"), []
+    search.fill()
+    rng = np.random.default_rng(0)
+    for _ in range(9):
+        number = rng.choice(list(search.pending))
+        (batch,) = search.receive(number, evaluate(search.pending[number].genes))
+        assert (batch.index, batch.number) == (len(told), number)
+        told.append(batch)
+        search.tell(batch)
+        assert search.receive(number, batch.metrics) == []  # reported twice
+    replayed = new(order="finished")
+    for batch in told:
+        replayed.replay(batch.index, batch.proposal.genes, batch.metrics, batch.asked)
+    assert replayed.pending.keys() == search.pending.keys()
+    for number, proposal in search.pending.items():
+        assert np.array_equal(replayed.pending[number].genes, proposal.genes)
+    assert run(replayed, min, []) == run(search, min, [])
+
+
+def test_a_history_of_another_order_is_refused():
+    search = new(order="finished")
+    search.fill()
+    (batch,) = search.receive(0, evaluate(search.pending[0].genes))
+    with pytest.raises(NasrayError, match="another experiment"):
+        new().replay(0, batch.proposal.genes, batch.metrics, batch.asked)
+    with pytest.raises(NasrayError, match="another experiment"):
+        new(order="finished").replay(0, batch.proposal.genes, batch.metrics)
 
 
 @pytest.mark.parametrize("in_flight", [1, 2, 5])

@@ -68,6 +68,24 @@ def test_what_a_searcher_notes_is_said_once(tmp_path, capsys):
     assert "ended early at 16 of 20 evaluations" in end
 
 
+def test_a_history_in_the_order_finished_is_taken_up(tmp_path):
+    def search():
+        return OrderedSearch(RandomSearch(Table(), seed=0), evaluations=12, batch_size=3, in_flight=3, order="finished")
+
+    folder, begun = RunFolder.create(tmp_path / "run", {}), search()
+    recorder = Recorder(folder, begun)
+    begun.fill()
+    for number in (1, 3):
+        (batch,) = begun.receive(number, {"score": begun.pending[number].genes[:, 0].astype(float)})
+        recorder.write(batch, {"batch": batch.index})
+        begun.tell(batch)
+    assert [(batch.index, batch.asked) for batch in folder.read_batches()] == [(0, 1), (1, 3)]
+    later = search()
+    assert Recorder(folder, later).catch_up() == 6
+    assert list(later.pending) == list(begun.pending) == [0, 2]
+    assert all(np.array_equal(later.pending[number].genes, begun.pending[number].genes) for number in (0, 2))
+
+
 def session(folder, until, *callbacks):
     """Search a table up to a number of batches, as a session does, with callbacks."""
     search = OrderedSearch(RandomSearch(Table(), seed=0), evaluations=12, batch_size=3, in_flight=1)
