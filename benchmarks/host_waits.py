@@ -37,6 +37,7 @@ from nasray.models.norms import synchronize_norms
 from nasray.models.supernets import build_supernet
 from nasray.recipe_options import OptimizerOptions
 from nasray.spaces import Architecture, ShuffleNetSpace
+from nasray.training.exchange import GradientExchange
 from nasray.training.optimizers import make_optimizer
 from nasray.values import read_image_hw
 
@@ -246,7 +247,7 @@ BACKBONE = {
 }
 """Small, as the options are: what a detector waits for depends neither on width nor, but for norms, on its backbone."""
 SUPERNET = "detnas-supernet"
-"""Faster R-CNN on DetNAS's supernet as its recipes have it, whose norms are synchronized over two workers."""
+"""Faster R-CNN on DetNAS's supernet as its recipes have it, trained by two workers."""
 
 
 def make_detector(name: str) -> nn.Module:
@@ -292,6 +293,8 @@ def pretending(num_workers: int = 1) -> Iterator[HostWaits]:
 def count_step(name: str, batch_size: int, image_hw: tuple[int, int] = (96, 96), *, backward: bool = True) -> Waits:
     """Return the waits of a training step: copying the batch, losses, gradients, their norm, the optimizer's step.
 
+    Two workers exchange the gradients of a path; those of whole networks are left to PyTorch, which is not counted.
+
     A backward pass needs a process in which there was none before the device was pretended.
     """
     with torch.random.fork_rng(devices=[]), pretending(2 if name == SUPERNET else 1) as waits:
@@ -304,6 +307,8 @@ def count_step(name: str, batch_size: int, image_hw: tuple[int, int] = (96, 96),
         losses = detector(moved, moved_targets(targets, torch.device(DEVICE)))
         if backward:
             torch.stack(list(losses.values())).sum().backward()
+            if name == SUPERNET:
+                GradientExchange(detector, list(detector.parameters()))()
             get_total_norm([one.grad for one in detector.parameters() if one.grad is not None])
             optimizer.step()
     return waits.counts

@@ -91,7 +91,7 @@ class AlphaLearner:
             precision=precision,
             channels_last=channels_last,
             world=world,
-            is_light=True,
+            uses_all=False,
         )
         self._set(is_learned=False)
 

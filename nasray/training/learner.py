@@ -11,12 +11,13 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from nasray.data.examples import Examples, moved_targets
 from nasray.recipe_options import OptimizerOptions
+from nasray.training.exchange import GradientExchange, share_state
 from nasray.training.optimizers import make_optimizer, scale_learning_rate
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -49,9 +50,8 @@ class Learner:
         precision: "float32", "bfloat16" or "float16", of the forward pass. Weights stay in float32.
         channels_last: Whether images are laid out with channels last.
         world: Number of workers, which exchange their gradients. Above 1, PyTorch's process group is ready.
-        uses_all: Whether every step uses all parameters; with a supernet's paths, for one, it does not.
-        is_light: Whether the parameters are so few that workers exchange their gradients all at once, after the
-            backward pass, without PyTorch's `DistributedDataParallel`.
+        uses_all: Whether every step gives all parameters of the network gradients, which workers then exchange during
+            the backward pass. With a supernet's paths, for one, it does not; they are exchanged behind it.
 
     Attributes:
         network: As given.
@@ -72,7 +72,6 @@ class Learner:
         channels_last: bool = False,
         world: int = 1,
         uses_all: bool = True,
-        is_light: bool = False,
     ) -> None:
         self.network, self.options, self.schedule = network, options, schedule
         given = network.parameters() if parameters is None else parameters
@@ -84,12 +83,13 @@ class Learner:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision == "float16")
         self.generator = torch.Generator(self.device)
         self.model: nn.Module = network
-        self.world, self.is_light = world, is_light
-        if world > 1 and not is_light:
+        self.exchange: GradientExchange | None = None
+        if world > 1 and uses_all:
             # Buffers are those of norms, which are frozen or synchronized: the same in all workers anyway.
-            self.model = DistributedDataParallel(
-                network, broadcast_buffers=False, gradient_as_bucket_view=True, find_unused_parameters=not uses_all
-            )
+            self.model = DistributedDataParallel(network, broadcast_buffers=False, gradient_as_bucket_view=True)
+        elif world > 1:
+            share_state(network)
+            self.exchange = GradientExchange(network, self.parameters)
 
     @property
     def skips_overflows(self) -> bool:
@@ -137,7 +137,7 @@ class Learner:
         total = torch.zeros((), device=self.device)
         for part in range(num_parts):
             chosen = slice(part * size, (part + 1) * size)
-            with self._exchange(part == num_parts - 1):
+            with self._synchronizing(part == num_parts - 1):
                 with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
                     losses = self.model(images[chosen], targets[chosen], generator=self.generator)
                 values = torch.stack([value.float() for value in losses.values()]) / num_parts
@@ -146,19 +146,16 @@ class Learner:
             names = [name.removeprefix("loss_") for name in losses]
         return names, total
 
-    def _exchange(self, is_last: bool) -> contextlib.AbstractContextManager[Any]:
-        """Let workers exchange gradients once a step, with the last part of the batch."""
+    def _synchronizing(self, is_last: bool) -> contextlib.AbstractContextManager[Any]:
+        """Let workers that exchange gradients during backward passes do so once a step, with the batch's last part."""
         if isinstance(self.model, DistributedDataParallel) and not is_last:
             return self.model.no_sync()
         return contextlib.nullcontext()
 
     def _update(self) -> Tensor:
         """Move the parameters along their gradient; return its norm before clipping."""
-        if self.world > 1 and self.is_light:
-            for parameter in self.parameters:
-                if parameter.grad is not None:
-                    distributed.all_reduce(parameter.grad)
-                    parameter.grad /= self.world
+        if self.exchange is not None:
+            self.exchange()
         self.scaler.unscale_(self.optimizer)
         norm = get_total_norm([parameter.grad for parameter in self.parameters if parameter.grad is not None])
         if self.options.clip is not None:

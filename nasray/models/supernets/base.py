@@ -5,9 +5,9 @@ does not run, so its gradients stay what `zero_grad()` left: None, for which PyT
 It gets no gradient, no weight decay and no momentum, and is the same to the bit after the step. Therefore:
 
 - Leave `zero_grad` at its default `set_to_none=True`. Zeros instead of None would be decayed.
-- Several workers draw the same path in every step (`PathSampler.draw` depends on seed and iteration alone) and wrap the
-  network in `DistributedDataParallel(find_unused_parameters=True)`. It then leaves the gradient of a parameter that no
-  worker used at None. `static_graph=True` will not do. Buffers off the path need no care: no worker changes them.
+- Several workers draw the same path in every step (`PathSampler.draw` depends on seed and iteration alone) and average
+  the gradients of its `path_parameters`, see `nasray.training.exchange`. Buffers off the path need no care: no worker
+  changes them.
 - Paths may be set one after another between two `zero_grad()`; the step then moves what any of them used.
 
 A supernet is itself a backbone, with `feature_info` and an ordered dictionary of maps, so it stands in any detector.
@@ -81,10 +81,11 @@ class Supernet(nn.Module):
         return network.train(self.training)
 
     def path_parameters(self, genes: Genes) -> Iterator[tuple[nn.Parameter, tuple[slice, ...]]]:
-        """Yield the parameters that a path uses, each with the region of it, a slice for every dimension.
+        """Yield the parameters that get gradients from a path, each with the region of it, a slice for every dimension.
 
         It is found from `path_state`, whose tensors are parameters or views into them. A supernet that computes weights
-        from others overrides this.
+        from others overrides this. So does one whose path has weights that its maps do not depend on, or that can tell
+        without the path's network: several workers ask in every step.
 
         Raises:
             ValueError: for genes that are no architecture of the space.

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from nasray.models.supernets.base import Supernet
+from nasray.models.supernets.base import Genes, Supernet
 
 
 class OneOf(nn.ModuleList):
@@ -65,10 +65,29 @@ class ChoiceSupernet(Supernet):
             place[choice].state_dict(destination=state, prefix=f"{name}.", keep_vars=True)
         return state
 
+    def path_parameters(self, genes: Genes) -> Iterator[tuple[nn.Parameter, tuple[slice, ...]]]:
+        """See `Supernet.path_parameters`; nothing off the path is looked at, since workers ask in every step."""
+        for _, module in self.path_modules(self._checked(genes)):
+            for parameter in module.parameters(recurse=False):
+                yield parameter, tuple(slice(0, size) for size in parameter.shape)
+
+    def path_modules(self, row: NDArray[np.int64]) -> Iterator[tuple[str, nn.Module]]:
+        """Yield what runs on a path and gets gradients, by its name in the path's network."""
+        places = zip(self.places().values(), row.tolist(), strict=True)
+        yield from _on_path(self.network, "", {id(place): place[choice] for place, choice in places})
+
     def forward(self, images: Tensor) -> OrderedDict[str, Tensor]:
         """Map (B, 3, H, W) images to an ordered dictionary of maps, along the path that is set."""
         maps: OrderedDict[str, Tensor] = self.network(images)
         return maps
+
+
+def _on_path(module: nn.Module, name: str, chosen: dict[int, nn.Module]) -> Iterator[tuple[str, nn.Module]]:
+    """Yield a module and all below it, by their names; of a place what is chosen there."""
+    module = chosen.get(id(module), module)
+    yield name, module
+    for key, child in module.named_children():
+        yield from _on_path(child, f"{name}.{key}" if name else key, chosen)
 
 
 def _places(module: nn.Module, prefix: str) -> Iterator[tuple[str, OneOf]]:

@@ -9,6 +9,8 @@ and all paths share one 3x3 convolution behind the map of each absolute stride, 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -81,6 +83,17 @@ class MSNASSupernet(ChoiceSupernet):
             for name, value in state.items()
             if not name.startswith(("laterals.", "outputs.")) or name.rpartition(".")[0] in used
         }
+
+    def path_modules(self, row: NDArray[np.int64]) -> Iterator[tuple[str, nn.Module]]:
+        """See `ChoiceSupernet.path_modules`; blocks that no head needs run, and get no gradient."""
+        route = self._route(row)
+        needed = range(route.last + 1)
+        used = {f"blocks.{index}" for index in needed} | {f"outputs.{scale}" for scale in route.outputs}
+        used |= {f"laterals.{route.laterals[index]}" for index in needed}
+        for name, module in super().path_modules(row[: len(self.network.blocks)]):
+            kind, _, rest = name.partition(".")
+            if kind not in ("blocks", "laterals", "outputs") or f"{kind}.{rest.partition('.')[0]}" in used:
+                yield name, module
 
     def forward(self, images: Tensor) -> list[Tensor]:  # type: ignore[override]
         """Map (B, 3, H, W) images to the map of each group of objects, along the path that is set."""

@@ -5,13 +5,14 @@ Reference: Cai et al., "Once-for-All", ICLR 2020; its released ResNet-50.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from nasray.models.ofa_resnet import Bottleneck, OFAResNet
+from nasray.models.ofa_resnet import Bottleneck, ConvNorm, OFAResNet
+from nasray.models.supernets.base import Genes
 from nasray.models.supernets.elastic import (
     ElasticConv2d,
     ElasticSequential,
@@ -51,26 +52,50 @@ class OFAResNetSupernet(ElasticSupernet):
 
     def select(self, row: NDArray[np.int64]) -> None:
         """Let as many channels and blocks run as the path has."""
+        network = self.network
+        assert isinstance(network, OFAResNet)
+        middle = network.stem[1]
+        assert isinstance(middle, Skippable)
+        middle.runs = bool(row[0])
+        for blocks, columns in zip(network.stages, self.space.stages, strict=True):
+            assert isinstance(blocks, ElasticSequential)
+            blocks.depth = int(np.count_nonzero(row[columns.start + 2 : columns.stop]))
+        for conv, _, _, num_out in self._layers(row):
+            conv.num_out = num_out
+
+    def path_parameters(self, genes: Genes) -> Iterator[tuple[nn.Parameter, tuple[slice, ...]]]:
+        """See `Supernet.path_parameters`; no network of the path is built for it, since workers ask in every step."""
+        for conv, norm, num_in, num_out in self._layers(self._checked(genes)):
+            yield conv.weight, (slice(0, num_out), slice(0, num_in), *(slice(0, size) for size in conv.kernel_size))
+            for parameter in norm.parameters(recurse=False):
+                yield parameter, (slice(0, num_out),)
+
+    def _layers(self, row: NDArray[np.int64]) -> Iterator[tuple[ElasticConv2d, nn.Module, int, int]]:
+        """Yield each convolution of a path, its norm, and the channels in and out."""
+        for part, num_in, num_out in self._parts(row):
+            conv, norm, *_ = part
+            assert isinstance(conv, ElasticConv2d)
+            yield conv, norm, num_in, num_out
+
+    def _parts(self, row: NDArray[np.int64]) -> Iterator[tuple[ConvNorm, int, int]]:
+        """Yield each convolution of a path together with its norm, and the channels in and out."""
         network, channels = self.network, channels_of(self.space.size)
         assert isinstance(network, OFAResNet)
         first, middle, last, _ = network.stem
-        assert isinstance(middle, Skippable)
-        middle.runs = bool(row[0])
-        mid = channels.stem_mid[WIDTHS.index(row[1])]
-        for part, num in ((first, mid), (middle.main, mid), (last, channels.stem[WIDTHS.index(row[2])])):
-            _set_channels(part, num)
+        mid, width = channels.stem_mid[WIDTHS.index(row[1])], channels.stem[WIDTHS.index(row[2])]
+        yield first, 3, mid
+        if row[0]:
+            yield middle.main, mid, mid
+        yield last, mid, width
         for blocks, columns, outs, mids in zip(
             network.stages, self.space.stages, channels.stages, channels.mids, strict=True
         ):
-            assert isinstance(blocks, ElasticSequential)
-            width, expand = WIDTHS.index(row[columns.start + 1]), row[columns.start + 2 : columns.stop]
-            blocks.depth = int(np.count_nonzero(expand))
-            for block, percent in zip(blocks, expand[: blocks.depth].tolist(), strict=False):
-                assert isinstance(block, Bottleneck)
-                inner = mids[width][EXPANSIONS.index(percent)]
-                for part, num in zip(block.main, (inner, inner, outs[width]), strict=True):
-                    _set_channels(part, num)
-                _set_channels(block.shortcut, outs[width])
+            stage, expand = WIDTHS.index(row[columns.start + 1]), row[columns.start + 2 : columns.stop]
+            for block, percent in zip(blocks, expand[expand > 0].tolist(), strict=False):
+                inner, out = mids[stage][EXPANSIONS.index(percent)], outs[stage]
+                yield from zip(block.main, (width, inner, inner), (inner, inner, out), strict=True)
+                yield from ((part, width, out) for part in block.shortcut if isinstance(part, ConvNorm))
+                width = out
 
     def sort_channels(self, kept: Space | None = None) -> None:
         """See `ElasticSupernet.sort_channels`; what is sorted are the channels inside of every bottleneck.
@@ -102,9 +127,3 @@ class OFAResNetSupernet(ElasticSupernet):
         """Return the `OFAResNet` of a path, with any weights."""
         spec = self.space.to_architecture(row).spec
         return OFAResNet(**spec, out_levels=self.out_levels, momentum=self.momentum)
-
-
-def _set_channels(module: nn.Module, num: int) -> None:
-    for part in module.modules():
-        if isinstance(part, ElasticConv2d):
-            part.num_out = num

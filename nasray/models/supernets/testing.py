@@ -122,7 +122,8 @@ def check_off_path(supernet: Supernet, case: Case) -> None:
     """Check that a step changes nothing of what its path does not use.
 
     Parameters no part of which is on the path, and statistics of norms that do not run, stay the same to the bit, with
-    weight decay and momentum. Where a part of a parameter is on the path, the gradient of the rest is 0.
+    weight decay and momentum. Where a part of a parameter is on the path, the gradient of the rest is 0, and there is
+    one, by which several workers know what they have to exchange.
     """
     supernet.train()
     optimizer = torch.optim.SGD(supernet.parameters(), lr=0.01, momentum=0.9, weight_decay=0.1)
@@ -139,7 +140,8 @@ def check_off_path(supernet: Supernet, case: Case) -> None:
         for name, parameter in supernet.named_parameters():
             if id(parameter) not in regions:
                 _is(torch.equal(parameter, before[name]), f"{name} is off the path {row.tolist()} and has moved")
-            elif parameter.grad is not None:
+            else:
+                _is(parameter.grad is not None, f"{name} is on the path {row.tolist()} and has no gradient")
                 outside = torch.ones_like(parameter, dtype=torch.bool)
                 for region in regions[id(parameter)]:
                     outside[region] = False

@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 import torch
 from torch import distributed, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from nasray.models.norms import freeze, freeze_norms, synchronize_norms
 from nasray.models.supernets import build_supernet
@@ -14,6 +13,7 @@ from nasray.models.supernets.recalibration import kept_statistics, recalibrate
 from nasray.models.supernets.testing import check_supernet
 from nasray.spaces import OFAResNetSpace, RestrictedSpace
 from nasray.spaces.restricted import forbid_values
+from nasray.training.exchange import GradientExchange
 
 TINY = OFAResNetSpace("tiny")
 PATHS = TINY.sample(20, np.random.default_rng(0))
@@ -113,15 +113,17 @@ def train_steps(folder, rank, world):
         torch.manual_seed(0)
         supernet = build_supernet(TINY).double().train()
         images = torch.randn(3, 4, 3, 64, 64, dtype=torch.float64)
-    model = supernet
+    exchange = None
     if world > 1:
         synchronize_norms(supernet, torch.device("cpu"))
-        model = DistributedDataParallel(supernet, broadcast_buffers=False, find_unused_parameters=True)
+        exchange = GradientExchange(supernet, list(supernet.parameters()))
     optimizer = torch.optim.SGD(supernet.parameters(), lr=0.05, momentum=0.9, weight_decay=0.01)
     for row, batch in zip(PATHS, images, strict=False):
         supernet.set_path(row)
         optimizer.zero_grad()
-        sum(x.square().mean() for x in model(batch.chunk(world)[rank]).values()).backward()
+        sum(x.square().mean() for x in supernet(batch.chunk(world)[rank]).values()).backward()
+        if exchange is not None:
+            exchange()
         optimizer.step()
     torch.save(copy.deepcopy(supernet).state_dict(), folder / f"{rank}-of-{world}.pt")
 

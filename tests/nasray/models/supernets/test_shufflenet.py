@@ -178,58 +178,6 @@ def test_a_supernet_is_a_backbone_of_detectors(name):
             assert ours is theirs is None or torch.equal(ours, theirs)
 
 
-WORKER = """
-import os, sys, torch
-from torch import nn
-from torch.nn.parallel import DistributedDataParallel
-from nasray.models.supernets import UniformPaths, build_supernet
-from nasray.spaces import ShuffleNetSpace
-from nasray.training.optimizers import make_optimizer
-
-rank, store = int(sys.argv[1]), sys.argv[2]
-torch.set_num_threads(1)
-torch.distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
-space = ShuffleNetSpace(stem_width=4, widths=(8, 12, 16, 20), depths=(1, 1, 1, 1))
-torch.manual_seed(0)
-supernet = build_supernet(space)
-network = DistributedDataParallel(
-    supernet, find_unused_parameters=True, broadcast_buffers=False, gradient_as_bucket_view=True
-)
-optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9, weight_decay=0.1)
-sampler = UniformPaths(space, seed=3)
-images = torch.randn(4, 3, 64, 64, generator=torch.Generator().manual_seed(rank))
-for iteration in range(6):
-    path = sampler.draw(iteration)
-    supernet.set_path(path)
-    before = [parameter.detach().clone() for parameter in supernet.parameters()]
-    optimizer.zero_grad()
-    sum(x.square().mean() for x in network(images).values()).backward()
-    optimizer.step()
-    on = {id(parameter) for parameter, _ in supernet.path_parameters(path)}
-    for parameter, old in zip(supernet.parameters(), before, strict=True):
-        if id(parameter) in on:
-            assert parameter.grad is not None
-        else:
-            assert parameter.grad is None
-            assert torch.equal(parameter, old)
-total = torch.cat([parameter.detach().flatten() for parameter in supernet.parameters()])
-other = total.clone()
-torch.distributed.broadcast(other, 0)
-assert torch.equal(total, other)
-"""
-
-
-@pytest.mark.slow  # DistributedDataParallel imports for ten seconds
-def test_two_workers_leave_parameters_off_the_path_alone(tmp_path):
-    workers = [
-        subprocess.Popen([sys.executable, "-c", WORKER, str(rank), str(tmp_path / "store")], stderr=subprocess.PIPE)
-        for rank in range(2)
-    ]
-    for worker in workers:
-        _, errors = worker.communicate(timeout=120)
-        assert worker.returncode == 0, errors.decode()
-
-
 def test_mistakes():
     supernet = build_supernet(NARROW)
     with pytest.raises(RuntimeError, match="no path is set"):

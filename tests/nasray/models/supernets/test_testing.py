@@ -96,6 +96,18 @@ class Remembers(ToySupernet):
         return result
 
 
+class Promises(ToySupernet):
+    """A parameter without gradient is named as one of every path."""
+
+    def __init__(self, space):
+        super().__init__(space)
+        self.aside = nn.Parameter(torch.zeros(2))
+
+    def path_parameters(self, genes):
+        yield from super().path_parameters(genes)
+        yield self.aside, (slice(0, 2),)
+
+
 @pytest.mark.parametrize(
     ("broken", "message"),
     [
@@ -105,6 +117,7 @@ class Remembers(ToySupernet):
         (Touches, "gradient off the path"),
         (Counts, "buffer passes is off the path"),
         (Accepts, "no architecture of the space, and extract"),
+        (Promises, "aside is on the path .* and has no gradient"),
         (Remembers, "the path is a part of the state"),
     ],
 )
