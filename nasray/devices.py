@@ -1,4 +1,4 @@
-"""The device that a network runs on, and how many threads compute."""
+"""The device that a network runs on, in which precision, and how many threads compute."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ if TYPE_CHECKING:
     import torch
 
 Device = Literal["auto", "cpu", "cuda"]
+Precision = Literal["float32", "bfloat16", "float16"]
 Threads = Annotated[int, Range(1, 1024)]
 DEVICES = ("auto", "cpu", "cuda")
+PRECISIONS = ("float32", "bfloat16", "float16")
 
 
 def choose_device(name: str) -> torch.device:
@@ -37,6 +39,24 @@ def choose_device(name: str) -> torch.device:
         )
         raise NasrayError(f"device 'cuda' is not available: {why}. Take --device cpu, or auto")
     return torch.device("cuda" if has_gpu else "cpu") if name == "auto" else torch.device(name)
+
+
+def choose_precision(name: Precision | None, device: torch.device, trained: Precision) -> Precision:
+    """Return the precision to infer in; of none on a GPU that of the training, and on CPUs float32.
+
+    Args:
+        name: Precision that is asked for.
+        device: Device of the network.
+        trained: Precision of its training.
+    """
+    return name or (trained if device.type == "cuda" else "float32")
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """Return a context in which a network computes in a precision; weights and statistics stay in float32."""
+    import torch
+
+    return torch.autocast(device.type, getattr(torch, precision), enabled=precision != "float32")
 
 
 @contextmanager

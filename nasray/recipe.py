@@ -12,6 +12,7 @@ from pydantic import TypeAdapter
 from nasray.callbacks import CallbackName
 from nasray.cluster.reading import shown
 from nasray.configuration import is_path, load_content, overridden, shipped_names, shipped_texts
+from nasray.devices import Precision
 from nasray.models.detectors import DETECTORS
 from nasray.models.supernets.sampling import PATHS
 from nasray.options import Chosen, options_of
@@ -110,7 +111,7 @@ class Recipe:
     batch_size: Annotated[int, whole(1, 100_000)] = 16
     backbone_norm: Literal["batch", "frozen"] = "batch"
     frozen_stages: Natural = 0
-    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    precision: Precision = "float32"
     channels_last: Flag = True
     ema: Annotated[float, number(0, lt=1)] = 0.0
     evaluate_every: AboveZero = 1

@@ -79,10 +79,11 @@ def find_detections(
 
     from nasray.cluster.progress import ProgressLine
     from nasray.data import EvaluationLoader, open_data
-    from nasray.devices import computing_threads
+    from nasray.devices import Precision, choose_precision, computing_threads
     from nasray.evaluation.predictions import predict
 
     recipe, threads = checkpoint.recipe, torch.get_num_threads()
+    searched: dict[str, Any] = {}
     if split == "held":
         dataset = _held_images(checkpoint, data)
         searched = checkpoint.training.get("subnet", {})  # with what the search looked at it, if it is a path
@@ -92,7 +93,10 @@ def find_detections(
         dataset = open_data(data or recipe.data).split(split)
     refuse_other_classes(checkpoint.classes, dataset.classes, data or recipe.data)
     device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    precision: Precision = "float32"
     if program is None:
+        if searched:
+            precision = choose_precision(searched.get("precision"), torch.device(device), recipe.precision)
         detector = checkpoint.detector().to(device)
         program, stride = detector, detector.stride
     else:
@@ -106,6 +110,7 @@ def find_detections(
             program,
             batches,
             device=device,
+            precision=precision,
             channels_last=recipe.channels_last,
             progress=lambda done: line.update(done, final=done == len(dataset)),
         )

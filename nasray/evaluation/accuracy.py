@@ -8,6 +8,7 @@ import torch
 from torch import distributed, nn
 
 from nasray.data.classification import ClassificationBatch
+from nasray.devices import autocast
 
 
 @torch.inference_mode()
@@ -16,6 +17,7 @@ def accuracy(
     batches: Iterable[ClassificationBatch],
     *,
     device: torch.device | str = "cpu",
+    precision: str = "float32",
     channels_last: bool = False,
 ) -> dict[str, float]:
     """Return `top1` and `top5` in [0, 1] over all images of all workers; NaN without any.
@@ -26,12 +28,17 @@ def accuracy(
         classifier: Classifier in inference mode, on the device.
         batches: Batches of this worker.
         device: Device where it runs.
+        precision: "float32", or "bfloat16" or "float16" for automatic mixed precision.
         channels_last: Whether images are NHWC.
     """
+    device = torch.device(device)
     layout = torch.channels_last if channels_last else torch.contiguous_format
     counts = torch.zeros(3, dtype=torch.float64)  # images, right at once, among five
     for batch in batches:
-        logits = classifier(batch.images.to(device, memory_format=layout, non_blocking=True)).float().cpu()
+        images = batch.images.to(device, memory_format=layout, non_blocking=True)
+        with autocast(device, precision):
+            logits = classifier(images)
+        logits = logits.float().cpu()
         best = logits.topk(min(5, logits.shape[1])).indices == batch.labels[:, None]
         counts += torch.tensor([len(best), best[:, 0].sum(), best.sum()], dtype=torch.float64)
     if distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1:

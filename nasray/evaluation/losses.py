@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from nasray.data.examples import Examples, moved_targets
+from nasray.devices import autocast
 
 
 @torch.no_grad()
@@ -17,6 +18,7 @@ def mean_loss(
     *,
     seed: int = 0,
     device: torch.device | str = "cpu",
+    precision: str = "float32",
     channels_last: bool = False,
 ) -> float:
     """Return the sum of all losses, the mean over batches weighted by their images; NaN without any.
@@ -29,6 +31,7 @@ def mean_loss(
         batches: Batches with targets.
         seed: Seed of what losses sample, such as regions; drawn for one batch after the other.
         device: Device where it runs.
+        precision: "float32", or "bfloat16" or "float16" for automatic mixed precision.
         channels_last: Whether images are NHWC.
     """
     device = torch.device(device)
@@ -37,7 +40,8 @@ def mean_loss(
     total, num_images = torch.zeros((), dtype=torch.float64, device=device), 0
     for batch in batches:
         images = batch.images.to(device, memory_format=layout, non_blocking=True)
-        losses = network(images, moved_targets(batch.targets, device), generator=generator)
+        with autocast(device, precision):
+            losses = network(images, moved_targets(batch.targets, device), generator=generator)
         total += torch.stack([loss.double() for loss in losses.values()]).sum() * len(images)
         num_images += len(images)
     return total.item() / num_images if num_images else float("nan")

@@ -119,14 +119,15 @@ def predict(
     """
     import torch
 
+    from nasray.devices import autocast
+
     device = torch.device(device)
     layout = torch.channels_last if channels_last else torch.contiguous_format
-    dtype = getattr(torch, precision)
     parts, done = [], 0
     with torch.inference_mode():
         for batch in batches:
             images = batch.images.to(device, memory_format=layout, non_blocking=True)
-            with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+            with autocast(device, precision):
                 found = detector(images, image_hw=batch.image_hw.to(device))
             parts.append(_kept(found, batch))
             done += len(images)

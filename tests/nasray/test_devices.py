@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from nasray.cluster import resources
-from nasray.devices import choose_device, computing_threads
+from nasray.devices import autocast, choose_device, choose_precision, computing_threads
 from nasray.spaces import NasrayError
 
 
@@ -53,3 +53,12 @@ def test_threads_are_set_and_put_back():
 def test_a_name_that_is_no_device():
     with pytest.raises(NasrayError, match="device is one of auto, cpu, cuda; got 'tpu'"):
         choose_device("tpu")
+
+
+def test_precision_is_that_of_the_training_on_gpus_alone():
+    for device, expected in (("cuda", "bfloat16"), ("cpu", "float32")):
+        assert choose_precision(None, torch.device(device), "bfloat16") == expected
+        assert choose_precision("float16", torch.device(device), "bfloat16") == "float16"
+    for precision in ("float32", "bfloat16"):
+        with autocast(torch.device("cpu"), precision):
+            assert str((torch.ones(2, 2) @ torch.ones(2, 2)).dtype) == f"torch.{precision}"

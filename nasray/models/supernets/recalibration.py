@@ -20,6 +20,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from nasray.devices import autocast
+
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
 
@@ -30,6 +32,7 @@ def recalibrate(
     num_images: int = 500,
     *,
     forward: Callable[[Tensor], Any] | None = None,
+    precision: str = "float32",
 ) -> None:
     """Replace the statistics of all batch norms that run by those of `num_images` images.
 
@@ -44,6 +47,7 @@ def recalibrate(
         batches: (B, ...) inputs. The last one needed is cut so that the number is exact.
         num_images: Number of images, at least 1.
         forward: Function that runs the module on a batch; by default the module itself. For a detector, `forward_raw`.
+        precision: "float32", or "bfloat16" or "float16" for automatic mixed precision; statistics are in float32.
 
     Raises:
         ValueError: if there are fewer images.
@@ -55,7 +59,8 @@ def recalibrate(
         for batch in batches:
             batch = batch[: num_images - seen]
             weigh(len(batch))
-            (forward or module)(batch)
+            with autocast(batch.device, precision):
+                (forward or module)(batch)
             seen += len(batch)
             if seen == num_images:
                 return

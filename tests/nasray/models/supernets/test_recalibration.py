@@ -52,6 +52,23 @@ def test_equals_a_reference_computation():
         assert norm.num_batches_tracked == 3
 
 
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_statistics_of_another_precision_are_float32(precision):
+    """Sums over images are, too: in 16 bits the mean of many images would stop moving."""
+    network, given = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8)), batches(*[2] * 20, hw=(16, 16))
+    exact = copy.deepcopy(network)
+    recalibrate(exact, given, 40)
+    seen = []
+    network[0].register_forward_hook(lambda module, args, output: seen.append(output.dtype))
+    recalibrate(network, given, 40, precision=precision)
+    assert set(seen) == {getattr(torch, precision)}
+    for name in ("running_mean", "running_var"):
+        found, expected = getattr(network[1], name), getattr(exact[1], name)
+        assert found.dtype == torch.float32
+        assert not torch.equal(found, found.to(seen[0]).float()), "rounded to 16 bits"
+        torch.testing.assert_close(found, expected, rtol=0.01, atol=0.001)
+
+
 def test_old_statistics_do_not_matter():
     network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8))
     twin = copy.deepcopy(network)
