@@ -1,11 +1,15 @@
+import multiprocessing
 import os
+import shutil
 import threading
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from nasray.data.mapped import KEPT, Texts, shared_arrays, source_digest
+from nasray.data.mapped import KEPT, CacheError, Room, Texts, shared_arrays, source_digest, streamed_arrays
+from nasray.spaces import NasrayError
 
 
 @pytest.fixture
@@ -45,7 +49,7 @@ def test_a_damaged_file_is_made_again(cache, damage):
     shared_arrays("things", "a", lambda: ARRAYS)
     path = cache / "a.arrays"
     content = bytearray(path.read_bytes())
-    content[-ARRAYS["every other"].nbytes - 24] ^= 1
+    content[content.index(b"abcde")] ^= 1
     whole = path.read_bytes()
     path.write_bytes({"cut": whole[:-100], "flipped": bytes(content), "foreign": b"{}", "empty": b""}[damage])
     assert_same(shared_arrays("things", "a", lambda: ARRAYS))
@@ -66,6 +70,94 @@ def test_whoever_comes_meanwhile_waits(cache):
     for thread in threads:
         thread.join()
     assert len(made) == 1
+
+
+def test_whoever_waits_for_a_process_that_is_killed_makes_it(cache):
+    """What the dead one left is removed."""
+    fork = multiprocessing.get_context("fork")
+    begun = fork.Event()
+
+    def parts():
+        yield "floats", np.zeros(2**20)  # more than is buffered
+        begun.set()
+        time.sleep(60)
+
+    writer = fork.Process(target=streamed_arrays, args=("things", "a", parts))
+    writer.start()
+    assert begun.wait(30)
+    found = []
+    waiting = threading.Thread(target=lambda: found.append(shared_arrays("things", "a", lambda: ARRAYS)))
+    waiting.start()
+    time.sleep(0.3)
+    assert not found
+    assert len(list(cache.glob(".*.tmp"))) == 1
+    writer.kill()
+    writer.join()
+    waiting.join()
+    assert_same(found[0])
+    assert not list(cache.glob(".*.tmp"))
+
+
+def test_processes_that_were_forked_meanwhile_hold_no_lock(cache):
+    """As those of a loader, which outlive the writing."""
+    children = []
+
+    def make():
+        children.append(multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,)))
+        children[-1].start()
+        return ARRAYS
+
+    try:
+        assert_same(shared_arrays("things", "a", make))
+        (cache / "a.arrays").unlink()
+        begin = time.monotonic()
+        assert_same(shared_arrays("things", "a", lambda: ARRAYS))
+        assert time.monotonic() - begin < 30
+    finally:
+        for child in children:
+            child.kill()
+            child.join()
+
+
+def test_a_mistake_of_the_source_is_raised_as_it_is(cache):
+    def parts():
+        yield "floats", np.zeros(3)
+        raise NasrayError("image x cannot be read")
+
+    with pytest.raises(NasrayError, match=r"^image x cannot be read$"):
+        streamed_arrays("things", "a", parts)
+    assert [path.suffix for path in cache.iterdir()] == [".lock"]
+
+
+def things(number):
+    return [("a", np.full(1000, number, dtype=np.uint8))]
+
+
+def test_room_is_made_of_what_nobody_maps(cache):
+    """Two files of 1,000 bytes, which are a little larger themselves."""
+    room = Room(1000, 3200)
+    mapped = streamed_arrays("things", "0", lambda: things(0), room)
+    os.utime(cache / "0.arrays", (0, 0))
+    streamed_arrays("things", "1", lambda: things(1), room)
+    streamed_arrays("things", "2", lambda: things(2), room)
+    assert sorted(path.name for path in cache.iterdir()) == ["0.arrays", "0.lock", "2.arrays", "2.lock"]
+    assert (mapped["a"] == 0).all()
+    also = streamed_arrays("things", "2", never, room)
+    with pytest.raises(CacheError, match=r"would be more than .* GiB with the .* GiB that are in use"):
+        streamed_arrays("things", "3", never, room)
+    del mapped, also
+    assert (streamed_arrays("things", "3", lambda: things(3), room)["a"] == 3).all()
+    assert not (cache / "0.arrays").exists()
+
+
+def test_what_is_too_large_removes_nothing(cache, monkeypatch):
+    streamed_arrays("things", "0", lambda: things(0), Room(1000, 3500))
+    with pytest.raises(CacheError, match="would be more than"):
+        streamed_arrays("things", "1", never, Room(4000, 3500))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1999))
+    with pytest.raises(CacheError, match=r"more than half of the .* that are free. Set NASRAY_CACHE"):
+        streamed_arrays("things", "1", never, Room(1000, 3500))
+    assert (cache / "0.arrays").exists()
 
 
 def test_a_cache_that_cannot_be_written_is_said(tmp_path, monkeypatch, capsys):
