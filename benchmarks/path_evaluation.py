@@ -8,6 +8,9 @@ The plain loop does what released code does: for every path a fresh network from
 annotations, then the same statistics, detections and figures. Paths alternate between the two, so that a busy machine
 slows both; both must give the same mAP. Memory is that of a process of its own for each: what it holds at its peak
 beyond the imported libraries. Sharing is what the kernel says of the checkpoint's pages in two processes at a time.
+
+`--keeping` compares ways of keeping decoded images instead: loaded anew for every path, kept in memory, mapped from the
+file that all processes share. Paths alternate between the three, which must give the same mAP to the bit.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import os
 import re
 import statistics
 import subprocess
@@ -93,7 +97,7 @@ def alone(what: str, options: argparse.Namespace) -> None:
     space = make_space_of(options.space)
     rows = space.sample(options.paths, np.random.default_rng(0))
     before = memory_mib("VmRSS")
-    evaluator = PathEvaluator(space, options.checkpoint, images=options.images, cache_gib=0)
+    evaluator = PathEvaluator(space, options.checkpoint, images=options.images, cache_gib=0, disk_gib=0)
     if what == "supernet":
         evaluator(rows[:2])
     elif what == "standalone":
@@ -176,6 +180,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=150, help="of the training set, for statistics")
     parser.add_argument("--paths", type=int, default=20)
     parser.add_argument("--epochs", type=float, default=0.2, help="of the supernet's training")
+    parser.add_argument("--keeping", action="store_true", help="compare ways of keeping images instead")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--alone", help=argparse.SUPPRESS)
     parser.add_argument("--checkpoint", help=argparse.SUPPRESS)
@@ -185,8 +190,40 @@ def main() -> None:
         alone(options.alone, options)
         return
     with tempfile.TemporaryDirectory() as folder:
-        result = measure(options, make_checkpoint(Path(folder) / "supernet", options))
-    print(to_json(result, indent=1) if options.json else describe(result))
+        os.environ["NASRAY_CACHE"] = str(Path(folder) / "cache")  # nothing of earlier runs is found
+        checkpoint = make_checkpoint(Path(folder) / "supernet", options)
+        result = keeping(options, checkpoint) if options.keeping else measure(options, checkpoint)
+    print(to_json(result, indent=1) if options.json or options.keeping else describe(result))
+
+
+def keeping(options: argparse.Namespace, checkpoint: Path) -> dict[str, Any]:
+    """Return seconds of the first path and the mean of the others for each way of keeping images, and their bytes."""
+    space = make_space_of(options.space)
+    rows = space.sample(options.paths, np.random.default_rng(0))
+    ways = {"anew": (0.0, 0.0), "kept": (0.0, 64.0), "mapped, written first": (64.0, 0.0), "mapped": (64.0, 0.0)}
+    evaluators = {
+        way: PathEvaluator(space, str(checkpoint), images=options.images, disk_gib=disk, cache_gib=memory)
+        for way, (disk, memory) in ways.items()
+    }
+    for evaluator in evaluators.values():
+        evaluator.check()
+    seconds: dict[str, list[float]] = {way: [] for way in ways}
+    for row in rows:
+        scores = []
+        for way, evaluator in evaluators.items():
+            begin = time.perf_counter()
+            scores.append(float(evaluator(row[None])["score"][0]))
+            seconds[way].append(time.perf_counter() - begin)
+        assert len(set(scores)) == 1 or np.isnan(scores).all(), scores
+    loaded = evaluators["kept"].loaded
+    sets = (loaded.calibration, loaded.measured)
+    return {
+        "images": {"statistics": loaded.num_calibration, "compared_on": len(loaded.dataset)},
+        "mib": sum(batch.images.nbytes for batches in sets for batch in batches.kept or ()) / 2**20,
+        "seconds_of_the_first": {way: values[0] for way, values in seconds.items()},
+        "seconds_a_path": {way: statistics.mean(values[1:]) for way, values in seconds.items()},
+        "median_seconds_a_path": {way: statistics.median(values[1:]) for way, values in seconds.items()},
+    }
 
 
 def measure(options: argparse.Namespace, checkpoint: Path) -> dict[str, Any]:

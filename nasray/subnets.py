@@ -58,6 +58,8 @@ def subnet(run: RunFolder, entry: Entry, to: Path) -> Checkpoint:
         "batch_size": evaluator.batch_size,
         "threads": evaluator.threads,
     }
+    if evaluator.precision is not None:
+        record["precision"] = evaluator.precision
     if evaluator.finetune is not None:
         record |= {"finetune": dataclasses.asdict(evaluator.finetune), "seed": evaluator.seed}
     if to.is_file():

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nasray.cluster.reading import shown
+from nasray.data.digests import digest_of, pixel_software
 from nasray.data.image_files.decoding import IMAGE_SUFFIXES, is_image_name
 from nasray.data.image_files.images import (
     ImageFiles,
@@ -65,6 +66,11 @@ class ClassificationSet:
     def describe(self, index: int) -> str:
         """Return the file of an image, for messages."""
         return shown(self.files.name(index))
+
+    def states(self) -> Iterator[bytes | str | NDArray[np.generic]]:
+        """Yield what tells all images and labels from any others."""
+        yield from self.files.states(np.arange(len(self)))
+        yield from (repr(self.pixel_rules), self.labels)
 
     def select(self, indices: NDArray[np.int64]) -> ClassificationSet:
         """Return some of the images, (J,) positions."""
@@ -230,6 +236,7 @@ class ClassificationLoader:
         from nasray.data.work import WorkQueue
 
         self.num_images, self.batch_size, self.seed, self.rank, self.world = len(dataset), batch_size, seed, rank, world
+        self.dataset, self.image_size = dataset, image_size
         options = options or LoaderOptions()
         self.queue = WorkQueue(_Work(dataset, image_size, seed is not None, options.cache), options.processes)
 
@@ -253,6 +260,28 @@ class ClassificationLoader:
         Raises:
             NasrayError: if an image cannot be read.
         """
+        return map(self.unpack, self._packed(seed, epoch, batches))
+
+    def packed(self) -> Iterator[dict[str, Tensor]]:
+        """Yield the tensors of each batch of the first epoch, of which `unpack` makes it."""
+        return self._packed(self.seed, 0, slice(None))
+
+    def unpack(self, packed: dict[str, Tensor]) -> ClassificationBatch:
+        """Return the batch of what `packed` yields."""
+        return ClassificationBatch(**packed)
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of the pixels of this worker's images."""
+        return len(range(self.rank, self.num_images, self.world)) * 3 * self.image_size**2
+
+    def digest(self) -> str:
+        """Return what tells the batches of an evaluation, to the bit, from any others."""
+        assert self.seed is None
+        how = f"classification {self.image_size} {self.batch_size} {self.rank} {self.world}"
+        return digest_of([*pixel_software(), how, *self.dataset.states()])
+
+    def _packed(self, seed: int | None, epoch: int, batches: slice) -> Iterator[dict[str, Tensor]]:
         size = self.batch_size
         if seed is None:
             order = np.arange(self.rank, self.num_images, self.world)
@@ -260,8 +289,7 @@ class ClassificationLoader:
         else:
             mine = epoch_batches(seed, epoch, self.num_images, size * self.world)
             mine = mine[:, self.rank * size : (self.rank + 1) * size]
-        keys = [(seed, epoch, indices) for indices in mine[batches]]
-        return (ClassificationBatch(**packed) for packed in self.queue(keys))
+        return self.queue([(seed, epoch, indices) for indices in mine[batches]])
 
 
 class _Work:

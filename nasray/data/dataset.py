@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -158,6 +158,16 @@ class DetectionSet:
         if with_masks:
             target["masks"] = torch.from_numpy(self._masks(index, learned))
         return target
+
+    def states(self, *, with_targets: bool, with_masks: bool) -> Iterator[bytes | str | NDArray[np.generic]]:
+        """Yield what tells the pixels of all images, and their targets if they are asked for, from any others."""
+        yield from self.files.states(np.arange(len(self)))
+        yield from (repr(self.pixel_rules), self.image_hw)
+        if with_targets:
+            yield from (self.offsets, self.boxes, self.labels, self.ignored)
+        if with_masks:
+            assert self.segmentations is not None
+            yield from map(self.segmentations.text, range(len(self.boxes)))
 
     def select(self, indices: NDArray[np.int64]) -> DetectionSet:
         """Return some of the images, (J,) positions, with their boxes. Defects stay behind, but for what bars masks."""

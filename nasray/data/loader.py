@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nasray.data.dataset import DetectionSet
+from nasray.data.digests import digest_of, pixel_software
 from nasray.data.order import MOSAIC, SAMPLE, epoch_batches, evaluation_batches, seed_sequence
 from nasray.data.transforms import FILL, EvaluationTransform, Sample, TrainTransform, make_sample, mosaic
 from nasray.data.work import Packed, WorkQueue
@@ -232,14 +233,47 @@ class EvaluationLoader:
             dataset.require_outlines()
         options = options or LoaderOptions()
         self.batches = evaluation_batches(dataset.image_hw, batch_size, rank, world, options.group_aspect)
+        self.with_targets, self.with_masks = with_targets, with_masks
         made = _LossWork if with_targets else _EvaluationWork
-        self.queue = WorkQueue(made(dataset, augmentation, stride, options.cache, with_masks), options.processes)
+        self.work = made(dataset, augmentation, stride, options.cache, with_masks)
+        self.queue = WorkQueue(self.work, options.processes)
 
     def __len__(self) -> int:
         return len(self.batches)
 
     def __iter__(self) -> Iterator[Batch]:
-        return map(unpack, self.queue(self.batches))
+        return map(unpack, self.packed())
+
+    def packed(self) -> Iterator[Packed]:
+        """Yield the tensors of each batch, of which `unpack` makes it."""
+        return self.queue(self.batches)
+
+    def unpack(self, packed: Packed) -> Batch:
+        """Return the batch of what `packed` yields."""
+        return unpack(packed)
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of the pixels and masks of all batches, padding included."""
+        total, sizes = 0, self._sizes()
+        learned = np.diff(np.r_[0, (~self.work.dataset.ignored).cumsum()][self.work.dataset.offsets])
+        for batch in self.batches:
+            height, width = (-(-sizes[batch].max(axis=0) // self.work.stride) * self.work.stride).tolist()
+            planes = 3 * len(batch) + (int(learned[batch].sum()) if self.with_masks else 0)
+            total += planes * height * width
+        return total
+
+    def digest(self) -> str:
+        """Return what tells all batches, to the bit, from any others: data, sizes, order, and what computes pixels."""
+        states = self.work.dataset.states(with_targets=self.with_targets, with_masks=self.with_masks)
+        order = (np.array([len(batch) for batch in self.batches]), np.concatenate([[0], *self.batches]))
+        how = f"detection {self.work.stride} {self.with_targets} {self.with_masks}"
+        return digest_of([*pixel_software(), how, self._sizes(), *order, *states])
+
+    def _sizes(self) -> NDArray[np.int64]:
+        """Return (I, 2) heights and widths of the resized images."""
+        found = map(self.work.transform.resized_hw, map(tuple, self.work.dataset.image_hw.tolist()))
+        return np.array(list(found), dtype=np.int64).reshape(-1, 2)
 
 
 class _EvaluationWork:

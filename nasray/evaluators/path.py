@@ -8,7 +8,7 @@ drawn from the seed of the supernet's training.
 
 A supernet's weights are only read: every process maps the checkpoint's file, so those of one machine share one copy
 (on CPUs; a GPU holds one for each process). Where paths are fine-tuned, a process has a copy of one path beside it,
-which is thrown away. Decoded images are kept between paths.
+which is thrown away. Decoded images are kept between paths, once for all processes of a machine (`nasray.data.kept`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import numpy as np
 
-from nasray.devices import Device, Threads, choose_device, computing_threads
+from nasray.devices import PRECISIONS, Device, Precision, Threads, choose_device, choose_precision, computing_threads
 from nasray.evaluators.finetuning import FinetuneOptions, FineTuner
 from nasray.models.supernets import SUPERNETS
 from nasray.recipe import at_resolution
@@ -37,7 +37,7 @@ from nasray.spaces.resolutions import network_genes, size_of
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from nasray.data.kept import KeptBatches
+    from nasray.data.kept import KeptBatches, Loader
     from nasray.recipe import Recipe
 
 
@@ -65,7 +65,11 @@ class PathEvaluator:
             leaves statistics as training left them, which is for paths that are fine-tuned.
         batch_size: Images of one pass; as many as each worker trained with if left out.
         device: Device of the network; auto is a GPU where the trial has one.
-        cache_gib: Memory for decoded images that each trial keeps between paths, in GiB; more are read anew.
+        precision: Precision of detections, losses and what statistics are of. If left out float32 on CPUs, and that of
+            the supernet's training on a GPU. Statistics themselves are in float32.
+        disk_gib: Disk for decoded images that all trials of a machine share between paths and runs, in GiB; 0 for none.
+        cache_gib: Memory for decoded images that each trial keeps where there is no disk for them, in GiB; more are
+            read anew.
         threads: Threads that compute; on CPUs the last digits of a metric depend on it.
         seed: Seed of the images and samples of fine-tuning, and of what losses sample.
     """
@@ -77,6 +81,8 @@ class PathEvaluator:
     images: Annotated[int, Range(0, MAX_COUNT)] = 500
     batch_size: Annotated[int, Range(1, 65_536)] | None = None
     device: Device = "auto"
+    precision: Precision | None = None
+    disk_gib: Annotated[float, Range(0)] = 32.0
     cache_gib: Annotated[float, Range(0)] = 2.0
     threads: Threads = 1
     seed: int = 0
@@ -86,8 +92,11 @@ class PathEvaluator:
     def __post_init__(self) -> None:
         if self.measure not in MEASURES:
             raise NasrayError(f"measure is {' or '.join(MEASURES)}, got {self.measure!r}")
+        if self.precision not in (None, *PRECISIONS):
+            raise NasrayError(f"precision is one of {', '.join(PRECISIONS)}; got {self.precision!r}")
         check_whole("images", self.images, 0)
         check_finite("cache_gib", self.cache_gib, 0.0)
+        check_finite("disk_gib", self.disk_gib, 0.0)
         if self.batch_size is not None:
             check_whole("batch_size", self.batch_size, 1)
 
@@ -100,10 +109,11 @@ class PathEvaluator:
         """What the score is, for a reader of reports."""
         what = "mAP (of classifiers the top-1 accuracy)" if self.measure == "mAP" else "negative loss"
         tuned = f" after {self.finetune.iterations} steps of fine-tuning by itself" if self.finetune else ""
+        computed = self.precision or "float32 on CPUs, on a GPU in the precision of the supernet's training"
         return (
             f"The score is the {what} of the architecture as a path of the supernet, with shared weights{tuned}, on "
             "the images that were held out. It is lower than after training by itself, and as the largest of many "
-            "it flatters."
+            f"it flatters. Paths are computed in {computed}."
         )
 
     def __call__(self, genes: Population) -> Metrics:
@@ -141,6 +151,7 @@ class LoadedSupernet:
     Attributes:
         network: Detector or classifier around the supernet.
         supernet: The supernet in it.
+        precision: Precision that paths are computed in.
         seconds: Seconds that each part of the last evaluation took: `fine_tuning` (with the copy that is made for it),
             `recalibration`, `inference`, `metrics`.
         num_calibration: Images that statistics are computed from.
@@ -166,6 +177,7 @@ class LoadedSupernet:
             )
         self.device = choose_device(options.device)
         self.described, self.recipe = dataclasses.replace(checkpoint, model={}, training={}), checkpoint.recipe
+        self.precision = choose_precision(options.precision, self.device, self.recipe.precision)
         self.network: Any = checkpoint.network().requires_grad_(False).to(self.device)
         self.supernet: Any = supernet_of(self.network)
         self.layout = torch.channels_last if self.recipe.channels_last else torch.contiguous_format
@@ -180,10 +192,10 @@ class LoadedSupernet:
         self.num_calibration = min(options.images, len(sets.train))
         chosen = calibration(self.recipe.seed, len(sets.train), self.num_calibration)
         size = options.batch_size or self.recipe.batch_size // self.recipe.resources.workers
-        memory = CacheBudget(int(options.cache_gib * 2**30))
+        budget = CacheBudget(int(options.cache_gib * 2**30), int(options.disk_gib * 2**30))
         self.measure, self.seed, self.space = options.measure, options.seed, options.space
         self._train, self._calibrating, self._tuning = sets.train, sets.train.select(chosen), options.finetune
-        self._batch_size, self._memory = size, memory
+        self._batch_size, self._budget = size, budget
         self._at = functools.cache(self._images_at)
         self.calibration, self.measured, self.tuner = self._at(max(options.space.resolutions, default=None))
         has_ap = self.recipe.task == "detection" and self.measure == "mAP"
@@ -233,9 +245,9 @@ class LoadedSupernet:
         from nasray.data.kept import KeptBatches
 
         recipe, size, tuning = at_resolution(self.recipe, image_hw), self._batch_size, self._tuning
-        calibration = KeptBatches(self._loader(recipe, self._calibrating, size), self._memory)
+        calibration = KeptBatches(self._loader(recipe, self._calibrating, size), self._budget)
         learned = self.measure == "loss"
-        measured = KeptBatches(self._loader(recipe, self.dataset, size, learned=learned), self._memory)
+        measured = KeptBatches(self._loader(recipe, self.dataset, size, learned=learned), self._budget)
         return calibration, measured, FineTuner(tuning, recipe, self._train, self.network) if tuning else None
 
     def _recalibrate(self, network: nn.Module) -> None:
@@ -243,7 +255,13 @@ class LoadedSupernet:
 
         begin = time.perf_counter()
         if self.num_calibration:
-            recalibrate(network, self.pixels(), self.num_calibration, forward=up_to_the_last_norm(network))
+            recalibrate(
+                network,
+                self.pixels(),
+                self.num_calibration,
+                forward=up_to_the_last_norm(network),
+                precision=self.precision,
+            )
         self.seconds["recalibration"] = time.perf_counter() - begin
 
     def _detect(self, network: nn.Module) -> dict[str, float]:
@@ -251,7 +269,7 @@ class LoadedSupernet:
         from nasray.evaluation.predictions import predict
 
         begin = time.perf_counter()
-        found = predict(network, self.measured, device=self.device, channels_last=self.recipe.channels_last)
+        found = predict(network, self.measured, **self.computed)
         inferred = time.perf_counter()
         summary = coco_metrics_of(self.annotations, found.to_coco(self.dataset)).summary
         self.seconds |= {"inference": inferred - begin, "metrics": time.perf_counter() - inferred}
@@ -261,7 +279,7 @@ class LoadedSupernet:
         from nasray.evaluation.accuracy import accuracy
 
         begin = time.perf_counter()
-        found = accuracy(network, self.measured, device=self.device, channels_last=self.recipe.channels_last)
+        found = accuracy(network, self.measured, **self.computed)
         self.seconds |= {"inference": time.perf_counter() - begin, "metrics": 0.0}
         return {"score": found["top1"], "top5": found["top5"]}
 
@@ -269,15 +287,14 @@ class LoadedSupernet:
         from nasray.evaluation.losses import mean_loss
 
         begin = time.perf_counter()
-        loss = mean_loss(
-            network,
-            self.measured,
-            seed=self._seed_of(row),
-            device=self.device,
-            channels_last=self.recipe.channels_last,
-        )
+        loss = mean_loss(network, self.measured, seed=self._seed_of(row), **self.computed)
         self.seconds |= {"inference": time.perf_counter() - begin, "metrics": 0.0}
         return {"score": -loss, "loss": loss}
+
+    @property
+    def computed(self) -> dict[str, Any]:
+        """How networks are computed, as keywords."""
+        return {"device": self.device, "precision": self.precision, "channels_last": self.recipe.channels_last}
 
     def _seed_of(self, row: Any) -> int:
         from nasray.evaluators.seeding import seed_of
@@ -289,14 +306,12 @@ class LoadedSupernet:
         for batch in self.calibration:
             yield batch.images.to(self.device, memory_format=self.layout, non_blocking=True)
 
-    def _loader(
-        self, recipe: Recipe, dataset: Any, batch_size: int, *, learned: bool = False
-    ) -> Callable[[], Iterable[Any]]:
-        """Return a function that yields all images of a data set, resized only, with targets if they are asked for."""
+    def _loader(self, recipe: Recipe, dataset: Any, batch_size: int, *, learned: bool = False) -> Loader:
+        """Return what loads all images of a data set, resized only, with targets if they are asked for."""
         if recipe.task == "detection":
             from nasray.data import EvaluationLoader
 
-            loader = EvaluationLoader(
+            return EvaluationLoader(
                 dataset,
                 recipe.augmentation,
                 batch_size=batch_size,
@@ -305,10 +320,8 @@ class LoadedSupernet:
                 with_targets=learned,
                 with_masks=learned and self.network.learns_masks,
             )
-            return lambda: loader
         from nasray.data.classification import ClassificationLoader
 
-        images = ClassificationLoader(
+        return ClassificationLoader(
             dataset, image_size=recipe.augmentation.square or 0, batch_size=batch_size, seed=None, options=recipe.loader
         )
-        return images.epoch

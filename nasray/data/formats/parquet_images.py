@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nasray.cluster.reading import shown
+from nasray.data.digests import file_state
 from nasray.data.image_files.images import ImageSource
 from nasray.data.mapped import Texts
 from nasray.spaces import NasrayError
@@ -112,6 +113,11 @@ class ParquetImages:
     def open(self, index: int) -> BinaryIO:
         """Return the encoded image as a file."""
         return io.BytesIO(self.read(index))
+
+    def states(self, indices: NDArray[np.int64]) -> Iterator[bytes]:
+        """Yield the state of all files, and which rows of them the images are."""
+        yield from map(file_state, self.paths)
+        yield self.column.encode() + self.firsts.tobytes() + indices.tobytes()
 
     def probes(self, most: int) -> list[int]:
         """Return images that are read quickly: the first ones of some row groups, at most so many, over all files."""

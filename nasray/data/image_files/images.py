@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Protocol
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, BinaryIO, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from nasray.data.digests import file_state
 from nasray.data.image_files.decoding import ImageHeader, decode_image, read_header
 from nasray.data.image_files.pixels import ImageError, Orientation, PixelRules
 from nasray.spaces import NasrayError
@@ -36,6 +37,10 @@ class ImageSource(Protocol):
 
     def open(self, index: int) -> BinaryIO:
         """Return the encoded image as a file, for those who need only its beginning."""
+        ...
+
+    def states(self, indices: NDArray[np.int64]) -> Iterator[bytes]:
+        """Yield what tells the content of these images from any other, without reading files; see digests.py."""
         ...
 
 
@@ -63,6 +68,10 @@ class ImageFiles:
     def open(self, index: int) -> BinaryIO:
         """Return the file."""
         return open_image_file(Path(self.name(index)))
+
+    def states(self, indices: NDArray[np.int64]) -> Iterator[bytes]:
+        """Yield the state of each file."""
+        return (file_state(Path(self.name(index))) for index in indices.tolist())
 
     def missing(self) -> NDArray[np.intp]:
         """Return the positions of files that are not there; list each folder once, which is quick on network disks."""
@@ -110,6 +119,10 @@ class SelectedImages:
         """Return the encoded image as a file."""
         return self.images.open(int(self.indices[index]))
 
+    def states(self, indices: NDArray[np.int64]) -> Iterator[bytes]:
+        """Yield those of the other source."""
+        return self.images.states(self.indices[indices])
+
 
 @dataclass(frozen=True, eq=False)
 class ImagesInMemory:
@@ -142,6 +155,10 @@ class ImagesInMemory:
     def open(self, index: int) -> BinaryIO:
         """Return the encoded image as a file."""
         return io.BytesIO(self.read(index))
+
+    def states(self, indices: NDArray[np.int64]) -> Iterator[bytes]:
+        """Yield the images themselves."""
+        return map(self.read, indices.tolist())
 
 
 def load_image(

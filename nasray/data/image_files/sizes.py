@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nasray.data.digests import file_state
 from nasray.data.image_files.images import ImageFiles, stored_size
 from nasray.data.image_files.pixels import Orientation
 from nasray.data.mapped import Arrays, shared_arrays
@@ -59,10 +59,5 @@ def kept_sizes(
 def _digest(paths: Sequence[Path], orientation: Orientation) -> str:
     digest = hashlib.sha256(orientation.encode())
     for path in paths:
-        try:
-            status = os.stat(path)
-            state = (status.st_size, status.st_mtime_ns)
-        except (OSError, ValueError):
-            state = (-1, -1)
-        digest.update(f"{os.path.abspath(path)}\0{state[0]}\0{state[1]}\n".encode("utf-8", "surrogateescape"))
+        digest.update(file_state(path))
     return digest.hexdigest()[:32]

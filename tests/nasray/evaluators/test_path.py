@@ -12,6 +12,7 @@ from nasray.architectures import slots
 from nasray.checkpoint import Checkpoint
 from nasray.data import EvaluationLoader, open_data
 from nasray.data.order import CALIBRATION, divide, seed_sequence
+from nasray.data.work import WorkQueue
 from nasray.evaluation.coco import coco_metrics
 from nasray.evaluation.predictions import predict
 from nasray.evaluators import PathEvaluator
@@ -166,14 +167,19 @@ def test_weights_and_statistics_stay(supernets, evaluator):
     assert all(torch.equal(before[name], now[name]) for name in before)
 
 
-def test_images_are_kept_only_where_there_is_room(supernets, evaluator):
-    evaluator(ROWS[:1])
-    assert len(evaluator.loaded.measured.kept) == 3
-    assert len(evaluator.loaded.calibration.kept) == 5
-    tight = dataclasses.replace(evaluator, cache_gib=0)
-    assert tight(ROWS)["score"].tolist() == evaluator(ROWS)["score"].tolist()
-    assert tight.loaded.measured.kept is None
-    assert tight.loaded.calibration.kept is None
+def test_scores_are_the_same_however_images_are_kept(supernets, evaluator, monkeypatch):
+    """In a file for all processes, in memory of this one, or not at all."""
+    mapped, kept, anew = (
+        dataclasses.replace(evaluator, disk_gib=disk, cache_gib=memory) for disk, memory in ((1, 0), (0, 1), (0, 0))
+    )
+    expected = mapped(ROWS[:2])["score"].tolist()
+    assert kept(ROWS[:2])["score"].tolist() == anew(ROWS[:2])["score"].tolist() == expected
+    for one, lengths, is_mapped in ((mapped, (3, 5), True), (kept, (3, 5), False), (anew, (None, None), False)):
+        batches = (one.loaded.measured, one.loaded.calibration)
+        assert tuple(each.kept and len(each.kept) for each in batches) == lengths
+        assert all(each.is_mapped == is_mapped for each in batches)
+    monkeypatch.setattr(WorkQueue, "__call__", None)
+    assert pickle.loads(pickle.dumps(mapped))(ROWS[:1])["score"].tolist() == expected[:1], "nothing is loaded"
 
 
 def test_paths_of_a_classifier_are_worth_their_accuracy(supernets):
@@ -252,3 +258,24 @@ def test_a_device_gives_a_path_the_score_of_the_cpu(supernets, device, exact_on_
             PathEvaluator(SPACE, supernets[name], images=24, device=one)(ROWS) for one in ("cpu", device)
         )
         np.testing.assert_allclose(found["score"], expected["score"], atol=0.05)
+
+
+def test_precision_is_that_of_statistics_detections_and_losses(supernets, evaluator):
+    whole, half = (dataclasses.replace(evaluator, images=8, precision=name) for name in (None, "bfloat16"))
+    exact, found = (one(ROWS[:1])["score"][0] for one in (whole, half))
+    assert 0 < abs(found - exact) < 0.1
+    states = [one.loaded.standalone(ROWS[0]).state_dict() for one in (whole, half)]
+    for name, value in states[0].items():
+        assert states[1][name].dtype == value.dtype, name
+        if name.startswith("backbone") and name.endswith("running_var"):
+            assert not torch.equal(states[1][name], value)
+            torch.testing.assert_close(states[1][name], value, rtol=0.1, atol=0.01)
+    losses = [dataclasses.replace(one, measure="loss")(ROWS[:1])["loss"][0] for one in (whole, half)]
+    assert losses[0] != losses[1]
+    assert losses[1] == pytest.approx(losses[0], rel=0.03)
+
+
+def test_an_unknown_precision_is_refused():
+    with pytest.raises(NasrayError, match="precision is one of float32, bfloat16, float16; got 'half'"):
+        PathEvaluator(SPACE, "x.pt", precision="half")
+    assert "computed in float16." in PathEvaluator(SPACE, "x.pt", precision="float16").meaning
