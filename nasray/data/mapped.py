@@ -210,8 +210,7 @@ def _make_room(folder: Path, room: Room | None) -> None:
         CacheError: if there is no room for it even so.
     """
     remove_leftovers(folder)
-    with contextlib.suppress(FileNotFoundError):  # another process removes, too
-        _remove_oldest(folder, room)
+    _remove_oldest(folder, room)
     if room is None:
         return
     taken = sum(size for _, size, _ in _files(folder))
@@ -255,15 +254,17 @@ def _remove_unused(path: Path) -> bool:
     """Remove a file and its lock unless a process maps it; return whether it is removed."""
     import fcntl
 
-    with open(path, "r+b") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        except OSError:  # a disk without locks, where whoever maps a file keeps it
-            pass
-        path.unlink(missing_ok=True)
-        path.with_suffix(".lock").unlink(missing_ok=True)
+    try:
+        with open(path, "r+b") as file:
+            with contextlib.suppress(OSError):  # a disk without locks, where whoever maps a file keeps it
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    return False
+            path.unlink(missing_ok=True)
+            path.with_suffix(".lock").unlink(missing_ok=True)
+    except OSError:  # it is another user's, or another process has removed it
+        return False
     return True
 
 
