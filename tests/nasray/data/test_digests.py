@@ -6,7 +6,7 @@ import numpy as np
 
 from nasray.data import digests
 from nasray.data.digests import digest_of, file_state, pixel_software
-from nasray.data.images import ImageFiles, SelectedImages
+from nasray.data.image_files.images import ImageFiles, SelectedImages
 
 
 def test_files_that_change_have_another_state(tmp_path):
