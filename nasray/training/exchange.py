@@ -132,7 +132,7 @@ def average_gradients(used: Iterable[Used], num_workers: int) -> None:
     for message in sent:
         message.wait()  # of a GPU its stream, not the host
     if copied:
-        torch._foreach_copy_(*map(list, zip(*copied, strict=True)))
+        torch._foreach_copy_([gradient for gradient, _ in copied], [part for _, part in copied])
 
 
 @torch.no_grad()
