@@ -66,6 +66,7 @@ class OFAResNetSupernet(ElasticSupernet):
     def path_parameters(self, genes: Genes) -> Iterator[tuple[nn.Parameter, tuple[slice, ...]]]:
         """See `Supernet.path_parameters`; no network of the path is built for it, since workers ask in every step."""
         for conv, norm, num_in, num_out in self._layers(self._checked(genes)):
+            assert isinstance(conv.weight, nn.Parameter)
             yield conv.weight, (slice(0, num_out), slice(0, num_in), *(slice(0, size) for size in conv.kernel_size))
             for parameter in norm.parameters(recurse=False):
                 yield parameter, (slice(0, num_out),)
@@ -73,17 +74,19 @@ class OFAResNetSupernet(ElasticSupernet):
     def _layers(self, row: NDArray[np.int64]) -> Iterator[tuple[ElasticConv2d, nn.Module, int, int]]:
         """Yield each convolution of a path, its norm, and the channels in and out."""
         for part, num_in, num_out in self._parts(row):
+            assert isinstance(part, ConvNorm)
             conv, norm, *_ = part
             assert isinstance(conv, ElasticConv2d)
             yield conv, norm, num_in, num_out
 
-    def _parts(self, row: NDArray[np.int64]) -> Iterator[tuple[ConvNorm, int, int]]:
+    def _parts(self, row: NDArray[np.int64]) -> Iterator[tuple[nn.Module, int, int]]:
         """Yield each convolution of a path together with its norm, and the channels in and out."""
         network, channels = self.network, channels_of(self.space.size)
         assert isinstance(network, OFAResNet)
         first, middle, last, _ = network.stem
         mid, width = channels.stem_mid[WIDTHS.index(row[1])], channels.stem[WIDTHS.index(row[2])]
         yield first, 3, mid
+        assert isinstance(middle, Skippable)
         if row[0]:
             yield middle.main, mid, mid
         yield last, mid, width
@@ -92,9 +95,10 @@ class OFAResNetSupernet(ElasticSupernet):
         ):
             stage, expand = WIDTHS.index(row[columns.start + 1]), row[columns.start + 2 : columns.stop]
             for block, percent in zip(blocks, expand[expand > 0].tolist(), strict=False):
+                assert isinstance(block, Bottleneck)
                 inner, out = mids[stage][EXPANSIONS.index(percent)], outs[stage]
                 yield from zip(block.main, (width, inner, inner), (inner, inner, out), strict=True)
-                yield from ((part, width, out) for part in block.shortcut if isinstance(part, ConvNorm))
+                yield from ((part, width, out) for part in block.shortcut.children() if isinstance(part, ConvNorm))
                 width = out
 
     def sort_channels(self, kept: Space | None = None) -> None:

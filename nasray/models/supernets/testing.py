@@ -141,7 +141,7 @@ def check_off_path(supernet: Supernet, case: Case) -> None:
             if id(parameter) not in regions:
                 _is(torch.equal(parameter, before[name]), f"{name} is off the path {row.tolist()} and has moved")
             else:
-                _is(parameter.grad is not None, f"{name} is on the path {row.tolist()} and has no gradient")
+                assert parameter.grad is not None, f"{name} is on the path {row.tolist()} and has no gradient"
                 outside = torch.ones_like(parameter, dtype=torch.bool)
                 for region in regions[id(parameter)]:
                     outside[region] = False
