@@ -152,6 +152,17 @@ def assigned_gpus() -> list[str] | None:
     return context.get_accelerator_ids().get("GPU", []) if context.worker.mode == ray.WORKER_MODE else None
 
 
+def assigned_cpus() -> float:
+    """Return the cores that Ray assigned to this trial or worker; outside of Ray's own processes all there are."""
+    if is_connected():
+        import ray
+
+        context = ray.get_runtime_context()
+        if context.worker.mode == ray.WORKER_MODE:
+            return float(context.get_assigned_resources().get("CPU", 1.0))
+    return float(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+
+
 def hide_unassigned_gpus() -> None:
     """Let CUDA see no GPU in a process to which Ray assigned none; Ray itself lets it see all."""
     if assigned_gpus() == []:

@@ -80,12 +80,13 @@ class LoaderOptions:
     """How images reach the network.
 
     Attributes:
-        processes: Number of processes that load and transform, for each worker; 0 loads in the worker itself.
+        processes: Number of processes that load and transform, for each worker; 0 loads in the worker itself. If left
+            out as many as a worker with a GPU has cores, less one, from 1 to 16 (with `cache` to 2); 1 without a GPU.
         group_aspect: Whether to put images of like shape (wide, tall) into one batch, so that little is padding.
         cache: Whether to keep decoded images in memory, each worker its own (small data sets).
     """
 
-    processes: Annotated[int, whole(0, 1024)] = 2
+    processes: Annotated[int, whole(0, 1024)] | None = None
     group_aspect: Flag = True
     cache: Flag = False
 

@@ -233,12 +233,12 @@ class ClassificationLoader:
         world: int = 1,
         options: LoaderOptions | None = None,
     ) -> None:
-        from nasray.data.work import WorkQueue
+        from nasray.data.work import WorkQueue, num_processes
 
         self.num_images, self.batch_size, self.seed, self.rank, self.world = len(dataset), batch_size, seed, rank, world
         self.dataset, self.image_size = dataset, image_size
         options = options or LoaderOptions()
-        self.queue = WorkQueue(_Work(dataset, image_size, seed is not None, options.cache), options.processes)
+        self.queue = WorkQueue(_Work(dataset, image_size, seed is not None, options.cache), num_processes(options))
 
     def __len__(self) -> int:
         """Return the batches of an epoch."""

@@ -15,7 +15,7 @@ from nasray.data.dataset import DetectionSet
 from nasray.data.digests import digest_of, pixel_software
 from nasray.data.order import MOSAIC, SAMPLE, epoch_batches, evaluation_batches, seed_sequence
 from nasray.data.transforms import FILL, EvaluationTransform, Sample, TrainTransform, make_sample, mosaic
-from nasray.data.work import Packed, WorkQueue
+from nasray.data.work import Packed, WorkQueue, num_processes
 from nasray.recipe_options import AugmentationOptions, LoaderOptions
 from nasray.spaces import NasrayError
 
@@ -93,7 +93,7 @@ class TrainLoader:
         self.rank, self.world = rank, world
         self.wide = dataset.image_hw[:, 1] > dataset.image_hw[:, 0] if options.group_aspect else None
         self.work = _TrainWork(dataset, augmentation, stride, options.cache, with_masks)
-        self.queue = WorkQueue(self.work, options.processes)
+        self.queue = WorkQueue(self.work, num_processes(options))
 
     def __len__(self) -> int:
         """Return the batches of an epoch."""
@@ -236,7 +236,7 @@ class EvaluationLoader:
         self.with_targets, self.with_masks = with_targets, with_masks
         made = _LossWork if with_targets else _EvaluationWork
         self.work = made(dataset, augmentation, stride, options.cache, with_masks)
-        self.queue = WorkQueue(self.work, options.processes)
+        self.queue = WorkQueue(self.work, num_processes(options))
 
     def __len__(self) -> int:
         return len(self.batches)

@@ -19,10 +19,47 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from nasray.cluster.resources import assigned_cpus, assigned_gpus
+from nasray.recipe_options import LoaderOptions
 from nasray.spaces import NasrayError
 
 Packed = dict[str, Tensor]
 """A batch as few tensors, since each costs a file handle on its way between processes."""
+
+
+MOST_PROCESSES = 16
+"""Loader processes that are taken by themselves: each holds two batches in shared memory, of 8 images for detection
+some 50 MB, which are 0.8 GB of 16."""
+MOST_CACHES = 2
+"""The same where each keeps all images that it has loaded."""
+
+
+def num_processes(options: LoaderOptions) -> int:
+    """Return how many processes load images for this process: as its options say, or else after its cores."""
+    if options.processes is not None:
+        return options.processes
+    if not _has_gpu():  # what computes needs the cores
+        return 1
+    return min(max(int(assigned_cpus()) - 1, 1), MOST_CACHES if options.cache else MOST_PROCESSES)
+
+
+def loading_text(options: LoaderOptions) -> str | None:
+    """Return a line about loader processes beside a GPU: how many follow the cores, or that there are too few cores."""
+    if not _has_gpu():
+        return None
+    num, cores = num_processes(options), f"{assigned_cpus():g}"
+    if options.processes is None:
+        return f"{num} of {cores} cores load images (loader.processes)"
+    if num > 1 and num + 1 > assigned_cpus():
+        return (
+            f"loader.processes {num} and the worker itself share {cores} cores. Leave loader.processes out, so that it "
+            "follows the cores, or raise resources.cpus"
+        )
+    return None
+
+
+def _has_gpu() -> bool:
+    return torch.cuda.is_available() and assigned_gpus() != []
 
 
 class Work(Protocol):

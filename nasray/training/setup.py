@@ -17,6 +17,7 @@ from nasray.data import DataSource, DetectionSet, TrainLoader, open_data
 from nasray.data.classification import ClassificationLoader, ClassificationSet, ClassificationSource, open_images
 from nasray.data.examples import Batches
 from nasray.data.order import divide
+from nasray.data.work import loading_text
 from nasray.models.classifier import Classifier
 from nasray.models.detectors.base import Detector
 from nasray.models.norms import synchronize_norms
@@ -191,7 +192,7 @@ def make_parts(
     Raises:
         NasrayError: if data, weights and recipe do not go together.
     """
-    lines: list[str] = []
+    lines = [text] if (text := loading_text(recipe.loader)) else []
     sets = open_sets(recipe)
     if sets.train.pixel_rules != description.pixel_rules:
         raise NasrayError(

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from nasray.data import work
 from nasray.data.formats.coco import read_coco
 from nasray.data.loader import EvaluationLoader, TrainLoader, pad_images
 from nasray.data.outlines import Segmentations
@@ -286,3 +287,33 @@ def test_real_images(shared_data):
     assert batch.images.shape == (2, 3, 128, 160)
     index = int(batch.indices[0])
     assert torch.allclose(batch.targets[0]["boxes"], dataset.target(index)["boxes"] / 4)
+
+
+@pytest.mark.parametrize(
+    ("cores", "options", "expected", "line"),
+    [
+        (8.0, {}, 7, "7 of 8 cores load images"),
+        (1.0, {}, 1, "1 of 1 cores load images"),
+        (0.5, {}, 1, "1 of 0.5 cores load images"),
+        (64.0, {}, 16, "16 of 64 cores load images"),
+        (64.0, {"cache": True}, 2, "2 of 64 cores load images"),
+        (8.0, {"processes": 7}, 7, None),
+        (
+            8.0,
+            {"processes": 8},
+            8,
+            "loader.processes 8 and the worker itself share 8 cores. Leave loader.processes out",
+        ),
+        (1.0, {"processes": 0}, 0, None),
+    ],
+)
+def test_loader_processes_follow_the_cores_beside_a_gpu(cores, options, expected, line, monkeypatch):
+    monkeypatch.setattr(work, "assigned_cpus", lambda: cores)
+    for assigned, has_gpu in ((None, True), (["0"], True), ([], False)):
+        monkeypatch.setattr(work, "assigned_gpus", lambda assigned=assigned: assigned)
+        monkeypatch.setattr(work.torch.cuda, "is_available", lambda: True)
+        given = LoaderOptions(**options)
+        assert work.num_processes(given) == (expected if has_gpu else options.get("processes", 1))
+        text = work.loading_text(given)
+        assert text is None if line is None or not has_gpu else text.startswith(line)
+    assert LoaderOptions().processes is None, "what files say must not depend on the machine"
