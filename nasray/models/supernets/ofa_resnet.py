@@ -93,9 +93,11 @@ class OFAResNetSupernet(ElasticSupernet):
         for blocks, columns, outs, mids in zip(
             network.stages, self.space.stages, channels.stages, channels.mids, strict=True
         ):
+            assert isinstance(blocks, ElasticSequential)
             stage, expand = WIDTHS.index(row[columns.start + 1]), row[columns.start + 2 : columns.stop]
             for block, percent in zip(blocks, expand[expand > 0].tolist(), strict=False):
                 assert isinstance(block, Bottleneck)
+                assert isinstance(block.main, nn.Sequential)
                 inner, out = mids[stage][EXPANSIONS.index(percent)], outs[stage]
                 yield from zip(block.main, (width, inner, inner), (inner, inner, out), strict=True)
                 yield from ((part, width, out) for part in block.shortcut.children() if isinstance(part, ConvNorm))
