@@ -36,7 +36,7 @@ from nasray.recipe_options import (
 )
 from nasray.searchers import Objective
 from nasray.spaces import Budget, FADSpace, NasrayError, OFAResNetSpace, ShuffleNetSpace
-from nasray.subnets import fingerprint, has_supernet, subnet, trained_checkpoint
+from nasray.subnets import fingerprint, has_supernet, path_evaluator, subnet, trained_checkpoint
 from nasray.training import try_out
 from nasray.training.jobs import train_here
 
@@ -368,6 +368,16 @@ def test_latency_is_that_of_the_networks_by_themselves(elastic, monkeypatch):
         alone = make_network(DETECTION, entry.architecture, 3)
         assert (supernet, image_hw) == (None, (48, 64)), "of 480x640, resized as the recipe says"
         assert num == sum(value.numel() for value in alone.parameters())
+
+
+def test_a_subnet_is_evaluated_in_the_precision_of_the_search(searched, tmp_path, monkeypatch):
+    evaluator = dataclasses.replace(path_evaluator(searched), precision="bfloat16")
+    monkeypatch.setattr("nasray.subnets.path_evaluator", lambda run: evaluator)
+    entry = searched.read_entries()[0]
+    checkpoint = subnet(searched, entry, tmp_path / "subnet.pt")
+    score = evaluator(evaluator.space.from_architecture(entry.architecture)[None])["score"][0]
+    assert evaluate_checkpoint(checkpoint, split="held")["coco"]["mAP"] == pytest.approx(score, abs=1e-6)
+    assert score != entry.metrics["score"]
 
 
 def test_accuracy_beside_latency_is_that_of_what_is_measured(searched):
