@@ -32,6 +32,7 @@ from nasray.spaces.ranges import MAX_BATCH, MAX_COUNT, MAX_IN_FLIGHT, Range, sho
 from nasray.spaces.references import From
 from nasray.stages.base import SEARCH, Site, Stage, Work, references
 from nasray.stages.outlook import Effort
+from nasray.values import Seed
 
 
 class SearchStage(Stage):
@@ -44,6 +45,8 @@ class SearchStage(Stage):
         batch_size: Architectures in one trial.
         in_flight: Trials at a time.
         order: Order in which trials are told to the searcher.
+        seed: Seed of this search. Two stages that draw at random from the same space draw the same architectures unless
+            one has a seed of its own.
         searcher: How to search.
         evaluator: What an architecture is worth.
         budget: Bounds on costs.
@@ -69,6 +72,7 @@ class SearchStage(Stage):
         batch_size: Annotated[int, Range(1, MAX_BATCH)] | None = None,
         in_flight: Annotated[int, Range(1, MAX_IN_FLIGHT)] | None = None,
         order: Order | None = None,
+        seed: Seed | None = None,
         searcher: Annotated[Any, SEARCHER] | None = None,
         evaluator: Annotated[Any, EVALUATOR] | None = None,
         budget: BudgetOptions | None = None,
@@ -81,6 +85,7 @@ class SearchStage(Stage):
             "batch_size": batch_size,
             "in_flight": in_flight,
             "order": order,
+            "seed": seed,
             "searcher": searcher,
             "evaluator": evaluator,
             "budget": budget,

@@ -113,6 +113,19 @@ class TwoNiches(Evolution):
         return genes.sum(axis=1) % 2
 
 
+def test_a_stage_with_a_seed_of_its_own_draws_other_architectures():
+    random = {"kind": "search", "searcher": {"name": "random"}, "evaluations": 40}
+    stages = {"first": random, "same": random, "other": {**random, "seed": 7}, "search": {"kind": "search"}}
+    plan = make_plan(two_searches(stages=stages))
+    first, same, other = (
+        plan.stages[name].parts.searcher.ask(40).genes.tolist() for name in ("first", "same", "other")
+    )
+    assert first == same
+    assert not any(row in first for row in other)
+    alone = make_parts(two_searches(stages={}, seed=7, searcher={"name": "random"})).searcher.ask(40).genes
+    assert other == alone.tolist()
+
+
 def test_niches_give_their_best_in_turn(finished, tmp_path, monkeypatch):
     folder, _ = finished
     monkeypatch.setitem(SEARCHERS, "two-niches", TwoNiches)
