@@ -21,13 +21,12 @@ from training_step import NUM_CLASSES, make_batch
 
 from nasray.checkpoint import make_network
 from nasray.cluster.files import to_json
-from nasray.devices import choose_device
+from nasray.devices import PRECISIONS, autocast, choose_device
 from nasray.models.detectors.base import Detector
 from nasray.models.supernets import UniformPaths, supernet_architecture
 from nasray.models.supernets.base import Supernet
 from nasray.recipe import Recipe, load_recipe
 from nasray.spaces import ShuffleNetSpace
-from nasray.training.learner import DTYPES
 from nasray.training.optimizers import make_optimizer
 from nasray.values import read_image_hw
 
@@ -46,7 +45,7 @@ class Trainee:
         layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
         self.detector = detector.train().to(self.device, memory_format=layout)
         self.optimizer = make_optimizer(detector, recipe.optimizer)
-        self.dtype = DTYPES[recipe.precision]
+        self.precision = recipe.precision
         images, targets = make_batch(options.batch_size, read_image_hw(options.image_size))
         self.images = images.to(self.device, memory_format=layout)
         self.targets = [{name: value.to(self.device) for name, value in target.items()} for target in targets]
@@ -56,7 +55,7 @@ class Trainee:
         self._wait()
         begin = time.perf_counter()
         self.optimizer.zero_grad()
-        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+        with autocast(self.device, self.precision):
             losses = self.detector(self.images, self.targets)
         torch.stack([value.float() for value in losses.values()]).sum().backward()
         self.optimizer.step()
@@ -118,7 +117,7 @@ def main() -> None:
     parser.add_argument("--recipe", default="detnas-fpn-1x", help="of the detector and the optimizer")
     parser.add_argument("--image-size", default="224x320")
     parser.add_argument("--batch-size", type=int, default=2)
-    parser.add_argument("--precision", default="float32", choices=list(DTYPES))
+    parser.add_argument("--precision", default="float32", choices=list(PRECISIONS))
     parser.add_argument("--rounds", type=int, default=8, help="paths")
     parser.add_argument("--steps", type=int, default=2, help="that count, of each path and kind")
     parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -255,7 +256,7 @@ class EvaluationLoader:
     @property
     def num_bytes(self) -> int:
         """Bytes of the pixels and masks of all batches, padding included."""
-        total, sizes = 0, self._sizes()
+        total, sizes = 0, self._sizes
         learned = np.diff(np.r_[0, (~self.work.dataset.ignored).cumsum()][self.work.dataset.offsets])
         for batch in self.batches:
             height, width = (-(-sizes[batch].max(axis=0) // self.work.stride) * self.work.stride).tolist()
@@ -268,8 +269,9 @@ class EvaluationLoader:
         states = self.work.dataset.states(with_targets=self.with_targets, with_masks=self.with_masks)
         order = (np.array([len(batch) for batch in self.batches]), np.concatenate([[0], *self.batches]))
         how = f"detection {self.work.stride} {self.with_targets} {self.with_masks}"
-        return digest_of([*pixel_software(), how, self._sizes(), *order, *states])
+        return digest_of([*pixel_software(), how, self._sizes, *order, *states])
 
+    @cached_property
     def _sizes(self) -> NDArray[np.int64]:
         """Return (I, 2) heights and widths of the resized images."""
         found = map(self.work.transform.resized_hw, map(tuple, self.work.dataset.image_hw.tolist()))

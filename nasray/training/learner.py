@@ -16,11 +16,10 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from nasray.data.examples import Examples, moved_targets
+from nasray.devices import autocast
 from nasray.recipe_options import OptimizerOptions
 from nasray.training.exchange import GradientExchange, share_state
 from nasray.training.optimizers import make_optimizer, scale_learning_rate
-
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 class StepResult(NamedTuple):
@@ -77,7 +76,7 @@ class Learner:
         given = network.parameters() if parameters is None else parameters
         self.parameters = [parameter for parameter in given if parameter.requires_grad]
         self.device = next(network.parameters()).device
-        self.dtype = DTYPES[precision]
+        self.precision = precision
         self.layout = torch.channels_last if channels_last else torch.contiguous_format
         self.optimizer = make_optimizer(network, options, self.parameters)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision == "float16")
@@ -138,7 +137,7 @@ class Learner:
         for part in range(num_parts):
             chosen = slice(part * size, (part + 1) * size)
             with self._synchronizing(part == num_parts - 1):
-                with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+                with autocast(self.device, self.precision):
                     losses = self.model(images[chosen], targets[chosen], generator=self.generator)
                 values = torch.stack([value.float() for value in losses.values()]) / num_parts
                 self.scaler.scale(values.sum()).backward()
